@@ -1,0 +1,33 @@
+# make run    train RetinaNet with and without RLO on the built-in data, and look at a table (about 8 minutes)
+# make test   the tests that take minutes;   make test-all   all of them
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test test-all lint types clean
+
+run: $(VENV)/.installed
+	$(BIN)/msdet run retinanet-r50 retinanet-r50-rlo --profile tiny
+	$(BIN)/msdet report table1
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+# Wheels and pure Python only: the compiled operators of mmcv are neither built nor needed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,120 @@
+"""How long the operators take that stand in for mmcv's compiled ones, on one CPU thread.
+
+    python -m benchmarks.operators          # JSON, times in ms
+
+The boxes resemble a detector's candidates on a 1333 x 800 image, all of one class: the worst case,
+as few cover each other. The RoIs are read from a map of stride 8 with 256 channels.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from experiments.detection import operator_kernels as kernels
+from experiments.detection import operators
+from experiments.detection.operator_kernels import RoISettings
+
+SEED = 0
+IOU_THRESHOLD = 0.5
+
+
+def measure(repeats: int = 20) -> dict:
+    """Time NMS and RoIAlign in plain PyTorch, and in torchvision where it works.
+
+    Args:
+        repeats: timed calls of each, after one that is not timed; at least 1.
+
+    Returns:
+        `{"threads": 1, "repeats": ..., "torch": version, "pytorch": {case: times}}` and, with a
+        working torchvision, the same cases under "torchvision"; times are `median_ms`, `min_ms`
+        and `max_ms`.
+
+    Raises:
+        ValueError: fewer than one repeat.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; it must be at least 1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        report = {"threads": 1, "repeats": repeats, "torch": torch.__version__}
+        report["pytorch"] = _time_all(_plain_cases(), repeats)
+        torchvision = operators.torchvision_operators("cpu")
+        if torchvision is not None:
+            report["torchvision"] = _time_all(_torchvision_cases(torchvision), repeats)
+    finally:
+        torch.set_num_threads(threads)
+    return report
+
+
+def _time_all(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+    return {name: _time(case, repeats) for name, case in cases.items()}
+
+
+def _time(case: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Call once to warm caches, then `repeats` times against the clock."""
+    case()
+    times_ms = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        case()
+        times_ms.append((time.perf_counter() - start) * 1000)
+    summary = {"median": statistics.median, "min": min, "max": max}
+    return {f"{name}_ms": round(function(times_ms), 3) for name, function in summary.items()}
+
+
+def _boxes(count: int) -> tuple[Tensor, Tensor]:
+    """`count` boxes on a 1333 x 800 image, sides around 55 pixels, with their scores."""
+    generator = torch.Generator().manual_seed(SEED)
+    image = torch.tensor([1333.0, 800.0])
+    centre = torch.rand(count, 2, generator=generator) * image
+    half = (0.8 * torch.randn(count, 2, generator=generator) + 4).exp() / 2
+    boxes = torch.cat([(centre - half).clamp(min=0), (centre + half).minimum(image)], 1)
+    return boxes, torch.rand(count, generator=generator)
+
+
+def _features_and_rois() -> tuple[Tensor, Tensor]:
+    """A map of 256 channels and 100 x 100 cells, and 512 RoIs on its 800 x 800 pixels."""
+    features = torch.randn(1, 256, 100, 100, generator=torch.Generator().manual_seed(SEED))
+    boxes = _boxes(512)[0].clamp(max=800)
+    return features, torch.cat([boxes.new_zeros(512, 1), boxes], 1)
+
+
+def _plain_cases() -> dict[str, Callable[[], object]]:
+    few, many = _boxes(1_000), _boxes(10_000)
+    features, rois = _features_and_rois()
+    settings = RoISettings((7, 7), spatial_scale=1 / 8, sampling_ratio=0, aligned=True)
+    bins = torch.ones(512, 256, 7, 7)
+    return {
+        "nms_1000_boxes": lambda: kernels.nms(*few, IOU_THRESHOLD, 0),
+        "nms_10000_boxes": lambda: kernels.nms(*many, IOU_THRESHOLD, 0),
+        "roi_align_512_rois": lambda: kernels.roi_align_average(features, rois, settings),
+        "roi_align_512_rois_backward": lambda: kernels.roi_align_average_backward(
+            bins, rois, features.shape, settings
+        ),
+    }
+
+
+def _torchvision_cases(torchvision) -> dict[str, Callable[[], object]]:
+    """The cases of `_plain_cases`."""
+    few, many = _boxes(1_000), _boxes(10_000)
+    features, rois = _features_and_rois()
+    bins = torch.ones(512, 256, 7, 7)
+    return {
+        "nms_1000_boxes": lambda: torchvision.nms(*few, IOU_THRESHOLD),
+        "nms_10000_boxes": lambda: torchvision.nms(*many, IOU_THRESHOLD),
+        "roi_align_512_rois": lambda: torchvision.roi_align(features, rois, 1 / 8, 7, 7, 0, True),
+        "roi_align_512_rois_backward": lambda: torchvision._roi_align_backward(
+            bins, rois, 1 / 8, 7, 7, *features.shape, 0, True
+        ),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(), indent=2))

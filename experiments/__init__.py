@@ -1,0 +1,1 @@
+"""What happens between a recipe and a table: weighting, detection, data, training, launching, reporting."""

@@ -1,0 +1,256 @@
+"""The built-in data set `shapes`: made from a handful of parameters, on disk in COCO format.
+
+    ROOT/shapes.json                parameters and generator version: says what the folder is
+    ROOT/annotations/{train,val}.json
+    ROOT/{train,val}/000000.png ...
+
+A set is complete or absent: it is built in a folder beside the root and renamed when all is written.
+How the images look is in `drawing.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from experiments.checking import check_keys, validate
+from experiments.errors import UserError
+from experiments.files import open_to_others
+
+GENERATOR_VERSION = 1  # raise it with every change that alters an image or an annotation
+CLASSES = ("disc", "square", "triangle", "star")  # as in drawing.py, which is slow to import
+MANIFEST = "shapes.json"
+SPLITS = ("train", "val")
+_OURS = {MANIFEST, "annotations", *SPLITS}
+_EMPTY_EVERY = 50  # every 50th training image shows no object
+
+Progress = Callable[[int, int], None]
+
+
+class Parameters(BaseModel):
+    """What a shapes data set is made from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    train_images: Annotated[int, Field(ge=1, le=1_000_000)] = 400
+    val_images: Annotated[int, Field(ge=1, le=1_000_000)] = 150
+    size: Annotated[int, Field(ge=32, le=4096, description="side of the square images, pixels")] = 160
+    min_side: Annotated[float, Field(ge=4, description="shortest longer side of a box, pixels")] = 12
+    max_side: Annotated[float, Field(description="longest longer side of a box, pixels")] = 130
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Parameters:
+        if not self.min_side < self.max_side <= self.size:
+            raise ValueError(
+                f"min_side {self.min_side:g} and max_side {self.max_side:g} must satisfy"
+                f" min_side < max_side <= size ({self.size})"
+            )
+        return self
+
+
+def parameters(params: Mapping[str, Any]) -> Parameters:
+    """All parameters, checked. UserError where one is unknown or not allowed."""
+    check_keys(dict(params), Parameters, "data set, generate")
+    return validate(Parameters, dict(params), "data set, generate")
+
+
+def image_counts(params: Mapping[str, Any]) -> dict[str, int]:
+    """Split to number of images."""
+    checked = parameters(params)
+    return {"train": checked.train_images, "val": checked.val_images}
+
+
+def fingerprint(params: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits from the parameters and the generator's version; needs no files."""
+    return hashlib.sha256(json.dumps(_manifest(params), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_current(root: Path, params: Mapping[str, Any]) -> bool:
+    """Whether `root` holds the complete set of just these parameters, made by this generator."""
+    if _read_manifest(root) != _manifest(params):
+        return False
+    for split, count in image_counts(params).items():
+        if not (root / "annotations" / f"{split}.json").is_file() or not (root / split).is_dir():
+            return False
+        there = {path.name for path in (root / split).iterdir()}
+        if any(image_name(index) not in there for index in range(count)):
+            return False
+    return True
+
+
+def check_place(root: Path, params: Mapping[str, Any], name: str = "shapes") -> None:
+    """Raises UserError where a set cannot be made at `root` without deleting what is there."""
+    if not root.exists() or is_current(root, params):
+        return
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file; the data set '{name}' needs a folder", "--data-root PATH")
+    if _read_manifest(root) is not None:
+        raise UserError(
+            f"{root}: holds shapes made with other parameters, by another version, or not all of them",
+            f"msdet data make {name} --force --data-root {root}   (deletes the old set)",
+        )
+    if any(root.iterdir()):
+        raise UserError(
+            f"{root}: is not empty and holds no {MANIFEST}, so the data set '{name}' is not made there",
+            f"msdet data make {name} --data-root ANOTHER_FOLDER",
+        )
+
+
+def generate(
+    root: Path,
+    params: Mapping[str, Any],
+    progress: Progress | None = None,
+    *,
+    force: bool = False,
+    name: str = "shapes",
+) -> None:
+    """Makes the set at `root`; does nothing where it is there already.
+
+    Args:
+        root: The data set's folder; it and its parents are created.
+        params: As in the data set's `generate`.
+        progress: Called with (images done, images in all).
+        force: Replaces a set that is there, even one of the same parameters; never a folder without a shapes
+            manifest, or one that holds anything else.
+        name: The data set's, for messages.
+
+    Raises:
+        UserError: A parameter is wrong, `root` is taken, or it cannot be written.
+    """
+    checked = parameters(params)
+    root = root.resolve()
+    if force:
+        _check_removable(root)
+    else:
+        if is_current(root, params):
+            return
+        check_place(root, params, name)
+    with _cannot_write(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.", suffix=".tmp"))
+        try:
+            _build(building, checked, progress)
+            open_to_others(building, 0o777)
+            _move_into_place(building, root, params, force)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def image_name(index: int) -> str:
+    return f"{index:06d}.png"
+
+
+def image_rng(seed: int, split: str, index: int) -> Any:
+    """The random generator of one image."""
+    import numpy as np
+
+    return np.random.default_rng(np.random.SeedSequence((seed, SPLITS.index(split), index)))
+
+
+def _build(folder: Path, params: Parameters, progress: Progress | None) -> None:
+    counts = {"train": params.train_images, "val": params.val_images}
+    total, done = sum(counts.values()), 0
+    (folder / "annotations").mkdir()
+    for split, count in counts.items():
+        (folder / split).mkdir()
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index in range(count):
+            entry, boxes = _make_image(folder / split, params, split, index)
+            images.append(entry)
+            annotations += [{"id": len(annotations) + i, **box} for i, box in enumerate(boxes, start=1)]
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        content = {
+            "info": {"description": "msdet shapes", "version": str(GENERATOR_VERSION)},
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
+        }
+        (folder / "annotations" / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(_manifest(params.model_dump()), indent=2) + "\n", encoding="utf-8")
+
+
+def _make_image(
+    folder: Path, params: Parameters, split: str, index: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Writes one image; returns its COCO entry and its annotations, which still lack their ids."""
+    import cv2
+
+    from experiments.data.drawing import draw_image
+
+    empty = split == "train" and index % _EMPTY_EVERY == _EMPTY_EVERY - 1
+    rng = image_rng(params.seed, split, index)
+    image, shapes = draw_image(rng, params.size, (params.min_side, params.max_side), empty)
+    (folder / image_name(index)).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    entry = {"id": index + 1, "file_name": image_name(index), "width": params.size, "height": params.size}
+    boxes = [
+        {
+            "image_id": index + 1,
+            "category_id": shape.category + 1,
+            "bbox": list(shape.box),
+            "area": shape.area,
+            "iscrowd": 0,
+        }
+        for shape in shapes
+    ]
+    return entry, boxes
+
+
+def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], force: bool) -> None:
+    """Renames the finished folder. The old set, where there is one, goes only after the new one is complete."""
+    if force and root.exists():
+        old = building.with_suffix(".old")
+        root.rename(old)
+        building.rename(root)
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    try:
+        building.rename(root)
+    except OSError:
+        if not is_current(root, params):  # else another process made the same set meanwhile
+            raise
+
+
+def _check_removable(root: Path) -> None:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return
+    if _read_manifest(root) is None:
+        raise UserError(f"{root}: holds no {MANIFEST}, so it is not deleted", "--data-root ANOTHER_FOLDER")
+    others = sorted({path.name for path in root.iterdir()} - _OURS)
+    if others:
+        raise UserError(f"{root}: also holds {', '.join(others[:3])}, so it is not deleted", "move that elsewhere")
+
+
+def _manifest(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {"generator_version": GENERATOR_VERSION, "parameters": parameters(params).model_dump()}
+
+
+def _read_manifest(root: Path) -> dict[str, Any] | None:
+    """The manifest as it is; an empty mapping where it is damaged, None where there is none."""
+    try:
+        content = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@contextlib.contextmanager
+def _cannot_write(root: Path) -> Any:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{root}: the data set cannot be written there: {reason}", "--data-root PATH") from None

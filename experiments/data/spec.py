@@ -1,0 +1,70 @@
+"""What a data set is: a small YAML (or the same mapping inside a recipe), checked before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+def _relative(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError("must be a path below the data set's root")
+    return path
+
+
+class SplitPart(BaseModel):
+    """One annotation source and its images.
+
+    COCO format: `annotations` is the instances JSON, `images` the folder its file names start from.
+    VOC format: `annotations` is the list of image ids (`ImageSets/Main/train.txt`), `images` the folder
+    that holds `JPEGImages/` and `Annotations/`. All relative to the root.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    annotations: Annotated[str, Field(min_length=1)]
+    images: str = ""
+
+    _inside = field_validator("annotations", "images")(_relative)
+
+
+class DatasetSpec(BaseModel):
+    """A data set that msdet can train on and evaluate.
+
+    `classes` empty means: read from the annotations. `root` may be relative (to the working directory);
+    `--data-root` replaces it. `generate` is set for built-in data only and holds the generator's parameters.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    format: Literal["coco", "voc"]
+    root: Annotated[str, Field(min_length=1)]
+    splits: dict[Literal["train", "val"], list[SplitPart]]
+    classes: list[str] = []
+    repeat: Annotated[int, Field(ge=1, description="how often an epoch goes over the training set")] = 1
+    min_box_size: Annotated[
+        int, Field(ge=1, description="VOC format: narrower or lower boxes (pixels) are left out of training")
+    ] = 1
+    generate: dict[str, Any] | None = None
+
+    @field_validator("splits", mode="before")
+    @classmethod
+    def _one_part_is_a_list_of_one(cls, splits: Any) -> Any:
+        if isinstance(splits, dict):
+            return {k: [v] if isinstance(v, dict) else v for k, v in splits.items()}
+        return splits
+
+    @model_validator(mode="after")
+    def _both_splits(self) -> DatasetSpec:
+        for split in ("train", "val"):
+            if not self.splits.get(split):
+                raise ValueError(f"splits.{split} is missing")
+        for split, parts in self.splits.items():
+            if self.format == "coco" and len(parts) > 1:
+                raise ValueError(f"splits.{split}: COCO format takes one annotation file a split")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: a class is named twice")
+        return self

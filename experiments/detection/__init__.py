@@ -1,0 +1,12 @@
+"""What MMDetection lacks. Importing it registers the level-weighted detectors and the hook that drives them."""
+
+from experiments.detection import operators
+
+operators.install()  # before anything of MMDetection is imported
+
+from experiments.detection.hook import LevelWeightingHook, attach_to_runners  # noqa: E402
+from experiments.detection.level_weighted import LEVEL_WEIGHTED, LevelWeighted, LevelWeightedRetinaNet  # noqa: E402
+
+attach_to_runners()
+
+__all__ = ["LEVEL_WEIGHTED", "LevelWeighted", "LevelWeightedRetinaNet", "LevelWeightingHook", "operators"]

@@ -1,0 +1,89 @@
+"""Drives the level weighting from MMEngine's loop: after each optimizer step, around checkpoints, into the trace."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from experiments.detection.level_weighted import LevelWeighted
+from experiments.detection.trace import Trace
+
+
+@HOOKS.register_module()
+class LevelWeightingHook(Hook):
+    """Ends optimizer steps for the rule, saves its state beside the model's, and writes `trace.csv`.
+
+    It joins every runner whose model is level-weighted (see `attach_to_runners`), stock `tools/train.py`
+    included. The rule counts optimizer steps, also where gradients are accumulated.
+    """
+
+    priority = "NORMAL"  # before the hooks that log and save
+
+    def before_run(self, runner: Runner) -> None:
+        model = unwrap(runner.model)
+        if model.weighting_seed is None:
+            for number, head in enumerate(model.weighting):
+                head.rule.generator.manual_seed(runner.seed + number)
+        runner.save_checkpoint = self._with_all_ranks(runner, runner.save_checkpoint)
+
+    def before_train(self, runner: Runner) -> None:
+        self.trace = Trace(Path(runner.work_dir) / "trace.csv") if runner.rank == 0 else None
+        if self.trace is not None:
+            self.trace.cut(max(head.iteration for head in unwrap(runner.model).weighting))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if not runner.optim_wrapper.should_update():
+            return  # gradients are still being accumulated
+        for head in unwrap(runner.model).weighting:
+            record = head.finish_step()
+            if record is not None and self.trace is not None:
+                self.trace.append(record)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint["weighting"] = {head.head: head.level_state() for head in unwrap(runner.model).weighting}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        # Only a resumed run continues the rule; `load_from` alone starts it anew on given weights.
+        if runner._resume and "weighting" in checkpoint:
+            for head in unwrap(runner.model).weighting:
+                head.load_level_state(checkpoint["weighting"][head.head])
+
+    @staticmethod
+    def _with_all_ranks(runner: Runner, save: Any) -> Any:
+        """MMEngine calls `save_checkpoint` on every rank, but hooks inside it on rank 0 only."""
+
+        @functools.wraps(save)
+        def save_synchronised(*args: Any, **kwargs: Any) -> Any:
+            for head in unwrap(runner.model).weighting:
+                head.synchronise()
+                head.check_finite()
+            return save(*args, **kwargs)
+
+        return save_synchronised
+
+
+def unwrap(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model
+
+
+def attach_to_runners() -> None:
+    """Lets every Runner with a level-weighted model have the hook, so that a config needs no line for it."""
+    original = Runner.register_hooks
+    if getattr(original, "attaches_level_weighting", False):
+        return
+
+    @functools.wraps(original)
+    def register_hooks(self: Runner, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        present = any(isinstance(hook, LevelWeightingHook) for hook in self.hooks)
+        if isinstance(unwrap(self.model), LevelWeighted) and not present:
+            self.register_hook(LevelWeightingHook())
+
+    register_hooks.attaches_level_weighting = True
+    Runner.register_hooks = register_hooks

@@ -1,0 +1,65 @@
+"""`trace.csv`: one row per interval and level."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from experiments.detection.level_losses import LevelRecord
+from experiments.files import write_text
+
+COLUMNS = [
+    "interval", "iteration", "head", "level",
+    "loss_cls", "loss_bbox", "loss_centerness", "loss",
+    "variance", "rate", "iou", "weight", "action", "reward",
+    "p_variance", "p_smallest", "p_largest", "p_uniform",
+]  # fmt: skip
+
+
+class Trace:
+    """Appends rows as intervals end; losses are interval means, unweighted; what is absent is empty.
+
+    `weight` and `action` were in force during the interval; `reward` and `p_*` are as after its end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def cut(self, iteration: int) -> None:
+        """Drops rows of intervals that ended after `iteration`: the resumed run makes them again."""
+        kept = [COLUMNS]
+        if self.path.exists():
+            with open(self.path, newline="", encoding="utf-8") as stream:
+                rows = list(csv.reader(stream))[1:]
+            whole = [row for row in rows if len(row) == len(COLUMNS) and row[1].isdigit()]  # not one cut short
+            kept += [row for row in whole if int(row[1]) <= iteration]
+        write_text(self.path, _lines(kept))
+
+    def append(self, record: LevelRecord) -> None:
+        terms = {name.rpartition(".")[2]: values for name, values in record.terms.items()}
+        rows = []
+        for k, level in enumerate(record.levels):
+            row = {
+                "interval": record.interval.index,
+                "iteration": record.iteration,
+                "head": record.head,
+                "level": level,
+                "loss": sum(values[k].item() for values in terms.values()),
+                "variance": record.interval.variance[k].item(),
+                "rate": record.interval.rate[k].item(),
+                "weight": record.weights[k].item(),
+                "action": record.action,
+                "reward": record.reward if record.probabilities else None,
+            }
+            row.update({name: values[k].item() for name, values in terms.items() if name in COLUMNS})
+            row.update({f"p_{action}": p for action, p in record.probabilities.items()})
+            rows.append([row.get(column, "") if row.get(column) is not None else "" for column in COLUMNS])
+        with open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(_lines(rows))
+
+
+def _lines(rows: list[list]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,45 @@
+"""The one exception a user sees: a line that says what is wrong, and a line with what to type next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+# Exit codes of a worker and of `msdet run`.
+DONE = 0
+FAILED = 1
+BAD_INPUT = 2
+NOT_FINITE = 3
+OUT_OF_MEMORY = 4
+INTERRUPTED = 75
+
+
+class UserError(Exception):
+    """Something the user can mend. Shown as one line without a traceback.
+
+    Args:
+        message: What is wrong and where, with what is allowed.
+        hint: What to do or type next; shown on a line of its own.
+        exit_code: One of the module's codes.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, exit_code: int = BAD_INPUT) -> None:
+        super().__init__(message)
+        self.message = " ".join(message.split())
+        self.hint = hint
+        self.exit_code = exit_code
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name most like `name`, or None where nothing comes close."""
+    close = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """The tail of an error message: the nearest name where there is one, else all that is allowed."""
+    allowed = sorted(str(a) for a in allowed)
+    best = nearest(name, allowed)
+    if best is not None:
+        return f"did you mean '{best}'?"
+    return f"allowed: {', '.join(allowed)}" if allowed else "nothing is allowed here"

@@ -1,0 +1,1 @@
+"""One run: planned, prepared, and worked on by a process of its own."""

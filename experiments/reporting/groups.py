@@ -1,0 +1,104 @@
+"""Runs that may be averaged, kept apart from those that only look alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.reporting.collect import metric_names
+from experiments.reporting.statistics import Difference, Spread, difference, spread
+
+STATES = ("done", "running", "queued", "interrupted", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One recipe on the same data, executed in the same way, each seed once.
+
+    Attributes:
+        runs: Rows of the collected frame, finished or not.
+        metrics: Over the finished ones; a metric that none has is absent.
+        apart: What sets it apart from the groups beside it; empty where it is alone.
+    """
+
+    runs: pd.DataFrame
+    metrics: dict[str, Spread]
+    apart: str = ""
+
+    @property
+    def states(self) -> dict[str, int]:
+        counted = Counter(self.runs["state"])
+        return {state: counted[state] for state in STATES if counted[state]}
+
+    @property
+    def execution(self) -> str:
+        return next((text for text in self.runs["execution"] if text), "")
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.runs["fingerprint"].iloc[0])
+
+    @property
+    def folders(self) -> list[Path]:
+        """The run folders, by seed."""
+        return [Path(path) for path in self.runs.sort_values("seed")["path"]]
+
+    def counts(self) -> str:
+        """`2 done, 1 failed`."""
+        return ", ".join(f"{n} {state}" for state, n in self.states.items())
+
+
+def split(runs: pd.DataFrame) -> list[Group]:
+    """Groups runs of one table row: by recipe, data and execution, and copies of a seed never together.
+
+    A run that never came to load data belongs to the first group of its recipe and data.
+    """
+    groups: list[tuple[dict[str, str], pd.DataFrame]] = []
+    for (_, data), alike in runs.groupby(["recipe_id", "fingerprint"], sort=False):
+        ways = alike["execution"]
+        known = [way for way in ways.unique() if way]
+        ways = ways.where(ways != "", known[0] if known else "")
+        for way, members in alike.groupby(ways, sort=False):
+            marks = {"data": data[:12] or "unknown", "run as": way}
+            for copy, part in _without_copies(members):
+                groups.append(({**marks, "folder": copy}, part))
+    return [_group(part, _apart(marks, [m for m, _ in groups])) for marks, part in groups]
+
+
+def _group(runs: pd.DataFrame, apart: str) -> Group:
+    found = {name: spread(runs[name]) for name in metric_names(runs)}
+    return Group(runs, {name: s for name, s in found.items() if s is not None}, apart)
+
+
+def _without_copies(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The runs as one part where every seed is there once; else one part per folder and copy, named by it."""
+    if not runs["seed"].duplicated().any():
+        return [("", runs)]
+    parents = runs["path"].map(lambda path: Path(path).parent.as_posix())
+    copies = runs.groupby([parents, runs["seed"]]).cumcount()
+    return [
+        (parent if copy == 0 else f"{parent} (copy {copy + 1})", part)
+        for (parent, copy), part in runs.groupby([parents, copies], sort=False)
+    ]
+
+
+def _apart(marks: dict[str, str], all_marks: list[dict[str, str]]) -> str:
+    """Those marks in which the groups differ."""
+    differing = [key for key in marks if len({other[key] for other in all_marks}) > 1 and marks[key]]
+    return ", ".join(f"{key} {marks[key]}" for key in differing)
+
+
+def against(group: Group, baselines: list[Group], metric: str) -> tuple[Difference | None, str]:
+    """The difference of a group to its baseline row, and a remark where the two were not executed alike.
+
+    Only a baseline on the same data is compared; among several the one executed alike and with most seeds.
+    """
+    candidates = [b for b in baselines if b.fingerprint == group.fingerprint and metric in b.metrics]
+    if metric not in group.metrics or not candidates:
+        return None, ""
+    best = min(candidates, key=lambda b: (b.execution != group.execution, -b.metrics[metric].n))
+    remark = f"baseline run as {best.execution}" if best.execution != group.execution else ""
+    return difference(group.metrics[metric], best.metrics[metric]), remark

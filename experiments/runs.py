@@ -1,0 +1,209 @@
+"""The run folder: the names of its files, its record, its states. One run is one recipe with one seed. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from experiments.errors import UserError, did_you_mean
+from experiments.files import write_text
+
+SCHEMA_VERSION = 1
+STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
+
+Status = Literal["queued", "running", "interrupted", "done", "failed", "cancelled"]
+
+
+class Attempt(BaseModel):
+    """One process's (or process group's) work on a run. Times are ISO 8601 in UTC."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    started: str
+    host: str
+    pid: int
+    pid_started: str | None = None  # tells this process from a later one with the same number
+    world_size: int = 1
+    micro_batch: int = 0  # images per process and forward pass
+    accumulation: int = 1
+    device: str = "cpu"
+    first_iteration: int = 0  # optimizer steps already done when it began
+    last_iteration: int | None = None
+    ended: str | None = None
+    exit_code: int | None = None
+    exit_class: str | None = None
+    message: str | None = None
+
+
+class Record(BaseModel):
+    """`record.json`: what a table, and a reader years later, needs to know of a run.
+
+    `metrics` hold the final evaluation in percent, unrounded: AP, AP50, AP75, APS, APM, APL (COCO) or
+    mAP (VOC). `config_hash` includes the data-set fingerprint, `recipe_id` does not.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    recipe: str
+    recipe_id: str
+    config_hash: str
+    seed: int
+    profile: str | None = None
+    status: Status = "queued"
+    metrics: dict[str, float] = {}
+    iterations: int = 0
+    timings: dict[str, float] = {}  # seconds: train, evaluate, total; seconds_per_iteration
+    attempts: list[Attempt] = []
+    dataset: dict[str, Any] = {}  # name, format, root, fingerprint, images, classes
+    git: dict[str, Any] | None = None  # commit, dirty, patch
+    environment: dict[str, Any] = {}
+    command: list[str] = []
+    created: str = ""
+    updated: str = ""
+
+
+class RunFolder:
+    """All file names of one run, and access to its record.
+
+    Args:
+        path: `<results>/runs/<recipe>/<config-hash8>/seed<k>`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.config = self.path / "config.py"
+        self.record_file = self.path / "record.json"
+        self.progress = self.path / "progress.json"
+        self.metrics = self.path / "metrics.csv"
+        self.trace = self.path / "trace.csv"
+        self.log = self.path / "log.txt"
+        self.detections = self.path / "detections"
+        self.checkpoints = self.path / "checkpoints"
+        self.lock = self.path / ".lock"
+
+    @classmethod
+    def of(cls, results: Path, recipe: str, config_hash: str, seed: int) -> RunFolder:
+        return cls(Path(results) / "runs" / recipe / config_hash / f"seed{seed}")
+
+    @property
+    def name(self) -> str:
+        """What a person types to mean this run: `<recipe>/<hash>/seed<k>`."""
+        return "/".join(self.path.parts[-3:])
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end, by iteration number."""
+        found = sorted(self.checkpoints.glob("iter_*.pth"), key=lambda p: int(p.stem.removeprefix("iter_")))
+        return found[-1] if found else None
+
+    def read(self) -> Record:
+        """The record as it was written.
+
+        Raises:
+            UserError: It is missing, broken, or of a newer schema.
+        """
+        try:
+            content = json.loads(self.record_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{self.path} has no record.json, so it is no run folder", "msdet runs") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.record_file} cannot be read: {error}", "msdet run ... --force makes it anew") from None
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise UserError(
+                f"{self.record_file} has schema {version}, this msdet reads up to {SCHEMA_VERSION}",
+                "use the msdet that wrote it, or a newer one",
+            )
+        try:
+            return Record.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{self.record_file} is not a run record: {where}: {first['msg']}") from None
+
+    def write(self, record: Record) -> None:
+        record.updated = now()
+        write_text(self.record_file, record.model_dump_json(indent=2) + "\n")
+
+    def state(self, record: Record | None = None) -> Status:
+        """The status as it reads now: `running` without a live process is `interrupted`."""
+        record = record or self.read()
+        if record.status == "running" and not self._alive(record):
+            return "interrupted"
+        return record.status
+
+    def _alive(self, record: Record) -> bool:
+        if not record.attempts:
+            return False
+        attempt = record.attempts[-1]
+        if attempt.host == socket.gethostname():
+            return is_alive(attempt.pid, attempt.pid_started)
+        try:
+            return time.time() - self.progress.stat().st_mtime < STALE_AFTER_S
+        except OSError:
+            return False
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def process_started(pid: int) -> str | None:
+    """When a process began, in the kernel's own unit; None where the system does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[19]  # field 22 of proc(5), counted behind the command's name
+
+
+def is_alive(pid: int, started: str | None) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return started is None or process_started(pid) == started
+
+
+def results_dir(option: Path | None = None) -> Path:
+    """`--results-dir`, else `$MSDET_RESULTS`, else `./results`."""
+    return Path(option or os.environ.get("MSDET_RESULTS") or "results")
+
+
+def iterate(results: Path) -> Iterator[RunFolder]:
+    """Every run folder below a results folder, in the order of their names."""
+    for record in sorted(Path(results).glob("runs/*/*/seed*/record.json")):
+        yield RunFolder(record.parent)
+
+
+def resolve(reference: str, results: Path) -> RunFolder:
+    """The run that a person means: its folder, `<recipe>/<hash>/seed<k>`, or any unambiguous part of that.
+
+    Raises:
+        UserError: Nothing fits, or more than one run does.
+    """
+    if (Path(reference) / "record.json").is_file():
+        return RunFolder(Path(reference))
+    runs = {run.name: run for run in iterate(results)}
+    if reference in runs:
+        return runs[reference]
+    fitting = [run for name, run in runs.items() if f"/{reference.strip('/')}/" in f"/{name}/"]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        some = ", ".join(run.name for run in fitting[:3])
+        raise UserError(f"run '{reference}' fits {len(fitting)} runs: {some}{', ...' if len(fitting) > 3 else ''}", "msdet runs")
+    if not runs:
+        raise UserError(f"run '{reference}' not found: there are no runs in {Path(results).resolve()}", "msdet run --help")
+    raise UserError(f"run '{reference}' not found in {Path(results).resolve()}; {did_you_mean(reference, runs)}", "msdet runs")

@@ -1,0 +1,1 @@
+"""From a recipe to a trained detector: the MMEngine config, the worker process, its hooks."""

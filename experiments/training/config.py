@@ -1,0 +1,228 @@
+"""Recipe -> MMEngine config: MMDetection's own config, changed only where the recipe says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import Config, ConfigDict
+
+from experiments import detection  # first: it installs the operators that MMDetection needs
+from experiments.data.spec import DatasetSpec
+from experiments.errors import UserError, did_you_mean
+from experiments.recipes import Recipe
+from experiments.training.config_keys import set_key
+
+
+def build_config(
+    recipe: Recipe,
+    classes: Sequence[str],
+    data_root: Path,
+    work_dir: Path,
+    seed: int = 0,
+    processes: int = 1,
+) -> Config:
+    """The config that the worker runs; stock MMDetection runs it too, where `experiments` can be imported.
+
+    Args:
+        recipe: A resolved recipe.
+        classes: The data set's classes in the order of their ids; empty keeps those of the model's config.
+        data_root: The data set's folder.
+        work_dir: The run folder.
+        seed: Seeds data order, initialisation and the weighting rule.
+        processes: Workers that share the batch of `schedule.gpus` x `schedule.images_per_gpu` images.
+
+    Raises:
+        UserError: The model's config is not found or not for a detector that can be level-weighted, or a key
+            under `set` does not exist.
+    """
+    config = load_model_config(recipe.model)
+    config.custom_imports = dict(imports=["experiments.training.components", *recipe.imports], allow_failed_imports=False)
+    _weight_levels(config, recipe)
+    if classes:
+        _set_classes(config.model, len(classes))
+    _set_data(config, recipe, list(classes), data_root, processes)
+    _set_schedule(config, recipe)
+    _set_runtime(config, recipe, work_dir, seed)
+    if recipe.image_size is not None:
+        _set_image_size(config, recipe.image_size)
+    for key, value in recipe.set.items():
+        set_key(config, key, value)
+    config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
+    return config
+
+
+def load_model_config(model: str) -> Config:
+    """MMDetection's config named `mmdet:<path>`, or a user's own file (which is code, and is run)."""
+    prefix, _, relative = model.partition(":")
+    if prefix == "mmdet":
+        import mmdet
+
+        folder = Path(mmdet.__file__).parent / ".mim" / "configs"
+        path = folder / relative
+        if not path.is_file():
+            known = [str(p.relative_to(folder)) for p in folder.glob("*/*.py")]
+            raise UserError(f"model: MMDetection has no config '{relative}'; {did_you_mean(relative, known)}")
+    else:
+        path = Path(model)
+        if not path.is_file():
+            raise UserError(f"model: no file {path.resolve()}", "name MMDetection's own as mmdet:<family>/<file>.py")
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # a config is Python: anything can go wrong in it
+        raise UserError(f"model: {path} cannot be read as a config: {type(error).__name__}: {error}") from error
+    for key in ("model", "train_dataloader", "val_dataloader", "optim_wrapper"):
+        if key not in config:
+            raise UserError(f"model: {path} has no '{key}', so it is not a whole training config")
+    return config
+
+
+def _weight_levels(config: Config, recipe: Recipe) -> None:
+    kind = config.model.type
+    if kind in detection.LEVEL_WEIGHTED:
+        config.model.type = detection.LEVEL_WEIGHTED[kind]
+    elif not (isinstance(kind, str) and kind.startswith("LevelWeighted")) and not recipe.imports:
+        allowed = ", ".join(sorted(detection.LEVEL_WEIGHTED))
+        raise UserError(f"model: detector '{kind}' cannot be level-weighted; supported: {allowed}")
+    config.model.weighting = ConfigDict(recipe.weighting)
+
+
+def _set_classes(model: Any, count: int) -> None:
+    for node in _dicts(model):
+        if "num_classes" in node:
+            node["num_classes"] = count
+
+
+def _dicts(node: Any) -> Iterator[dict]:
+    if isinstance(node, dict):
+        yield node
+        for child in node.values():
+            yield from _dicts(child)
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _dicts(child)
+
+
+def _set_data(config: Config, recipe: Recipe, classes: list[str], root: Path, processes: int) -> None:
+    spec = recipe.dataset
+    batch = recipe.schedule.gpus * recipe.schedule.images_per_gpu
+    if batch % processes:
+        raise UserError(f"schedule: a batch of {batch} images cannot be shared by {processes} processes")
+    train, val = config.train_dataloader, config.val_dataloader
+    train.dataset = _train_set(spec, classes, root, _innermost(train.dataset))
+    train.batch_size = batch // processes
+    inner = train.get("batch_sampler")
+    train.batch_sampler = ConfigDict(type="ResumableBatchSampler", inner=inner)
+    val.dataset = _part(spec, spec.splits["val"][0], classes, root, _innermost(val.dataset), train=False)
+    config.val_evaluator = _evaluator(spec, root)
+    config.pop("data_root", None)  # the base's own helper variables would now mislead a reader
+    config.pop("dataset_type", None)
+
+
+def _innermost(dataset: Any) -> Any:
+    while "dataset" in dataset or "datasets" in dataset:
+        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
+    return dataset
+
+
+def _train_set(spec: DatasetSpec, classes: list[str], root: Path, base: Any) -> ConfigDict:
+    parts = [_part(spec, part, classes, root, base, train=True) for part in spec.splits["train"]]
+    dataset = parts[0]
+    if len(parts) > 1:
+        dataset = ConfigDict(type="ConcatDataset", ignore_keys=["dataset_type"], datasets=parts)
+    if spec.repeat > 1:
+        dataset = ConfigDict(type="RepeatDataset", times=spec.repeat, dataset=dataset)
+    return dataset
+
+
+def _part(spec: DatasetSpec, part: Any, classes: list[str], root: Path, base: Any, train: bool) -> ConfigDict:
+    folder = part.images.rstrip("/") + "/" if part.images else ""
+    dataset = ConfigDict(data_root=str(root), ann_file=part.annotations, pipeline=base.pipeline, backend_args=None)
+    if classes:
+        dataset.metainfo = dict(classes=tuple(classes))
+    if spec.format == "coco":
+        dataset.update(type="CocoDataset", data_prefix=dict(img=folder))
+    else:
+        dataset.update(type="VOCDataset", data_prefix=dict(sub_data_root=folder))
+    if train:
+        dataset.filter_cfg = dict(base.get("filter_cfg") or dict(filter_empty_gt=True, min_size=32))
+        if spec.format == "voc":
+            dataset.filter_cfg["bbox_min_size"] = spec.min_box_size
+    else:
+        dataset.test_mode = True
+    return dataset
+
+
+def _evaluator(spec: DatasetSpec, root: Path) -> ConfigDict:
+    if spec.format == "coco":
+        annotations = Path(root) / spec.splits["val"][0].annotations
+        return ConfigDict(type="ExactCocoMetric", ann_file=str(annotations), metric="bbox")
+    return ConfigDict(type="ExactVocMetric", metric="mAP", eval_mode="11points")
+
+
+def _set_image_size(config: Config, size: tuple[int, int]) -> None:
+    for dataset in (_innermost(config.train_dataloader.dataset), config.val_dataloader.dataset):
+        steps = [step for step in dataset.pipeline if step["type"] in ("Resize", "RandomResize", "RandomChoiceResize")]
+        if not steps:
+            raise UserError("image_size: the model's pipeline has no Resize to set", "set it under 'set' instead")
+        for step in steps:
+            keep_ratio = step.get("keep_ratio", True)
+            step.clear()
+            step.update(type="Resize", scale=tuple(size), keep_ratio=keep_ratio)
+
+
+def _set_schedule(config: Config, recipe: Recipe) -> None:
+    schedule = recipe.schedule
+    config.train_cfg = ConfigDict(type="ResumableTrainLoop", val_interval=schedule.eval_every or 10**9)
+    config.train_cfg.update({"max_epochs": schedule.epochs} if schedule.epochs else {"max_iters": schedule.iterations})
+    optimizer = config.optim_wrapper.optimizer
+    if schedule.optimizer == "adamw" and optimizer.type != "AdamW":
+        config.optim_wrapper.optimizer = ConfigDict(type="AdamW", lr=schedule.lr, weight_decay=0.05)
+    elif schedule.optimizer == "sgd" and optimizer.type != "SGD":
+        config.optim_wrapper.optimizer = ConfigDict(type="SGD", lr=schedule.lr, momentum=0.9, weight_decay=1e-4)
+    else:
+        optimizer.lr = schedule.lr
+    config.param_scheduler = _schedulers(config.get("param_scheduler") or [], schedule)
+    if "auto_scale_lr" in config:
+        config.auto_scale_lr.enable = False  # the recipe's learning rate is what it says
+
+
+def _schedulers(base: Any, schedule: Any) -> list[ConfigDict]:
+    base = base if isinstance(base, (list, tuple)) else [base]
+    warmups = [s for s in base if s["type"] == "LinearLR"]
+    if schedule.warmup is not None:
+        warmups = []
+        if schedule.warmup:
+            warmups = [ConfigDict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=schedule.warmup)]
+    schedulers = list(warmups)
+    if schedule.decay == "cosine":
+        by_epoch = schedule.epochs is not None
+        length = schedule.epochs if by_epoch else schedule.iterations
+        scheduler = ConfigDict(type="CosineAnnealingLR", begin=0, end=length, T_max=length, by_epoch=by_epoch)
+        if by_epoch:
+            scheduler.convert_to_iter_based = True
+        schedulers.append(scheduler)
+    elif schedule.milestones:
+        end = schedule.epochs or 10**9
+        schedulers.append(
+            ConfigDict(type="MultiStepLR", begin=0, end=end, by_epoch=True, milestones=schedule.milestones, gamma=0.1)
+        )
+    return schedulers
+
+
+def _set_runtime(config: Config, recipe: Recipe, work_dir: Path, seed: int) -> None:
+    config.work_dir = str(work_dir)
+    config.randomness = dict(seed=seed)
+    config.load_from, config.resume = None, False
+    config.default_hooks.checkpoint = ConfigDict(type="ResumableCheckpointHook", every=recipe.checkpoint_every)
+    config.custom_hooks = [*config.get("custom_hooks", []), ConfigDict(type="ProgressHook")]
+    config.val_evaluator.outfile_prefix = str(Path(work_dir) / "detections" / "val")
+    if not torch.cuda.is_available():  # loading beside a training that uses every core only slows both
+        for loader in (config.train_dataloader, config.val_dataloader):
+            loader.num_workers, loader.persistent_workers = 0, False
+        config.env_cfg.dist_cfg = dict(backend="gloo")
+        config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+    config.pop("tta_model", None)
+    config.pop("tta_pipeline", None)

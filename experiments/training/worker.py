@@ -1,0 +1,245 @@
+"""The worker: one process that trains and evaluates one run, and leaves its record whatever happens.
+
+It takes the run folder that the launcher prepared: `recipe.yaml` says what to do, `record.json` the seed and
+where the data is. Under `torchrun` each process is one rank, and rank 0 keeps the record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
+from experiments.files import write_text
+from experiments.runs import Attempt, Record, RunFolder, now, process_started
+
+EXIT_CLASSES = {
+    DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",
+    OUT_OF_MEMORY: "out of memory", INTERRUPTED: "interrupted",
+}  # fmt: skip
+HEARTBEAT_S = 5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Works on one run; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="the run folder")
+    run = RunFolder(parser.parse_args(arguments).run)
+    rank = int(os.environ.get("RANK", 0))
+    try:
+        with held(run) if rank == 0 else contextlib.nullcontext():
+            return _attempt(run, rank)
+    except UserError as error:  # nothing could be recorded: the folder is another's, or no run folder
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
+
+
+def _attempt(run: RunFolder, rank: int) -> int:
+    record = run.read()
+    if record.status == "done":  # by the process that was waited for
+        return DONE
+    attempt = Attempt(
+        started=now(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pid_started=process_started(os.getpid()),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    record.attempts.append(attempt)
+    record.status = "running"
+    _keep(run, record, rank)
+    stop_when_asked()
+    heartbeat(run.progress)
+    code, message = FAILED, ""
+    try:
+        train(run, record, attempt, rank)
+        code = DONE
+    except BaseException as error:
+        code, message = classify(error)
+        if code == FAILED:
+            traceback.print_exc()
+    attempt.ended, attempt.exit_code, attempt.exit_class = now(), code, EXIT_CLASSES[code]
+    attempt.message = message or None
+    record.status = {DONE: "done", INTERRUPTED: "interrupted"}.get(code, "failed")
+    _keep(run, record, rank)
+    if message:
+        print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _keep(run: RunFolder, record: Record, rank: int) -> None:
+    if rank == 0:
+        run.write(record)
+
+
+def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
+    """Trains from the last checkpoint, if any, to the end; evaluates; fills in the record."""
+    from experiments import recipes
+    from experiments.training import checkpoints, components  # noqa: F401
+    from experiments.training.config import build_config
+    from experiments.training.environment import describe, git_state
+
+    started = time.monotonic()
+    recipe = recipes.load_recipe(str(run.recipe))
+    world_size = start_processes(attempt.world_size)
+    data = record.dataset
+    config = build_config(recipe, data["classes"], Path(data["root"]), run.path.resolve(), record.seed, world_size)
+    if rank == 0:
+        write_text(run.config, config.pretty_text)
+    config.launcher = "pytorch" if world_size > 1 else "none"
+    _start_from(config, run, recipe.init_from)
+    record.environment, record.git = describe(), git_state()
+    attempt.micro_batch = config.train_dataloader.batch_size
+    attempt.accumulation = config.optim_wrapper.get("accumulative_counts", 1)
+    attempt.device = (record.environment["gpus"] or ["cpu"])[0]
+    runner = build_runner(config)
+    try:
+        _keep(run, record, rank)
+        runner.train()
+    except Exception:
+        for head in getattr(getattr(runner.model, "module", runner.model), "weighting", ()):
+            head.check_finite()  # what broke later may only follow from a loss that was no number
+        raise
+    finally:
+        attempt.last_iteration = runner.iter if runner._train_loop and not isinstance(runner._train_loop, dict) else 0
+    record.iterations = runner.iter
+    record.metrics = _final_metrics(run)
+    previous = record.timings.get("total_s", 0.0)
+    record.timings = {"total_s": previous + time.monotonic() - started, **_timings(run)}
+
+
+def build_runner(config: Any) -> Any:
+    """MMEngine's Runner for a config; what the config names wrongly is the user's to mend."""
+    from experiments.training.checkpoints import StrictRunner
+
+    try:
+        return StrictRunner.from_cfg(config)
+    except (KeyError, TypeError, ValueError) as error:
+        text = str(error).strip("'\"")
+        if isinstance(error, KeyError) and "is not in" not in text:
+            raise
+        if isinstance(error, TypeError) and "unexpected keyword" not in text:
+            raise
+        raise UserError(f"the config cannot be built: {text}", "msdet show RECIPE --config") from error
+
+
+def start_processes(world_size: int) -> int:
+    """Joins the process group that torchrun's environment describes; MMEngine needs it early without CUDA."""
+    if world_size > 1:
+        import torch
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return world_size
+
+
+def _start_from(config: Any, run: RunFolder, init_from: str | None) -> None:
+    checkpoint = run.last_checkpoint()
+    if checkpoint is not None:
+        config.load_from, config.resume = str(checkpoint), True
+    elif init_from is not None:
+        config.load_from = init_from
+
+
+def _final_metrics(run: RunFolder) -> dict[str, float]:
+    import csv
+
+    with open(run.metrics, newline="", encoding="utf-8") as stream:
+        last = list(csv.DictReader(stream))[-1]
+    return {name: float(value) for name, value in last.items() if name not in ("iteration", "epoch") and value}
+
+
+def _timings(run: RunFolder) -> dict[str, float]:
+    import json
+
+    progress = json.loads(run.progress.read_text(encoding="utf-8"))
+    seconds = progress.get("seconds_per_iteration")
+    return {} if seconds is None else {"seconds_per_iteration": seconds}
+
+
+@contextlib.contextmanager
+def held(run: RunFolder, patience_s: float = 30) -> Iterator[None]:
+    """Holds the run for this process alone; a predecessor that was asked to stop is given time to save.
+
+    Raises:
+        UserError: Another process still works on it after `patience_s`.
+    """
+    with open(run.lock, "w", encoding="utf-8") as stream:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"another process works on {run.name}", "msdet runs") from None
+                time.sleep(0.2)
+        yield
+
+
+def stop_when_asked() -> None:
+    """SIGINT and SIGTERM ask for a checkpoint and the end; a second one ends at once."""
+    from experiments.training.checkpoints import STOP
+
+    def ask(number: int, frame: Any) -> None:
+        if STOP.is_set():
+            raise KeyboardInterrupt
+        STOP.set()
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+
+
+def heartbeat(path: Path) -> None:
+    """Keeps the progress file's time fresh, and asks this process to stop when its launcher has died."""
+    launcher = os.getppid()
+
+    def beat() -> None:
+        while True:
+            time.sleep(HEARTBEAT_S)
+            with contextlib.suppress(OSError):
+                os.utime(path)
+            if os.getppid() != launcher:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+
+
+def classify(error: BaseException) -> tuple[int, str]:
+    """Exit code and one line for whatever ended the work."""
+    if isinstance(error, UserError):
+        return error.exit_code, error.message
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "stopped at once; what came after the last checkpoint is done again"
+    if _is_out_of_memory(error):
+        return OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more to be had'}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        return BAD_INPUT, f"the results folder cannot be written: {error}"
+    lines = str(error).strip().splitlines()
+    return FAILED, f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

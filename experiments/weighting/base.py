@@ -1,0 +1,155 @@
+"""What all weighting rules share: the interval, its statistics over all ranks, and exact saving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.weighting.buffer import IntervalBuffer
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Statistics of one interval of alpha iterations (paper, Eq 2-4); every tensor (K,), float64, on the CPU.
+
+    Attributes:
+        index: t, counted from 1.
+        losses: 𝓛_t, the sum of each level's unweighted losses over the interval, mean over ranks (Eq 2).
+        losses_before: 𝓛_{t-1}; zeros at t = 1.
+        variance: Var_t, unbiased (Eq 3; the paper's "n" inside is read as alpha).
+        rate: r_t, the rate at which the variance decreases (Eq 4), with Var_0 = 1.
+    """
+
+    index: int
+    losses: Tensor
+    losses_before: Tensor
+    variance: Tensor
+    rate: Tensor
+
+
+class WeightingRule(nn.Module):
+    """Turns the levels' losses of one interval into the levels' weights of the next.
+
+    A rule of one's own overrides `update`, and `extra_state`/`load_extra_state` where it holds more state.
+    Inside an interval `observe` is one small copy on the losses' device, without host synchronisation.
+
+    Args:
+        num_levels: K.
+        seed: Seeds `self.generator`, which neither consumes nor follows the global random state.
+        alpha: Iterations (optimizer steps) per interval, at least 2.
+        epsilon: ε in the rate of decrease (Eq 4).
+    """
+
+    weights: Tensor  # (K,) float32, in force now
+
+    def __init__(self, num_levels: int, seed: int = 0, alpha: int = 100, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.num_levels = num_levels
+        self.alpha = alpha
+        self.epsilon = epsilon
+        self.generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("weights", torch.ones(num_levels), persistent=False)
+        self.last: Interval | None = None  # the last complete interval
+        self.action: str | None = None  # in force now
+        self.reward = 0
+        self.probabilities: Tensor | None = None
+        self._losses = IntervalBuffer(alpha, num_levels)
+
+    def update(self, interval: Interval) -> Tensor:
+        """The (K,) weights in force during the next interval."""
+        raise NotImplementedError
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a rule holds beyond the base: tensors, numbers, strings, and lists or dicts of them."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes back what `extra_state` gave."""
+
+    def observe(self, losses: Tensor) -> None:
+        """Takes the (K,) unweighted level losses of one optimizer step, after the step used `weights`.
+
+        At the end of an interval this is a collective: every rank must have seen the same number of steps.
+        """
+        self._losses.append(losses)
+        if self._losses.full:
+            self._end_interval()
+
+    def synchronise(self) -> None:
+        """Makes the open interval the same on all ranks; needed before rank 0 saves it. A collective."""
+        self._losses.synchronise()
+
+    def _end_interval(self) -> None:
+        self.synchronise()
+        losses = self._losses.rows()
+        self._losses.clear()
+        total = losses.sum(0)
+        variance = ((losses - total / self.alpha) ** 2).sum(0) / (self.alpha - 1)
+        first = self.last is None
+        before = torch.ones_like(variance) if first else self.last.variance
+        self.last = Interval(
+            index=1 if first else self.last.index + 1,
+            losses=total,
+            losses_before=torch.zeros_like(total) if first else self.last.losses,
+            variance=variance,
+            rate=(before - variance) / (before + self.epsilon),
+        )
+        self._put_in_force(self.update(self.last))
+
+    def _put_in_force(self, weights: Tensor) -> None:
+        # A new tensor, not a change in place: whoever holds the old weights keeps what was in force.
+        self.weights = weights.detach().to(dtype=torch.float32, device=self.weights.device)
+
+    def state_dict(self, *args: Any, destination: dict | None = None, **kwargs: Any) -> dict[str, Any]:
+        """All that a resumed run needs, the generator and the open interval included; no communication.
+
+        As a part of a detector a rule adds nothing to the detector's own state dict.
+        """
+        if destination is not None or args:
+            return destination if destination is not None else args[0]
+        state: dict[str, Any] = {
+            "num_levels": self.num_levels,
+            "alpha": self.alpha,
+            "generator": self.generator.get_state(),
+            "action": self.action,
+            "reward": self.reward,
+            "losses": self._losses.state_dict(),
+            "last": None if self.last is None else dict(vars(self.last)),
+            "parameters": {name: p.detach().cpu().clone() for name, p in self.named_parameters()},
+            "extra": self.extra_state(),
+        }
+        if isinstance(self._buffers.get("weights"), Tensor):  # a learnable rule derives them from parameters
+            state["weights"] = self.weights.cpu().clone()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Continues from `state_dict()`.
+
+        Raises:
+            ValueError: The state is of a rule with another number of levels or another interval.
+        """
+        for name in ("num_levels", "alpha"):
+            if state[name] != getattr(self, name):
+                raise ValueError(f"{name}: the saved rule has {state[name]}, this one {getattr(self, name)}")
+        self.generator.set_state(state["generator"].cpu())
+        self.action = state["action"]
+        self.reward = state["reward"]
+        self._losses.load_state_dict(state["losses"])
+        last = state["last"]
+        self.last = None if last is None else Interval(**{k: v.cpu() if isinstance(v, Tensor) else v for k, v in last.items()})
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter.copy_(state["parameters"][name])
+        if "weights" in state:
+            self._put_in_force(state["weights"])
+        self.load_extra_state(state["extra"])
+
+    # MMEngine walks a model's modules itself, past `state_dict`: these two keep the rule out of that, too.
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        return
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        return

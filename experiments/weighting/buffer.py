@@ -1,0 +1,65 @@
+"""Values of one interval, kept on the device that makes them until the interval ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class IntervalBuffer:
+    """Up to `length` rows of `width` float64 values.
+
+    Appending is one small copy on the values' device, without host synchronisation. Deliberately no module
+    buffer: DistributedDataParallel may broadcast those from rank 0, and these values are each rank's own.
+    """
+
+    def __init__(self, length: int, width: int) -> None:
+        self.length = length
+        self._rows = torch.zeros(length, width, dtype=torch.float64)
+        self._filled = 0
+        self._reduced = 0  # rows that are already the mean over ranks
+
+    def __len__(self) -> int:
+        return self._filled
+
+    @property
+    def full(self) -> bool:
+        return self._filled == self.length
+
+    def append(self, row: Tensor) -> None:
+        """Adds one (width,) row."""
+        if self._rows.device != row.device:
+            self._rows = self._rows.to(row.device)
+        self._rows[self._filled].copy_(row.detach())
+        self._filled += 1
+
+    def synchronise(self) -> None:
+        """Replaces the rows by their mean over ranks: a collective, with the same number of rows on each.
+
+        Each row is reduced once, so a run that saves in mid-interval and one that does not agree exactly.
+        """
+        if self._filled > self._reduced and dist.is_available() and dist.is_initialized():
+            world_size = dist.get_world_size()
+            if world_size > 1:
+                rows = self._rows[self._reduced : self._filled]
+                dist.all_reduce(rows)
+                rows /= world_size
+        self._reduced = self._filled
+
+    def rows(self) -> Tensor:
+        """The (n, width) rows so far, on the CPU: one transfer."""
+        return self._rows[: self._filled].cpu().clone()
+
+    def clear(self) -> None:
+        self._filled = self._reduced = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows(), "reduced": self._reduced}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._filled = len(state["rows"])
+        self._reduced = state["reduced"]
+        self._rows[: self._filled].copy_(state["rows"])

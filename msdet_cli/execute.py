@@ -1,0 +1,140 @@
+"""Works through planned runs one after another, shows them, and answers with one exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, UserError
+from experiments.launching.local import LocalWorker, shared_exit_code
+from experiments.launching.plan import PlannedRun, prepare
+from msdet_cli.views import RunView, duration, metrics_line
+
+WORDS = {
+    "start": "start",
+    "resume": "resume from its last checkpoint",
+    "skip": "done already",
+    "failed": "failed before; --retry-failed tries again",
+    "running": "running now",
+}
+
+
+class Stop:
+    """Turns Ctrl-C and SIGTERM into requests: once stops the run at work, twice ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.worker: LocalWorker | None = None
+
+    def __enter__(self) -> Stop:
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked += 1
+        if self.worker is not None:
+            self.worker.stop()
+
+
+def show_plan(console: Console, planned: Sequence[PlannedRun]) -> None:
+    """What a dry run prints: each run, what would be done, how much, and where."""
+    table = Table("run", "seed", "would", "iterations", "folder", box=None, pad_edge=False)
+    for run in planned:
+        schedule = run.recipe.schedule
+        batch = schedule.gpus * schedule.images_per_gpu
+        per_epoch = -(-run.data.images["train"] * run.recipe.dataset.repeat // batch)
+        iterations = schedule.iterations or schedule.epochs * per_epoch
+        name = f"{run.recipe.name} ({run.label})" if run.label else run.recipe.name
+        table.add_row(name, str(run.seed), WORDS[run.todo], str(iterations), str(run.folder.path))
+    console.print(table, soft_wrap=True)
+
+
+def execute(planned: Sequence[PlannedRun], console: Console | None) -> int:
+    """Runs what is left to do; one failure does not stop the rest. Returns the shared exit code."""
+    codes = []
+    with Stop() as stop:
+        for number, run in enumerate(planned, start=1):
+            if stop.asked:
+                codes.append(INTERRUPTED)
+                break
+            codes.append(_one(run, f"{number} of {len(planned)}", console, stop))
+    return shared_exit_code(codes)
+
+
+def _one(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> int:
+    if run.todo == "skip":
+        _say(console, f"{run.folder.name}: done already: {metrics_line(run.folder.read().metrics)}")
+        return DONE
+    if run.todo == "failed":
+        attempts = run.folder.read().attempts
+        reason = attempts[-1].message if attempts else "cancelled"
+        _say(console, f"[red]{run.folder.name}: failed before:[/] {escape(str(reason))}", f"--retry-failed tries again; log: {run.folder.log}")
+        return (attempts[-1].exit_code if attempts else None) or FAILED
+    if run.todo == "running":
+        _say(console, f"{run.folder.name}: another process works on it; waiting for it to save and end")
+    else:
+        try:
+            prepare(run, sys.argv)
+        except UserError as error:
+            if title == "1 of 1":
+                raise
+            _say(console, f"[red]{run.folder.name}:[/] {escape(error.message)}", error.hint)
+            return error.exit_code
+    return _work(run, title, console, stop)
+
+
+def _work(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> int:
+    worker = LocalWorker(run.folder)
+    stop.worker = worker
+    if stop.asked:  # it came between two workers
+        worker.stop()
+    with RunView(console, run.folder, title) as view:
+        while not worker.wait(0.25):
+            if stop.asked:
+                view.note = "stopping: saves a checkpoint (Ctrl-C again to end at once)"
+            view.update()
+    stop.worker = None
+    code = worker.exit_code()
+    _say_result(console, run, code, worker)
+    return code
+
+
+def _say_result(console: Console | None, run: PlannedRun, code: int, worker: LocalWorker) -> None:
+    name = run.folder.name
+    if code == DONE:
+        record = run.folder.read()
+        took = duration(record.timings.get("total_s"))
+        _say(console, f"[green]{name}: done[/] in {took}: [bold]{metrics_line(record.metrics)}[/]", f"folder: {run.folder.path}")
+        return
+    colour = "yellow" if code == INTERRUPTED else "red"
+    word = {INTERRUPTED: "interrupted", BAD_INPUT: "bad input"}.get(code, f"failed (exit code {code})")
+    hint = "type the same command to go on" if code == INTERRUPTED else f"log: {run.folder.log}"
+    _say(console, f"[{colour}]{name}: {word}:[/] {escape(worker.message() or '')}", hint)
+
+
+def _say(console: Console | None, line: str, hint: str | None = None) -> None:
+    if console is not None:
+        console.print(line, soft_wrap=True, highlight=False)
+        if hint:
+            console.print(f"  {hint}", soft_wrap=True, highlight=False)
+
+
+def print_json(planned: Sequence[PlannedRun]) -> None:
+    """One JSON list: each run's folder, what was to do, and its record as it is now."""
+    rows = []
+    for run in planned:
+        record = run.folder.read().model_dump() if run.folder.record_file.exists() else None
+        rows.append({"run": run.folder.name, "folder": str(run.folder.path), "label": run.label, "todo": run.todo,
+                     "state": run.folder.state() if record else None, "record": record})  # fmt: skip
+    print(json.dumps(rows, indent=2))
