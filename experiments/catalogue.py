@@ -38,7 +38,7 @@ def find(kind: str, ref: str, base: Path | None = None) -> Path:
         return _find_path(kind, ref, base)
     for folder in _folders(kind, base):
         for suffix in _SUFFIXES:
-            if os.path.isfile(folder / (ref + suffix)):
+            if is_file(folder / (ref + suffix)):
                 return (folder / (ref + suffix)).resolve()
     raise UserError(
         f"{_spoken(kind)} '{ref}' not found; {did_you_mean(ref, names(kind))}", f"msdet ls {kind}s"
@@ -48,6 +48,23 @@ def find(kind: str, ref: str, base: Path | None = None) -> Path:
 def is_path(ref: str) -> bool:
     """Whether `ref` is written as a path to a YAML file rather than as a name."""
     return "/" in ref or os.sep in ref or ref.endswith(_SUFFIXES)
+
+
+def located(ref: str, base: Path | None = None) -> Path:
+    """The path that `ref` is, counted from `base` where it is relative; `~` is the home folder."""
+    try:
+        path = Path(ref).expanduser()
+    except RuntimeError:  # nobody of that name has a home here
+        path = Path(ref)
+    return path if base is None else base / path
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there, as far as one may look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def names(kind: str) -> dict[str, Path]:
@@ -155,13 +172,13 @@ def _folders(kind: str, base: Path | None = None) -> list[Path]:
 
 
 def _find_path(kind: str, ref: str, base: Path | None) -> Path:
-    path = Path(os.path.expanduser(ref))
+    path = located(ref)
     for candidate in ([] if base is None else [base / path]) + [path]:
-        if os.path.isfile(candidate):  # unlike Path.is_file: False where it may not be looked at
+        if is_file(candidate):
             return candidate.resolve()
     looked_beside = base is not None and not path.is_absolute()
     place = f" (looked in {shown(base.resolve())} and here)" if looked_beside else ""
-    what = "a folder, not a file" if os.path.isdir(path) else "no such file"
+    what = "a folder, not a file" if path.is_dir() else "no such file"
     tail = f"; did you mean the {_spoken(kind)} '{path.stem}'?" if path.stem in names(kind) else ""
     raise UserError(f"{_spoken(kind)} '{ref}': {what}{place}{tail}", f"msdet ls {kind}s")
 

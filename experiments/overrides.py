@@ -153,6 +153,8 @@ def split_values(text: str) -> list[str]:
             depth += 1
         elif character in "]}":
             depth -= 1
+            if depth < 0:
+                break
         elif character == "," and depth == 0:
             values.append(text[start:position].strip())
             start = position + 1

@@ -97,10 +97,10 @@ def _anchored(layer: dict[str, Any], base: Path) -> dict[str, Any]:
         layer["dataset"] = catalogue.load_dataset(layer["dataset"], base).model_dump()
     model = layer.get("model")
     if isinstance(model, str) and model.endswith(".py") and not model.startswith("mmdet:"):
-        layer["model"] = str((base / Path(model).expanduser()).resolve())
+        layer["model"] = str(catalogue.located(model, base).resolve())
     weights = layer.get("init_from")
-    if isinstance(weights, str) and (base / Path(weights).expanduser()).is_file():
-        layer["init_from"] = str((base / Path(weights).expanduser()).resolve())
+    if isinstance(weights, str) and catalogue.is_file(catalogue.located(weights, base)):
+        layer["init_from"] = str(catalogue.located(weights, base).resolve())
     return layer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,13 +52,18 @@ def show_plan(console: Console, planned: Sequence[PlannedRun]) -> None:
     """What a dry run prints: each run, what would be done, how much, and where."""
     table = Table("run", "seed", "would", "iterations", "folder", box=None, pad_edge=False)
     for run in planned:
-        schedule = run.recipe.schedule
-        batch = schedule.gpus * schedule.images_per_gpu
-        per_epoch = -(-run.data.images["train"] * run.recipe.dataset.repeat // batch)
-        iterations = schedule.iterations or schedule.epochs * per_epoch
         name = f"{run.recipe.name} ({run.label})" if run.label else run.recipe.name
-        table.add_row(name, str(run.seed), WORDS[run.todo], str(iterations), str(run.folder.path))
+        table.add_row(name, str(run.seed), WORDS[run.todo], str(iterations_of(run)), str(run.folder.path))
     console.print(table, soft_wrap=True)
+
+
+def iterations_of(run: PlannedRun) -> int:
+    """Optimizer steps of the whole run; images that training leaves out, empty ones say, are counted in."""
+    schedule = run.recipe.schedule
+    if schedule.iterations is not None:
+        return schedule.iterations
+    batch = schedule.gpus * schedule.images_per_gpu
+    return (schedule.epochs or 0) * math.ceil(run.data.images["train"] * run.recipe.dataset.repeat / batch)
 
 
 def execute(planned: Sequence[PlannedRun], console: Console | None) -> int:

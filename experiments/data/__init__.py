@@ -1,1 +1,1 @@
-"""Data sets: built-in shapes, COCO- and VOC-format folders. Find, verify, generate. No torch, no MMDetection."""
+"""Data sets, built in or in COCO or VOC format: find, verify, generate. No torch, no MMDetection."""

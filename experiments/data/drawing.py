@@ -1,8 +1,8 @@
 """One image of the built-in `shapes` data: a textured background with filled shapes on it.
 
-An image follows from its own random generator alone, so images depend neither on each other nor on their order.
-The constants below set how hard the data is; changing any of them changes the data, so raise GENERATOR_VERSION
-in `shapes.py` with them.
+An image follows from its own random generator alone, so images depend neither on each other nor on their
+order. The constants below set how hard the data is; changing any of them changes the data, so raise
+GENERATOR_VERSION in `shapes.py` with them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Any
 import cv2
 import numpy as np
 
-CLASSES = ("disc", "square", "triangle", "star")
+from experiments.data.shapes import CLASSES
 
-OBJECTS = (1, 6)  # fewest and most in an image that has any
-HUE_SPREAD = 45.0  # degrees, standard deviation around the class's mean hue: colour helps, it does not decide
-SATURATION = (0.25, 0.9)
-BRIGHTNESS = (0.4, 0.95)
+OBJECTS = (1, 5)  # fewest and most in an image that has any
+HUE_SPREAD = 15.0  # degrees, standard deviation around the class's mean hue; the means are 90 apart
+SATURATION = (0.65, 1.0)
+BRIGHTNESS = (0.6, 1.0)
 STRETCH = 1.3  # width to height before rotation lies between 1 / STRETCH and STRETCH
-TEXTURE = (8.0, 28.0)  # standard deviation of the background's brightness, of 255
+TEXTURE = (6.0, 20.0)  # standard deviation of the background's brightness, of 255
 SHADING = 0.18  # how much an object's brightness changes from one side to the other
-STROKES = (2, 7)  # distracting lines and arcs
+TINT = 12.0  # standard deviation of the background's colour around grey, of 255
+STROKES = (0, 3)  # distracting lines and arcs
 BLUR = (0.4, 0.9)  # standard deviation in pixels
-NOISE = (3.0, 9.0)  # standard deviation per pixel and channel, of 255
+NOISE = (2.0, 6.0)  # standard deviation per pixel and channel, of 255
 
-MAX_IOU = 0.3  # of two boxes in an image
+MAX_OVERLAP = 0.3  # of two boxes in an image, as a share of the smaller one; so their IoU is below it, too
 MIN_VISIBLE = 0.75  # share of an object that others may not cover
 _TRIES = 60  # places tried for one object before it is left out
 _FINE = 4  # sub-pixels a side, for smooth edges
@@ -83,17 +84,18 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     for cells, share in ((3, 1.0), (7, 0.7), (17, 0.5), (41, 0.35)):
         grey = rng.standard_normal((cells, cells, 1), dtype=np.float32)
         colour = rng.standard_normal((cells, cells, 3), dtype=np.float32)
-        coarse = grey + np.float32(0.4) * colour
+        coarse = grey + np.float32(0.2) * colour
         texture += np.float32(share) * cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     texture *= np.float32(rng.uniform(*TEXTURE)) / max(float(texture.std()), 1e-6)
-    image = texture + rng.uniform(60, 190, 3).astype(np.float32)
+    tint = rng.uniform(60, 190) + rng.normal(0, TINT, 3)
+    image = texture + tint.astype(np.float32)
     for _ in range(rng.integers(STROKES[0], STROKES[1] + 1)):
         _stroke(rng, image, size)
     return image
 
 
 def place(rng: np.random.Generator, size: int, sides: tuple[float, float]) -> list[Shape]:
-    """Objects with their places, largest first, so that small ones may lie on large ones.
+    """Objects with their places, largest first, so that small ones may lie over the edge of large ones.
 
     The k-th of n sides is drawn from the k-th n-th of the logarithmic range: taken together the sides are
     log-uniform, and yet an image hardly ever gets two objects too large to stand side by side.
@@ -157,14 +159,14 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _fits(shape: Shape, others: list[Shape]) -> bool:
-    """Whether `shape` may lie over the others: little overlap, they stay visible, and keep their tight boxes."""
+    """Whether `shape` may lie over the others: they stay visible enough and keep their tight boxes."""
     for other in others:
         overlap = _overlap(shape.box, other.box)
         if not overlap:
             continue
-        union = shape.box[2] * shape.box[3] + other.box[2] * other.box[3] - overlap
+        smaller = min(shape.box[2] * shape.box[3], other.box[2] * other.box[3])
         left = other.visible & ~shape.mask
-        if overlap >= MAX_IOU * union or left.sum() < MIN_VISIBLE * other.mask.sum():
+        if overlap >= MAX_OVERLAP * smaller or left.sum() < MIN_VISIBLE * other.mask.sum():
             return False
         if tight_box(left) != other.box:
             return False

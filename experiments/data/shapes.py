@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from experiments.checking import check_keys, validate
 from experiments.errors import UserError
-from experiments.files import open_to_others
 
 GENERATOR_VERSION = 1  # raise it with every change that alters an image or an annotation
-CLASSES = ("disc", "square", "triangle", "star")  # as in drawing.py, which is slow to import
+CLASSES = ("disc", "square", "triangle", "star")
 MANIFEST = "shapes.json"
 SPLITS = ("train", "val")
 _OURS = {MANIFEST, "annotations", *SPLITS}
@@ -44,8 +43,8 @@ class Parameters(BaseModel):
     train_images: Annotated[int, Field(ge=1, le=1_000_000)] = 400
     val_images: Annotated[int, Field(ge=1, le=1_000_000)] = 150
     size: Annotated[int, Field(ge=32, le=4096, description="side of the square images, pixels")] = 160
-    min_side: Annotated[float, Field(ge=4, description="shortest longer side of a box, pixels")] = 12
-    max_side: Annotated[float, Field(description="longest longer side of a box, pixels")] = 130
+    min_side: Annotated[float, Field(ge=4, description="shortest longer side of a box, pixels")] = 12.0
+    max_side: Annotated[float, Field(description="longest longer side of a box, pixels")] = 130.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Parameters:
@@ -136,10 +135,10 @@ def generate(
         check_place(root, params, name)
     with _cannot_write(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.", suffix=".tmp"))
+        building = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
+        building.mkdir()
         try:
             _build(building, checked, progress)
-            open_to_others(building, 0o777)
             _move_into_place(building, root, params, force)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -178,7 +177,8 @@ def _build(folder: Path, params: Parameters, progress: Progress | None) -> None:
             "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
         }
         (folder / "annotations" / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
-    (folder / MANIFEST).write_text(json.dumps(_manifest(params.model_dump()), indent=2) + "\n", encoding="utf-8")
+    manifest = json.dumps(_manifest(params.model_dump()), indent=2) + "\n"
+    (folder / MANIFEST).write_text(manifest, encoding="utf-8")
 
 
 def _make_image(
@@ -208,7 +208,7 @@ def _make_image(
 
 
 def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], force: bool) -> None:
-    """Renames the finished folder. The old set, where there is one, goes only after the new one is complete."""
+    """Renames the finished folder. An old set is deleted only after the new one stands in its place."""
     if force and root.exists():
         old = building.with_suffix(".old")
         root.rename(old)
@@ -229,7 +229,8 @@ def _check_removable(root: Path) -> None:
         raise UserError(f"{root}: holds no {MANIFEST}, so it is not deleted", "--data-root ANOTHER_FOLDER")
     others = sorted({path.name for path in root.iterdir()} - _OURS)
     if others:
-        raise UserError(f"{root}: also holds {', '.join(others[:3])}, so it is not deleted", "move that elsewhere")
+        also = ", ".join(others[:3])
+        raise UserError(f"{root}: also holds {also}, so it is not deleted", "move that elsewhere")
 
 
 def _manifest(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,9 +249,10 @@ def _read_manifest(root: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _cannot_write(root: Path) -> Any:
+def _cannot_write(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{root}: the data set cannot be written there: {reason}", "--data-root PATH") from None
+        message = f"{root}: the data set cannot be written there: {reason}"
+        raise UserError(message, "--data-root PATH to put it elsewhere") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from experiments.runs import Attempt, Record, RunFolder, iterate
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "mAP")  # the order in which tables show them
 COLUMNS = (
-    "run", "recipe", "recipe_id", "config_hash", "seed", "profile", "dataset", "fingerprint", "state", "iterations",
-    "seconds", "world_size", "micro_batch", "accumulation", "execution", "commit", "path",
+    "run", "recipe", "recipe_id", "config_hash", "seed", "profile", "dataset", "fingerprint", "state",
+    "iterations", "seconds", "world_size", "micro_batch", "accumulation", "execution", "commit", "path",
 )  # fmt: skip
 
 
@@ -57,7 +56,7 @@ def frame(folders: Iterable[RunFolder]) -> Collected:
     names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     names.sort(key=lambda n: METRICS.index(n) if n in METRICS else len(METRICS))
     runs = pd.DataFrame(rows, columns=[*COLUMNS, *names])
-    return Collected(runs.astype({name: float for name in names}), problems)
+    return Collected(runs.astype(dict.fromkeys(names, float)), problems)
 
 
 def metric_names(runs: pd.DataFrame) -> list[str]:
@@ -89,7 +88,9 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
     }
     if state == "done":  # an earlier attempt may have left metrics of a run that is being done again
         # COCO's tools write -1 where no object of a size exists: no measurement, not a low one
-        row.update({name: value for name, value in record.metrics.items() if value >= 0 and name not in COLUMNS})
+        row.update(
+            {name: value for name, value in record.metrics.items() if value >= 0 and name not in COLUMNS}
+        )
     return row
 
 
@@ -107,7 +108,4 @@ def execution(attempts: Iterable[Attempt]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A fingerprint may be a plain text or a mapping of parts; either way it identifies by its text."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return "" if value is None else str(value)

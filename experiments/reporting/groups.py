@@ -50,19 +50,25 @@ class Group:
         """`2 done, 1 failed`."""
         return ", ".join(f"{n} {state}" for state, n in self.states.items())
 
+    def remark(self) -> str:
+        """What a reader must know beside the numbers: runs without, how it was run, what sets it apart."""
+        counts = "" if set(self.states) == {"done"} else self.counts()
+        way = f"run as {self.execution}" if self.execution and "run as" not in self.apart else ""
+        return "; ".join(text for text in (counts, way, self.apart) if text)
+
 
 def split(runs: pd.DataFrame) -> list[Group]:
     """Groups runs of one table row: by recipe, data and execution, and copies of a seed never together.
 
-    A run that never came to load data belongs to the first group of its recipe and data.
+    A run that never came to load data belongs to those of its recipe and data that most were executed like.
     """
     groups: list[tuple[dict[str, str], pd.DataFrame]] = []
-    for (_, data), alike in runs.groupby(["recipe_id", "fingerprint"], sort=False):
-        ways = alike["execution"]
-        known = [way for way in ways.unique() if way]
-        ways = ways.where(ways != "", known[0] if known else "")
+    for _, alike in runs.groupby(["recipe_id", "fingerprint"], sort=False):
+        recipe, data, ways = alike["recipe_id"].iloc[0], alike["fingerprint"].iloc[0], alike["execution"]
+        usual = ways[ways != ""].mode()
+        ways = ways.where(ways != "", usual.iloc[0] if len(usual) else "")
         for way, members in alike.groupby(ways, sort=False):
-            marks = {"data": data[:12] or "unknown", "run as": way}
+            marks = {"recipe": recipe, "data": data[:12] or "unknown", "run as": str(way)}
             for copy, part in _without_copies(members):
                 groups.append(({**marks, "folder": copy}, part))
     return [_group(part, _apart(marks, [m for m, _ in groups])) for marks, part in groups]

@@ -56,8 +56,8 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 def difference(one: Spread | None, baseline: Spread | None) -> Difference | None:
     """`one` minus `baseline`; None where either has no value.
 
-    The error is s_p * sqrt(1/n + 1/n_b) with the pooled variance s_p^2 = ((n-1) s^2 + (n_b-1) s_b^2) / (n+n_b-2):
-    two or three seeds say too little about each side's own variance. Seeds are not paired.
+    The error is s_p * sqrt(1/n + 1/n_b); the variance s_p^2 = ((n-1) s^2 + (n_b-1) s_b^2) / (n+n_b-2) is
+    pooled, for two or three seeds say too little about each side's own. Seeds are not paired.
     """
     if one is None or baseline is None:
         return None

@@ -117,8 +117,8 @@ def _set_data(config: Config, recipe: Recipe, classes: list[str], root: Path, pr
     train.batch_sampler = ConfigDict(type="ResumableBatchSampler", inner=inner)
     val.dataset = _part(spec, spec.splits["val"][0], classes, root, _innermost(val.dataset), train=False)
     config.val_evaluator = _evaluator(spec, root)
-    config.pop("data_root", None)  # the base's own helper variables would now mislead a reader
-    config.pop("dataset_type", None)
+    for helper in ("data_root", "dataset_type", "train_pipeline", "test_pipeline", "backend_args", "img_scales"):
+        config.pop(helper, None)  # the base's own variables would now mislead a reader
 
 
 def _innermost(dataset: Any) -> Any:

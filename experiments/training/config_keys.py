@@ -19,7 +19,7 @@ def set_key(config: Config, key: str, value: Any) -> None:
         UserError: The key does not exist; names the nearest one that does.
     """
     free, path = key.startswith("+"), key.removeprefix("+").split(".")
-    node: Any = config
+    node: Any = config._cfg_dict
     for depth, part in enumerate(path[:-1]):
         node = _step(node, part, ".".join(path[:depth]), key, free)
     last, where = path[-1], ".".join(path[:-1])
@@ -30,7 +30,7 @@ def set_key(config: Config, key: str, value: Any) -> None:
         node[int(last)] = _checked(value, key)
         return
     if not isinstance(node, dict):
-        raise UserError(f"set.{key}: '{where}' is {node!r}, which has no '{last}'")
+        raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{last}'")
     if not free and last not in node:
         _check_parameter(node, last, where, key)
     node[last] = value if free else _checked(value, key)
@@ -40,12 +40,17 @@ def _step(node: Any, part: str, where: str, key: str, free: bool) -> Any:
     if isinstance(node, (list, tuple)):
         return node[_index(node, part, where, key)]
     if not isinstance(node, dict):
-        raise UserError(f"set.{key}: '{where}' is {node!r}, which has no '{part}'")
+        raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{part}'")
     if part not in node or node[part] is None:
         if not free and part not in node:
             _check_parameter(node, part, where, key)
         node[part] = ConfigDict()
     return node[part]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _index(node: Any, part: str, where: str, key: str) -> int:

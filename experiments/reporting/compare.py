@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import pandas as pd
 
 from experiments.reporting.collect import frame
 from experiments.reporting.groups import Group, against, split
@@ -19,7 +22,7 @@ class ComparisonRow:
         metrics: By name, over the finished runs.
         states: State to number of runs.
         difference: Of the first metric, to the comparison's first row; None for that row itself.
-        remark: How it was run, and what sets it apart.
+        remark: What sets it apart from the other rows; mostly empty.
     """
 
     label: str
@@ -44,28 +47,38 @@ class Comparison:
 
 
 def comparison(runs: Sequence[RunFolder], labels: Sequence[str] | None = None) -> Comparison:
-    """Compares runs: mean, standard deviation and number of seeds of each label, and the difference to the first.
+    """Compares runs: mean, standard deviation and number of seeds of each label, difference to the first.
 
     Args:
-        runs: Finished or not; every seed of a label is a run of its own.
+        runs: Finished, or not, or not even started; every seed of a label is a run of its own.
         labels: One for each run; equal labels share a row. Without: the recipe's name, with the config's hash
             where a name stands for more than one.
     """
     if labels is not None and len(labels) != len(runs):
         raise ValueError(f"labels: {len(labels)} for {len(runs)} runs")
-    collected = frame(runs)
+    collected = frame(run for run in runs if run.record_file.exists())
     table = collected.runs
-    if labels is None:
-        hashes = table.groupby("recipe")["config_hash"].transform("nunique") if len(table) else []
-        named = [
-            f"{recipe} ({digest})" if count > 1 else recipe
-            for recipe, digest, count in zip(table["recipe"], table["config_hash"], hashes)
-        ]
-    else:
-        by_path = {str(run.path): label for run, label in zip(runs, labels)}
-        named = [by_path[path] for path in table["path"]]
-    grouped = {label: split(part) for label, part in table.groupby(named, sort=False)} if len(table) else {}
-    return Comparison(collected.metrics, list(_rows(grouped, collected.metrics)), collected.problems)
+    named = _names(table) if labels is None else _labels(table, runs, labels)
+    by_label = table.groupby(pd.Series(named, index=table.index, dtype=object), sort=False)
+    grouped = {str(label): split(part) for label, part in by_label}
+    rows = _rows(grouped, collected.metrics)
+    missing = [i for i, run in enumerate(runs) if not run.record_file.exists()]
+    waiting = Counter(labels[i] if labels is not None else runs[i].path.parts[-3] for i in missing)
+    rows += [ComparisonRow(label, {}, {"not started": n}) for label, n in waiting.items()]
+    if labels is not None:
+        rows.sort(key=lambda row: labels.index(row.label))
+    return Comparison(collected.metrics, rows, collected.problems)
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    several = table.groupby("recipe")["config_hash"].nunique() > 1
+    return [f"{r} ({h})" if several[r] else r for r, h in zip(table["recipe"], table["config_hash"])]
+
+
+def _labels(table: pd.DataFrame, runs: Sequence[RunFolder], labels: Sequence[str]) -> list[str]:
+    """The labels of those runs that could be read."""
+    by_path = {str(run.path): label for run, label in zip(runs, labels)}
+    return [by_path[path] for path in table["path"]]
 
 
 def _rows(grouped: dict[str, list[Group]], metrics: list[str]) -> list[ComparisonRow]:

@@ -1,0 +1,1 @@
+"""The code behind `msdet bench`: what speed claims rest on."""

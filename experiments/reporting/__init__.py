@@ -1,0 +1,16 @@
+"""Run folders to statistics, statistics to tables. Imports pandas: not for a command's start."""
+
+from experiments.reporting.collect import Collected, collect
+from experiments.reporting.compare import Comparison, ComparisonRow, comparison
+from experiments.reporting.tables import MeasuredTable, Report, build_report
+
+__all__ = [
+    "Collected",
+    "Comparison",
+    "ComparisonRow",
+    "MeasuredTable",
+    "Report",
+    "build_report",
+    "collect",
+    "comparison",
+]

@@ -1,0 +1,134 @@
+"""Which runs belong to which row of a table: decided by what a recipe says, not by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from experiments import recipes
+from experiments.data.spec import DatasetSpec
+from experiments.errors import UserError
+from experiments.recipes import Recipe
+from experiments.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Context:
+    """What makes runs comparable with one another: a profile ("" for full size) and a data set's definition.
+
+    Attributes:
+        data: The definition without its name and place, as canonical JSON.
+        dataset: The same, to be put into a row's recipe.
+    """
+
+    profile: str
+    data: str
+    dataset: DatasetSpec = field(compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Tells definitions of the same name apart."""
+        return hashlib.sha256(self.data.encode()).hexdigest()[:6]
+
+
+def context_of(recipe: Recipe) -> Context:
+    data = json.dumps(recipes.identity(recipe)["dataset"], sort_keys=True)
+    return Context(recipe.profile or "", data, recipe.dataset)
+
+
+class Matcher:
+    """Finds the runs of table rows, and remembers which have found a row.
+
+    Args:
+        runs: As collected.
+
+    Attributes:
+        contexts: Of all runs, in the order in which they come.
+        problems: One sentence for each recipe that could not be read.
+    """
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        self.runs = runs
+        self.problems: list[str] = []
+        self.matched: set[str] = set()
+        self._loaded: dict[tuple[str, str, str], Recipe | None] = {}
+        by_id = runs.groupby("recipe_id", sort=False)["path"]
+        self._own = {digest: self._recipe_of_runs(paths) for digest, paths in by_id}
+        self.contexts = list(dict.fromkeys(context_of(recipe) for recipe in self._own.values() if recipe))
+
+    def full_size(self, recipe: str, overrides: Mapping[str, Any]) -> Recipe | None:
+        """A row's recipe as it stands, on its own data set; None where it cannot be read."""
+        return self.load(recipe, overrides, "")
+
+    def in_context(self, recipe: str, overrides: Mapping[str, Any], context: Context) -> Recipe | None:
+        """A row's recipe under the profile and on the data set of a context."""
+        found = self.load(recipe, overrides, context.profile)
+        return found and found.model_copy(update={"dataset": context.dataset})
+
+    def load(
+        self, recipe: str, overrides: Mapping[str, Any], profile: str, quiet: bool = False
+    ) -> Recipe | None:
+        """A recipe, read once; None where it cannot be, which is a problem unless `quiet`."""
+        key = (recipe, json.dumps(overrides, sort_keys=True), profile)
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = recipes.load_recipe(recipe, profile=profile or None, overrides=overrides)
+            except UserError as error:
+                self._loaded[key] = None
+                if not quiet:
+                    self._note(error)
+        return self._loaded[key]
+
+    def find(self, recipe: Recipe) -> pd.DataFrame:
+        """All runs of a recipe, whatever it was called; marks them as matched."""
+        found = self.runs[self.runs["recipe_id"].eq(recipes.recipe_id(recipe))]
+        self.matched.update(found["path"])
+        return found
+
+    def unmatched(self) -> pd.DataFrame:
+        return self.runs[self.runs["path"].isin(self.matched).eq(False)]
+
+    def differs(self, run: pd.Series) -> str:
+        """In what a run differs from the recipe of its name, as far as that can be told; else empty."""
+        own = self._own[run["recipe_id"]]
+        named = self.load(run["recipe"], {}, run["profile"], quiet=True)
+        return differences(own, named) if own and named else ""
+
+    def _recipe_of_runs(self, paths: pd.Series) -> Recipe | None:
+        """The recipe that runs with one identity were started from; the first page that can be read."""
+        errors = []
+        for path in paths:
+            try:
+                return recipes.load_recipe(str(RunFolder(path).recipe.resolve()))
+            except UserError as error:
+                errors.append(error)
+        self._note(errors[0])
+        return None
+
+    def _note(self, error: UserError) -> None:
+        sentence = f"{error.message}."
+        if sentence not in self.problems:
+            self.problems.append(sentence)
+
+
+def differences(recipe: Recipe, other: Recipe, most: int = 4) -> str:
+    """`weighting.alpha: 5 (10)`: what the first says, and in brackets the second, key by key."""
+    one, two = _flat(recipes.identity(recipe)), _flat(recipes.identity(other))
+    keys = [key for key in {**one, **two} if one.get(key, "-") != two.get(key, "-")]
+    shown = [f"{key}: {one.get(key, '-')} ({two.get(key, '-')})" for key in keys[:most]]
+    return ", ".join(shown) + (f", and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = json.dumps(value)
+    return flat

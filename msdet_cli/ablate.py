@@ -1,0 +1,143 @@
+"""`msdet ablate`: vary a recipe around itself."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from experiments.errors import UserError
+from experiments.launching.plan import PlannedRun, plan
+from experiments.overrides import parse_assignment, split_values
+from experiments.recipes import Recipe, load_recipe
+from experiments.runs import results_dir
+from experiments.weighting.options import ACTIONS
+from msdet_cli.execute import execute, iterations_of, print_json, show_plan
+from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt, SeedsOpt, complete
+from msdet_cli.run import DryRunOpt, ForceOpt, RetryOpt, chosen_seeds
+from msdet_cli.tables import print_comparison, wide_console
+
+
+def ablate(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="Name or path.", autocompletion=complete("recipe"))
+    ] = "retinanet-r50-rlo",
+    alpha: Annotated[str | None, typer.Option(metavar="VALUES", help="Iterations per interval, literally.")] = None,
+    n: Annotated[str | None, typer.Option("--n", metavar="VALUES", help="Levels enhanced.")] = None,
+    actions: Annotated[
+        str | None, typer.Option(metavar="VALUES", help="Action sets, joined by +; 'all' is all four.")
+    ] = None,
+    gamma: Annotated[str | None, typer.Option(metavar="VALUES", help="Reward step of a probability.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUES", help="Any key. Repeatable.")
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="All combinations, instead of one option at a time.")] = False,
+    profile: ProfileOpt = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")] = None,
+    seeds: SeedsOpt = None,
+    dataset: DatasetOpt = None,
+    data_root: DataRootOpt = None,
+    results: ResultsOpt = RESULTS,
+    dry_run: DryRunOpt = False,
+    retry_failed: RetryOpt = False,
+    force: ForceOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Vary a recipe: each option alone around the recipe, or all combinations with --grid.
+
+    Values are separated by commas; commas inside brackets do not separate. Values are literal: a profile
+    does not scale them. One failed run does not stop the rest.
+
+    \b
+    msdet ablate --alpha 5,50,100,200,500
+    msdet ablate --n 1,2,3 --actions variance,largest+uniform,all --seeds 2 -p tiny
+    msdet ablate --set weighting.amplification=[1.5,1.0],[2.0,1.0] --dry-run
+    """
+    axes = _axes(alpha, n, actions, gamma, sets or [])
+    if not axes:
+        raise UserError("nothing to vary", "msdet ablate --alpha 5,50,100,200,500")
+    chosen = chosen_seeds(seed, seeds)
+    variants = list(_combinations(axes, grid))
+    labelled = [(_label(v), load_recipe(recipe, profile, [f"{k}={x}" for k, x in v], dataset)) for v in variants]
+    planned = plan(labelled, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run)
+    _warn_of_long_intervals(planned)
+    console = None if as_json else Console(highlight=False)
+    if dry_run:
+        if console is not None:
+            show_plan(console, planned)
+        else:
+            print_json(planned)
+        return
+    code = execute(planned, console)
+    if console is None:
+        print_json(planned)
+    else:
+        from experiments.reporting import comparison
+
+        print_comparison(wide_console(), comparison([p.folder for p in planned], [p.label for p in planned]))
+    raise typer.Exit(code)
+
+
+def _axes(
+    alpha: str | None, n: str | None, actions: str | None, gamma: str | None, sets: list[str]
+) -> list[tuple[str, list[str]]]:
+    """What varies: recipe key to its values, as text."""
+    axes = [
+        (f"weighting.{name}", split_values(text))
+        for name, text in (("alpha", alpha), ("n", n), ("gamma", gamma))
+        if text is not None
+    ]
+    if actions is not None:
+        axes.append(("weighting.actions", [_action_set(text) for text in split_values(actions)]))
+    for text in sets:
+        key, equals, values = text.partition("=")
+        if not equals:
+            parse_assignment(text)  # says what is wrong
+        axes.append((key, split_values(values)))
+    for key, values in axes:
+        if not values or any(not value.strip() for value in values):
+            raise UserError(f"--{key.removeprefix('weighting.')}: a value is missing", "msdet ablate --alpha 5,50,100")
+    return axes
+
+
+def _action_set(text: str) -> str:
+    names = ACTIONS if text.strip() == "all" else [name.strip() for name in text.split("+")]
+    return f"[{', '.join(names)}]"
+
+
+def _combinations(axes: list[tuple[str, list[str]]], grid: bool) -> Iterable[list[tuple[str, str]]]:
+    """The variants, each a list of keys with their values."""
+    if grid:
+        keys = [key for key, _ in axes]
+        for values in itertools.product(*(values for _, values in axes)):
+            yield list(zip(keys, values))
+    else:
+        for key, values in axes:
+            for value in values:
+                yield [(key, value)]
+
+
+def _label(variant: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{key.removeprefix('weighting.')}={value.strip()}" for key, value in variant)
+
+
+def _warn_of_long_intervals(planned: list[PlannedRun]) -> None:
+    warned: set[tuple[str, int]] = set()
+    for run in planned:
+        alpha, iterations = _alpha(run.recipe), iterations_of(run)
+        if alpha is not None and alpha >= iterations and (run.label, iterations) not in warned:
+            warned.add((run.label, iterations))
+            print(
+                f"warning: {run.label}: no interval of {alpha} iterations ends before the run does"
+                f" ({iterations} iterations), so the weights never change",
+                file=sys.stderr,
+            )
+
+
+def _alpha(recipe: Recipe) -> int | None:
+    alpha = recipe.weighting.get("alpha")
+    return alpha if isinstance(alpha, int) else None

@@ -1,0 +1,318 @@
+"""The paper's tables with runs beside: which run lands where, and what Markdown and CSV then say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from experiments import catalogue, recipes
+from experiments.errors import UserError
+from experiments.reporting import build_report, collect, render
+from experiments.reporting.tables import Line, MeasuredTable, Report
+from experiments.runs import RunFolder
+
+from .conftest import MakeRun
+
+BASE, RLO, AVW = "retinanet-r50", "retinanet-r50-rlo", "retinanet-r50-avw"
+TABLES = [f"table{i}" for i in range(1, 6)]
+
+
+def made(results: Path, *names: str) -> Report:
+    return build_report(collect(results), names)
+
+
+def by_id(table: MeasuredTable) -> dict[str, list[Line]]:
+    lines: dict[str, list[Line]] = {}
+    for line in table.lines:
+        lines.setdefault(line.row.id, []).append(line)
+    return lines
+
+
+def context(report: Report, name: str) -> dict[str, list[Line]]:
+    (table,) = [t for t in report.in_contexts if t.name == name]
+    return by_id(table)
+
+
+def measured(report: Report, name: str) -> dict[str, float]:
+    """Row id to mean AP in a published table, for the rows that have runs."""
+    (table,) = [t for t in report.published if t.name == name]
+    return {line.row.id: line.group.metrics["AP"].mean for line in table.lines if line.group}
+
+
+def cells(markdown: str) -> list[list[str]]:
+    """The rows of all tables in a page, split where an unescaped bar stands."""
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def table_files() -> list[tuple[str, dict]]:
+    return [
+        (name, yaml.safe_load(catalogue.find("table", name).read_text(encoding="utf-8"))) for name in TABLES
+    ]
+
+
+def test_every_published_value_stands_in_its_row(results: Path):
+    report = made(results)
+    assert [table.name for table in report.published] == TABLES
+    assert report.in_contexts == report.other == report.problems == []
+    count = 0
+    for table, (_, page) in zip(report.published, table_files()):
+        shown = cells(render.markdown(table, results))
+        for row in (row for block in page["blocks"] for row in block["rows"]):
+            name = row["label"] + (r"\*" if row.get("reimplemented") else "")
+            values = [f"{v:.1f}" for v in row["published"]]
+            head = [name, row["backbone"], "published", *values]
+            (found,) = [r for r in shown if r[: len(head)] == head]
+            assert found[-1] == ("no runs" if "recipe" in row else "no recipe yet")
+            count += 1
+    assert count == 19 + 4 + 6 + (1 + 5) + (1 + 5)  # the ones are the reference rows of tables 4 and 5
+
+
+def test_published_differences_are_to_the_row_of_the_baseline(results: Path):
+    table1, table2, table3, table4, _ = made(results).published
+    assert by_id(table1)["retinanet-rlo-r50"][0].published_difference == 0.8
+    assert by_id(table1)["fcos-rlo-r101"][0].published_difference == 0.3
+    assert by_id(table1)["fcos-r50"][0].published_difference is None
+    assert by_id(table2)["retinanet-rlo-r50"][0].published_difference == 1.5
+    assert by_id(table3)["largest"][0].published_difference == -0.1
+    assert by_id(table4)["alpha-5"][0].published_difference == -0.2
+
+
+def test_full_size_runs_fill_the_published_tables(make_run: MakeRun, results: Path):
+    for seed, ap in enumerate((36.0, 36.2)):
+        make_run(BASE, seed, {"AP": ap, "AP50": 55.0})
+    for seed, ap in enumerate((36.7, 37.1, 36.9)):
+        make_run(RLO, seed, {"AP": ap, "AP50": 56.0})
+    make_run(AVW, 0, {"AP": 36.5})
+    make_run(RLO, 0, {"AP": 36.4}, sets=("weighting.alpha=50",))
+    make_run(RLO, 0, {"AP": 36.3}, sets=("weighting.actions=[uniform, largest]",))  # the order says nothing
+    report = made(results)
+    assert report.in_contexts == report.other == []
+    for name, expected in (
+        ("table1", {"retinanet-r50": 36.1, "retinanet-rlo-r50": 36.9}),
+        ("table2", {}),
+        ("table3", {"uniform": 36.1, "variance": 36.5, "largest-uniform": 36.3, "all": 36.9}),
+        ("table4", {"baseline": 36.1, "alpha-50": 36.4, "alpha-100": 36.9}),
+        ("table5", {"baseline": 36.1, "n-2": 36.9}),
+    ):
+        assert measured(report, name) == pytest.approx(expected)
+    (line,) = by_id(report.published[0])["retinanet-rlo-r50"]
+    assert line.difference.value == pytest.approx(0.8)
+    pooled = (1 * 0.02 + 2 * 0.04) / 3  # variances 0.02 of two seeds, 0.04 of three
+    assert line.difference.error == pytest.approx((pooled * (1 / 2 + 1 / 3)) ** 0.5)
+    (row,) = [r for r in cells(render.markdown(report.published[0], results)) if "36.9 ± 0.2 (3)" in r]
+    assert row[2:5] == ["measured", "36.9 ± 0.2 (3)", "56.0 ± 0.0 (3)"]
+    assert "+0.8 ± 0.2" in row
+
+
+def test_tiny_runs_never_stand_beside_published_numbers(make_run: MakeRun, results: Path):
+    for seed in range(2):
+        make_run(BASE, seed, {"AP": 51.0 + seed}, profile="tiny")
+        make_run(RLO, seed, {"AP": 53.0 + seed}, profile="tiny")
+    report = made(results)
+    assert all(line.group is None for table in report.published for line in table.lines)
+    assert all("measured" not in render.markdown(table, results) for table in report.published)
+    for table in report.in_contexts:
+        assert "profile tiny on shapes (NOT comparable with the published numbers)" in table.title
+        text = render.markdown(table, results)
+        assert "published |" not in text
+        for value in {f"{v:.1f}" for line in table.lines for v in line.row.published}:
+            assert value not in " ".join(cell for row in cells(text) for cell in row[2:])
+    frame = pd.read_csv(io.StringIO(render.csv_text([*report.published, *report.in_contexts], report.other)))
+    published = frame["published_AP"].notna() | frame["published_mAP"].notna()
+    own = frame["measured_AP_mean"].notna()
+    assert published.sum() == 41
+    assert own.sum() == 8
+    assert not (published & own).any()
+
+
+def test_tiny_runs_land_in_every_row_that_their_recipe_is(make_run: MakeRun, results: Path):
+    make_run(BASE, 0, {"AP": 51.0}, profile="tiny")
+    run = make_run(RLO, 0, {"AP": 53.0}, profile="tiny")
+    assert recipes.load_recipe(str(run.recipe)).weighting["alpha"] == 10
+    report = made(results)
+    assert [t.name for t in report.in_contexts] == ["table1", "table3", "table4", "table5"]
+    for name, row in (
+        ("table1", "retinanet-rlo-r50"),
+        ("table3", "all"),
+        ("table4", "alpha-100"),
+        ("table5", "n-2"),
+    ):
+        (line,) = context(report, name)[row]
+        assert (line.group.metrics["AP"].mean, line.difference.value) == (53.0, 2.0)
+    assert set(context(report, "table1")) == {"retinanet-r50", "retinanet-rlo-r50"}
+    assert set(context(report, "table4")) == {"baseline", "alpha-100"}
+    notes = " ".join(next(t for t in report.in_contexts if t.name == "table4").notes)
+    assert "alpha = 100 ran as 10" in notes
+    assert "4 rows of the table have no runs here" in notes
+
+
+def test_a_literal_alpha_is_matched_by_what_was_run(make_run: MakeRun, results: Path):
+    make_run(RLO, 0, {"AP": 53.0}, profile="tiny", sets=("weighting.alpha=50",))  # alpha = 500, scaled
+    make_run(RLO, 0, {"AP": 54.0}, profile="tiny", sets=("weighting.alpha=7",))
+    report = made(results)
+    (line,) = context(report, "table4")["alpha-500"]
+    assert line.group.metrics["AP"].mean == 53.0
+    (baseline,) = context(report, "table4")["baseline"]  # shown although it was not run
+    assert (baseline.group, baseline.remark, line.difference) == (None, "no runs", None)
+    (other,) = report.other
+    assert other.group.metrics["AP"].mean == 54.0
+    assert other.differs == "weighting.alpha: 7 (10)"
+
+
+def test_a_recipe_by_another_name_is_the_same(make_run: MakeRun, results: Path):
+    make_run(RLO, 0, {"AP": 36.9}, name="my-own-page")
+    make_run(BASE, 0, {"AP": 36.0}, sets=("schedule.lr=0.01",))  # and by the same name not the same
+    report = made(results)
+    assert measured(report, "table1") == {"retinanet-rlo-r50": 36.9}
+    assert [runs.differs for runs in report.other] == ["schedule.lr: 0.01 (0.005)"]
+
+
+def test_another_data_set_gives_tables_of_its_own(make_run: MakeRun, results: Path, tmp_path: Path):
+    page = tmp_path / "cells.yaml"
+    split = "{annotations: ids.txt, images: ''}"
+    page.write_text(
+        f"name: cells\nformat: voc\nroot: somewhere\nsplits: {{train: {split}, val: {split}}}\n",
+        encoding="utf-8",
+    )
+    for profile, shift in ((None, 0), ("tiny", 5)):
+        for recipe, value in ((BASE, 70.0), (RLO, 72.5)):
+            run = recipes.load_recipe(recipe, profile, dataset=str(page))
+            make_run(run, 0, {"mAP": value + shift})
+    report = made(results, "table1", "table2")
+    assert all(line.group is None for table in report.published for line in table.lines)
+    tables = {t.title.partition(" (")[0]: t for t in report.in_contexts}
+    assert set(tables) == {"Table 1, full size on cells", "Table 1, profile tiny on cells"}
+    for title, value in (("Table 1, full size on cells", 72.5), ("Table 1, profile tiny on cells", 77.5)):
+        assert tables[title].columns == ["mAP"]
+        (line,) = by_id(tables[title])["retinanet-rlo-r50"]
+        assert (line.group.metrics["mAP"].mean, line.difference.value) == (value, 2.5)
+
+
+def test_two_data_sets_of_one_name_are_told_apart(make_run: MakeRun, results: Path):
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    make_run(RLO, 0, {"AP": 60.0}, profile="tiny", sets=("dataset.generate.size=200",))
+    titles = [t.title for t in made(results, "table1").in_contexts]
+    assert len(set(titles)) == 2
+    assert all("shapes (definition " in title for title in titles)
+
+
+def test_where_the_data_lie_makes_no_difference(make_run: MakeRun, results: Path):
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    make_run(RLO, 1, {"AP": 51.0}, profile="tiny", sets=("dataset.root=/elsewhere",))
+    (line,) = context(made(results, "table1"), "table1")["retinanet-rlo-r50"]
+    assert line.group.metrics["AP"].n == 2
+
+
+def test_runs_that_failed_are_counted(make_run: MakeRun, results: Path):
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    make_run(RLO, 1, status="failed", profile="tiny", ways=())
+    make_run(BASE, 0, status="failed", profile="tiny")
+    lines = context(made(results), "table1")
+    assert lines["retinanet-rlo-r50"][0].remark.startswith("1 done, 1 failed")
+    assert lines["retinanet-r50"][0].remark.startswith("1 failed")
+    assert lines["retinanet-rlo-r50"][0].difference is None
+
+
+def test_a_recipe_that_cannot_be_read_is_a_problem_and_its_run_another(make_run: MakeRun, results: Path):
+    run = make_run(RLO, 0, {"AP": 36.9}, sets=("weighting.gamma=0.5",))
+    run.recipe.unlink()
+    report = made(results)
+    assert any("recipe.yaml" in sentence for sentence in report.problems)
+    assert [runs.differs for runs in report.other] == [""]
+
+
+def test_different_commits_are_said(make_run: MakeRun, results: Path):
+    make_run(BASE, 0, {"AP": 36.0}, commit="aaaa")
+    assert not any("commits" in note for note in made(results).published[0].notes)
+    make_run(BASE, 1, {"AP": 36.0}, commit="bbbb")
+    assert any("2 different commits" in note for note in made(results).published[0].notes)
+
+
+def test_csv_holds_the_numbers_themselves(make_run: MakeRun, results: Path):
+    aps = [50.123456, 51.654321, 49.5]
+    for seed, ap in enumerate(aps):
+        make_run(RLO, seed, {"AP": ap, "APS": ap / 2}, profile="tiny")
+    make_run(BASE, 4, {"AP": 48.25, "APS": 20.0}, profile="tiny")
+    report = made(results, "table3")
+    frame = pd.read_csv(io.StringIO(render.csv_text([*report.published, *report.in_contexts])))
+    published = frame[frame["context"] == "published"]
+    assert published["published_AP"].tolist() == [36.1, 36.6, 36.3, 36.0, 36.4, 36.9]
+    assert published["published_APL"].tolist() == [47.1, 49.0, 47.3, 46.2, 47.6, 48.5]
+    own = frame[frame["context"] == "profile tiny on shapes"].set_index("id")
+    row = own.loc["all"]
+    assert row["measured_AP_mean"] == pytest.approx(pd.Series(aps).mean(), abs=1e-8)
+    assert row["measured_AP_sd"] == pytest.approx(pd.Series(aps).std(), abs=1e-8)
+    assert row["measured_APS_mean"] == pytest.approx(pd.Series(aps).mean() / 2, abs=1e-8)
+    assert row["measured_difference"] == pytest.approx(pd.Series(aps).mean() - 48.25, abs=1e-8)
+    assert (row["measured_AP_n"], row["done"], row["failed"], row["seeds"]) == (3, 3, 0, "0 1 2")
+    assert pd.isna(own.loc["uniform", "measured_AP_sd"])
+    assert own[["published_AP", "published_APL", "published_difference", "backbone"]].isna().all(axis=None)
+    assert len(row["folders"].split()) == 3
+
+
+def test_csv_of_one_table_is_as_wide_in_every_row(results: Path):
+    rows = list(csv.reader(io.StringIO(render.csv_text(made(results).published))))
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert len(rows) == 1 + 41
+
+
+def test_names_cannot_break_a_page(make_run: MakeRun, results: Path):
+    make_run(RLO, 0, {"AP": 50.0}, name="<script>alert(1)| x [y](z)`", sets=("weighting.gamma=0.2",))
+    make_run(RLO, 0, {"AP": 36.9}, name="a|b <i>")
+    report = made(results)
+    text = render.markdown_other(report.other, results)
+    header, rule, row = cells(text)
+    assert len(header) == len(rule) == len(row)
+    assert row[0] == r"&lt;script&gt;alert(1)\| x \[y\](z)\`"
+    page = render.markdown(report.published[0], results)
+    assert {len(r) for r in cells(page)} == {11}
+    for each in (text, page):
+        assert "<script>" not in each
+        assert "<i>" not in re.sub(r"`[^`]*`", "", each)  # code spans show it as it is
+
+
+def test_links_lead_to_the_run_folders(make_run: MakeRun, results: Path, tmp_path: Path):
+    make_run(RLO, 0, {"AP": 36.9}, name="with space")
+    page = render.markdown(made(results, "table1").published[0], tmp_path / "report")
+    (link,) = re.findall(r"\]\(([^)]*)\)", page)
+    assert " " not in link
+    target = (tmp_path / "report" / link.replace("%20", " ")).resolve()
+    assert (target / "record.json").is_file()
+    assert RunFolder(target).read().metrics == {"AP": 36.9}
+    assert "seed*`" in page
+
+
+def test_an_unknown_table_is_refused_with_the_nearest_name(results: Path):
+    with pytest.raises(UserError, match="did you mean 'table1'"):
+        made(results, "tabel1")
+
+
+def test_a_table_of_ones_own_joins_the_report(
+    make_run: MakeRun, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "recipes" / "tables"
+    folder.mkdir(parents=True)
+    row = f"{{id: fast, label: gamma 0.1, recipe: {RLO}, set: {{weighting.gamma: 0.1}}, published: [1.0]}}"
+    (folder / "mine.yaml").write_text(
+        f"name: mine\ntitle: My own\ncolumns: [AP]\nblocks: [{{rows: [{row}]}}]\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    make_run(RLO, 0, {"AP": 37.5}, sets=("weighting.gamma=0.1",))
+    report = made(results)
+    assert [table.name for table in report.published] == [*TABLES, "mine"]
+    assert measured(report, "mine") == {"fast": 37.5}
+    assert report.other == []
+
+
+def test_asking_for_a_table_twice_shows_it_once(results: Path):
+    assert [table.name for table in made(results, "table4", "table1", "table4").published] == [
+        "table4",
+        "table1",
+    ]
