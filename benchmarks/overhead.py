@@ -42,13 +42,13 @@ class _Stepper:
 
     def __init__(self, kind: str, batch_size: int, size: int) -> None:
         import torch
+        from mmdet.registry import MODELS
+        from mmdet.utils import register_all_modules
 
         from experiments import recipes
         from experiments.detection import operators  # noqa: F401  (importing it registers everything)
         from experiments.training.checkpoints import STOP  # noqa: F401
         from experiments.training.config import build_config
-        from mmdet.registry import MODELS
-        from mmdet.utils import register_all_modules
 
         register_all_modules(init_default_scope=True)
         recipe = recipes.load_recipe("retinanet-r50", "tiny")
@@ -89,7 +89,11 @@ def _batch(batch_size: int, size: int) -> dict[str, Any]:
         inputs.append(torch.randint(0, 255, (3, size, size), generator=generator, dtype=torch.uint8))
         corner = torch.rand(4, 2, generator=generator) * size * 0.5
         side = size * torch.tensor([0.1, 0.2, 0.3, 0.5])[:, None]
-        sample = DetDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0)))
-        sample.gt_instances = InstanceData(bboxes=torch.cat([corner, corner + side], 1), labels=torch.arange(4))
+        sample = DetDataSample(
+            metainfo=dict(img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0))
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.cat([corner, corner + side], 1), labels=torch.arange(4)
+        )
         samples.append(sample)
     return {"inputs": inputs, "data_samples": samples}

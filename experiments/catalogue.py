@@ -177,7 +177,7 @@ def _find_path(kind: str, ref: str, base: Path | None) -> Path:
         if is_file(candidate):
             return candidate.resolve()
     looked_beside = base is not None and not path.is_absolute()
-    place = f" (looked in {shown(base.resolve())} and here)" if looked_beside else ""
+    place = f" (looked in {shown(base.resolve())} and here)" if base is not None and looked_beside else ""
     what = "a folder, not a file" if path.is_dir() else "no such file"
     tail = f"; did you mean the {_spoken(kind)} '{path.stem}'?" if path.stem in names(kind) else ""
     raise UserError(f"{_spoken(kind)} '{ref}': {what}{place}{tail}", f"msdet ls {kind}s")
@@ -215,7 +215,7 @@ def _read_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, 
         if key.value in seen:
             raise _mistake(f"the key '{key.value}' is given twice", key)
         seen.add(key.value)
-    return loader.construct_mapping(node, deep=True)  # deep: a mapping within itself is then an error
+    return dict(loader.construct_mapping(node, deep=True))  # type: ignore[arg-type]  # deep: a mapping within itself is then an error
 
 
 def _mistake(message: str, node: yaml.Node) -> yaml.MarkedYAMLError:

@@ -165,7 +165,7 @@ def _validated(raw: dict[str, Any], where: str, set_layer: dict[str, Any]) -> Re
         return Recipe.model_validate(raw)
     except ValidationError as error:
         message = one_line(error)
-        section, *rest = re.match(r"[\w.]*", message).group().split(".")  # the place that it begins with
+        section, *rest = re.sub(r"[^\w.].*", "", message).split(".")  # the place that it begins with
         blamed = set_layer.get(section, {})
         if section in set_layer and (not isinstance(blamed, dict) or not rest or rest[0] in blamed):
             where = "--set"

@@ -116,7 +116,9 @@ class RunFolder:
         except FileNotFoundError:
             raise UserError(f"{self.path} has no record.json, so it is no run folder", "msdet runs") from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.record_file} cannot be read: {error}", "msdet run ... --force makes it anew") from None
+            raise UserError(
+                f"{self.record_file} cannot be read: {error}", "msdet run ... --force makes it anew"
+            ) from None
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise UserError(
@@ -203,7 +205,15 @@ def resolve(reference: str, results: Path) -> RunFolder:
         return fitting[0]
     if fitting:
         some = ", ".join(run.name for run in fitting[:3])
-        raise UserError(f"run '{reference}' fits {len(fitting)} runs: {some}{', ...' if len(fitting) > 3 else ''}", "msdet runs")
+        raise UserError(
+            f"run '{reference}' fits {len(fitting)} runs: {some}{', ...' if len(fitting) > 3 else ''}",
+            "msdet runs",
+        )
     if not runs:
-        raise UserError(f"run '{reference}' not found: there are no runs in {Path(results).resolve()}", "msdet run --help")
-    raise UserError(f"run '{reference}' not found in {Path(results).resolve()}; {did_you_mean(reference, runs)}", "msdet runs")
+        raise UserError(
+            f"run '{reference}' not found: there are no runs in {Path(results).resolve()}", "msdet run --help"
+        )
+    raise UserError(
+        f"run '{reference}' not found in {Path(results).resolve()}; {did_you_mean(reference, runs)}",
+        "msdet runs",
+    )

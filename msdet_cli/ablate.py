@@ -17,7 +17,16 @@ from experiments.recipes import Recipe, load_recipe
 from experiments.runs import results_dir
 from experiments.weighting.options import ACTIONS
 from msdet_cli.execute import execute, iterations_of, print_json, show_plan
-from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt, SeedsOpt, complete
+from msdet_cli.options import (
+    RESULTS,
+    DataRootOpt,
+    DatasetOpt,
+    JsonOpt,
+    ProfileOpt,
+    ResultsOpt,
+    SeedsOpt,
+    complete,
+)
 from msdet_cli.run import DryRunOpt, ForceOpt, RetryOpt, chosen_seeds
 from msdet_cli.tables import print_comparison, wide_console
 
@@ -26,7 +35,9 @@ def ablate(
     recipe: Annotated[
         str, typer.Argument(metavar="[RECIPE]", help="Name or path.", autocompletion=complete("recipe"))
     ] = "retinanet-r50-rlo",
-    alpha: Annotated[str | None, typer.Option(metavar="VALUES", help="Iterations per interval, literally.")] = None,
+    alpha: Annotated[
+        str | None, typer.Option(metavar="VALUES", help="Iterations per interval, literally.")
+    ] = None,
     n: Annotated[str | None, typer.Option("--n", metavar="VALUES", help="Levels enhanced.")] = None,
     actions: Annotated[
         str | None, typer.Option(metavar="VALUES", help="Action sets, joined by +; 'all' is all four.")
@@ -35,9 +46,13 @@ def ablate(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUES", help="Any key. Repeatable.")
     ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="All combinations, instead of one option at a time.")] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="All combinations, instead of one option at a time.")
+    ] = False,
     profile: ProfileOpt = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")
+    ] = None,
     seeds: SeedsOpt = None,
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
@@ -62,8 +77,12 @@ def ablate(
         raise UserError("nothing to vary", "msdet ablate --alpha 5,50,100,200,500")
     chosen = chosen_seeds(seed, seeds)
     variants = list(_combinations(axes, grid))
-    labelled = [(_label(v), load_recipe(recipe, profile, [f"{k}={x}" for k, x in v], dataset)) for v in variants]
-    planned = plan(labelled, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run)
+    labelled = [
+        (_label(v), load_recipe(recipe, profile, [f"{k}={x}" for k, x in v], dataset)) for v in variants
+    ]
+    planned = plan(
+        labelled, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run
+    )
     _warn_of_long_intervals(planned)
     console = None if as_json else Console(highlight=False)
     if dry_run:
@@ -93,19 +112,21 @@ def _axes(
     ]
     if actions is not None:
         axes.append(("weighting.actions", [_action_set(text) for text in split_values(actions)]))
-    for text in sets:
-        key, equals, values = text.partition("=")
+    for assignment in sets:
+        key, equals, text = assignment.partition("=")
         if not equals:
-            parse_assignment(text)  # says what is wrong
-        axes.append((key, split_values(values)))
+            parse_assignment(assignment)  # says what is wrong
+        axes.append((key, split_values(text)))
     for key, values in axes:
         if not values or any(not value.strip() for value in values):
-            raise UserError(f"--{key.removeprefix('weighting.')}: a value is missing", "msdet ablate --alpha 5,50,100")
+            raise UserError(
+                f"--{key.removeprefix('weighting.')}: a value is missing", "msdet ablate --alpha 5,50,100"
+            )
     return axes
 
 
 def _action_set(text: str) -> str:
-    names = ACTIONS if text.strip() == "all" else [name.strip() for name in text.split("+")]
+    names = list(ACTIONS) if text.strip() == "all" else [name.strip() for name in text.split("+")]
     return f"[{', '.join(names)}]"
 
 
@@ -113,8 +134,8 @@ def _combinations(axes: list[tuple[str, list[str]]], grid: bool) -> Iterable[lis
     """The variants, each a list of keys with their values."""
     if grid:
         keys = [key for key, _ in axes]
-        for values in itertools.product(*(values for _, values in axes)):
-            yield list(zip(keys, values))
+        for combination in itertools.product(*(values for _, values in axes)):
+            yield list(zip(keys, combination))
     else:
         for key, values in axes:
             for value in values:

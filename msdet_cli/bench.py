@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,9 @@ def bench(
         list[str] | None, typer.Argument(metavar="[PART]...", help=f"{', '.join(PARTS)}; default all.")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="Pairs of blocks in `overhead`.")] = 12,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Keep the JSON there, too.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Keep the JSON there, too.")
+    ] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Measure on this machine, in one run, what speed claims rest on.
@@ -56,16 +59,17 @@ def _measure(parts: list[str] | tuple[str, ...], rounds: int) -> dict:
     from benchmarks import observe, operators, overhead, startup
     from experiments.training.environment import describe
 
+    measures: dict[str, Callable[[], dict]] = {
+        "observe": observe.measure,
+        "startup": startup.measure,
+        "operators": operators.measure,
+        "overhead": lambda: overhead.measure(rounds=rounds),
+    }
     results: dict = {}
     with Console(stderr=True).status("measuring ...") as status:
         for part in parts:
             status.update(f"measuring {part} ...")
-            results[part] = {
-                "observe": observe.measure,
-                "startup": startup.measure,
-                "operators": operators.measure,
-                "overhead": lambda: overhead.measure(rounds=rounds),
-            }[part]()
+            results[part] = measures[part]()
     return {"environment": describe(), **results}
 
 

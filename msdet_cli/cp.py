@@ -70,7 +70,9 @@ def relocated(text: str, source: Path, target: Path) -> str:
         target: The file it will be.
     """
     home = target.parent.resolve()
-    for node, kind in reversed(list(_references(yaml.compose(text, catalogue.PlainLoader)))):
+    page = yaml.compose(text, catalogue.PlainLoader)
+    assert isinstance(page, yaml.MappingNode)  # it has been read as one
+    for node, kind in reversed(list(_references(page))):
         meant = _meant(kind, node.value, source)
         if meant == target.resolve():
             raise UserError(f"{target}: the recipe rests on this file, so it cannot take its place")

@@ -54,7 +54,9 @@ def doctor(as_json: JsonOpt = False) -> None:
 
 def _python() -> Iterator[Finding]:
     good = sys.version_info >= (3, 10)
-    yield Finding("Python", "ok" if good else "problem", platform.python_version(), "" if good else "use 3.10 or newer")
+    yield Finding(
+        "Python", "ok" if good else "problem", platform.python_version(), "" if good else "use 3.10 or newer"
+    )
 
 
 def _torch() -> Iterator[Finding]:
@@ -65,7 +67,9 @@ def _torch() -> Iterator[Finding]:
         return
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     old = version < (2, 4)
-    yield Finding("torch", "problem" if old else "ok", torch.__version__, "pip install -U 'torch>=2.4'" if old else "")
+    yield Finding(
+        "torch", "problem" if old else "ok", torch.__version__, "pip install -U 'torch>=2.4'" if old else ""
+    )
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
@@ -87,8 +91,12 @@ def _mmdetection() -> Iterator[Finding]:
         if found is None:
             yield Finding(fork, "problem", "missing", f"pip install {fork}")
         elif other is not None:
-            advice = f"both write the folder {upstream}/: pip uninstall -y {upstream} {fork} && pip install {fork}"
-            yield Finding(fork, "problem", f"{found}, and upstream {upstream} {other} stands in its place", advice)
+            advice = (
+                f"both write the folder {upstream}/: pip uninstall -y {upstream} {fork} && pip install {fork}"
+            )
+            yield Finding(
+                fork, "problem", f"{found}, and upstream {upstream} {other} stands in its place", advice
+            )
         else:
             yield Finding(fork, "ok", found)
 

@@ -18,17 +18,24 @@ from msdet_cli.views import metrics_line
 
 
 def evaluate(
-    what: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, or a file of weights (.pth).")],
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, or a file of weights (.pth).")
+    ],
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe", metavar="NAME", help="Of a file outside a run folder.", autocompletion=complete("recipe")
+            "--recipe",
+            metavar="NAME",
+            help="Of a file outside a run folder.",
+            autocompletion=complete("recipe"),
         ),
     ] = None,
     profile: ProfileOpt = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Keep the detections there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Keep the detections there.")
+    ] = None,
     results: ResultsOpt = RESULTS,
     as_json: JsonOpt = False,
 ) -> None:
@@ -56,7 +63,9 @@ def evaluate(
         content = {"checkpoint": str(checkpoint), "dataset": resolved.dataset.name, "metrics": metrics}
         print(json.dumps(content, indent=2))
     else:
-        Console(highlight=False).print(f"{checkpoint} on {resolved.dataset.name}: {metrics_line(metrics)}", soft_wrap=True)
+        Console(highlight=False).print(
+            f"{checkpoint} on {resolved.dataset.name}: {metrics_line(metrics)}", soft_wrap=True
+        )
 
 
 def _find(what: str, recipe: str | None, results: Path) -> tuple[Path, str, Path | None]:
@@ -68,7 +77,9 @@ def _find(what: str, recipe: str | None, results: Path) -> tuple[Path, str, Path
         run = RunFolder(checkpoint.resolve().parent.parent)
         if not run.record_file.exists():
             if recipe is None:
-                raise UserError(f"{checkpoint} is in no run folder, so its recipe is unknown", "name it: --recipe NAME")
+                raise UserError(
+                    f"{checkpoint} is in no run folder, so its recipe is unknown", "name it: --recipe NAME"
+                )
             return checkpoint, recipe, None
     else:
         run = resolve(what, results)

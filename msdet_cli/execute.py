@@ -85,7 +85,11 @@ def _one(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> in
     if run.todo == "failed":
         attempts = run.folder.read().attempts
         reason = attempts[-1].message if attempts else "cancelled"
-        _say(console, f"[red]{run.folder.name}: failed before:[/] {escape(str(reason))}", f"--retry-failed tries again; log: {run.folder.log}")
+        _say(
+            console,
+            f"[red]{run.folder.name}: failed before:[/] {escape(str(reason))}",
+            f"--retry-failed tries again; log: {run.folder.log}",
+        )
         return (attempts[-1].exit_code if attempts else None) or FAILED
     if run.todo == "running":
         _say(console, f"{run.folder.name}: another process works on it; waiting for it to save and end")
@@ -121,7 +125,11 @@ def _say_result(console: Console | None, run: PlannedRun, code: int, worker: Loc
     if code == DONE:
         record = run.folder.read()
         took = duration(record.timings.get("total_s"))
-        _say(console, f"[green]{name}: done[/] in {took}: [bold]{metrics_line(record.metrics)}[/]", f"folder: {run.folder.path}")
+        _say(
+            console,
+            f"[green]{name}: done[/] in {took}: [bold]{metrics_line(record.metrics)}[/]",
+            f"folder: {run.folder.path}",
+        )
         return
     colour = "yellow" if code == INTERRUPTED else "red"
     word = {INTERRUPTED: "interrupted", BAD_INPUT: "bad input"}.get(code, f"failed (exit code {code})")

@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from experiments.errors import UserError
-from msdet_cli import __version__, ablate, bench, cp, data, doctor, evaluate, ls, report, run, runs, show, validate
+from msdet_cli import (
+    __version__,
+    ablate,
+    bench,
+    cp,
+    data,
+    doctor,
+    evaluate,
+    ls,
+    report,
+    run,
+    runs,
+    show,
+    validate,
+)
 
 app = typer.Typer(
     name="msdet",
@@ -44,7 +58,8 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Options before any command."""

@@ -25,14 +25,18 @@ from msdet_cli.options import (
 )
 
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")]
-RetryOpt = Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again, from their last checkpoint.")]
+RetryOpt = Annotated[
+    bool, typer.Option("--retry-failed", help="Try failed runs again, from their last checkpoint.")
+]
 ForceOpt = Annotated[bool, typer.Option("--force", help="Throw away what these runs have, and start anew.")]
 
 
 def run(
     recipes: RecipesArg,
     profile: ProfileOpt = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")
+    ] = None,
     seeds: SeedsOpt = None,
     sets: SetOpt = None,
     dataset: DatasetOpt = None,
@@ -56,13 +60,17 @@ def run(
     """
     chosen = chosen_seeds(seed, seeds)
     resolved = [(_label(sets), load_recipe(name, profile, sets or (), dataset)) for name in recipes]
-    planned = plan(resolved, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run)
+    planned = plan(
+        resolved, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run
+    )
     finish(planned, dry_run, as_json, recipes[0], profile)
 
 
 def chosen_seeds(seed: int | None, seeds: int | None) -> list[int]:
     if seed is not None and seeds is not None:
-        raise UserError("--seed and --seeds exclude each other", "--seed 3 is one seed; --seeds 3 are seeds 0, 1, 2")
+        raise UserError(
+            "--seed and --seeds exclude each other", "--seed 3 is one seed; --seeds 3 are seeds 0, 1, 2"
+        )
     return list(range(seeds)) if seeds is not None else [seed or 0]
 
 
@@ -84,6 +92,10 @@ def finish(planned: list[PlannedRun], dry_run: bool, as_json: bool, recipe: str,
         print_json(planned)
     elif code == 0:
         tiny = f" -p {profile}" if profile else ""
-        more = "" if len({run.seed for run in planned}) > 1 else f"; more seeds: msdet run {recipe}{tiny} --seeds 3"
+        more = (
+            ""
+            if len({run.seed for run in planned}) > 1
+            else f"; more seeds: msdet run {recipe}{tiny} --seeds 3"
+        )
         console.print(f"next: msdet report{more}", soft_wrap=True)
     raise typer.Exit(code)

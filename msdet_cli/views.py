@@ -52,7 +52,9 @@ class RunView:
                 self._live = Live(self.panel(), console=self.console, refresh_per_second=4, transient=True)
                 self._live.start()
             else:
-                self.console.print(f"{self.run.name} ({self.title}) starts; log: {self.run.log}", soft_wrap=True)
+                self.console.print(
+                    f"{self.run.name} ({self.title}) starts; log: {self.run.log}", soft_wrap=True
+                )
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -83,7 +85,9 @@ class RunView:
         head = Text.assemble((self.run.name, "bold"), f"  {self.title}", (f"  {self.note}", "yellow"))
         progress = self.progress()
         if not progress:
-            return Group(head, Text(f"loading MMDetection and the data ... {duration(time.time() - self._began)}"))
+            return Group(
+                head, Text(f"loading MMDetection and the data ... {duration(time.time() - self._began)}")
+            )
         if progress["phase"] == "evaluate":
             done, total = progress.get("batch", 0), progress.get("batches", 1)
         else:

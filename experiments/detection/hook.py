@@ -37,7 +37,9 @@ class LevelWeightingHook(Hook):
         if self.trace is not None:
             self.trace.cut(max(head.iteration for head in unwrap(runner.model).weighting))
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         if not runner.optim_wrapper.should_update():
             return  # gradients are still being accumulated
         for head in unwrap(runner.model).weighting:
@@ -85,5 +87,5 @@ def attach_to_runners() -> None:
         if isinstance(unwrap(self.model), LevelWeighted) and not present:
             self.register_hook(LevelWeightingHook())
 
-    register_hooks.attaches_level_weighting = True
+    register_hooks.attaches_level_weighting = True  # type: ignore[attr-defined]
     Runner.register_hooks = register_hooks

@@ -18,7 +18,7 @@ class NotFiniteError(UserError):
     """A loss became NaN or infinite."""
 
     def __init__(self, message: str) -> None:
-        hint = "lower the learning rate (schedule.lr), lengthen the warm-up (schedule.warmup), or check the boxes: msdet data verify"
+        hint = "lower schedule.lr, lengthen schedule.warmup, or check the boxes: msdet data verify NAME"
         super().__init__(message, hint, NOT_FINITE)
 
 
@@ -89,14 +89,18 @@ class LevelLosses(nn.Module):
 
     def _note(self, names: list[str], stacked: Tensor, others: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
-            row = torch.cat([stacked.detach().flatten(), *(v.detach().mean().reshape(1) for v in others.values())])
+            row = torch.cat(
+                [stacked.detach().flatten(), *(v.detach().mean().reshape(1) for v in others.values())]
+            )
             self._pending = row if self._pending is None else self._pending + row
         self._micro_batches += 1
         columns = [*names, *others]
         if not self._columns:
             self._columns, self._num_terms = columns, len(names)
         elif columns != self._columns:
-            raise RuntimeError(f"{self.head}: the detector's losses changed from {self._columns} to {columns}")
+            raise RuntimeError(
+                f"{self.head}: the detector's losses changed from {self._columns} to {columns}"
+            )
 
     def finish_step(self) -> LevelRecord | None:
         """Ends an optimizer step: the rule observes its mean level losses; at an interval's end, the record.
@@ -122,6 +126,7 @@ class LevelLosses(nn.Module):
         return None if means is None else self._record(means, weights, action)
 
     def _record(self, means: Tensor, weights: Tensor, action: str | None) -> LevelRecord:
+        assert self.rule.last is not None  # an interval has just ended
         by_term = means[: self._num_terms * len(self.levels)].reshape(self._num_terms, -1)
         probabilities = self.rule.probabilities
         names = getattr(self.rule, "actions", ())
@@ -166,7 +171,9 @@ class LevelLosses(nn.Module):
             step, column = bad[0].tolist()
             value = "NaN" if torch.isnan(rows[step, column]) else "infinite"
             where = self._name(column)
-            raise NotFiniteError(f"{where} became {value} at iteration {self.iteration - len(rows) + step + 1}")
+            raise NotFiniteError(
+                f"{where} became {value} at iteration {self.iteration - len(rows) + step + 1}"
+            )
 
     def _name(self, column: int) -> str:
         term, level = divmod(column, len(self.levels))

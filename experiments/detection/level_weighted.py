@@ -37,6 +37,8 @@ class LevelWeighted:
         ValueError: An option that is not allowed.
     """
 
+    bbox_head: Any  # of the detector it is mixed into
+
     def __init__(self, *args: Any, weighting: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         options = dict(weighting or {"rule": "uniform"})
@@ -66,7 +68,9 @@ class LevelWeighted:
         for head in self.weighting:
             terms = self.level_terms(head, losses)
             if not terms:
-                raise TypeError(f"{type(self).__name__}: no loss of {head.head} is a list over {len(head.levels)} levels")
+                raise TypeError(
+                    f"{type(self).__name__}: no loss of {head.head} is a list over {len(head.levels)} levels"
+                )
             remaining = [name for name in remaining if name not in terms]
             others = {name: log_vars[name] for name in remaining}
             objective = objective + head.objective(terms, others)

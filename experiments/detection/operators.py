@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from experiments.detection import operator_kernels as kernels
-from experiments.detection.operator_kernels import RoISettings, at_least_float32
+from experiments.detection import roi_align_kernels
+from experiments.detection.operator_kernels import at_least_float32
+from experiments.detection.roi_align_kernels import RoISettings
 
 EXTENSION = "mmcv._ext"
 
@@ -133,20 +135,20 @@ def roi_align_forward(
     """RoIAlign into `output` (R, C, height, width), and for maxima into `argmax_y`, `argmax_x`.
 
     `pool_mode` is 0 for the maximum and 1 for the average; the rest as in
-    `operator_kernels.roi_align_average`.
+    `roi_align_kernels.roi_align_average`.
     """
     settings = RoISettings((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
     if pool_mode == 0:
-        results = kernels.roi_align_max(input, rois, settings)
+        results = roi_align_kernels.roi_align_max(input, rois, settings)
         for target, result in zip((output, argmax_y, argmax_x), results, strict=True):
             target.copy_(result)
         return
     torchvision = torchvision_operators(input.device.type)
     if torchvision is None:
-        output.copy_(kernels.roi_align_average(input, rois, settings))
+        output.copy_(roi_align_kernels.roi_align_average(input, rois, settings))
         return
     input = at_least_float32(input)
-    kernels.extent(rois, input.dtype, settings)  # raises for negative sizes; torchvision does not
+    roi_align_kernels.extent(rois, input.dtype, settings)  # raises for negative sizes; torchvision does not
     bins = (spatial_scale, aligned_height, aligned_width)
     output.copy_(torchvision.roi_align(input, rois.to(input), *bins, sampling_ratio, aligned))
 
@@ -169,9 +171,9 @@ def roi_align_backward(
     shape = grad_input.shape
     torchvision = torchvision_operators(grad_output.device.type)
     if pool_mode == 0:
-        grad = kernels.roi_align_max_backward(grad_output, rois, argmax_y, argmax_x, shape)
+        grad = roi_align_kernels.roi_align_max_backward(grad_output, rois, argmax_y, argmax_x, shape)
     elif torchvision is None:
-        grad = kernels.roi_align_average_backward(grad_output, rois, shape, settings)
+        grad = roi_align_kernels.roi_align_average_backward(grad_output, rois, shape, settings)
     else:
         grad_output = at_least_float32(grad_output)
         bins = (spatial_scale, aligned_height, aligned_width)

@@ -32,7 +32,9 @@ class Trace:
         if self.path.exists():
             with open(self.path, newline="", encoding="utf-8") as stream:
                 rows = list(csv.reader(stream))[1:]
-            whole = [row for row in rows if len(row) == len(COLUMNS) and row[1].isdigit()]  # not one cut short
+            whole = [
+                row for row in rows if len(row) == len(COLUMNS) and row[1].isdigit()
+            ]  # not one cut short
             kept += [row for row in whole if int(row[1]) <= iteration]
         write_text(self.path, _lines(kept))
 

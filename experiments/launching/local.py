@@ -58,7 +58,9 @@ class LocalWorker:
         """The one line that says why it did not end well."""
         code = self._process.returncode
         if code < 0:
-            return f"the worker was ended by {signal.Signals(-code).name}; it goes on from its last checkpoint"
+            return (
+                f"the worker was ended by {signal.Signals(-code).name}; it goes on from its last checkpoint"
+            )
         attempts = self.folder.read().attempts
         if attempts and attempts[-1].message:
             return attempts[-1].message

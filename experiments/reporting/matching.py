@@ -57,8 +57,8 @@ class Matcher:
         self.problems: list[str] = []
         self.matched: set[str] = set()
         self._loaded: dict[tuple[str, str, str], Recipe | None] = {}
-        by_id = runs.groupby("recipe_id", sort=False)["path"]
-        self._own = {digest: self._recipe_of_runs(paths) for digest, paths in by_id}
+        self._by_id = {str(digest): alike for digest, alike in runs.groupby("recipe_id", sort=False)}
+        self._own = {digest: self._recipe_of_runs(alike["path"]) for digest, alike in self._by_id.items()}
         self.contexts = list(dict.fromkeys(context_of(recipe) for recipe in self._own.values() if recipe))
 
     def full_size(self, recipe: str, overrides: Mapping[str, Any]) -> Recipe | None:
@@ -86,12 +86,12 @@ class Matcher:
 
     def find(self, recipe: Recipe) -> pd.DataFrame:
         """All runs of a recipe, whatever it was called; marks them as matched."""
-        found = self.runs[self.runs["recipe_id"].eq(recipes.recipe_id(recipe))]
+        found = self._by_id.get(recipes.recipe_id(recipe), self.runs.head(0))
         self.matched.update(found["path"])
         return found
 
     def unmatched(self) -> pd.DataFrame:
-        return self.runs[self.runs["path"].isin(self.matched).eq(False)]
+        return self.runs.drop(self.runs.index[self.runs["path"].isin(self.matched)])
 
     def differs(self, run: pd.Series) -> str:
         """In what a run differs from the recipe of its name, as far as that can be told; else empty."""

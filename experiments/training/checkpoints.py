@@ -54,7 +54,9 @@ class ResumableCheckpointHook(Hook):
             set_random_states(self._restored)
             self._restored = None
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         if not runner.optim_wrapper.should_update():
             return  # only whole optimizer steps can be resumed
         done = runner.iter + 1
@@ -63,7 +65,9 @@ class ResumableCheckpointHook(Hook):
         if STOP.is_set():
             raise Interrupted(done)
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         if STOP.is_set():
             raise Interrupted(runner.iter)  # what training reached is saved already
 
@@ -99,17 +103,24 @@ class StrictRunner(Runner):
     def dump_config(self) -> None:
         """The worker has written `config.py` already."""
 
-    def load_checkpoint(self, filename: str, map_location: Any = "cpu", strict: bool = False, **kwargs: Any) -> dict:
+    def load_checkpoint(
+        self, filename: str, map_location: Any = "cpu", strict: bool = False, **kwargs: Any
+    ) -> dict:
         path = Path(filename)
         if not path.is_file():
-            return super().load_checkpoint(filename, map_location, strict, **kwargs)  # torchvision:// and the like
+            return super().load_checkpoint(
+                filename, map_location, strict, **kwargs
+            )  # torchvision:// and the like
         checkpoint = read_checkpoint(path)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if hasattr(self.model, "module") else self.model
         missing, unexpected = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
         if self._resume and (missing or unexpected):
             raise UserError(f"{path} is of another model: missing {missing[:3]}, unexpected {unexpected[:3]}")
-        for name, keys in (("not in the file, left as initialised", missing), ("in the file only, unused", unexpected)):
+        for name, keys in (
+            ("not in the file, left as initialised", missing),
+            ("in the file only, unused", unexpected),
+        ):
             if keys:
                 self.logger.warning(f"{path}: {len(keys)} weights {name}: {', '.join(keys[:5])} ...")
         self._has_loaded = True
@@ -140,7 +151,13 @@ def random_states() -> dict[str, Any]:
     name, keys, position, has_gauss, cached = np.random.get_state()
     states = {
         "python": [version, list(internal), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            name,
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

@@ -39,7 +39,9 @@ def build_config(
             under `set` does not exist.
     """
     config = load_model_config(recipe.model)
-    config.custom_imports = dict(imports=["experiments.training.components", *recipe.imports], allow_failed_imports=False)
+    config.custom_imports = dict(
+        imports=["experiments.training.components", *recipe.imports], allow_failed_imports=False
+    )
     _weight_levels(config, recipe)
     if classes:
         _set_classes(config.model, len(classes))
@@ -68,11 +70,15 @@ def load_model_config(model: str) -> Config:
     else:
         path = Path(model)
         if not path.is_file():
-            raise UserError(f"model: no file {path.resolve()}", "name MMDetection's own as mmdet:<family>/<file>.py")
+            raise UserError(
+                f"model: no file {path.resolve()}", "name MMDetection's own as mmdet:<family>/<file>.py"
+            )
     try:
         config = Config.fromfile(path)
     except Exception as error:  # a config is Python: anything can go wrong in it
-        raise UserError(f"model: {path} cannot be read as a config: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"model: {path} cannot be read as a config: {type(error).__name__}: {error}"
+        ) from error
     for key in ("model", "train_dataloader", "val_dataloader", "optim_wrapper"):
         if key not in config:
             raise UserError(f"model: {path} has no '{key}', so it is not a whole training config")
@@ -117,7 +123,14 @@ def _set_data(config: Config, recipe: Recipe, classes: list[str], root: Path, pr
     train.batch_sampler = ConfigDict(type="ResumableBatchSampler", inner=inner)
     val.dataset = _part(spec, spec.splits["val"][0], classes, root, _innermost(val.dataset), train=False)
     config.val_evaluator = _evaluator(spec, root)
-    for helper in ("data_root", "dataset_type", "train_pipeline", "test_pipeline", "backend_args", "img_scales"):
+    for helper in (
+        "data_root",
+        "dataset_type",
+        "train_pipeline",
+        "test_pipeline",
+        "backend_args",
+        "img_scales",
+    ):
         config.pop(helper, None)  # the base's own variables would now mislead a reader
 
 
@@ -139,7 +152,9 @@ def _train_set(spec: DatasetSpec, classes: list[str], root: Path, base: Any) -> 
 
 def _part(spec: DatasetSpec, part: Any, classes: list[str], root: Path, base: Any, train: bool) -> ConfigDict:
     folder = part.images.rstrip("/") + "/" if part.images else ""
-    dataset = ConfigDict(data_root=str(root), ann_file=part.annotations, pipeline=base.pipeline, backend_args=None)
+    dataset = ConfigDict(
+        data_root=str(root), ann_file=part.annotations, pipeline=base.pipeline, backend_args=None
+    )
     if classes:
         dataset.metainfo = dict(classes=tuple(classes))
     if spec.format == "coco":
@@ -162,11 +177,17 @@ def _evaluator(spec: DatasetSpec, root: Path) -> ConfigDict:
     return ConfigDict(type="ExactVocMetric", metric="mAP", eval_mode="11points")
 
 
-def _set_image_size(config: Config, size: tuple[int, int]) -> None:
+def _set_image_size(config: Config, size: Sequence[int]) -> None:
     for dataset in (_innermost(config.train_dataloader.dataset), config.val_dataloader.dataset):
-        steps = [step for step in dataset.pipeline if step["type"] in ("Resize", "RandomResize", "RandomChoiceResize")]
+        steps = [
+            step
+            for step in dataset.pipeline
+            if step["type"] in ("Resize", "RandomResize", "RandomChoiceResize")
+        ]
         if not steps:
-            raise UserError("image_size: the model's pipeline has no Resize to set", "set it under 'set' instead")
+            raise UserError(
+                "image_size: the model's pipeline has no Resize to set", "set it under 'set' instead"
+            )
         for step in steps:
             keep_ratio = step.get("keep_ratio", True)
             step.clear()
@@ -176,12 +197,16 @@ def _set_image_size(config: Config, size: tuple[int, int]) -> None:
 def _set_schedule(config: Config, recipe: Recipe) -> None:
     schedule = recipe.schedule
     config.train_cfg = ConfigDict(type="ResumableTrainLoop", val_interval=schedule.eval_every or 10**9)
-    config.train_cfg.update({"max_epochs": schedule.epochs} if schedule.epochs else {"max_iters": schedule.iterations})
+    config.train_cfg.update(
+        {"max_epochs": schedule.epochs} if schedule.epochs else {"max_iters": schedule.iterations}
+    )
     optimizer = config.optim_wrapper.optimizer
     if schedule.optimizer == "adamw" and optimizer.type != "AdamW":
         config.optim_wrapper.optimizer = ConfigDict(type="AdamW", lr=schedule.lr, weight_decay=0.05)
     elif schedule.optimizer == "sgd" and optimizer.type != "SGD":
-        config.optim_wrapper.optimizer = ConfigDict(type="SGD", lr=schedule.lr, momentum=0.9, weight_decay=1e-4)
+        config.optim_wrapper.optimizer = ConfigDict(
+            type="SGD", lr=schedule.lr, momentum=0.9, weight_decay=1e-4
+        )
     else:
         optimizer.lr = schedule.lr
     config.param_scheduler = _schedulers(config.get("param_scheduler") or [], schedule)
@@ -195,7 +220,9 @@ def _schedulers(base: Any, schedule: Any) -> list[ConfigDict]:
     if schedule.warmup is not None:
         warmups = []
         if schedule.warmup:
-            warmups = [ConfigDict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=schedule.warmup)]
+            warmups = [
+                ConfigDict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=schedule.warmup)
+            ]
     schedulers = list(warmups)
     if schedule.decay == "cosine":
         by_epoch = schedule.epochs is not None
@@ -207,7 +234,9 @@ def _schedulers(base: Any, schedule: Any) -> list[ConfigDict]:
     elif schedule.milestones:
         end = schedule.epochs or 10**9
         schedulers.append(
-            ConfigDict(type="MultiStepLR", begin=0, end=end, by_epoch=True, milestones=schedule.milestones, gamma=0.1)
+            ConfigDict(
+                type="MultiStepLR", begin=0, end=end, by_epoch=True, milestones=schedule.milestones, gamma=0.1
+            )
         )
     return schedulers
 
@@ -216,13 +245,17 @@ def _set_runtime(config: Config, recipe: Recipe, work_dir: Path, seed: int) -> N
     config.work_dir = str(work_dir)
     config.randomness = dict(seed=seed)
     config.load_from, config.resume = None, False
-    config.default_hooks.checkpoint = ConfigDict(type="ResumableCheckpointHook", every=recipe.checkpoint_every)
+    config.default_hooks.checkpoint = ConfigDict(
+        type="ResumableCheckpointHook", every=recipe.checkpoint_every
+    )
     config.custom_hooks = [*config.get("custom_hooks", []), ConfigDict(type="ProgressHook")]
     config.val_evaluator.outfile_prefix = str(Path(work_dir) / "detections" / "val")
     if not torch.cuda.is_available():  # loading beside a training that uses every core only slows both
         for loader in (config.train_dataloader, config.val_dataloader):
             loader.num_workers, loader.persistent_workers = 0, False
         config.env_cfg.dist_cfg = dict(backend="gloo")
-        config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+        config.model_wrapper_cfg = dict(
+            type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False
+        )
     config.pop("tta_model", None)
     config.pop("tta_pipeline", None)

@@ -55,7 +55,9 @@ def _short(value: Any) -> str:
 
 def _index(node: Any, part: str, where: str, key: str) -> int:
     if not (part.isdigit() and int(part) < len(node)):
-        raise UserError(f"set.{key}: '{where}' is a list of {len(node)}; '{part}' is not one of 0..{len(node) - 1}")
+        raise UserError(
+            f"set.{key}: '{where}' is a list of {len(node)}; '{part}' is not one of 0..{len(node) - 1}"
+        )
     return int(part)
 
 
@@ -79,7 +81,9 @@ def _checked(value: Any, key: str) -> Any:
         parameters = class_parameters(value.get("type")) if "type" in value else None
         for name in value:
             if parameters is not None and name != "type" and name not in parameters:
-                raise UserError(f"set.{key}: {value['type']} has no '{name}'; {did_you_mean(name, parameters)}")
+                raise UserError(
+                    f"set.{key}: {value['type']} has no '{name}'; {did_you_mean(name, parameters)}"
+                )
         return ConfigDict({name: _checked(item, f"{key}.{name}") for name, item in value.items()})
     if isinstance(value, list):
         return [_checked(item, f"{key}.{i}") for i, item in enumerate(value)]

@@ -13,7 +13,9 @@ from experiments.errors import UserError
 from experiments.recipes import Recipe
 
 
-def evaluate_checkpoint(recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None = None) -> dict[str, float]:
+def evaluate_checkpoint(
+    recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None = None
+) -> dict[str, float]:
     """Metrics of a checkpoint on the validation split, in percent.
 
     Args:
@@ -25,13 +27,18 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: Path, data: FoundDataset, ou
     Raises:
         UserError: The checkpoint is broken, or of another model.
     """
-    sys.path.append(os.getcwd())  # the user's `imports`
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
-        with contextlib.redirect_stdout(nowhere):
-            return _evaluate(recipe, checkpoint, data, out, Path(folder))
+    sys.path.append(str(Path.cwd()))  # the user's `imports`
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
+        return _evaluate(recipe, checkpoint, data, out, Path(folder))
 
 
-def _evaluate(recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None, folder: Path) -> dict[str, float]:
+def _evaluate(
+    recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None, folder: Path
+) -> dict[str, float]:
     from experiments.training import components  # noqa: F401
     from experiments.training.checkpoints import read_checkpoint
     from experiments.training.config import build_config
@@ -47,5 +54,7 @@ def _evaluate(recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | 
         runner.model.load_state_dict(content.get("state_dict", content))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{checkpoint} does not fit recipe {recipe.name}: {reason}", "--recipe names another one") from None
+        raise UserError(
+            f"{checkpoint} does not fit recipe {recipe.name}: {reason}", "--recipe names another one"
+        ) from None
     return dict(runner.test())

@@ -24,19 +24,18 @@ class ResumableBatchSampler(BatchSampler):
 
     def __init__(self, sampler: Any, batch_size: int, inner: dict | None = None) -> None:
         super().__init__(sampler, batch_size, drop_last=False)
-        self.inner = super() if inner is None else None
-        if inner is not None:
-            self.inner = DATA_SAMPLERS.build(inner, default_args=dict(sampler=sampler, batch_size=batch_size))
+        config = inner or dict(type=BatchSampler, drop_last=False)
+        self.inner = DATA_SAMPLERS.build(config, default_args=dict(sampler=sampler, batch_size=batch_size))
         self.skip = 0  # batches to leave out of the next pass
 
     def __iter__(self) -> Iterator[list[int]]:
         skip, self.skip = self.skip, 0
-        for number, batch in enumerate(self.inner.__iter__()):
+        for number, batch in enumerate(self.inner):
             if number >= skip:
                 yield batch
 
     def __len__(self) -> int:
-        return self.inner.__len__()
+        return len(self.inner)
 
 
 @LOOPS.register_module()

@@ -26,6 +26,8 @@ class ExactCocoMetric(FasterCocoMetric):
     """
 
     default_prefix = None
+    cat_ids: list[int] | None
+    img_ids: list[int] | None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         _, predictions = zip(*results)
@@ -69,8 +71,8 @@ class ExactVocMetric(VOCMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         before = len(self.results)
         super().process(data_batch, data_samples)
-        for (annotations, _), sample in zip(self.results[before:], data_samples):
-            annotations["img_id"] = sample["img_id"]
+        for (truth, _), sample in zip(self.results[before:], data_samples):
+            truth["img_id"] = sample["img_id"]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         if self.outfile_prefix is not None:
@@ -79,12 +81,12 @@ class ExactVocMetric(VOCMetric):
 
     def _keep_detections(self, results: list) -> None:
         kept = []
-        for annotations, by_class in results:
+        for truth, by_class in results:
             for label, boxes in enumerate(by_class):
                 for x1, y1, x2, y2, score in boxes.tolist():
                     category = self.dataset_meta["classes"][label]
                     box = [x1, y1, x2 - x1, y2 - y1]
-                    kept.append({"image_id": annotations["img_id"], "category_id": label, "category": category,
+                    kept.append({"image_id": truth["img_id"], "category_id": label, "category": category,
                                  "bbox": box, "score": score})  # fmt: skip
         target = Path(f"{self.outfile_prefix}.bbox.json")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -43,14 +43,18 @@ class ProgressHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         self._train_s += time.monotonic() - self._epoch_started
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         if runner.rank == 0 and time.monotonic() - self._last_write >= self.every_s:
             self._write(runner, "train", runner.iter + 1, outputs)
 
     def before_val(self, runner: Runner) -> None:
         self._write_evaluation(runner, 0)
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         if time.monotonic() - self._last_write >= self.every_s:
             self._write_evaluation(runner, batch_idx + 1)
 
@@ -74,7 +78,11 @@ class ProgressHook(Hook):
     def _cut_metrics(self, iteration: int) -> None:
         if self._metrics.exists():
             header, *rows = self._metrics.read_text(encoding="utf-8").splitlines()
-            kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= iteration]
+            kept = [
+                row
+                for row in rows
+                if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= iteration
+            ]
             write_text(self._metrics, "\n".join([header, *kept]) + "\n")
 
     def _write(

@@ -72,7 +72,7 @@ def _attempt(run: RunFolder, rank: int) -> int:
             traceback.print_exc()
     attempt.ended, attempt.exit_code, attempt.exit_class = now(), code, EXIT_CLASSES[code]
     attempt.message = message or None
-    record.status = {DONE: "done", INTERRUPTED: "interrupted"}.get(code, "failed")
+    record.status = "done" if code == DONE else "interrupted" if code == INTERRUPTED else "failed"
     _keep(run, record, rank)
     if message:
         print(f"error: {message}", file=sys.stderr)
@@ -95,7 +95,9 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     recipe = recipes.load_recipe(str(run.recipe))
     world_size = start_processes(attempt.world_size)
     data = record.dataset
-    config = build_config(recipe, data["classes"], Path(data["root"]), run.path.resolve(), record.seed, world_size)
+    config = build_config(
+        recipe, data["classes"], Path(data["root"]), run.path.resolve(), record.seed, world_size
+    )
     if rank == 0:
         write_text(run.config, config.pretty_text)
     config.launcher = "pytorch" if world_size > 1 else "none"
@@ -113,7 +115,9 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
             head.check_finite()  # what broke later may only follow from a loss that was no number
         raise
     finally:
-        attempt.last_iteration = runner.iter if runner._train_loop and not isinstance(runner._train_loop, dict) else 0
+        attempt.last_iteration = (
+            runner.iter if runner._train_loop and not isinstance(runner._train_loop, dict) else 0
+        )
     record.iterations = runner.iter
     record.metrics = _final_metrics(run)
     previous = record.timings.get("total_s", 0.0)
@@ -159,7 +163,9 @@ def _final_metrics(run: RunFolder) -> dict[str, float]:
 
     with open(run.metrics, newline="", encoding="utf-8") as stream:
         last = list(csv.DictReader(stream))[-1]
-    return {name: float(value) for name, value in last.items() if name not in ("iteration", "epoch") and value}
+    return {
+        name: float(value) for name, value in last.items() if name not in ("iteration", "epoch") and value
+    }
 
 
 def _timings(run: RunFolder) -> dict[str, float]:
@@ -226,7 +232,10 @@ def classify(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "stopped at once; what came after the last checkpoint is done again"
     if _is_out_of_memory(error):
-        return OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more to be had'}"
+        return (
+            OUT_OF_MEMORY,
+            f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more to be had'}",
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
         return BAD_INPUT, f"the results folder cannot be written: {error}"
     lines = str(error).strip().splitlines()
@@ -238,7 +247,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in str(error) or "can't allocate memory" in str(error)
+    )
 
 
 if __name__ == "__main__":

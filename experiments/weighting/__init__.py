@@ -66,7 +66,9 @@ def _load(path: str) -> type[WeightingRule]:
 def _check_signature(rule: str, cls: type, options: dict[str, Any]) -> None:
     parameters = inspect.signature(cls).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    allowed = [n for n, p in parameters.items() if n not in ("num_levels", "seed") and p.kind is not p.VAR_KEYWORD]
+    allowed = [
+        n for n, p in parameters.items() if n not in ("num_levels", "seed") and p.kind is not p.VAR_KEYWORD
+    ]
     for key in options:
         if key not in allowed and not takes_any:
             raise ValueError(f"{key}: rule '{rule}' has no such option; {did_you_mean(key, allowed)}")

@@ -88,12 +88,12 @@ class WeightingRule(nn.Module):
         self._losses.clear()
         total = losses.sum(0)
         variance = ((losses - total / self.alpha) ** 2).sum(0) / (self.alpha - 1)
-        first = self.last is None
-        before = torch.ones_like(variance) if first else self.last.variance
+        last = self.last
+        before = torch.ones_like(variance) if last is None else last.variance
         self.last = Interval(
-            index=1 if first else self.last.index + 1,
+            index=1 if last is None else last.index + 1,
             losses=total,
-            losses_before=torch.zeros_like(total) if first else self.last.losses,
+            losses_before=torch.zeros_like(total) if last is None else last.losses,
             variance=variance,
             rate=(before - variance) / (before + self.epsilon),
         )
@@ -139,7 +139,11 @@ class WeightingRule(nn.Module):
         self.reward = state["reward"]
         self._losses.load_state_dict(state["losses"])
         last = state["last"]
-        self.last = None if last is None else Interval(**{k: v.cpu() if isinstance(v, Tensor) else v for k, v in last.items()})
+        self.last = (
+            None
+            if last is None
+            else Interval(**{k: v.cpu() if isinstance(v, Tensor) else v for k, v in last.items()})
+        )
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.copy_(state["parameters"][name])

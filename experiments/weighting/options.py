@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from experiments.errors import did_you_mean
 
-ACTIONS = ("variance", "smallest", "largest", "uniform")
 Action = Literal["variance", "smallest", "largest", "uniform"]
+ACTIONS: tuple[Action, ...] = ("variance", "smallest", "largest", "uniform")
 
 
 def _without_repeats(actions: tuple[str, ...]) -> tuple[str, ...]:
@@ -99,7 +99,9 @@ def check_options(rule: str, options: dict[str, Any], num_levels: int | None = N
     schema = OPTIONS[rule]
     for key in options:
         if key not in schema.model_fields:
-            raise ValueError(f"{key}: rule '{rule}' has no such option; {did_you_mean(key, schema.model_fields)}")
+            raise ValueError(
+                f"{key}: rule '{rule}' has no such option; {did_you_mean(key, schema.model_fields)}"
+            )
     try:
         checked = schema.model_validate(options).model_dump()
     except ValidationError as error:
@@ -111,10 +113,14 @@ def check_options(rule: str, options: dict[str, Any], num_levels: int | None = N
 
 def _check_levels(options: dict[str, Any], num_levels: int) -> None:
     if options.get("n", 1) > num_levels:
-        raise ValueError(f"n: {options['n']} is not allowed; the detector has {num_levels} levels, so 1 to {num_levels}")
+        raise ValueError(
+            f"n: {options['n']} is not allowed; the detector has {num_levels} levels, so 1 to {num_levels}"
+        )
     weights = options.get("weights")
     if weights is not None and len(weights) != num_levels:
-        raise ValueError(f"weights: {list(weights)} has {len(weights)} values; the detector has {num_levels} levels")
+        raise ValueError(
+            f"weights: {list(weights)} has {len(weights)} values; the detector has {num_levels} levels"
+        )
 
 
 def _one_line(error: ValidationError, options: dict[str, Any]) -> str:

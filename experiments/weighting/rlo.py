@@ -76,5 +76,7 @@ class RLO(WeightingRule):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         if tuple(state["actions"]) != self.actions:
-            raise ValueError(f"actions: the saved policy has {state['actions']}, this one {list(self.actions)}")
+            raise ValueError(
+                f"actions: the saved policy has {state['actions']}, this one {list(self.actions)}"
+            )
         self.probabilities = state["probabilities"].cpu().clone()

@@ -18,7 +18,13 @@ class Static(WeightingRule):
     """
 
     def __init__(
-        self, num_levels: int, seed: int = 0, alpha: int = 100, epsilon: float = 1e-5, *, weights: Sequence[float]
+        self,
+        num_levels: int,
+        seed: int = 0,
+        alpha: int = 100,
+        epsilon: float = 1e-5,
+        *,
+        weights: Sequence[float],
     ) -> None:
         super().__init__(num_levels, seed, alpha, epsilon)
         self._fixed = torch.tensor(weights, dtype=torch.float32)

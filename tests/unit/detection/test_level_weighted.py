@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from experiments import detection  # noqa: F401  (first: installs operators before MMDetection is imported)
+from experiments import detection
+
 from mmdet.registry import MODELS  # isort: skip
 from mmdet.structures import DetDataSample  # isort: skip
 from mmdet.utils import register_all_modules  # isort: skip
@@ -17,7 +18,10 @@ from mmengine.structures import InstanceData  # isort: skip
 SIZE = 192
 CASES = {
     # boxes per image, x1 y1 x2 y2: sides 20..190 reach all levels of the shrunk assignment
-    "all levels": [[[4, 4, 24, 24], [30, 10, 75, 60], [10, 20, 120, 140], [0, 0, 190, 190]], [[50, 50, 150, 160]]],
+    "all levels": [
+        [[4, 4, 24, 24], [30, 10, 75, 60], [10, 20, 120, 140], [0, 0, 190, 190]],
+        [[50, 50, 150, 160]],
+    ],
     "finest level only": [[[10, 10, 26, 26]], [[40, 40, 58, 56], [100, 90, 117, 110]]],
     "one image empty": [[[10, 10, 80, 80]], []],
     "no box at all": [[], []],
@@ -36,10 +40,17 @@ def retinanet(kind, weighting=None):
 
 def small_config():
     return dict(
-        data_preprocessor=dict(type="DetDataPreprocessor", mean=[0, 0, 0], std=[50, 50, 50], pad_size_divisor=32),
+        data_preprocessor=dict(
+            type="DetDataPreprocessor", mean=[0, 0, 0], std=[50, 50, 50], pad_size_divisor=32
+        ),
         backbone=dict(type="ResNet", depth=18, base_channels=8, norm_eval=False, init_cfg=None),
         neck=dict(
-            type="FPN", in_channels=[8, 16, 32, 64], out_channels=16, start_level=1, add_extra_convs="on_input", num_outs=5
+            type="FPN",
+            in_channels=[8, 16, 32, 64],
+            out_channels=16,
+            start_level=1,
+            add_extra_convs="on_input",
+            num_outs=5,
         ),
         bbox_head=dict(
             type="RetinaHead",
@@ -59,7 +70,9 @@ def small_config():
             loss_bbox=dict(type="L1Loss", loss_weight=1.0),
         ),
         train_cfg=dict(
-            assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1),
+            assigner=dict(
+                type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1
+            ),
             sampler=dict(type="PseudoSampler"),
             allowed_border=-1,
             pos_weight=-1,
@@ -73,12 +86,16 @@ def batch(case, seed=0):
     inputs, samples = [], []
     for boxes in CASES[case]:
         inputs.append(torch.randint(0, 255, (3, SIZE, SIZE), generator=generator, dtype=torch.uint8))
-        sample = DetDataSample(metainfo=dict(img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE), scale_factor=(1.0, 1.0)))
+        sample = DetDataSample(
+            metainfo=dict(img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE), scale_factor=(1.0, 1.0))
+        )
         instances = InstanceData()
         instances.bboxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
         instances.labels = torch.arange(len(boxes)) % 4
         sample.gt_instances = instances
-        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        sample.ignored_instances = InstanceData(
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+        )
         samples.append(sample)
     return {"inputs": inputs, "data_samples": samples}
 
@@ -111,7 +128,9 @@ def test_with_weights_one_loss_and_gradients_are_stock_retinanets(case, rule):
     stock_total, stock_logs = stock.parse_losses(losses_of(stock, batch(case)))
     total, logs = ours.parse_losses(losses_of(ours, batch(case)))
     assert total.item() == pytest.approx(stock_total.item(), rel=1e-5)
-    assert {k: v.item() for k, v in logs.items()} == pytest.approx({k: v.item() for k, v in stock_logs.items()}, rel=1e-5)
+    assert {k: v.item() for k, v in logs.items()} == pytest.approx(
+        {k: v.item() for k, v in stock_logs.items()}, rel=1e-5
+    )
     assert_same_gradients(gradients(stock, stock_total), gradients(ours, total))
 
 
@@ -125,7 +144,9 @@ def test_with_other_weights_they_are_the_hand_weighted_sum(case):
     by_hand = sum(w * (c + b) for w, c, b in zip(weights, losses["loss_cls"], losses["loss_bbox"]))
     total, logs = ours.parse_losses(losses_of(ours, batch(case)))
     assert total.item() == pytest.approx(by_hand.item(), rel=1e-5)
-    assert logs["loss_cls"].item() == pytest.approx(sum(losses["loss_cls"]).item(), rel=1e-5)  # logged unweighted
+    assert logs["loss_cls"].item() == pytest.approx(
+        sum(losses["loss_cls"]).item(), rel=1e-5
+    )  # logged unweighted
     assert logs["loss"].item() == total.item()
     assert_same_gradients(gradients(stock, by_hand), gradients(ours, total))
 
@@ -157,14 +178,20 @@ def test_the_rule_observes_unweighted_level_losses_over_accumulated_micro_batche
         for number in range(3):
             losses = losses_of(model, batch("all levels", seed=10 * step + number))
             model.parse_losses(losses)
-            micro.append(torch.stack([c + b for c, b in zip(losses["loss_cls"], losses["loss_bbox"])]).detach().double())
+            micro.append(
+                torch.stack([c + b for c, b in zip(losses["loss_cls"], losses["loss_bbox"])])
+                .detach()
+                .double()
+            )
         expected.append(torch.stack(micro).mean(0))
         records.append(head.finish_step())
     assert records[0] is None
     record = records[1]
     assert record.iteration == 2
     torch.testing.assert_close(head.rule.last.losses, torch.stack(expected).sum(0), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(sum(record.terms.values()), torch.stack(expected).mean(0), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        sum(record.terms.values()), torch.stack(expected).mean(0), rtol=1e-5, atol=1e-7
+    )
     assert record.weights.tolist() == [2.0] * 5
     assert record.levels == ["P3", "P4", "P5", "P6", "P7"]
 
@@ -188,7 +215,8 @@ def test_a_loss_that_is_no_number_is_named():
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [(dict(n=9), "n: 9"), (dict(alpha=1), "alpha: 1"), (dict(alhpa=5), "did you mean 'alpha'")]
+    ("options", "named"),
+    [(dict(n=9), "n: 9"), (dict(alpha=1), "alpha: 1"), (dict(alhpa=5), "did you mean 'alpha'")],
 )
 def test_bad_options_are_refused_when_the_detector_is_built(options, named):
     with pytest.raises(ValueError, match=named):

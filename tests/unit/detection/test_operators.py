@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from experiments.detection import operator_kernels as kernels
-from experiments.detection import operators
-from experiments.detection.operator_kernels import RoISettings
+from experiments.detection import operators, roi_align_kernels
+from experiments.detection.roi_align_kernels import RoISettings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -160,10 +160,7 @@ def test_nms_accepts_other_precisions(dtype):
 
 
 def softnms_loop(boxes, scores, threshold, sigma, min_score, method, offset):
-    left = [
-        [i, box, score]
-        for i, (box, score) in enumerate(zip(boxes.numpy(), scores.numpy(), strict=True))
-    ]
+    left = [[i, box, score] for i, (box, score) in enumerate(zip(boxes.numpy(), scores.numpy(), strict=True))]
     i = 0
     while i < len(left):
         best = i
@@ -215,9 +212,7 @@ def test_softnms_known_answer_through_mmcv(ops):
     # One box inside another: IoU 0.5, so 0.8 * (1 - 0.5), or 0.8 * exp(-0.25 / 0.5).
     pair = torch.tensor([[0.0, 0, 2, 1], [0, 0, 1, 1]]), torch.tensor([0.9, 0.8])
     assert ops.soft_nms(*pair, 0.3, method="linear")[0][1, 4].item() == pytest.approx(0.4)
-    assert ops.soft_nms(*pair, method="gaussian")[0][1, 4].item() == pytest.approx(
-        0.8 * math.exp(-0.5)
-    )
+    assert ops.soft_nms(*pair, method="gaussian")[0][1, 4].item() == pytest.approx(0.8 * math.exp(-0.5))
     assert len(ops.soft_nms(*pair, 0.3, method="naive")[0]) == 1
     assert len(ops.soft_nms(torch.zeros(0, 4), torch.zeros(0))[1]) == 0
 
@@ -324,12 +319,12 @@ def test_roi_align_of_a_roi_with_more_samples_than_cells(pooled):
 
 def test_roi_align_in_chunks_equals_all_at_once(monkeypatch):
     input, settings = features(2, 3, 5, 6), RoISettings((2, 3), 0.25, 0, True)
-    whole = kernels.roi_align_average(input, ROIS, settings)
-    gradient = kernels.roi_align_average_backward(whole, ROIS, input.shape, settings)
-    monkeypatch.setattr(kernels, "BAG_ENTRIES", 1)
-    torch.testing.assert_close(kernels.roi_align_average(input, ROIS, settings), whole)
+    whole = roi_align_kernels.roi_align_average(input, ROIS, settings)
+    gradient = roi_align_kernels.roi_align_average_backward(whole, ROIS, input.shape, settings)
+    monkeypatch.setattr(roi_align_kernels, "BAG_ENTRIES", 1)
+    torch.testing.assert_close(roi_align_kernels.roi_align_average(input, ROIS, settings), whole)
     torch.testing.assert_close(
-        kernels.roi_align_average_backward(whole, ROIS, input.shape, settings), gradient
+        roi_align_kernels.roi_align_average_backward(whole, ROIS, input.shape, settings), gradient
     )
 
 
@@ -430,9 +425,7 @@ def test_focal_loss_in_parts_equals_all_at_once(ops, monkeypatch):
     logits, target = features(12, 5), torch.arange(12) % 6
     whole = ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, "none")
     monkeypatch.setattr(kernels, "FOCAL_ELEMENTS", 15)
-    torch.testing.assert_close(
-        ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, "none"), whole
-    )
+    torch.testing.assert_close(ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, "none"), whole)
 
 
 def test_focal_loss_through_mmcv(ops):
@@ -592,7 +585,7 @@ def test_torchvision_is_not_asked_for_what_it_lacks(torchvision):
     assert operators.nms(boxes, scores, 0.5, 1).tolist() == nms_loop(boxes, scores, 0.5, 1)
     input, settings = features(2, 2, 5, 6), RoISettings((2, 3), 0.25, 2, True)
     output, at_y, at_x = run_forward(input, ROIS, settings, "max")
-    torch.testing.assert_close(output, kernels.roi_align_max(input, ROIS, settings)[0])
+    torch.testing.assert_close(output, roi_align_kernels.roi_align_max(input, ROIS, settings)[0])
     gradient = torch.zeros_like(input)
     operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, 2, 3, 0.25, 2, 0, True)
     assert torchvision.calls == []
@@ -635,10 +628,8 @@ def test_real_torchvision_equals_plain_pytorch():
     for ratio, aligned in itertools.product((0, 1, 2), (True, False)):
         settings = RoISettings((2, 3), 0.25, ratio, aligned)
         output, at_y, at_x = run_forward(input, ROIS, settings, "avg")
-        torch.testing.assert_close(output, kernels.roi_align_average(input, ROIS, settings))
+        torch.testing.assert_close(output, roi_align_kernels.roi_align_average(input, ROIS, settings))
         gradient = torch.zeros_like(input)
-        operators.roi_align_backward(
-            output, ROIS, at_y, at_x, gradient, 2, 3, 0.25, ratio, 1, aligned
-        )
-        expected = kernels.roi_align_average_backward(output, ROIS, input.shape, settings)
+        operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, 2, 3, 0.25, ratio, 1, aligned)
+        expected = roi_align_kernels.roi_align_average_backward(output, ROIS, input.shape, settings)
         torch.testing.assert_close(gradient, expected)

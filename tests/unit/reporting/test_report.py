@@ -153,6 +153,11 @@ def test_tiny_runs_land_in_every_row_that_their_recipe_is(make_run: MakeRun, res
     assert "4 rows of the table have no runs here" in notes
 
 
+def test_a_reference_row_alone_makes_no_table(make_run: MakeRun, results: Path):
+    make_run(BASE, 0, {"AP": 51.0}, profile="tiny")
+    assert [t.name for t in made(results).in_contexts] == ["table1", "table3"]
+
+
 def test_a_literal_alpha_is_matched_by_what_was_run(make_run: MakeRun, results: Path):
     make_run(RLO, 0, {"AP": 53.0}, profile="tiny", sets=("weighting.alpha=50",))  # alpha = 500, scaled
     make_run(RLO, 0, {"AP": 54.0}, profile="tiny", sets=("weighting.alpha=7",))

@@ -8,7 +8,9 @@ ACTIONS = ["variance", "smallest", "largest", "uniform"]
 class Reference:
     """Takes losses step by step; the actions to execute are handed in, since a draw cannot be predicted."""
 
-    def __init__(self, k, alpha, n, lambdas=(1.5, 1.0), gamma=0.01, beta=(0.1, 0.9), actions=ACTIONS, eps=1e-5):
+    def __init__(
+        self, k, alpha, n, lambdas=(1.5, 1.0), gamma=0.01, beta=(0.1, 0.9), actions=ACTIONS, eps=1e-5
+    ):
         self.k, self.alpha, self.n, self.lambdas = k, alpha, n, lambdas
         self.gamma, self.beta, self.actions, self.eps = gamma, beta, list(actions), eps
         self.p = [1 / len(actions)] * len(actions)

@@ -49,7 +49,9 @@ def test_weights_stay_one_until_the_first_interval_ends_and_constant_within_it()
 
 
 @pytest.mark.parametrize("k", [4, 5])
-@pytest.mark.parametrize("actions", [ACTIONS, ["variance", "largest"], ["smallest"], ["largest"], ["uniform"]])
+@pytest.mark.parametrize(
+    "actions", [ACTIONS, ["variance", "largest"], ["smallest"], ["largest"], ["uniform"]]
+)
 def test_rlo_equals_the_reference_over_hundreds_of_intervals(k, actions):
     for n in range(1, k + 1):
         rule = build_weighting("rlo", num_levels=k, seed=n, alpha=5, n=n, actions=actions)
@@ -57,7 +59,7 @@ def test_rlo_equals_the_reference_over_hundreds_of_intervals(k, actions):
         drawn = set()
         for row in falling_losses(5 * 300, k, seed=10 * k + n):
             rule.observe(torch.tensor(row))
-            if reference.step(row, lambda: rule.action):
+            if reference.step(row, lambda rule=rule: rule.action):
                 drawn.add(rule.action)
                 np.testing.assert_allclose(rule.weights.numpy(), reference.w, rtol=1e-6)
                 np.testing.assert_allclose(rule.probabilities.numpy(), reference.p, rtol=1e-9)
