@@ -41,6 +41,7 @@ class Attempt(BaseModel):
     exit_code: int | None = None
     exit_class: str | None = None
     message: str | None = None
+    hint: str | None = None  # what to do about it
 
 
 class Record(BaseModel):
@@ -217,3 +218,26 @@ def resolve(reference: str, results: Path) -> RunFolder:
         f"run '{reference}' not found in {Path(results).resolve()}; {did_you_mean(reference, runs)}",
         "msdet runs",
     )
+
+
+def starting_weights(init_from: str, results: Path) -> Path:
+    """The file that a recipe's `init_from` means: a file, or the last checkpoint of a run.
+
+    Raises:
+        UserError: Neither is there.
+    """
+    if init_from.endswith(".pth") or Path(init_from).is_file():
+        if not Path(init_from).is_file():
+            raise UserError(
+                f"init_from: no file {Path(init_from).absolute()}",
+                "name a file of weights, or a run: msdet runs",
+            )
+        return Path(init_from)
+    try:
+        run = resolve(init_from, results)
+    except UserError as error:
+        raise UserError(f"init_from: {error.message}", error.hint) from None
+    checkpoint = run.last_checkpoint()
+    if checkpoint is None:
+        raise UserError(f"init_from: run {run.name} has no checkpoint yet", "msdet runs")
+    return checkpoint

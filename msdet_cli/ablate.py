@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.errors import UserError
 from experiments.launching.plan import PlannedRun, plan
@@ -30,6 +29,8 @@ from msdet_cli.options import (
 from msdet_cli.run import DryRunOpt, ForceOpt, RetryOpt, chosen_seeds
 from msdet_cli.tables import print_comparison, wide_console
 
+Axis = tuple[str, list[str]]
+
 
 def ablate(
     recipe: Annotated[
@@ -44,7 +45,8 @@ def ablate(
     ] = None,
     gamma: Annotated[str | None, typer.Option(metavar="VALUES", help="Reward step of a probability.")] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUES", help="Any key. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUES", help="Any key; with one value, set in all. Repeatable."),
     ] = None,
     grid: Annotated[
         bool, typer.Option("--grid", help="All combinations, instead of one option at a time.")
@@ -65,26 +67,25 @@ def ablate(
     """Vary a recipe: each option alone around the recipe, or all combinations with --grid.
 
     Values are separated by commas; commas inside brackets do not separate. Values are literal: a profile
-    does not scale them. One failed run does not stop the rest.
+    does not scale them. --set with a single value holds for all variants. One failed run does not stop
+    the rest.
 
     \b
     msdet ablate --alpha 5,50,100,200,500
     msdet ablate --n 1,2,3 --actions variance,largest+uniform,all --seeds 2 -p tiny
     msdet ablate --set weighting.amplification=[1.5,1.0],[2.0,1.0] --dry-run
     """
-    axes = _axes(alpha, n, actions, gamma, sets or [])
-    if not axes:
-        raise UserError("nothing to vary", "msdet ablate --alpha 5,50,100,200,500")
+    axes, fixed = _axes(alpha, n, actions, gamma, sets or [])
     chosen = chosen_seeds(seed, seeds)
-    variants = list(_combinations(axes, grid))
-    labelled = [
-        (_label(v), load_recipe(recipe, profile, [f"{k}={x}" for k, x in v], dataset)) for v in variants
-    ]
+    labelled = []
+    for variant in _combinations(axes, grid):
+        assignments = [*fixed, *(f"{key}={value}" for key, value in variant)]
+        labelled.append((_label(variant), load_recipe(recipe, profile, assignments, dataset)))
     planned = plan(
         labelled, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run
     )
     _warn_of_long_intervals(planned)
-    console = None if as_json else Console(highlight=False)
+    console = None if as_json else wide_console()
     if dry_run:
         if console is not None:
             show_plan(console, planned)
@@ -103,9 +104,10 @@ def ablate(
 
 def _axes(
     alpha: str | None, n: str | None, actions: str | None, gamma: str | None, sets: list[str]
-) -> list[tuple[str, list[str]]]:
-    """What varies: recipe key to its values, as text."""
-    axes = [
+) -> tuple[list[Axis], list[str]]:
+    """What varies, recipe keys with their values as text; and the assignments that hold for all."""
+    fixed = []
+    axes: list[Axis] = [
         (f"weighting.{name}", split_values(text))
         for name, text in (("alpha", alpha), ("n", n), ("gamma", gamma))
         if text is not None
@@ -116,13 +118,19 @@ def _axes(
         key, equals, text = assignment.partition("=")
         if not equals:
             parse_assignment(assignment)  # says what is wrong
-        axes.append((key, split_values(text)))
+        values = split_values(text)
+        if len(values) == 1:
+            fixed.append(assignment)
+        else:
+            axes.append((key, values))
+    if not axes:
+        raise UserError("nothing to vary", "msdet ablate --alpha 5,50,100,200,500")
     for key, values in axes:
         if not values or any(not value.strip() for value in values):
             raise UserError(
                 f"--{key.removeprefix('weighting.')}: a value is missing", "msdet ablate --alpha 5,50,100"
             )
-    return axes
+    return axes, fixed
 
 
 def _action_set(text: str) -> str:
@@ -130,7 +138,7 @@ def _action_set(text: str) -> str:
     return f"[{', '.join(names)}]"
 
 
-def _combinations(axes: list[tuple[str, list[str]]], grid: bool) -> Iterable[list[tuple[str, str]]]:
+def _combinations(axes: list[Axis], grid: bool) -> Iterable[list[tuple[str, str]]]:
     """The variants, each a list of keys with their values."""
     if grid:
         keys = [key for key, _ in axes]

@@ -50,11 +50,12 @@ class Stop:
 
 def show_plan(console: Console, planned: Sequence[PlannedRun]) -> None:
     """What a dry run prints: each run, what would be done, how much, and where."""
-    table = Table("run", "seed", "would", "iterations", "folder", box=None, pad_edge=False)
+    table = Table("run", "seed", "would", "iterations", box=None, pad_edge=False)
+    table.add_column("folder", overflow="fold")  # to be copied whole
     for run in planned:
         name = f"{run.recipe.name} ({run.label})" if run.label else run.recipe.name
         table.add_row(name, str(run.seed), WORDS[run.todo], str(iterations_of(run)), str(run.folder.path))
-    console.print(table, soft_wrap=True)
+    console.print(table)
 
 
 def iterations_of(run: PlannedRun) -> int:
@@ -133,7 +134,7 @@ def _say_result(console: Console | None, run: PlannedRun, code: int, worker: Loc
         return
     colour = "yellow" if code == INTERRUPTED else "red"
     word = {INTERRUPTED: "interrupted", BAD_INPUT: "bad input"}.get(code, f"failed (exit code {code})")
-    hint = "type the same command to go on" if code == INTERRUPTED else f"log: {run.folder.log}"
+    hint = "type the same command to go on" if code == INTERRUPTED else escape(worker.hint())
     _say(console, f"[{colour}]{name}: {word}:[/] {escape(worker.message() or '')}", hint)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.errors import UserError
 from experiments.launching.plan import PlannedRun, plan
@@ -23,6 +22,7 @@ from msdet_cli.options import (
     SeedsOpt,
     SetOpt,
 )
+from msdet_cli.tables import wide_console
 
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")]
 RetryOpt = Annotated[
@@ -80,7 +80,7 @@ def _label(sets: list[str] | None) -> str:
 
 def finish(planned: list[PlannedRun], dry_run: bool, as_json: bool, recipe: str, profile: str | None) -> None:
     """Runs (or shows) the plan, prints what to type next, and exits with the shared code."""
-    console = None if as_json else Console(highlight=False)
+    console = None if as_json else wide_console()
     if dry_run:
         if console is not None:
             show_plan(console, planned)

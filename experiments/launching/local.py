@@ -66,6 +66,11 @@ class LocalWorker:
             return attempts[-1].message
         return None if code == 0 else self.last_line() or "the worker did not start"
 
+    def hint(self) -> str:
+        """What to do about it."""
+        attempts = self.folder.read().attempts
+        return (attempts[-1].hint if attempts else None) or f"log: {self.folder.log}"
+
     def last_line(self) -> str:
         """The log's last line with anything in it."""
         lines = self.folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

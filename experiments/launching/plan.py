@@ -13,7 +13,7 @@ from experiments.data.find import FoundDataset, find_dataset
 from experiments.errors import UserError
 from experiments.files import write_text
 from experiments.recipes import Recipe
-from experiments.runs import Record, RunFolder, now
+from experiments.runs import Record, RunFolder, now, starting_weights
 
 Todo = Literal["start", "resume", "skip", "failed", "running"]
 
@@ -57,6 +57,8 @@ def plan(
     planned: dict[Path, PlannedRun] = {}
     found: dict[str, FoundDataset] = {}
     for label, recipe in labelled:
+        if recipe.init_from is not None:
+            starting_weights(recipe.init_from, results)
         key = recipe.dataset.model_dump_json()
         if key not in found:
             found[key] = find_dataset(recipe.dataset, data_root, generate=generate)

@@ -42,9 +42,11 @@ def _evaluate(
     from experiments.training import components  # noqa: F401
     from experiments.training.checkpoints import read_checkpoint
     from experiments.training.config import build_config
+    from experiments.training.pretrained import without_pretrained
     from experiments.training.worker import build_runner
 
     config = build_config(recipe, data.classes, data.root, folder)
+    without_pretrained(config.model)
     config.test_evaluator.outfile_prefix = str((out or folder).resolve() / "val")
     config.default_hooks.pop("checkpoint")
     config.log_level = "ERROR"

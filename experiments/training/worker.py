@@ -23,7 +23,7 @@ from typing import Any
 
 from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
 from experiments.files import write_text
-from experiments.runs import Attempt, Record, RunFolder, now, process_started
+from experiments.runs import Attempt, Record, RunFolder, now, process_started, starting_weights
 
 EXIT_CLASSES = {
     DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",
@@ -62,16 +62,17 @@ def _attempt(run: RunFolder, rank: int) -> int:
     _keep(run, record, rank)
     stop_when_asked()
     heartbeat(run.progress)
-    code, message = FAILED, ""
+    code, message, hint = FAILED, "", None
     try:
         train(run, record, attempt, rank)
         code = DONE
     except BaseException as error:
         code, message = classify(error)
+        hint = getattr(error, "hint", None)
         if code == FAILED:
             traceback.print_exc()
     attempt.ended, attempt.exit_code, attempt.exit_class = now(), code, EXIT_CLASSES[code]
-    attempt.message = message or None
+    attempt.message, attempt.hint = message or None, hint
     record.status = "done" if code == DONE else "interrupted" if code == INTERRUPTED else "failed"
     _keep(run, record, rank)
     if message:
@@ -87,7 +88,7 @@ def _keep(run: RunFolder, record: Record, rank: int) -> None:
 def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     """Trains from the last checkpoint, if any, to the end; evaluates; fills in the record."""
     from experiments import recipes
-    from experiments.training import checkpoints, components  # noqa: F401
+    from experiments.training import components, pretrained  # noqa: F401
     from experiments.training.config import build_config
     from experiments.training.environment import describe, git_state
 
@@ -102,6 +103,10 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         write_text(run.config, config.pretty_text)
     config.launcher = "pytorch" if world_size > 1 else "none"
     _start_from(config, run, recipe.init_from)
+    if config.load_from is None:
+        pretrained.check_pretrained(config.model)
+    else:  # all weights come from there
+        pretrained.without_pretrained(config.model)
     record.environment, record.git = describe(), git_state()
     attempt.micro_batch = config.train_dataloader.batch_size
     attempt.accumulation = config.optim_wrapper.get("accumulative_counts", 1)
@@ -127,9 +132,12 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
 def build_runner(config: Any) -> Any:
     """MMEngine's Runner for a config; what the config names wrongly is the user's to mend."""
     from experiments.training.checkpoints import StrictRunner
+    from experiments.weighting import OptionError
 
     try:
         return StrictRunner.from_cfg(config)
+    except OptionError as error:
+        raise UserError(f"weighting.{error}", "msdet show RECIPE prints all options") from None
     except (KeyError, TypeError, ValueError) as error:
         text = str(error).strip("'\"")
         if isinstance(error, KeyError) and "is not in" not in text:
@@ -155,7 +163,7 @@ def _start_from(config: Any, run: RunFolder, init_from: str | None) -> None:
     if checkpoint is not None:
         config.load_from, config.resume = str(checkpoint), True
     elif init_from is not None:
-        config.load_from = init_from
+        config.load_from = str(starting_weights(init_from, run.path.parents[3]))
 
 
 def _final_metrics(run: RunFolder) -> dict[str, float]:

@@ -10,12 +10,12 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import did_you_mean
-from experiments.weighting.options import ACTIONS, check_options, is_users_own
+from experiments.weighting.options import ACTIONS, OptionError, check_options, is_users_own
 
 if TYPE_CHECKING:
     from experiments.weighting.base import WeightingRule
 
-__all__ = ["ACTIONS", "build_weighting", "check_options", "is_users_own"]
+__all__ = ["ACTIONS", "OptionError", "build_weighting", "check_options", "is_users_own"]
 
 RULES = {
     "uniform": "experiments.weighting.uniform:Uniform",
@@ -36,10 +36,10 @@ def build_weighting(rule: str, num_levels: int, seed: int = 0, **options: Any) -
         options: The rule's options; see `experiments.weighting.options`.
 
     Raises:
-        ValueError: Unknown rule or option, or a value that is not allowed: one line naming it.
+        OptionError (a ValueError): Unknown rule or option, or a value that is not allowed: one line naming it.
     """
     if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 1:
-        raise ValueError(f"num_levels: {num_levels!r} is not allowed: at least 1")
+        raise OptionError(f"num_levels: {num_levels!r} is not allowed: at least 1")
     options = check_options(rule, options, num_levels)
     cls = _load(RULES.get(rule, rule))
     if rule not in RULES:
@@ -56,10 +56,10 @@ def _load(path: str) -> type[WeightingRule]:
     except ModuleNotFoundError as error:
         if error.name != module_name.partition(".")[0] and error.name != module_name:
             raise  # the user's module exists, but lacks something itself
-        raise ValueError(f"rule: module '{module_name}' of '{path}' cannot be imported: {error}") from None
+        raise OptionError(f"rule: module '{module_name}' of '{path}' cannot be imported: {error}") from None
     cls = getattr(module, name, None)
     if not (inspect.isclass(cls) and issubclass(cls, WeightingRule)):
-        raise ValueError(f"rule: '{path}' is not a subclass of experiments.weighting.base.WeightingRule")
+        raise OptionError(f"rule: '{path}' is not a subclass of experiments.weighting.base.WeightingRule")
     return cls
 
 
@@ -71,7 +71,7 @@ def _check_signature(rule: str, cls: type, options: dict[str, Any]) -> None:
     ]
     for key in options:
         if key not in allowed and not takes_any:
-            raise ValueError(f"{key}: rule '{rule}' has no such option; {did_you_mean(key, allowed)}")
+            raise OptionError(f"{key}: rule '{rule}' has no such option; {did_you_mean(key, allowed)}")
     for key in allowed:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
-            raise ValueError(f"{key}: rule '{rule}' needs this option")
+            raise OptionError(f"{key}: rule '{rule}' needs this option")

@@ -12,6 +12,10 @@ Action = Literal["variance", "smallest", "largest", "uniform"]
 ACTIONS: tuple[Action, ...] = ("variance", "smallest", "largest", "uniform")
 
 
+class OptionError(ValueError):
+    """A rule, or an option of one, that is not allowed; the message begins with the option's name."""
+
+
 def _without_repeats(actions: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(actions)) != len(actions):
         raise ValueError("an action is named twice")
@@ -90,22 +94,22 @@ def check_options(rule: str, options: dict[str, Any], num_levels: int | None = N
         All options of the rule, in plain Python types.
 
     Raises:
-        ValueError: One line naming the option, the value and what is allowed.
+        OptionError: One line naming the option, the value and what is allowed.
     """
     if is_users_own(rule):
         return dict(options)
     if rule not in OPTIONS:
-        raise ValueError(f"rule: '{rule}' is unknown; {did_you_mean(rule, [*OPTIONS, 'module:Class'])}")
+        raise OptionError(f"rule: '{rule}' is unknown; {did_you_mean(rule, [*OPTIONS, 'module:Class'])}")
     schema = OPTIONS[rule]
     for key in options:
         if key not in schema.model_fields:
-            raise ValueError(
+            raise OptionError(
                 f"{key}: rule '{rule}' has no such option; {did_you_mean(key, schema.model_fields)}"
             )
     try:
         checked = schema.model_validate(options).model_dump()
     except ValidationError as error:
-        raise ValueError(_one_line(error, options)) from None
+        raise OptionError(_one_line(error, options)) from None
     if num_levels is not None:
         _check_levels(checked, num_levels)
     return checked
@@ -113,12 +117,12 @@ def check_options(rule: str, options: dict[str, Any], num_levels: int | None = N
 
 def _check_levels(options: dict[str, Any], num_levels: int) -> None:
     if options.get("n", 1) > num_levels:
-        raise ValueError(
+        raise OptionError(
             f"n: {options['n']} is not allowed; the detector has {num_levels} levels, so 1 to {num_levels}"
         )
     weights = options.get("weights")
     if weights is not None and len(weights) != num_levels:
-        raise ValueError(
+        raise OptionError(
             f"weights: {list(weights)} has {len(weights)} values; the detector has {num_levels} levels"
         )
 

@@ -1,0 +1,169 @@
+"""What the end-to-end tests share: a private home, the command as a person types it, small data, two trained runs."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.runs import RunFolder, iterate
+
+SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"  # beside the checkout, where there is one
+
+# 24 images in batches of 2: an epoch has 12 iterations, an interval 4.
+FEW = """\
+name: few
+format: coco
+root: {root}
+splits:
+  train: {{annotations: annotations/train.json, images: train}}
+  val: {{annotations: annotations/val.json, images: val}}
+generate: {{seed: 0, train_images: 24, val_images: 12, size: 160, min_side: 12, max_side: 130}}
+"""
+
+
+def small(*sets: str, iterations: int = 12, checkpoint_every: int = 5) -> list[str]:
+    """Options that make any run a matter of seconds."""
+    words = ["-p", "tiny", "--dataset", "few.yaml"]
+    for assignment in (
+        f"schedule.iterations={iterations}",
+        f"checkpoint_every={checkpoint_every}",
+        "schedule.images_per_gpu=2",
+        "schedule.warmup=5",
+        "set.val_dataloader.batch_size=4",
+        *sets,
+    ):
+        words += ["--set", assignment]
+    return words
+
+
+@dataclass
+class Place:
+    """A working directory to type commands in, with a results folder of its own."""
+
+    folder: Path
+    home: Path
+    extra: dict[str, str] = field(default_factory=dict)
+    script: tuple[str, ...] = (sys.executable, "-c", "import sys; sys.path.pop(0); sys.argv[0] = 'msdet';"
+                               " from msdet_cli.main import main; main()")  # fmt: skip
+
+    @property
+    def env(self) -> dict[str, str]:
+        ours = {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / ".cache"), "COLUMNS": "200"}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MSDET_", "PYTEST_"))}
+        return {**kept, **ours, **self.extra}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """`msdet WORDS`, running."""
+        return self.start_command([*self.script, *words])
+
+    def start_command(self, command: list[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def msdet(self, *words: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        """`msdet WORDS`, ended."""
+        return ended(self.start(*words), timeout)
+
+    def python(self, *words: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        """`python WORDS`, ended."""
+        return ended(self.start_command([sys.executable, *words]), timeout)
+
+    def runs(self) -> list[RunFolder]:
+        return list(iterate(self.folder / "results"))
+
+    def only_run(self) -> RunFolder:
+        (run,) = self.runs()
+        return run
+
+
+def ended(process: subprocess.Popen[str], timeout: float = 180) -> subprocess.CompletedProcess[str]:
+    """Its exit code and all that it said."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except BaseException:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    """The condition's first true value; fails after a deadline, and says what it waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    pytest.fail(f"not seen within {seconds:g} s: {what}")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def few_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small generated data set; the first command that needs it makes it."""
+    return tmp_path_factory.mktemp("data") / "few"
+
+
+@pytest.fixture(scope="session")
+def make_place(
+    tmp_path_factory: pytest.TempPathFactory, home: Path, few_root: Path
+) -> Callable[[str], Place]:
+    def make(name: str) -> Place:
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "few.yaml").write_text(FEW.format(root=few_root), encoding="utf-8")
+        return Place(folder, home)
+
+    return make
+
+
+@pytest.fixture
+def place(make_place: Callable[[str], Place], request: pytest.FixtureRequest) -> Place:
+    return make_place(request.function.__name__[:40])
+
+
+@dataclass
+class Trained:
+    """The two full tiny runs, and what was said while they ran."""
+
+    place: Place
+    baseline: RunFolder
+    rlo: RunFolder
+    said: subprocess.CompletedProcess[str]
+
+
+TRAINED = ("run", "retinanet-r50", "retinanet-r50-rlo", "-p", "tiny")
+
+
+@pytest.fixture(scope="session")
+def trained(make_place: Callable[[str], Place]) -> Trained:
+    """What `make run` trains: the only two whole trainings of the tests that are not slow."""
+    place = make_place("trained")
+    said = place.msdet(*TRAINED, timeout=1500)
+    assert said.returncode == 0, said.stdout + said.stderr
+    runs = {run.path.parts[-3]: run for run in place.runs()}
+    return Trained(place, runs["retinanet-r50"], runs["retinanet-r50-rlo"], said)
