@@ -92,12 +92,14 @@ class RunView:
             done, total = progress.get("batch", 0), progress.get("batches", 1)
         else:
             done, total = progress["iteration"], progress["total"]
-        bar = ProgressBar(total=max(total, 1), completed=done, width=BAR_WIDTH * 2)
-        return Group(head, bar, Text(status_line(progress)), *[_levels(h) for h in progress["heads"]])
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=BAR_WIDTH * 2), f"{done}/{total}")
+        line = Text(status_line(progress, weights=False))
+        return Group(head, bar, line, *[_levels(h) for h in progress["heads"]])
 
 
-def status_line(progress: dict[str, Any]) -> str:
-    """One line: phase, iteration, time left, loss, learning rate, weights."""
+def status_line(progress: dict[str, Any], weights: bool = True) -> str:
+    """One line: phase, iteration, time left, loss, learning rate, and the levels' weights if wanted."""
     if progress["phase"] == "evaluate":
         return f"evaluates, batch {progress.get('batch', 0)} of {progress.get('batches', '?')}"
     parts = [
@@ -110,9 +112,9 @@ def status_line(progress: dict[str, Any]) -> str:
         parts.append(f"loss {progress['loss']:.3f}")
     if progress["lr"] is not None:
         parts.append(f"lr {progress['lr']:.2g}")
-    for head in progress["heads"]:
-        weights = " ".join(f"{level} {w:.2f}" for level, w in head["weights"].items())
-        parts.append(f"weights {weights}" + (f" ({head['action']})" if head["action"] else ""))
+    for head in progress["heads"] if weights else ():
+        shown = " ".join(f"{level} {w:.2f}" for level, w in head["weights"].items())
+        parts.append(f"weights {shown}" + (f" ({head['action']})" if head["action"] else ""))
     return ", ".join(parts)
 
 

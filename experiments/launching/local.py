@@ -18,6 +18,10 @@ BOOT = (
 )
 
 
+# Threads that spin while they wait make a training several times slower wherever something else runs, too.
+ENVIRONMENT = {"PYTHONWARNINGS": "ignore", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 class LocalWorker:
     """One worker in a session of its own, so that Ctrl-C reaches it through `stop` only, once."""
 
@@ -31,7 +35,7 @@ class LocalWorker:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**os.environ, "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")},
+                    env={**ENVIRONMENT, **os.environ},
                 )
         except OSError as error:
             raise UserError(f"no worker could be started in {folder.path}: {error}") from None

@@ -1,0 +1,206 @@
+"""Runs that are broken off in every way a machine or a person can: the same command goes on, to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.runs import RunFolder
+
+from .conftest import Place, ended, rows, small, wait_until
+
+ITERATIONS = 26
+
+# A module of the user's own that holds a run before a chosen iteration: where it is broken off is no matter of luck.
+GATE = """\
+import time
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from experiments.training.checkpoints import STOP
+
+
+@HOOKS.register_module()
+class Gate(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        hold = Path("hold")
+        while hold.exists() and hold.read_text() == str(runner.iter) and not STOP.is_set():
+            Path(f"held-{runner.iter}").touch()
+            time.sleep(0.01)
+"""
+
+RUN = ["run", "retinanet-r50-rlo", *small(
+    "weighting.alpha=4", "schedule.eval_every=1", "imports=[gate]", "set.+default_hooks.gate={type: Gate}",
+    iterations=ITERATIONS,
+)]  # fmt: skip
+
+
+def gated(place: Place) -> Place:
+    (place.folder / "gate.py").write_text(GATE, encoding="utf-8")
+    return place
+
+
+def held_before(place: Place, iteration: int) -> subprocess.Popen[str]:
+    """The command, started, its run waiting before an iteration."""
+    (place.folder / "hold").write_text(str(iteration), encoding="utf-8")
+    process = place.start(*RUN)
+    mark = place.folder / f"held-{iteration}"
+    try:
+        wait_until(lambda: mark.exists() or process.poll() is not None, f"a run held before {iteration}")
+        assert mark.exists(), ended(process)
+    except BaseException:
+        process.terminate()
+        raise
+    return process
+
+
+def result(run: RunFolder) -> dict[str, object]:
+    """All that a run computes: what it logs of it, and every weight and optimizer state in its last checkpoint."""
+    checkpoint = torch.load(run.checkpoints / f"iter_{ITERATIONS}.pth", map_location="cpu", weights_only=True)
+    return {
+        "weights": checkpoint["state_dict"],
+        "optimizer": checkpoint["optimizer"]["state"],
+        "rule": checkpoint["weighting"],
+        "random": checkpoint["random"],
+        "trace": run.trace.read_text(),
+        "metrics": run.metrics.read_text(),
+        "detections": json.loads((run.detections / "val.bbox.json").read_text()),
+    }
+
+
+def assert_same(ours: object, theirs: object, where: str) -> None:
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(ours, dict):
+        assert list(ours) == list(theirs), where
+        for key in ours:
+            assert_same(ours[key], theirs[key], f"{where}.{key}")
+    elif isinstance(ours, list) and len(ours) == len(theirs):
+        for index, pair in enumerate(zip(ours, theirs)):
+            assert_same(*pair, f"{where}.{index}")
+    else:
+        assert ours == theirs, where
+
+
+@pytest.fixture(scope="module")
+def unbroken(make_place) -> RunFolder:
+    place = gated(make_place("unbroken"))
+    said = place.msdet(*RUN)
+    assert said.returncode == 0, said.stdout + said.stderr
+    return place.only_run()
+
+
+def test_a_run_broken_off_four_times_ends_as_if_it_never_was(place: Place, unbroken: RunFolder) -> None:
+    gated(place)
+
+    # Ctrl-C: the iteration under way is finished and saved, in mid-epoch and mid-interval
+    process = held_before(place, 6)
+    run = place.only_run()
+    assert run.state() == "running"
+    process.send_signal(signal.SIGINT)
+    said = ended(process)
+    assert said.returncode == 75, said.stderr
+    assert "type the same command to go on" in said.stdout
+    assert "Traceback" not in said.stdout + said.stderr + run.log.read_text()
+    assert run.state() == run.read().status == "interrupted"
+    assert run.last_checkpoint().name == "iter_7.pth"
+
+    # SIGTERM, as a batch system sends it
+    process = held_before(place, 13)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process).returncode == 75
+    assert run.last_checkpoint().name == "iter_14.pth"
+
+    # the worker is killed: what came after the last checkpoint (interval 4 ends with iteration 16) is lost
+    process = held_before(place, 18)
+    assert [row["interval"] for row in rows(run.trace)][-1] == "4"
+    os.kill(run.read().attempts[-1].pid, signal.SIGKILL)
+    said = ended(process)
+    assert said.returncode == 75
+    assert "SIGKILL" in said.stdout and "type the same command to go on" in said.stdout
+    assert run.read().status == "running" and run.state() == "interrupted"
+    assert run.last_checkpoint().name == "iter_15.pth"
+
+    # the command itself is killed: its worker saves and ends without it; the next command waits for that
+    process = held_before(place, 21)
+    process.kill()
+    process.communicate()
+    assert run.state() == "running"
+    said = place.msdet(*RUN)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "another process works on it" in said.stdout
+
+    attempts = run.read().attempts
+    assert [a.exit_code for a in attempts] == [75, 75, None, 75, 0]
+    assert [a.first_iteration for a in attempts] == [0, 7, 14, 15, 22]
+    assert [a.last_iteration for a in attempts] == [7, 14, None, 22, ITERATIONS]
+    assert run.state() == "done"
+    assert len(rows(run.metrics)) > 1  # evaluations before and after a stop
+    assert run.path.parts[-3:] == unbroken.path.parts[-3:]
+    assert_same(result(run), result(unbroken), "result")
+
+
+def test_two_commands_at_once_do_a_run_once(place: Place) -> None:
+    command = ["run", "retinanet-r50-rlo", *small("weighting.alpha=4")]
+    place.msdet(*command, "--dry-run")
+    first, second = [place.start(*command) for _ in range(2)]
+    for said in (ended(first), ended(second)):
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert "done" in said.stdout
+    run = place.only_run()
+    assert run.state() == "done"
+    assert [attempt.exit_code for attempt in run.read().attempts] == [0]
+    assert len(rows(run.trace)) == 5 * 3
+    assert len(rows(run.metrics)) == 1
+
+
+def test_force_leaves_a_run_alone_that_another_command_works_on(place: Place, unbroken: RunFolder) -> None:
+    gated(place)
+    process = held_before(place, 3)
+    run = place.only_run()
+    forced = place.start(*RUN, "--force")
+    wait_until(lambda: forced.stdout.readline(), "a word of the second command")
+    assert run.record_file.exists() and run.state() == "running"
+    (place.folder / "hold").unlink()
+    assert ended(process).returncode == 0
+    assert ended(forced).returncode == 0
+    assert len(run.read().attempts) == 1
+    assert_same(result(run), result(unbroken), "result")
+
+
+def test_a_checkpoint_cut_short_is_one_clear_line(place: Place) -> None:
+    """What a full disk or a copied folder may leave; a checkpoint of ours is renamed when whole."""
+    command = ["run", "retinanet-r50-rlo", *small("weighting.alpha=4", iterations=6)]
+    gate = gated(place).folder
+    held = [*command, "--set", "imports=[gate]", "--set", "set.+default_hooks.gate={type: Gate}"]
+    (gate / "hold").write_text("5")
+    process = place.start(*held)
+    wait_until((gate / "held-5").exists, "a run held before 5")
+    run = place.only_run()
+    os.kill(run.read().attempts[-1].pid, signal.SIGKILL)
+    assert ended(process).returncode == 75
+    checkpoint = run.last_checkpoint()
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: len(content) // 2])
+    (gate / "hold").unlink()
+    said = place.msdet(*held)
+    assert said.returncode == 2, said.stdout
+    assert checkpoint.name in said.stdout and "cut short" in said.stdout
+    assert "Traceback" not in said.stdout + said.stderr
+    shutil.rmtree(run.path)  # which leaves the next command a fresh start
+    said = place.msdet(*held, "--dry-run", "--json")
+    assert json.loads(said.stdout)[0]["todo"] == "start"
+
+
+def test_leftovers_of_an_unfinished_save_are_removed(unbroken: RunFolder) -> None:
+    assert not list(Path(unbroken.checkpoints).glob("*.tmp"))
+    assert {p.name for p in unbroken.checkpoints.iterdir()} == {"iter_25.pth", f"iter_{ITERATIONS}.pth"}
