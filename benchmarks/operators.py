@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from experiments.detection import operator_kernels as kernels
-from experiments.detection import operators
-from experiments.detection.operator_kernels import RoISettings
+from experiments.detection import operators, roi_align_kernels
+from experiments.detection.roi_align_kernels import RoISettings
 
 SEED = 0
 IOU_THRESHOLD = 0.5
@@ -65,7 +65,7 @@ def _time(case: Callable[[], object], repeats: int) -> dict[str, float]:
         start = time.perf_counter()
         case()
         times_ms.append((time.perf_counter() - start) * 1000)
-    summary = {"median": statistics.median, "min": min, "max": max}
+    summary: dict[str, Callable[[list[float]], float]] = {"median": statistics.median, "min": min, "max": max}
     return {f"{name}_ms": round(function(times_ms), 3) for name, function in summary.items()}
 
 
@@ -94,8 +94,8 @@ def _plain_cases() -> dict[str, Callable[[], object]]:
     return {
         "nms_1000_boxes": lambda: kernels.nms(*few, IOU_THRESHOLD, 0),
         "nms_10000_boxes": lambda: kernels.nms(*many, IOU_THRESHOLD, 0),
-        "roi_align_512_rois": lambda: kernels.roi_align_average(features, rois, settings),
-        "roi_align_512_rois_backward": lambda: kernels.roi_align_average_backward(
+        "roi_align_512_rois": lambda: roi_align_kernels.roi_align_average(features, rois, settings),
+        "roi_align_512_rois_backward": lambda: roi_align_kernels.roi_align_average_backward(
             bins, rois, features.shape, settings
         ),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 KINDS = ("stock", "uniform", "avw", "rlo")
@@ -52,7 +53,7 @@ class _Stepper:
 
         register_all_modules(init_default_scope=True)
         recipe = recipes.load_recipe("retinanet-r50", "tiny")
-        config = build_config(recipe, ["a", "b", "c", "d"], ".", ".").model
+        config = build_config(recipe, ["a", "b", "c", "d"], Path(), Path()).model
         config.weighting = dict(rule=kind, alpha=10)
         if kind == "stock":
             config.type = "RetinaNet"

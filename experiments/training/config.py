@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,10 @@ def build_config(
         processes: Workers that share the batch of `schedule.gpus` x `schedule.images_per_gpu` images.
 
     Raises:
-        UserError: The model's config is not found or not for a detector that can be level-weighted, or a key
-            under `set` does not exist.
+        UserError: The model's config is not found or not for a detector that can be level-weighted, a module
+            under `imports` is not found, or a key under `set` does not exist.
     """
+    _import_users(recipe.imports)
     config = load_model_config(recipe.model)
     config.custom_imports = dict(
         imports=["experiments.training.components", *recipe.imports], allow_failed_imports=False
@@ -54,6 +57,23 @@ def build_config(
         set_key(config, key, value)
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     return config
+
+
+def _import_users(modules: Sequence[str]) -> None:
+    """Imports the user's modules: MMEngine does so only where a config is read from a file."""
+    here = str(Path.cwd())
+    if modules and here not in sys.path:
+        sys.path.append(here)  # behind everything else: nothing of ours is hidden by a file of the same name
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # it is there, but lacks something itself
+            raise UserError(
+                f"imports: no module '{name}' in {here} or among the installed ones",
+                "type the command in the folder that holds it, or install it",
+            ) from None
 
 
 def load_model_config(model: str) -> Config:
@@ -82,6 +102,8 @@ def load_model_config(model: str) -> Config:
     for key in ("model", "train_dataloader", "val_dataloader", "optim_wrapper"):
         if key not in config:
             raise UserError(f"model: {path} has no '{key}', so it is not a whole training config")
+    if not isinstance(config.model, dict) or "type" not in config.model:
+        raise UserError(f"model: {path} names no detector: its `model` has no 'type'")
     return config
 
 

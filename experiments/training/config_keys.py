@@ -54,7 +54,7 @@ def _short(value: Any) -> str:
 
 
 def _index(node: Any, part: str, where: str, key: str) -> int:
-    if not (part.isdigit() and int(part) < len(node)):
+    if not (part.isdecimal() and int(part) < len(node)):
         raise UserError(
             f"set.{key}: '{where}' is a list of {len(node)}; '{part}' is not one of 0..{len(node) - 1}"
         )
@@ -95,17 +95,28 @@ def class_parameters(kind: Any) -> set[str] | None:
     cls = _find_class(kind)
     if cls is None:
         return None
-    if not inspect.isclass(cls):
-        return set(inspect.signature(cls).parameters)
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" not in vars(base) or base is object:
-            continue
-        parameters = inspect.signature(base.__init__).parameters.values()
+    names = {"_scope_"}
+    for base in cls.__mro__ if inspect.isclass(cls) else ():
+        names |= _TAKEN_BESIDE.get(base.__name__, set())
+    for function in _initialisers(cls):
+        parameters = inspect.signature(function).parameters.values()
         names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break  # nothing is passed on to the bases
-    return names - {"self"}
+            return names - {"self"}  # nothing is passed on to the bases
+    return None  # it hands what it is given to something that cannot be known here
+
+
+def _initialisers(cls: Any) -> Iterator[Any]:
+    """What takes the keywords of `cls`: its own `__init__`, then those of its bases; or the function it is."""
+    if not inspect.isclass(cls):
+        yield cls
+        return
+    for base in cls.__mro__:
+        if base is object or base.__name__ == "Module":  # torch's takes any keyword, to refuse it
+            yield lambda self: None
+            return
+        if "__init__" in vars(base):
+            yield base.__init__
 
 
 def _find_class(kind: Any) -> Any:
