@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -154,6 +156,30 @@ class RunFolder:
             return time.time() - self.progress.stat().st_mtime < STALE_AFTER_S
         except OSError:
             return False
+
+
+class InUseError(UserError):
+    """Another process works on the run."""
+
+
+@contextlib.contextmanager
+def held(run: RunFolder, patience_s: float = 30) -> Iterator[None]:
+    """Holds the run for this process alone; a predecessor that was asked to stop is given time to save.
+
+    Raises:
+        InUseError: Another process still works on it after `patience_s`.
+    """
+    with open(run.lock, "w", encoding="utf-8") as stream:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise InUseError(f"another process works on {run.name}", "msdet runs") from None
+                time.sleep(0.2)
+        yield
 
 
 def now() -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, UserError
 from experiments.launching.local import LocalWorker, shared_exit_code
-from experiments.launching.plan import PlannedRun, prepare
+from experiments.launching.plan import PlannedRun, Todo, prepare
 from msdet_cli.views import RunView, duration, metrics_line
 
 WORDS = {
@@ -25,6 +26,7 @@ WORDS = {
     "failed": "failed before; --retry-failed tries again",
     "running": "running now",
 }
+PATIENCE_S = 30  # a worker notices within seconds that its command was killed, and saves
 
 
 class Stop:
@@ -80,10 +82,22 @@ def execute(planned: Sequence[PlannedRun], console: Console | None) -> int:
 
 
 def _one(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> int:
-    if run.todo == "skip":
+    todo = run.todo
+    try:
+        if todo in ("start", "resume", "running"):  # what was planned may be out of date by now
+            todo = prepare(run, sys.argv)
+        if todo == "running":
+            _say(console, f"{run.folder.name}: another process works on it; waiting for it to save and end")
+            todo = _wait_for_the_other(run, stop)
+    except UserError as error:
+        if title == "1 of 1":
+            raise
+        _say(console, f"[red]{run.folder.name}:[/] {escape(error.message)}", error.hint)
+        return error.exit_code
+    if todo == "skip":
         _say(console, f"{run.folder.name}: done already: {metrics_line(run.folder.read().metrics)}")
         return DONE
-    if run.todo == "failed":
+    if todo == "failed":
         attempts = run.folder.read().attempts
         reason = attempts[-1].message if attempts else "cancelled"
         _say(
@@ -92,17 +106,21 @@ def _one(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> in
             f"--retry-failed tries again; log: {run.folder.log}",
         )
         return (attempts[-1].exit_code if attempts else None) or FAILED
-    if run.todo == "running":
-        _say(console, f"{run.folder.name}: another process works on it; waiting for it to save and end")
-    else:
-        try:
-            prepare(run, sys.argv)
-        except UserError as error:
-            if title == "1 of 1":
-                raise
-            _say(console, f"[red]{run.folder.name}:[/] {escape(error.message)}", error.hint)
-            return error.exit_code
     return _work(run, title, console, stop)
+
+
+def _wait_for_the_other(run: PlannedRun, stop: Stop) -> Todo:
+    """Prepares the run as soon as the other process has left it: one whose command was killed ends by itself.
+
+    Raises:
+        UserError: It goes on working.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while (todo := prepare(run, sys.argv)) == "running":
+        if stop.asked or time.monotonic() > deadline:
+            raise UserError(f"another process works on {run.folder.name}", "msdet runs shows how far it is")
+        time.sleep(0.2)
+    return todo
 
 
 def _work(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> int:

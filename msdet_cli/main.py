@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -67,6 +68,9 @@ def options(
 
 def main() -> None:
     """Runs one command; a user's mistake is one line, a second line says what to type next."""
+    # Before torch is loaded, here or in a worker: threads that spin while they wait make a training several
+    # times slower wherever something else runs beside it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except UserError as error:

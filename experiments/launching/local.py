@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from experiments.errors import FAILED, INTERRUPTED, UserError
+from experiments.errors import BAD_INPUT, FAILED, INTERRUPTED, UserError
 from experiments.runs import RunFolder
 
 # The working directory goes to the end of the path: the user's `imports` are found there, but a folder that
@@ -16,10 +16,6 @@ BOOT = (
     "import os, sys; sys.path[:] = [p for p in sys.path if p] + [os.getcwd()]; "
     "from experiments.training.worker import main; sys.exit(main())"
 )
-
-
-# Threads that spin while they wait make a training several times slower wherever something else runs, too.
-ENVIRONMENT = {"PYTHONWARNINGS": "ignore", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class LocalWorker:
@@ -35,7 +31,7 @@ class LocalWorker:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**ENVIRONMENT, **os.environ},
+                    env={"PYTHONWARNINGS": "ignore", **os.environ},
                 )
         except OSError as error:
             raise UserError(f"no worker could be started in {folder.path}: {error}") from None
@@ -65,6 +61,8 @@ class LocalWorker:
             return (
                 f"the worker was ended by {signal.Signals(-code).name}; it goes on from its last checkpoint"
             )
+        if code == BAD_INPUT and self.folder.state() == "running":  # started in the same moment
+            return "another process works on it"
         attempts = self.folder.read().attempts
         if attempts and attempts[-1].message:
             return attempts[-1].message

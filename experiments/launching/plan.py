@@ -13,7 +13,7 @@ from experiments.data.find import FoundDataset, find_dataset
 from experiments.errors import UserError
 from experiments.files import write_text
 from experiments.recipes import Recipe
-from experiments.runs import Record, RunFolder, now, starting_weights
+from experiments.runs import InUseError, Record, RunFolder, held, now, starting_weights
 
 Todo = Literal["start", "resume", "skip", "failed", "running"]
 
@@ -23,8 +23,9 @@ class PlannedRun:
     """One recipe with one seed.
 
     Attributes:
-        todo: `skip` is done already, `failed` waits for `--retry-failed`.
+        todo: When it was planned. `skip` is done already, `failed` waits for `--retry-failed`.
         label: What sets it apart from its neighbours, for tables.
+        retry_failed, force: As the command said.
     """
 
     recipe: Recipe
@@ -33,6 +34,8 @@ class PlannedRun:
     folder: RunFolder
     todo: Todo
     label: str
+    retry_failed: bool = False
+    force: bool = False
 
 
 def plan(
@@ -67,14 +70,20 @@ def plan(
         for seed in seeds:
             folder = RunFolder.of(results, recipe.name, digest, seed)
             todo = _todo(folder, retry_failed, force)
-            planned.setdefault(folder.path, PlannedRun(recipe, seed, data, folder, todo, label))
+            run = PlannedRun(recipe, seed, data, folder, todo, label, retry_failed, force)
+            planned.setdefault(folder.path, run)
     return list(planned.values())
 
 
 def _todo(folder: RunFolder, retry_failed: bool, force: bool) -> Todo:
     if not folder.record_file.exists():
         return "start"
-    state = folder.state()
+    try:
+        state = folder.state()
+    except UserError:  # unreadable
+        if force:
+            return "start"
+        raise
     if state == "running":
         return "running"
     if force:
@@ -86,29 +95,51 @@ def _todo(folder: RunFolder, retry_failed: bool, force: bool) -> Todo:
     return "resume" if folder.last_checkpoint() else "start"
 
 
-def prepare(run: PlannedRun, command: Sequence[str]) -> None:
+def prepare(run: PlannedRun, command: Sequence[str]) -> Todo:
     """Makes the run folder ready for a worker; what a resumed run needs stays as it is.
+
+    Returns:
+        What is left to do by now: another command may have come first since the plan was made. Only for
+        `start` and `resume` is the folder ready.
 
     Raises:
         UserError: The results folder cannot be written.
     """
+    folder = run.folder
     try:
-        if run.todo == "start" and run.folder.path.exists():
-            shutil.rmtree(run.folder.path)
-        run.folder.path.mkdir(parents=True, exist_ok=True)
-        if run.todo == "start":
-            write_text(run.folder.recipe, recipes.dump(run.recipe))
-            run.folder.write(_new_record(run))
-        record = run.folder.read()
-        record.command = list(command)
-        record.dataset["root"] = str(run.data.root)
-        record.status = "queued"
-        run.folder.write(record)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with held(folder, patience_s=0):
+            todo = _todo(folder, run.retry_failed, run.force)
+            if todo not in ("start", "resume"):
+                return todo
+            # Without `force` nothing is thrown away: a run that is queued may have a worker on its way.
+            if run.force or not folder.record_file.exists():
+                _clear(folder)
+                folder.write(_new_record(run))
+            if todo == "start":
+                write_text(folder.recipe, recipes.dump(run.recipe))
+            record = folder.read()
+            record.command = list(command)
+            record.dataset["root"] = str(run.data.root)
+            record.status = "queued"
+            folder.write(record)
+            return todo
+    except InUseError:
+        return "running"
     except OSError as error:
         raise UserError(
-            f"the results folder {run.folder.path} cannot be written: {error.strerror or error}",
+            f"the results folder {folder.path} cannot be written: {error.strerror or error}",
             "name another one: --results-dir DIR",
         ) from None
+
+
+def _clear(folder: RunFolder) -> None:
+    """Removes what a run has left; what is about to be replaced as a whole, and the lock, stay in their places."""
+    for path in folder.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path not in (folder.lock, folder.record_file, folder.recipe):
+            path.unlink()
 
 
 def _new_record(run: PlannedRun) -> Record:

@@ -6,8 +6,19 @@ import inspect
 from typing import Any
 
 from mmengine import Config, ConfigDict
+from torch.nn import Module
 
 from experiments.errors import UserError, did_you_mean
+
+# What MMEngine and mmcv take from a config themselves, for classes and all that derive from them.
+_NORM = ("requires_grad",)
+_TAKEN_BESIDE = {
+    "Runner": ("auto_scale_lr", "compile", "find_unused_parameters", "model_wrapper_cfg", "sync_bn"),
+    "Hook": ("priority",),
+    "OptimWrapper": ("constructor", "paramwise_cfg"),
+    "_ParamScheduler": ("convert_to_iter_based",),
+    "_NormBase": _NORM, "GroupNorm": _NORM, "LayerNorm": _NORM,
+}  # fmt: skip
 
 
 def set_key(config: Config, key: str, value: Any) -> None:
@@ -82,7 +93,8 @@ def _checked(value: Any, key: str) -> Any:
         for name in value:
             if parameters is not None and name != "type" and name not in parameters:
                 raise UserError(
-                    f"set.{key}: {value['type']} has no '{name}'; {did_you_mean(name, parameters)}"
+                    f"set.{key}: {value['type']} has no '{name}'; {did_you_mean(name, parameters)}",
+                    "put + in front of the key to set it all the same",
                 )
         return ConfigDict({name: _checked(item, f"{key}.{name}") for name, item in value.items()})
     if isinstance(value, list):
@@ -91,32 +103,27 @@ def _checked(value: Any, key: str) -> Any:
 
 
 def class_parameters(kind: Any) -> set[str] | None:
-    """Names that the registered class `kind` takes when built, its bases' included; None where unknown."""
+    """Names that a config may give beside `type` where it names the class `kind`.
+
+    They are the class's parameters, and those of the bases that it passes keywords on to. None where that
+    cannot be known: no such class, or one that hands any keyword to something else.
+    """
     cls = _find_class(kind)
     if cls is None:
         return None
-    names = {"_scope_"}
-    for base in cls.__mro__ if inspect.isclass(cls) else ():
-        names |= _TAKEN_BESIDE.get(base.__name__, set())
-    for function in _initialisers(cls):
+    bases = cls.__mro__ if inspect.isclass(cls) else ()
+    initialisers = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
+    names = {"_scope_"}.union(*(_TAKEN_BESIDE.get(base.__name__, ()) for base in bases))
+    passed_on = False
+    for function in initialisers or [cls]:
+        if function in (object.__init__, Module.__init__):  # they take no keyword, whatever they declare
+            break
         parameters = inspect.signature(function).parameters.values()
         names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return names - {"self"}  # nothing is passed on to the bases
-    return None  # it hands what it is given to something that cannot be known here
-
-
-def _initialisers(cls: Any) -> Iterator[Any]:
-    """What takes the keywords of `cls`: its own `__init__`, then those of its bases; or the function it is."""
-    if not inspect.isclass(cls):
-        yield cls
-        return
-    for base in cls.__mro__:
-        if base is object or base.__name__ == "Module":  # torch's takes any keyword, to refuse it
-            yield lambda self: None
-            return
-        if "__init__" in vars(base):
-            yield base.__init__
+        passed_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if not passed_on:
+            break
+    return None if passed_on else names - {"self"}
 
 
 def _find_class(kind: Any) -> Any:
@@ -131,10 +138,15 @@ def _find_class(kind: Any) -> Any:
 
         return Runner
     register_all_modules(init_default_scope=False)
-    for module in (mmdet.registry, mmengine.registry):
-        for registry in vars(module).values():
-            if isinstance(registry, mmengine.registry.Registry):
-                cls = registry.get(kind)
-                if cls is not None:
-                    return cls
+    # `mmdet.registry` also holds MMEngine's registries, which know mmcv's classes of the same names
+    registries = [
+        registry
+        for module in (mmdet.registry, mmengine.registry)
+        for registry in vars(module).values()
+        if isinstance(registry, mmengine.registry.Registry)
+    ]
+    for registry in sorted(registries, key=lambda registry: registry.scope != "mmdet"):
+        cls = registry.get(kind)
+        if cls is not None:
+            return cls
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import socket
@@ -17,13 +16,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
 from experiments.files import write_text
-from experiments.runs import Attempt, Record, RunFolder, now, process_started, starting_weights
+from experiments.runs import Attempt, Record, RunFolder, held, now, process_started, starting_weights
 
 EXIT_CLASSES = {
     DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",
@@ -63,6 +61,7 @@ def _attempt(run: RunFolder, rank: int) -> int:
     stop_when_asked()
     heartbeat(run.progress)
     code, message, hint = FAILED, "", None
+    began = time.monotonic()
     try:
         train(run, record, attempt, rank)
         code = DONE
@@ -73,6 +72,8 @@ def _attempt(run: RunFolder, rank: int) -> int:
             traceback.print_exc()
     attempt.ended, attempt.exit_code, attempt.exit_class = now(), code, EXIT_CLASSES[code]
     attempt.message, attempt.hint = message or None, hint
+    # all attempts together, but for those that were killed
+    record.timings["total_s"] = record.timings.get("total_s", 0.0) + time.monotonic() - began
     record.status = "done" if code == DONE else "interrupted" if code == INTERRUPTED else "failed"
     _keep(run, record, rank)
     if message:
@@ -92,7 +93,6 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.training.config import build_config
     from experiments.training.environment import describe, git_state
 
-    started = time.monotonic()
     recipe = recipes.load_recipe(str(run.recipe))
     world_size = start_processes(attempt.world_size)
     data = record.dataset
@@ -102,7 +102,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     if rank == 0:
         write_text(run.config, config.pretty_text)
     config.launcher = "pytorch" if world_size > 1 else "none"
-    _start_from(config, run, recipe.init_from)
+    attempt.first_iteration = _start_from(config, run, recipe.init_from)
     if config.load_from is None:
         pretrained.check_pretrained(config.model)
     else:  # all weights come from there
@@ -125,8 +125,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         )
     record.iterations = runner.iter
     record.metrics = _final_metrics(run)
-    previous = record.timings.get("total_s", 0.0)
-    record.timings = {"total_s": previous + time.monotonic() - started, **_timings(run)}
+    record.timings.update(_timings(run))
 
 
 def build_runner(config: Any) -> Any:
@@ -158,12 +157,15 @@ def start_processes(world_size: int) -> int:
     return world_size
 
 
-def _start_from(config: Any, run: RunFolder, init_from: str | None) -> None:
+def _start_from(config: Any, run: RunFolder, init_from: str | None) -> int:
+    """Makes the config begin where the run stands; returns the iterations that are done."""
     checkpoint = run.last_checkpoint()
     if checkpoint is not None:
         config.load_from, config.resume = str(checkpoint), True
-    elif init_from is not None:
+        return int(checkpoint.stem.removeprefix("iter_"))
+    if init_from is not None:
         config.load_from = str(starting_weights(init_from, run.path.parents[3]))
+    return 0
 
 
 def _final_metrics(run: RunFolder) -> dict[str, float]:
@@ -182,26 +184,6 @@ def _timings(run: RunFolder) -> dict[str, float]:
     progress = json.loads(run.progress.read_text(encoding="utf-8"))
     seconds = progress.get("seconds_per_iteration")
     return {} if seconds is None else {"seconds_per_iteration": seconds}
-
-
-@contextlib.contextmanager
-def held(run: RunFolder, patience_s: float = 30) -> Iterator[None]:
-    """Holds the run for this process alone; a predecessor that was asked to stop is given time to save.
-
-    Raises:
-        UserError: Another process still works on it after `patience_s`.
-    """
-    with open(run.lock, "w", encoding="utf-8") as stream:
-        deadline = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(f"another process works on {run.name}", "msdet runs") from None
-                time.sleep(0.2)
-        yield
 
 
 def stop_when_asked() -> None:

@@ -39,7 +39,11 @@ def write_image(path: Path, width: int = 64, height: int = 48) -> None:
 
 def write_coco(root: Path, images: str, boxes: dict[str, list[list[float]]], split: str) -> None:
     """`<root>/<split>.json` and its images below the folder `images`; boxes as [class id, x, y, w, h]."""
-    content = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}]}
+    content = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}],
+    }
     for image_id, (name, listed) in enumerate(boxes.items(), start=1):
         write_image(root / images / name)
         content["images"].append({"id": image_id, "file_name": name, "width": 64, "height": 48})

@@ -257,7 +257,8 @@ def warm(iteration: int, length: int) -> float:
 def test_rates_of_the_papers_schedule():
     found = rates(built(), epochs=12)
     expected = [
-        0.005 * warm(i, 500) * (0.01 if i >= 11 * EPOCH else 0.1 if i >= 8 * EPOCH else 1) for i in range(12 * EPOCH)
+        0.005 * warm(i, 500) * (0.01 if i >= 11 * EPOCH else 0.1 if i >= 8 * EPOCH else 1)
+        for i in range(12 * EPOCH)
     ]
     assert found == pytest.approx(expected, rel=1e-9)
 
@@ -265,7 +266,9 @@ def test_rates_of_the_papers_schedule():
 @pytest.mark.parametrize(("warmup", "length"), [("null", 500), ("0", 1), ("30", 30)])
 def test_warm_up_is_the_models_own_none_or_as_long_as_said(warmup: str, length: int):
     config = built("retinanet-r50", f"schedule.warmup={warmup}", "schedule.lr=0.2")
-    assert rates(config, epochs=7) == pytest.approx([0.2 * warm(i, length) for i in range(7 * EPOCH)], rel=1e-9)
+    assert rates(config, epochs=7) == pytest.approx(
+        [0.2 * warm(i, length) for i in range(7 * EPOCH)], rel=1e-9
+    )
     assert sum(s.type == "LinearLR" for s in config.param_scheduler) == (warmup != "0")
 
 
@@ -278,7 +281,9 @@ def test_cosine_falls_to_zero_over_the_whole_length_by_the_iteration(length: str
 
 
 def test_a_length_in_iterations_leaves_no_epochs_behind():
-    config = built("retinanet-r50", "schedule.iterations=40", "schedule.milestones=[]", "schedule.eval_every=null")
+    config = built(
+        "retinanet-r50", "schedule.iterations=40", "schedule.milestones=[]", "schedule.eval_every=null"
+    )
     assert "max_epochs" not in config.train_cfg
     assert config.train_cfg.max_iters == 40
     assert config.train_cfg.val_interval > 40  # only at the end
@@ -311,7 +316,9 @@ def test_image_size_reaches_training_and_evaluation():
 
 
 def test_image_size_without_a_resize_to_set_is_refused():
-    page = own_model("for key in ('train_dataloader', 'val_dataloader'): globals()[key].dataset.pipeline = []")
+    page = own_model(
+        "for key in ('train_dataloader', 'val_dataloader'): globals()[key].dataset.pipeline = []"
+    )
     said = refusal("retinanet-r50", f"model={page}", "image_size=[320,200]").message
     assert said.startswith("image_size:")
 
@@ -321,7 +328,9 @@ def test_image_size_without_a_resize_to_set_is_refused():
 
 def own_model(lines: str = "", name: str = "own.py") -> str:
     """A user's own config: MMDetection's, with some lines of Python after it."""
-    text = f"from mmengine import Config\nlocals().update(Config.fromfile({str(STOCK)!r})._cfg_dict)\n{lines}\n"
+    text = (
+        f"from mmengine import Config\nlocals().update(Config.fromfile({str(STOCK)!r})._cfg_dict)\n{lines}\n"
+    )
     Path(name).write_text(text + "del Config\n")
     return name
 
