@@ -13,6 +13,8 @@ NOT_FINITE = 3
 OUT_OF_MEMORY = 4
 INTERRUPTED = 75
 
+MOST_NAMES = 12  # that an error message lists
+
 
 class UserError(Exception):
     """Something the user can mend. Shown as one line without a traceback.
@@ -42,4 +44,6 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     best = nearest(name, allowed)
     if best is not None:
         return f"did you mean '{best}'?"
-    return f"allowed: {', '.join(allowed)}" if allowed else "nothing is allowed here"
+    if not allowed:
+        return "nothing is allowed here"
+    return f"allowed: {', '.join(allowed[:MOST_NAMES])}" + (", ..." if len(allowed) > MOST_NAMES else "")

@@ -25,11 +25,12 @@ class Interrupted(UserError):
 
     def __init__(self, iteration: int) -> None:
         super().__init__(f"stopped at iteration {iteration}", "type the same command to go on", INTERRUPTED)
+        self.iteration = iteration
 
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(Hook):
-    """Saves `checkpoints/iter_<n>.pth` every `every` iterations, at the end, and when asked to stop.
+    """Saves `checkpoints/iter_<n>.pth` every `every` iterations, before an evaluation, and when asked to stop.
 
     Each is written under another name and renamed; the last `keep` stay. Data order, augmentation in this
     process and the weighting rule go on as if nothing had happened.
@@ -60,10 +61,17 @@ class ResumableCheckpointHook(Hook):
         if not runner.optim_wrapper.should_update():
             return  # only whole optimizer steps can be resumed
         done = runner.iter + 1
-        if STOP.is_set() or done % self.every == 0 or self.is_last_train_iter(runner):
+        last = self.is_last_train_iter(runner) or self._is_evaluated(runner, batch_idx)
+        if STOP.is_set() or done % self.every == 0 or last:
             self.save(runner, done)
         if STOP.is_set():
             raise Interrupted(done)
+
+    def _is_evaluated(self, runner: Runner, batch_idx: int) -> bool:
+        """Whether an evaluation comes next."""
+        if runner.val_loop is None or not self.end_of_epoch(runner.train_dataloader, batch_idx):
+            return False
+        return (runner.epoch + 1) % runner.train_loop.val_interval == 0
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -114,11 +122,17 @@ class StrictRunner(Runner):
         checkpoint = read_checkpoint(path)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if hasattr(self.model, "module") else self.model
-        missing, unexpected = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+        state, own = dict(checkpoint.get("state_dict", checkpoint)), model.state_dict()
+        misfits = [name for name, value in state.items() if name in own and _shape(value) != own[name].shape]
+        fitting = {name: value for name, value in state.items() if name not in misfits}
+        missing, unexpected = model.load_state_dict(fitting, strict=False)
         if self._resume and (missing or unexpected):
             raise UserError(f"{path} is of another model: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        if len(missing) == len(own):
+            raise UserError(f"{path} holds none of the model's weights")
         for name, keys in (
-            ("not in the file, left as initialised", missing),
+            ("of another shape, left as initialised", misfits),  # a head for other classes, say
+            ("not in the file, left as initialised", [name for name in missing if name not in misfits]),
             ("in the file only, unused", unexpected),
         ):
             if keys:
@@ -135,14 +149,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: The file is missing, cut short, or holds more than weights and plain values.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}") from None
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is no checkpoint of weights and plain values: {reason}") from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read, it may be cut short: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # bytes that are no checkpoint break the unpickler in any way
+        reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
+        raise UserError(f"{path} cannot be read, it may be cut short: {reason}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}, not named weights")
+    return content
+
+
+def _shape(value: Any) -> Any:
+    return getattr(value, "shape", None)
 
 
 def random_states() -> dict[str, Any]:

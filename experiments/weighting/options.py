@@ -134,6 +134,8 @@ def _one_line(error: ValidationError, options: dict[str, Any]) -> str:
         return f"{option}: is missing"
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
+    if first["type"] == "too_short":
+        reason = f"needs at least {first['ctx']['min_length']}"
     value = options[option]
     if len(first["loc"]) > 1 and first["input"] is not value:
         return f"{option}: {value!r} is not allowed: {reason}, got {first['input']!r}"

@@ -16,7 +16,9 @@ import pytest
 
 from experiments.runs import RunFolder, iterate
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"  # beside the checkout, where there is one
+SHARED_DATA = (
+    Path(__file__).resolve().parents[3] / "shared" / "data"
+)  # beside the checkout, where there is one
 
 # 24 images in batches of 2: an epoch has 12 iterations, an interval 4.
 FEW = """\

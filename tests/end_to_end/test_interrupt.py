@@ -7,12 +7,15 @@ import os
 import shutil
 import signal
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
 
-from experiments.runs import RunFolder
+from experiments.launching.plan import plan, prepare
+from experiments.recipes import load_recipe
+from experiments.runs import Attempt, RunFolder, held
 
 from .conftest import Place, ended, rows, small, wait_until
 
@@ -36,12 +39,16 @@ class Gate(Hook):
         while hold.exists() and hold.read_text() == str(runner.iter) and not STOP.is_set():
             Path(f"held-{runner.iter}").touch()
             time.sleep(0.01)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        hold = Path("hold")
+        while hold.exists() and hold.read_text() == f"evaluation-{runner.iter}" and not STOP.is_set():
+            Path(f"held-evaluation-{runner.iter}").touch()
+            time.sleep(0.01)
 """
 
-RUN = ["run", "retinanet-r50-rlo", *small(
-    "weighting.alpha=4", "schedule.eval_every=1", "imports=[gate]", "set.+default_hooks.gate={type: Gate}",
-    iterations=ITERATIONS,
-)]  # fmt: skip
+GATED = ["imports=[gate]", "set.+default_hooks.gate={type: Gate}", "schedule.eval_every=1"]
+RUN = ["run", "retinanet-r50-rlo", *small("weighting.alpha=4", *GATED, iterations=ITERATIONS)]
 
 
 def gated(place: Place) -> Place:
@@ -49,13 +56,13 @@ def gated(place: Place) -> Place:
     return place
 
 
-def held_before(place: Place, iteration: int) -> subprocess.Popen[str]:
-    """The command, started, its run waiting before an iteration."""
-    (place.folder / "hold").write_text(str(iteration), encoding="utf-8")
-    process = place.start(*RUN)
-    mark = place.folder / f"held-{iteration}"
+def held_before(place: Place, what: int | str, command: list[str] = RUN) -> subprocess.Popen[str]:
+    """The command, started, its run waiting before an iteration or an evaluation."""
+    (place.folder / "hold").write_text(str(what), encoding="utf-8")
+    process = place.start(*command)
+    mark = place.folder / f"held-{what}"
     try:
-        wait_until(lambda: mark.exists() or process.poll() is not None, f"a run held before {iteration}")
+        wait_until(lambda: mark.exists() or process.poll() is not None, f"a run held before {what}")
         assert mark.exists(), ended(process)
     except BaseException:
         process.terminate()
@@ -89,6 +96,13 @@ def assert_same(ours: object, theirs: object, where: str) -> None:
             assert_same(*pair, f"{where}.{index}")
     else:
         assert ours == theirs, where
+
+
+def lasted(attempt: Attempt) -> float:
+    """Seconds, rounded down; an attempt that was killed has no end."""
+    if attempt.ended is None:
+        return 0.0
+    return (datetime.fromisoformat(attempt.ended) - datetime.fromisoformat(attempt.started)).total_seconds()
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +158,33 @@ def test_a_run_broken_off_four_times_ends_as_if_it_never_was(place: Place, unbro
     assert [a.first_iteration for a in attempts] == [0, 7, 14, 15, 22]
     assert [a.last_iteration for a in attempts] == [7, 14, None, 22, ITERATIONS]
     assert run.state() == "done"
+    assert run.read().timings["total_s"] >= sum(map(lasted, attempts)) - len(attempts)
     assert len(rows(run.metrics)) > 1  # evaluations before and after a stop
     assert run.path.parts[-3:] == unbroken.path.parts[-3:]
     assert_same(result(run), result(unbroken), "result")
 
 
+def test_a_run_broken_off_while_it_evaluates_evaluates_again(place: Place) -> None:
+    gated(place)
+    command = ["run", "retinanet-r50-rlo", *small(*GATED, "schedule.iterations=null", "schedule.epochs=2")]
+    process = held_before(place, "evaluation-12", command)
+    run = place.only_run()
+    process.send_signal(signal.SIGTERM)
+    assert ended(process).returncode == 75
+    assert not run.metrics.exists()
+    process = held_before(place, "evaluation-24", command)
+    assert [row["iteration"] for row in rows(run.metrics)] == ["12"]
+    os.kill(run.read().attempts[-1].pid, signal.SIGKILL)
+    assert ended(process).returncode == 75
+    (place.folder / "hold").unlink()
+    said = place.msdet(*command)
+    assert said.returncode == 0, said.stdout
+    assert [row["iteration"] for row in rows(run.metrics)] == ["12", "24"]
+    assert [a.first_iteration for a in run.read().attempts] == [0, 12, 24]
+
+
 def test_two_commands_at_once_do_a_run_once(place: Place) -> None:
     command = ["run", "retinanet-r50-rlo", *small("weighting.alpha=4")]
-    place.msdet(*command, "--dry-run")
     first, second = [place.start(*command) for _ in range(2)]
     for said in (ended(first), ended(second)):
         assert said.returncode == 0, said.stdout + said.stderr
@@ -161,6 +194,46 @@ def test_two_commands_at_once_do_a_run_once(place: Place) -> None:
     assert [attempt.exit_code for attempt in run.read().attempts] == [0]
     assert len(rows(run.trace)) == 5 * 3
     assert len(rows(run.metrics)) == 1
+
+
+def test_a_plan_that_another_command_has_overtaken_throws_nothing_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    recipe = load_recipe("retinanet-r50-rlo", "tiny", dataset="few.yaml")
+    ours, theirs, by_force = [
+        plan([("", recipe)], [0], place.folder / "results", force=force, generate=False)[0]
+        for force in (False, False, True)
+    ]
+    assert ours.todo == theirs.todo == by_force.todo == "start"
+    assert prepare(theirs, ["theirs"]) == "start"
+    checkpoint = ours.folder.checkpoints / "iter_5.pth"
+    with held(theirs.folder):  # as their worker does
+        checkpoint.parent.mkdir()
+        checkpoint.touch()
+        assert prepare(ours, []) == prepare(by_force, []) == "running"
+    assert ours.folder.read().command == ["theirs"]
+    assert prepare(ours, ["ours"]) == "resume"
+    assert checkpoint.exists()
+    record = ours.folder.read()
+    record.status = "done"
+    ours.folder.write(record)
+    assert prepare(ours, []) == "skip"
+    assert prepare(by_force, []) == "start"  # now it may
+    assert not checkpoint.exists() and ours.folder.read().status == "queued"
+
+
+def test_an_unreadable_record_is_one_clear_line_and_force_makes_it_anew(place: Place) -> None:
+    command = ["run", "retinanet-r50-rlo", *small("weighting.alpha=4", iterations=3)]
+    (planned,) = json.loads(place.msdet(*command, "--dry-run", "--json").stdout)
+    folder = place.folder / planned["folder"]
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{")
+    said = place.msdet(*command)
+    assert said.returncode == 2
+    assert "record.json cannot be read" in said.stderr and "--force" in said.stderr
+    assert "Traceback" not in said.stderr
+    assert json.loads(place.msdet(*command, "--force", "--dry-run", "--json").stdout)[0]["todo"] == "start"
 
 
 def test_force_leaves_a_run_alone_that_another_command_works_on(place: Place, unbroken: RunFolder) -> None:
@@ -179,25 +252,21 @@ def test_force_leaves_a_run_alone_that_another_command_works_on(place: Place, un
 
 def test_a_checkpoint_cut_short_is_one_clear_line(place: Place) -> None:
     """What a full disk or a copied folder may leave; a checkpoint of ours is renamed when whole."""
-    command = ["run", "retinanet-r50-rlo", *small("weighting.alpha=4", iterations=6)]
-    gate = gated(place).folder
-    held = [*command, "--set", "imports=[gate]", "--set", "set.+default_hooks.gate={type: Gate}"]
-    (gate / "hold").write_text("5")
-    process = place.start(*held)
-    wait_until((gate / "held-5").exists, "a run held before 5")
+    gated(place)
+    process = held_before(place, 5)
     run = place.only_run()
     os.kill(run.read().attempts[-1].pid, signal.SIGKILL)
     assert ended(process).returncode == 75
     checkpoint = run.last_checkpoint()
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: len(content) // 2])
-    (gate / "hold").unlink()
-    said = place.msdet(*held)
+    (place.folder / "hold").unlink()
+    said = place.msdet(*RUN)
     assert said.returncode == 2, said.stdout
     assert checkpoint.name in said.stdout and "cut short" in said.stdout
     assert "Traceback" not in said.stdout + said.stderr
     shutil.rmtree(run.path)  # which leaves the next command a fresh start
-    said = place.msdet(*held, "--dry-run", "--json")
+    said = place.msdet(*RUN, "--dry-run", "--json")
     assert json.loads(said.stdout)[0]["todo"] == "start"
 
 

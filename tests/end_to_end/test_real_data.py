@@ -18,7 +18,10 @@ COCO, BCCD = SHARED_DATA / "coco-mini", SHARED_DATA / "bccd"
 needs_coco = pytest.mark.skipif(not COCO.is_dir(), reason="no ../shared/data/coco-mini beside the checkout")
 needs_bccd = pytest.mark.skipif(not BCCD.is_dir(), reason="no ../shared/data/bccd beside the checkout")
 SHORT = ["--set", "schedule.iterations=20", "--set", "weighting.alpha=5", "--set", "schedule.warmup=5"]
-ZERO_SIZE = {"train": "BloodImage_00343", "val": "BloodImage_00338"}  # each has a box without width and height
+ZERO_SIZE = {
+    "train": "BloodImage_00343",
+    "val": "BloodImage_00338",
+}  # each has a box without width and height
 
 
 def bccd_page(place: Place, train: list[str], val: list[str]) -> Path:
@@ -119,7 +122,10 @@ def test_coco_mini_gives_the_metrics_of_pycocotools(place: Place) -> None:
 @needs_bccd
 def test_bccd_with_boxes_of_no_size_gives_the_map_of_an_independent_count(place: Place) -> None:
     train, val = listed("train"), listed("val")
-    train = [*[i for i in train if i != ZERO_SIZE["train"]][:23], ZERO_SIZE["train"]]  # 20 x 8 images: drawn often
+    train = [
+        *[i for i in train if i != ZERO_SIZE["train"]][:23],
+        ZERO_SIZE["train"],
+    ]  # 20 x 8 images: drawn often
     val = [*[i for i in val if i != ZERO_SIZE["val"]][:20], ZERO_SIZE["val"]]
     bccd_page(place, train, val)
     assert check_bccd(place, val, *SHORT, "--set", "schedule.lr=0.002", timeout=180) > 0

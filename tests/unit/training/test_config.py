@@ -166,7 +166,6 @@ def test_the_tiny_profile_sets_all_its_keys_and_little_else():
         "train_cfg.max_epochs": ABSENT,
         "train_cfg.max_iters": 330,
         "train_cfg.val_interval": 10**9,
-        "train_dataloader.batch_size": 8,
         "train_dataloader.dataset.ann_file": "annotations/train.json",
         "train_dataloader.dataset.data_prefix.img": "train/",
         "train_dataloader.dataset.pipeline.2.scale": (160, 160),

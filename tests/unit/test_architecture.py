@@ -1,0 +1,133 @@
+"""What may import what, how fast the command line starts, and what no line of code may do."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.startup import HEAVY, heavy_imports
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted(p for folder in ("msdet_cli", "experiments", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
+
+
+def imported(path, everywhere=True):
+    """Dotted names that a file imports; `everywhere` includes those inside functions."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree) if everywhere else at_import(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+def at_import(tree):
+    """Statements that run when the module is imported: not in functions, not under TYPE_CHECKING."""
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        yield node
+        waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+
+
+def touches(names, package):
+    return sorted(n for n in names if n == package or n.startswith(package + "."))
+
+
+def files_of(*parts):
+    path = ROOT.joinpath(*parts)
+    found = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    assert found
+    return found
+
+
+def test_the_command_line_starts_without_heavy_packages():
+    assert heavy_imports() == []
+
+
+@pytest.mark.parametrize("module", ["experiments.recipes", "experiments.runs", "experiments.weighting.options",
+                                    "experiments.data.find", "experiments.launching.plan"])  # fmt: skip
+def test_modules_without_torch(module):
+    code = f"import sys, {module}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("part", "never"),
+    [
+        (("experiments",), ["msdet_cli", "benchmarks"]),
+        (("experiments", "weighting"), ["mmdet", "mmengine", "mmcv", "experiments.detection", "experiments.training",
+                                        "experiments.data", "experiments.recipes", "experiments.runs"]),
+        (("experiments", "detection"), ["experiments.training", "experiments.launching", "experiments.reporting",
+                                        "experiments.recipes", "experiments.runs", "experiments.data"]),
+        (("experiments", "data"), ["torch", "mmdet", "mmengine", "experiments.recipes", "experiments.training",
+                                   "experiments.launching", "experiments.reporting", "experiments.runs"]),
+        (("experiments", "training"), ["experiments.launching", "experiments.reporting"]),
+        (("experiments", "launching"), ["torch", "mmdet", "mmengine", "experiments.reporting", "experiments.training",
+                                        "experiments.detection"]),
+        (("experiments", "reporting"), ["torch", "mmdet", "mmengine", "experiments.training", "experiments.detection",
+                                        "experiments.launching"]),
+        (("experiments", "recipes.py"), ["torch", "experiments.training", "experiments.launching", "experiments.runs",
+                                         "experiments.reporting", "experiments.detection"]),
+        (("experiments", "runs.py"), ["torch", "experiments.training", "experiments.launching", "experiments.recipes",
+                                      "experiments.reporting"]),
+    ],
+)  # fmt: skip
+def test_nothing_imports_to_its_right(part, never):
+    for path in files_of(*part):
+        for package in never:
+            assert touches(imported(path), package) == [], path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_read_is_run_as_code(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        words = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        assert called not in ("eval", "exec", "compile", "pickle.load", "pickle.loads", "os.system"), called
+        if called == "torch.load":
+            assert words.get("weights_only") == "True"
+        if called in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
+            loader = words.get("Loader") or (ast.unparse(node.args[1]) if len(node.args) > 1 else "")
+            assert called == "yaml.load" and loader.split(".")[-1] in ("SafeLoader", "PlainLoader")
+        if called.startswith("subprocess."):
+            assert words.get("shell") in (None, "False")
+
+
+def test_the_yaml_loader_is_a_safe_one():
+    import yaml
+
+    from experiments.catalogue import PlainLoader
+
+    assert issubclass(PlainLoader, yaml.SafeLoader)
+    with pytest.raises(yaml.YAMLError):
+        yaml.load("!!python/object/apply:os.getcwd []", PlainLoader)
+
+
+def test_every_command_explains_itself_with_examples():
+    import typer
+    from typer.testing import CliRunner
+
+    from msdet_cli.main import app
+
+    runner = CliRunner()
+    group = typer.main.get_command(app)
+    for name in group.commands:
+        for option in ("--help", "-h"):
+            result = runner.invoke(app, [name, option])
+            assert result.exit_code == 0, name
+        if name != "data":
+            assert f"msdet {name}" in result.output, name
+    assert runner.invoke(app, ["--version"]).output.startswith("msdet ")

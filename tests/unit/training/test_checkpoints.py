@@ -1,0 +1,397 @@
+"""Checkpoints, and training that goes on from them as if it had never stopped: on a toy model, in MMEngine's loop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from torch import nn
+
+from experiments.errors import INTERRUPTED, UserError
+from experiments.runs import RunFolder
+from experiments.training import components  # noqa: F401  (registers loop, sampler and hook)
+from experiments.training.checkpoints import (
+    STOP,
+    Interrupted,
+    StrictRunner,
+    random_states,
+    read_checkpoint,
+    set_random_states,
+)
+from experiments.training.loop import ResumableBatchSampler
+
+from mmdet.datasets.samplers import AspectRatioBatchSampler  # isort: skip
+
+IMAGES, BATCH = 10, 4  # so three batches an epoch, the last one smaller
+
+
+class ToyImages(torch.utils.data.Dataset):
+    """Numbers in place of images, augmented by all three generators; of both orientations, as photographs are."""
+
+    metainfo: dict = {}  # noqa: RUF012
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def get_data_info(self, index: int) -> dict[str, int]:
+        return {"width": 3, "height": 2 + 2 * (index % 3 == 0)}
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        jitter = random.random() + np.random.rand() + torch.rand(()).item()
+        return {"batch": torch.tensor([float(index), jitter])}
+
+
+class ToyModel(BaseModel):
+    def __init__(self, width: int = 1) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, width)
+        self.dropout = nn.Dropout(0.5)
+        self.seen: list[float] = []
+
+    def forward(self, batch: torch.Tensor, mode: str) -> Any:
+        self.seen += batch[:, 0].tolist()
+        return {"loss": self.dropout(self.linear(batch / IMAGES)).square().mean()}
+
+
+class StopAfter(Hook):
+    """Asks for the end during one iteration, as a signal would."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter + 1 == self.iteration:
+            STOP.set()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_asked_to_stop() -> Iterator[None]:
+    STOP.clear()
+    yield
+    STOP.clear()
+
+
+def toy(
+    work_dir: Path,
+    every: int = 4,
+    length: dict[str, int] | None = None,
+    accumulation: int = 1,
+    hooks: tuple[Hook, ...] = (),
+    load_from: Path | None = None,
+    resume: bool = False,
+    model: nn.Module | None = None,
+    seed: int = 5,
+) -> StrictRunner:
+    work_dir.mkdir(exist_ok=True)
+    return StrictRunner(
+        model=model or ToyModel(),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=ToyImages(),
+            batch_size=BATCH,
+            num_workers=0,
+            sampler=dict(type="DefaultSampler", shuffle=True),
+            batch_sampler=dict(type="ResumableBatchSampler", inner=dict(type="AspectRatioBatchSampler")),
+            collate_fn=dict(type="default_collate"),
+        ),
+        train_cfg=dict(type="ResumableTrainLoop", **(length or {"max_epochs": 4})),
+        optim_wrapper=dict(
+            optimizer=dict(type="SGD", lr=0.05, momentum=0.9), accumulative_counts=accumulation
+        ),
+        param_scheduler=dict(type="MultiStepLR", milestones=[2, 3], by_epoch=True, gamma=0.1),
+        default_hooks=dict(checkpoint=dict(type="ResumableCheckpointHook", every=every)),
+        custom_hooks=list(hooks),
+        load_from=None if load_from is None else str(load_from),
+        resume=resume,
+        default_scope="mmdet",
+        log_level="ERROR",
+        randomness=dict(seed=seed),
+        experiment_name=f"{work_dir.name}-{os.urandom(4).hex()}",  # MMEngine refuses a name it has seen
+    )
+
+
+def saved(work_dir: Path) -> list[str]:
+    return sorted(path.name for path in (work_dir / "checkpoints").iterdir())
+
+
+def state_of(runner: StrictRunner) -> dict[str, Any]:
+    content = {f"model.{k}": v for k, v in runner.model.state_dict().items()}
+    for i, entry in runner.optim_wrapper.optimizer.state_dict()["state"].items():
+        content[f"momentum.{i}"] = entry["momentum_buffer"]
+    return content
+
+
+# ---------------------------------------------------------------------------------------- going on
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5, 8, 11])
+def test_a_stopped_training_goes_on_as_if_nothing_had_happened(stop_after: int, tmp_path: Path):
+    unbroken = toy(tmp_path / "unbroken")
+    unbroken.train()
+    assert len(unbroken.model.seen) == 4 * IMAGES
+
+    stopped = toy(tmp_path / "stopped", hooks=(StopAfter(stop_after),))
+    with pytest.raises(Interrupted) as caught:
+        stopped.train()
+    assert caught.value.exit_code == INTERRUPTED
+    assert str(stop_after) in caught.value.message
+    STOP.clear()
+    last = RunFolder(tmp_path / "stopped").last_checkpoint()
+    assert last is not None
+    assert last.name == f"iter_{stop_after}.pth"
+
+    torch.rand(7), np.random.rand(7), random.random()  # a new process would be elsewhere, too
+    resumed = toy(tmp_path / "stopped", load_from=last, resume=True)
+    resumed.train()
+    assert stopped.model.seen + resumed.model.seen == unbroken.model.seen  # the same images, each once
+    assert resumed.iter == unbroken.iter == 12
+    expected = state_of(unbroken)
+    assert expected.keys() == state_of(resumed).keys()
+    for name, value in state_of(resumed).items():
+        assert torch.equal(value, expected[name]), name
+    assert resumed.optim_wrapper.get_lr() == unbroken.optim_wrapper.get_lr()
+
+
+def test_without_the_random_states_it_would_be_another_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """That the test above can fail."""
+    unbroken = toy(tmp_path / "unbroken")
+    unbroken.train()
+    stopped = toy(tmp_path / "stopped", hooks=(StopAfter(5),))
+    with pytest.raises(Interrupted):
+        stopped.train()
+    STOP.clear()
+    monkeypatch.setattr("experiments.training.checkpoints.set_random_states", lambda states: None)
+    resumed = toy(tmp_path / "stopped", load_from=tmp_path / "stopped/checkpoints/iter_5.pth", resume=True)
+    resumed.train()
+    assert not torch.equal(resumed.model.linear.weight, unbroken.model.linear.weight)
+
+
+def test_only_whole_optimizer_steps_are_saved(tmp_path: Path):
+    stopped = toy(tmp_path / "run", every=3, accumulation=2, hooks=(StopAfter(5),))
+    with pytest.raises(Interrupted):
+        stopped.train()
+    assert saved(tmp_path / "run") == ["iter_6.pth"]  # not 3, not 5
+
+
+def test_a_length_in_iterations_ends_there_and_is_saved(tmp_path: Path):
+    runner = toy(tmp_path / "run", length={"max_iters": 7}, every=100)
+    runner.train()
+    assert (runner.iter, runner.max_iters, runner.max_epochs) == (7, 7, 3)
+    assert saved(tmp_path / "run") == ["iter_7.pth"]
+    assert len(runner.model.seen) == 2 * IMAGES + BATCH
+
+
+@pytest.mark.parametrize("length", [{}, {"max_epochs": 1, "max_iters": 1}])
+def test_a_loop_takes_exactly_one_length(length: dict[str, int], tmp_path: Path):
+    runner = toy(tmp_path / "run")
+    runner._train_loop = {"type": "ResumableTrainLoop", **length}
+    with pytest.raises(ValueError, match="exactly one of max_epochs and max_iters"):
+        runner.train()
+
+
+# ------------------------------------------------------------------------------------------ the files
+
+
+def test_the_last_two_stay(tmp_path: Path):
+    toy(tmp_path / "run", every=4).train()
+    assert saved(tmp_path / "run") == ["iter_12.pth", "iter_8.pth"]
+
+
+def test_a_write_that_fails_leaves_the_older_ones_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    put = LocalBackend.put
+
+    def full_disk(self: LocalBackend, content: bytes, path: str) -> None:
+        if "iter_8" in str(path):
+            Path(path).write_bytes(content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(self, content, path)
+
+    monkeypatch.setattr(LocalBackend, "put", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        toy(tmp_path / "run", every=4).train()
+    run = RunFolder(tmp_path / "run")
+    assert run.last_checkpoint() == run.checkpoints / "iter_4.pth"
+    assert read_checkpoint(run.last_checkpoint())["meta"]["iter"] == 4
+    assert (run.checkpoints / "iter_8.pth.tmp").exists()  # half a file, under another name
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    toy(tmp_path / "run", every=4, load_from=run.last_checkpoint(), resume=True).train()
+    assert saved(tmp_path / "run") == ["iter_12.pth", "iter_8.pth"]  # and the half is gone
+
+
+def test_a_checkpoint_holds_weights_and_plain_values_only(tmp_path: Path):
+    toy(tmp_path / "run").train()
+    content = torch.load(tmp_path / "run/checkpoints/iter_12.pth", weights_only=True)
+    assert set(content["state_dict"]) == {"linear.weight", "linear.bias"}
+    assert {"optimizer", "param_schedulers", "random", "meta"} <= set(content)
+
+
+MARK = Path("executed")
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return MARK.write_text, ("code from a checkpoint was run",)
+
+
+@pytest.mark.parametrize("format_", ["zip", "old", "pickle"])
+def test_code_in_a_checkpoint_is_refused_and_never_run(format_: str):
+    path = Path("evil.pth")
+    content = {"state_dict": {"linear.weight": torch.ones(1, 2)}, "extra": Malicious()}
+    if format_ == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=format_ == "zip")
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(path)
+    assert caught.value.message.startswith("evil.pth ")
+    assert "\n" not in caught.value.message
+    assert caught.value.exit_code == 2
+    with pytest.raises(UserError):
+        toy(Path("run"), load_from=path).train()
+    assert not MARK.exists()
+    if format_ != "pickle":  # torch does not read that one in any way
+        assert "is no checkpoint of weights and plain values" in caught.value.message
+        torch.load(path, weights_only=False)
+        assert MARK.exists()  # it would have been run
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_file_cut_short_is_named(share: float):
+    whole = Path("whole.pth")
+    torch.save({"state_dict": {"a": torch.rand(1000)}}, whole)
+    assert read_checkpoint(whole)["state_dict"]["a"].shape == (1000,)
+    content = whole.read_bytes()
+    Path("cut.pth").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(Path("cut.pth"))
+    assert caught.value.message.startswith("cut.pth ")
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("content", ["text", "list", "absent", "folder"])
+def test_what_is_no_checkpoint_at_all_says_so(content: str):
+    path = Path("x.pth")
+    if content == "text":
+        path.write_text("hello, I am no checkpoint\n")
+    elif content == "list":
+        torch.save([torch.ones(2)], path)
+    elif content == "folder":
+        path.mkdir()
+    with pytest.raises(UserError, match=r"x\.pth"):
+        read_checkpoint(path)
+
+
+# --------------------------------------------------------------------------- weights of another model
+
+
+def weights(path: str = "weights.pth", **changes: Any) -> Path:
+    state = {"linear.weight": torch.full((1, 2), 0.25), "linear.bias": torch.full((1,), 0.5), **changes}
+    torch.save({"state_dict": {k: v for k, v in state.items() if v is not None}}, path)
+    return Path(path)
+
+
+def loaded(path: Path, resume: bool = False) -> ToyModel:
+    runner = toy(Path("run"), load_from=path, resume=resume)
+    runner.load_or_resume()
+    return runner.model
+
+
+def test_a_start_from_given_weights_takes_what_fits():
+    assert loaded(weights()).linear.weight.tolist() == [[0.25, 0.25]]
+    torch.manual_seed(0)
+    model = loaded(weights(**{"linear.weight": torch.ones(7, 2), "other.weight": torch.ones(1)}))
+    assert model.linear.bias.tolist() == [0.5]
+    assert model.linear.weight.shape == (1, 2)  # a head for other classes stays as initialised
+    model = loaded(weights(**{"linear.bias": None}))
+    assert model.linear.weight.tolist() == [[0.25, 0.25]]
+    bare = Path("bare.pth")
+    torch.save({"linear.weight": torch.zeros(1, 2), "linear.bias": torch.zeros(1)}, bare)
+    assert loaded(bare).linear.bias.tolist() == [0.0]
+
+
+def test_weights_none_of_which_fit_are_refused():
+    with pytest.raises(UserError, match="holds none of the model's weights"):
+        loaded(weights(**{"linear.weight": None, "linear.bias": torch.ones(3), "x": torch.ones(1)}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"linear.bias": None}, {"other": torch.ones(1)}, {"linear.weight": torch.ones(7, 2)}],
+)
+def test_a_run_resumes_only_its_own_model(changes: dict[str, Any]):
+    with pytest.raises(UserError, match=r"weights\.pth is of another model"):
+        loaded(weights(**changes), resume=True)
+
+
+# ----------------------------------------------------------------------------------- random numbers
+
+
+def draws() -> list[float]:
+    normal = [
+        random.gauss(0, 1),
+        float(np.random.randn()),
+        torch.randn(()).item(),
+    ]  # the first two keep a spare
+    return [
+        *normal,
+        random.random(),
+        *np.random.rand(700).tolist(),
+        *torch.rand(3).tolist(),
+        random.gauss(0, 1),
+    ]
+
+
+def test_random_states_go_on_from_where_they_were(tmp_path: Path):
+    draws()
+    states = random_states()
+    expected = draws()
+    assert draws() != expected
+    set_random_states(states)
+    assert draws() == expected
+    torch.save(states, tmp_path / "states.pth")
+    draws()
+    set_random_states(torch.load(tmp_path / "states.pth", weights_only=True))
+    assert draws() == expected
+
+
+# -------------------------------------------------------------------------------------- the batches
+
+
+def sampler(seed: int, epoch: int, ratio: bool) -> ResumableBatchSampler:
+    indices = DefaultSampler(ToyImages(), shuffle=True, seed=seed)
+    indices.set_epoch(epoch)
+    return ResumableBatchSampler(indices, BATCH, dict(type="AspectRatioBatchSampler") if ratio else None)
+
+
+@pytest.mark.parametrize("ratio", [True, False])
+@pytest.mark.parametrize("skip", [0, 1, 2, 3])
+def test_leaving_out_batches_gives_the_rest_of_the_same_pass(skip: int, ratio: bool):
+    whole = list(sampler(seed=1, epoch=2, ratio=ratio))
+    assert len(whole) == 3
+    assert sorted(index for batch in whole for index in batch) == list(range(IMAGES))
+    resumed = sampler(seed=1, epoch=2, ratio=ratio)
+    resumed.skip = skip
+    assert list(resumed) == whole[skip:]
+    assert list(resumed) == whole  # the next pass is a whole one
+    assert len(resumed) == 3
+    assert list(sampler(seed=1, epoch=3, ratio=ratio)) != whole
+
+
+def test_the_batches_are_those_of_mmdetections_own_sampler():
+    indices = DefaultSampler(ToyImages(), shuffle=True, seed=3)
+    assert list(sampler(seed=3, epoch=0, ratio=True)) == list(AspectRatioBatchSampler(indices, BATCH))
