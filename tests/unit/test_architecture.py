@@ -10,7 +10,9 @@ import pytest
 from benchmarks.startup import HEAVY, heavy_imports
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted(p for folder in ("msdet_cli", "experiments", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    p for folder in ("msdet_cli", "experiments", "benchmarks") for p in (ROOT / folder).rglob("*.py")
+)
 
 
 def imported(path, everywhere=True):
@@ -58,7 +60,9 @@ def test_the_command_line_starts_without_heavy_packages():
                                     "experiments.data.find", "experiments.launching.plan"])  # fmt: skip
 def test_modules_without_torch(module):
     code = f"import sys, {module}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert found.stdout.split() == []
 
 

@@ -46,7 +46,9 @@ def page(path, **content):
 
 
 def test_unknown_names(msdet):
-    hint = assert_one_line(msdet("run", "retinanet-r50-rol"), "retinanet-r50-rol", "did you mean 'retinanet-r50-rlo'")
+    hint = assert_one_line(
+        msdet("run", "retinanet-r50-rol"), "retinanet-r50-rol", "did you mean 'retinanet-r50-rlo'"
+    )
     assert "msdet ls" in hint
     assert_one_line(msdet("run", "retinanet-r50", "-p", "tiyn"), "tiyn", "did you mean 'tiny'")
     assert_one_line(msdet("run", "retinanet-r50", "--dataset", "shaps"), "shaps", "did you mean 'shapes'")
@@ -100,7 +102,9 @@ def test_assignments_with_a_mistake(msdet, assignment, words):
 
 def test_a_misspelt_key_of_mmengine_three_levels_deep(msdet, tmp_path):
     path = page(tmp_path / "mine.yaml", extends="retinanet-r50", set={"model.bbox_head.loss_cls.gama": 1.5})
-    hint = assert_one_line(msdet("validate", path), "model.bbox_head.loss_cls", "gama", "did you mean 'gamma'")
+    hint = assert_one_line(
+        msdet("validate", path), "model.bbox_head.loss_cls", "gama", "did you mean 'gamma'"
+    )
     assert "+model.bbox_head.loss_cls.gama" in hint
 
 
@@ -121,7 +125,10 @@ def test_pages_that_are_no_recipe(msdet, tmp_path):
 
 def test_missing_coco_says_where_it_looked_and_that_tiny_needs_none(msdet, tmp_path):
     hint = assert_one_line(
-        msdet("run", "retinanet-r50-rlo"), str(tmp_path / "data" / "coco"), "instances_train2017.json", "val2017"
+        msdet("run", "retinanet-r50-rlo"),
+        str(tmp_path / "data" / "coco"),
+        "instances_train2017.json",
+        "val2017",
     )
     assert "--data-root" in hint
     assert "-p tiny" in hint
@@ -131,7 +138,9 @@ def test_missing_coco_says_where_it_looked_and_that_tiny_needs_none(msdet, tmp_p
 def data(tmp_path):
     """A small COCO-format set of one's own, and the words that name it."""
     root = tmp_path / "own"
-    shapes.generate(root, {"seed": 0, "train_images": 6, "val_images": 4, "size": 64, "min_side": 8, "max_side": 40})
+    shapes.generate(
+        root, {"seed": 0, "train_images": 6, "val_images": 4, "size": 64, "min_side": 8, "max_side": 40}
+    )
     (root / "shapes.json").unlink()
     splits = {s: {"annotations": f"annotations/{s}.json", "images": s} for s in ("train", "val")}
     path = page(tmp_path / "own.yaml", name="own", format="coco", root=str(root), splits=splits)
@@ -183,7 +192,9 @@ def test_a_results_folder_that_cannot_be_written(msdet, data, tmp_path):
 
 
 def test_options_that_exclude_each_other(msdet):
-    assert_one_line(msdet("run", "retinanet-r50", "-p", "tiny", "--seed", "1", "--seeds", "2"), "--seed", "--seeds")
+    assert_one_line(
+        msdet("run", "retinanet-r50", "-p", "tiny", "--seed", "1", "--seeds", "2"), "--seed", "--seeds"
+    )
     assert_one_line(msdet("ablate", "-p", "tiny"), "nothing to vary")
     code, _, err = msdet("run", "retinanet-r50", "--no-such-option")
     assert code == 2

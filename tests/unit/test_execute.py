@@ -1,0 +1,224 @@
+"""Running planned runs one after another, and what the console shows; workers are made up."""
+
+import io
+import json
+import sys
+from typing import ClassVar
+
+import pytest
+from rich.console import Console
+
+from experiments.errors import INTERRUPTED, NOT_FINITE
+from experiments.launching.plan import plan
+from experiments.recipes import load_recipe
+from msdet_cli import execute as executing
+from msdet_cli import main as command_line
+from msdet_cli.views import RunView, duration, status_line
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("MSDET_RESULTS", raising=False)
+
+
+class FakeWorker:
+    """Ends as `codes` say, in order, and writes the record a real worker would."""
+
+    codes: ClassVar[list[int]]
+    started: ClassVar[list[str]]
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.code = self.codes.pop(0)
+        self.started.append(folder.name)
+        record = folder.read()
+        record.status = {0: "done", INTERRUPTED: "interrupted"}.get(self.code, "failed")
+        record.metrics = {"AP": 40.0 + record.seed} if self.code == 0 else {}
+        folder.write(record)
+
+    def wait(self, seconds):
+        return True
+
+    def stop(self):
+        raise AssertionError("nobody asked")
+
+    def exit_code(self):
+        return self.code
+
+    def message(self):
+        return "loss_cls of level P3 [x] became NaN"
+
+    def hint(self):
+        return "lower [red]schedule.lr"
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    FakeWorker.codes, FakeWorker.started = [], []
+    monkeypatch.setattr(executing, "LocalWorker", FakeWorker)
+    return FakeWorker
+
+
+FEW = ["--set", "dataset.generate.train_images=4", "--set", "dataset.generate.val_images=2"]
+
+
+def planned(tmp_path, seeds, **options):
+    recipe = load_recipe("retinanet-r50", "tiny")
+    return plan([("", recipe)], seeds, tmp_path / "results", generate=False, **options)
+
+
+def console():
+    return Console(file=io.StringIO(), width=120)
+
+
+def test_one_failure_does_not_stop_the_rest(tmp_path, workers):
+    workers.codes = [0, NOT_FINITE, 0]
+    screen = console()
+    code = executing.execute(planned(tmp_path, [0, 1, 2]), screen)
+    assert code == NOT_FINITE  # the one code that was not 0
+    assert [name.rpartition("/")[2] for name in workers.started] == ["seed0", "seed1", "seed2"]
+    shown = screen.file.getvalue()
+    assert "level P3 [x] became NaN" in shown  # not taken for markup
+    assert "lower [red]schedule.lr" in shown
+    assert "AP 42.0" in shown
+
+
+def test_the_same_again_skips_what_is_done_and_reports_what_failed(tmp_path, workers):
+    workers.codes = [0, NOT_FINITE]
+    executing.execute(planned(tmp_path, [0, 1]), None)
+    again = planned(tmp_path, [0, 1])
+    assert [run.todo for run in again] == ["skip", "failed"]
+    before = again[1].folder.record_file.read_text()
+    screen = console()
+    assert executing.execute(again, screen) == 1
+    assert "--retry-failed" in screen.file.getvalue()
+    assert again[1].folder.record_file.read_text() == before
+    workers.codes = [0]
+    retried = planned(tmp_path, [0, 1], retry_failed=True)
+    assert [run.todo for run in retried] == ["skip", "start"]
+    assert executing.execute(retried, None) == 0
+    assert len(workers.started) == 3
+
+
+def test_force_starts_done_runs_anew(tmp_path, workers):
+    workers.codes = [0, 0]
+    executing.execute(planned(tmp_path, [0]), None)
+    left = planned(tmp_path, [0])[0].folder.path / "trace.csv"
+    left.write_text("of the first time")
+    assert executing.execute(planned(tmp_path, [0], force=True), None) == 0
+    assert not left.exists()
+    assert len(workers.started) == 2
+
+
+def test_an_interrupted_run_decides_the_code(tmp_path, workers):
+    workers.codes = [NOT_FINITE, INTERRUPTED]
+    assert executing.execute(planned(tmp_path, [0, 1]), None) == INTERRUPTED
+
+
+def msdet(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["msdet", *words])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    return ended.value.code or 0, *capsys.readouterr()
+
+
+def test_json_is_nothing_but_json(tmp_path, workers, monkeypatch, capsys):
+    workers.codes = [0, 0]
+    code, out, _ = msdet(
+        monkeypatch, capsys, "run", "retinanet-r50", "-p", "tiny", "--seeds", "2", "--json", *FEW
+    )
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["record"]["metrics"]["AP"] for row in rows] == [40.0, 41.0]
+    assert [row["state"] for row in rows] == ["done", "done"]
+
+
+def dry_run(monkeypatch, capsys, *words):
+    code, out, err = msdet(monkeypatch, capsys, "ablate", "-p", "tiny", "--dry-run", "--json", *words)
+    assert code == 0, err
+    return [row["label"] for row in json.loads(out)], err
+
+
+def test_ablate_varies_each_option_alone(monkeypatch, capsys):
+    labels, err = dry_run(
+        monkeypatch, capsys, "--alpha", "5,50", "--n", "1,3", "--gamma", "0,0.02",
+        "--actions", "variance,largest+uniform,all", "--set", "weighting.amplification=[1.5,1.0],[2.0,1.0]",
+        "--set", "schedule.iterations=200",
+    )  # fmt: skip
+    assert labels == [
+        "alpha=5",
+        "alpha=50",
+        "n=1",
+        "n=3",
+        "gamma=0",
+        "gamma=0.02",
+        "actions=[variance]",
+        "actions=[largest, uniform]",
+        "actions=[variance, smallest, largest, uniform]",
+        "amplification=[2.0,1.0]",
+    ]  # fmt: skip  (the other amplification and all actions are the recipe itself: planned once)
+    assert "warning" not in err
+
+
+def test_ablate_grid_seeds_and_literal_alpha(monkeypatch, capsys, tmp_path):
+    labels, err = dry_run(monkeypatch, capsys, "--grid", "--alpha", "5,500", "--n", "1,2", "--seeds", "2")
+    assert labels == [
+        "alpha=5, n=1", "alpha=5, n=1", "alpha=5, n=2", "alpha=5, n=2",
+        "alpha=500, n=1", "alpha=500, n=1", "alpha=500, n=2", "alpha=500, n=2",
+    ]  # fmt: skip
+    assert "alpha=500" in err
+    assert "never change" in err
+    assert "alpha=5," not in err
+    recipe = load_recipe("retinanet-r50-rlo", "tiny", ["weighting.alpha=5"])
+    assert recipe.weighting["alpha"] == 5  # not shortened by the profile
+    assert load_recipe("retinanet-r50-rlo", "tiny").weighting["alpha"] == 10
+
+
+PROGRESS = {
+    "phase": "train", "iteration": 120, "total": 330, "epoch": 3, "epochs": 7, "seconds_per_iteration": 0.25,
+    "eta_s": 52.5, "lr": 0.001, "loss": 0.75, "heads": [{
+        "head": "bbox_head", "weights": {"P3": 1.0, "P4": 1.375}, "action": "largest",
+        "probabilities": {"variance": 0.2, "smallest": 0.2, "largest": 0.35, "uniform": 0.25}}],
+}  # fmt: skip
+
+
+def test_the_status_line():
+    line = status_line(PROGRESS)
+    assert line == (
+        "epoch 3/7, iteration 120/330, ETA 0:52 (0.25 s/it), loss 0.750, lr 0.001, weights P3 1.00 P4 1.38 (largest)"
+    )
+    assert "weights" not in status_line(PROGRESS, weights=False)
+    assert status_line({"phase": "evaluate", "batch": 3, "batches": 19}) == "evaluates, batch 3 of 19"
+    assert [duration(s) for s in (None, 9, 75, 3725)] == ["", "0:09", "1:15", "1:02:05"]
+
+
+def test_the_live_panel_shows_weights_and_probabilities(tmp_path, workers):
+    run = planned(tmp_path, [0])[0].folder
+    run.path.mkdir(parents=True)
+    screen = console()
+    view = RunView(screen, run, "1 of 2")
+    screen.print(view.panel())
+    assert "loading" in screen.file.getvalue()
+    run.progress.write_text(json.dumps(PROGRESS))
+    screen.print(view.panel())
+    shown = screen.file.getvalue()
+    for word in ("1 of 2", "120/330", "ETA 0:52", "P4", "1.375", "p(largest)", "0.350", "in force"):
+        assert word in shown
+    run.progress.write_text("half a fi")  # a reader must survive it
+    view._seen = (0.0, {})
+    assert view.progress() == {}
+
+
+def test_plain_lines_where_the_output_is_no_terminal(tmp_path):
+    run = planned(tmp_path, [0])[0].folder
+    run.path.mkdir(parents=True)
+    run.progress.write_text(json.dumps(PROGRESS))
+    screen = console()
+    with RunView(screen, run, "1 of 1") as view:
+        for _ in range(5):
+            view.update()
+    lines = screen.file.getvalue().splitlines()
+    assert len(lines) == 2  # one as it starts, one for now; the next comes seconds later
+    assert lines[1].endswith(status_line(PROGRESS))
