@@ -64,7 +64,7 @@ class Record(BaseModel):
     status: Status = "queued"
     metrics: dict[str, float] = {}
     iterations: int = 0
-    timings: dict[str, float] = {}  # seconds: train, evaluate, total; seconds_per_iteration
+    timings: dict[str, float] = {}  # total_s over attempts that ended; seconds_per_iteration of the last
     attempts: list[Attempt] = []
     dataset: dict[str, Any] = {}  # name, format, root, fingerprint, images, classes
     git: dict[str, Any] | None = None  # commit, dirty, patch

@@ -32,22 +32,24 @@ HEARTBEAT_S = 5
 
 def main(arguments: list[str] | None = None) -> int:
     """Works on one run; returns the exit code."""
+    launcher = os.getppid()  # before anything that takes time: it may die at any moment
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="the run folder")
     run = RunFolder(parser.parse_args(arguments).run)
     rank = int(os.environ.get("RANK", 0))
     try:
         with held(run) if rank == 0 else contextlib.nullcontext():
-            return _attempt(run, rank)
+            return _attempt(run, rank, launcher)
     except UserError as error:  # nothing could be recorded: the folder is another's, or no run folder
         print(f"error: {error.message}", file=sys.stderr)
         return error.exit_code
 
 
-def _attempt(run: RunFolder, rank: int) -> int:
+def _attempt(run: RunFolder, rank: int, launcher: int) -> int:
     record = run.read()
     if record.status == "done":  # by the process that was waited for
         return DONE
+    began = time.monotonic()
     attempt = Attempt(
         started=now(),
         host=socket.gethostname(),
@@ -58,10 +60,9 @@ def _attempt(run: RunFolder, rank: int) -> int:
     record.attempts.append(attempt)
     record.status = "running"
     _keep(run, record, rank)
+    heartbeat(run.progress, launcher)
     stop_when_asked()
-    heartbeat(run.progress)
     code, message, hint = FAILED, "", None
-    began = time.monotonic()
     try:
         train(run, record, attempt, rank)
         code = DONE
@@ -120,12 +121,16 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
             head.check_finite()  # what broke later may only follow from a loss that was no number
         raise
     finally:
-        attempt.last_iteration = (
-            runner.iter if runner._train_loop and not isinstance(runner._train_loop, dict) else 0
-        )
+        attempt.last_iteration = _iterations_done(runner, sys.exc_info()[1])
     record.iterations = runner.iter
     record.metrics = _final_metrics(run)
     record.timings.update(_timings(run))
+
+
+def _iterations_done(runner: Any, error: BaseException | None) -> int:
+    if runner._train_loop is None or isinstance(runner._train_loop, dict):
+        return 0  # it was never built
+    return getattr(error, "iteration", runner.iter)  # the runner counts an iteration behind its last hook
 
 
 def build_runner(config: Any) -> Any:
@@ -199,9 +204,8 @@ def stop_when_asked() -> None:
     signal.signal(signal.SIGTERM, ask)
 
 
-def heartbeat(path: Path) -> None:
+def heartbeat(path: Path, launcher: int) -> None:
     """Keeps the progress file's time fresh, and asks this process to stop when its launcher has died."""
-    launcher = os.getppid()
 
     def beat() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""The main road, as a person walks it: two whole tiny trainings, what lies on disk afterwards, what can be done with it."""
+"""The main road: two whole tiny trainings, what lies on disk afterwards, and what can be done with it."""
 
 from __future__ import annotations
 
