@@ -41,8 +41,6 @@ class ExactCocoMetric(FasterCocoMetric):
             written = Path(self.results2json(predictions, f"{target}.tmp")["bbox"])
             detections = target.with_name(f"{target.name}.bbox.json")
             os.replace(written, detections)
-            if not any(len(p["bboxes"]) for p in predictions):
-                return dict.fromkeys(COCO_METRICS, 0.0)
             found = self._coco_api.loadRes(str(detections))
         evaluation = COCOeval_faster(self._coco_api, found, "bbox")
         evaluation.params.catIds = self.cat_ids

@@ -15,7 +15,7 @@ import torch
 
 from experiments.launching.plan import plan, prepare
 from experiments.recipes import load_recipe
-from experiments.runs import Attempt, RunFolder, held
+from experiments.runs import Attempt, RunFolder, held, is_alive
 
 from .conftest import Place, ended, rows, small, wait_until
 
@@ -188,8 +188,13 @@ def test_a_worker_ends_when_its_command_is_killed_while_it_loads(place: Place) -
     run = wait_until(lambda: [r for r in place.runs() if r.read().attempts], "a worker at work")[0]
     process.kill()
     process.communicate()
-    assert run.state() == "running"
-    wait_until(lambda: run.state() != "running", "the end of a worker without its command", seconds=30)
+    worker = run.read().attempts[-1]
+    try:
+        what = "the end of a worker without its command"
+        wait_until(lambda: not is_alive(worker.pid, worker.pid_started), what, seconds=40)
+    finally:
+        if is_alive(worker.pid, worker.pid_started):
+            os.kill(worker.pid, signal.SIGKILL)
     assert run.state() == "interrupted"
 
 

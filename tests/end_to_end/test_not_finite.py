@@ -1,0 +1,112 @@
+"""Trainings that break: each says where and why, keeps what it had, and leaves the others alone."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+import yaml
+
+from .conftest import Place, rows, small
+
+# A module of the user's own that breaks a run before iteration 8 (counted from 1), as long as `mended` is not there.
+BREAK = """\
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class Break(Hook):
+    def __init__(self, how):
+        self.how = how
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 != 8 or Path("mended").exists():
+            return
+        if self.how == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        with torch.no_grad():
+            runner.model.bbox_head.retina_reg.bias.fill_(float(self.how))
+"""
+
+
+def recipe(place: Place, name: str, **content: object) -> str:
+    (place.folder / f"{name}.yaml").write_text(yaml.safe_dump({"extends": "retinanet-r50-rlo", **content}))
+    return f"{name}.yaml"
+
+
+def broken(place: Place, name: str, how: str, **content: object) -> str:
+    (place.folder / "breaks.py").write_text(BREAK)
+    hook = {"+default_hooks.breaking": {"type": "Break", "how": how}}
+    return recipe(place, name, imports=["breaks"], set=hook, **content)
+
+
+def test_broken_trainings_say_where_and_the_rest_goes_on(place: Place) -> None:
+    names = [
+        broken(place, "turns-nan", "nan"),
+        broken(place, "out-of-memory", "memory"),
+        recipe(place, "diverges", set={"optim_wrapper.optimizer.lr": 1e12}),
+        recipe(place, "sound"),
+    ]
+    options = small("weighting.alpha=4")
+    said = place.msdet("run", *names, *options, timeout=300)
+    runs = {run.path.parts[-3]: run for run in place.runs()}
+    last = {name: run.read().attempts[-1] for name, run in runs.items()}
+    assert {name: attempt.exit_code for name, attempt in last.items()} == {
+        "turns-nan": 3, "out-of-memory": 4, "diverges": 3, "sound": 0,
+    }, said.stdout  # fmt: skip
+    assert said.returncode == 1  # they failed in different ways
+    assert "Traceback" not in said.stdout + said.stderr
+
+    # the finest level's regression is the first to meet the broken bias; the interval ends with iteration 8
+    assert last["turns-nan"].message == "loss_bbox of level P3 (bbox_head) became NaN at iteration 8"
+    assert last["turns-nan"].exit_class == "not finite"
+    assert last["turns-nan"].message in said.stdout
+    assert [path.name for path in runs["turns-nan"].checkpoints.iterdir()] == ["iter_5.pth"]
+    whole = torch.load(runs["turns-nan"].last_checkpoint(), weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in whole.values())
+    assert {row["interval"] for row in rows(runs["turns-nan"].trace)} == {"1"}
+    assert all(math.isfinite(float(row["loss"])) for row in rows(runs["turns-nan"].trace))
+
+    found = re.fullmatch(
+        r"loss_(cls|bbox) of level P[3-7] \(bbox_head\) became (NaN|infinite) at iteration (\d+)",
+        last["diverges"].message,
+    )
+    assert found and 1 < int(found[3]) <= 12
+    assert last["out-of-memory"].exit_class == "out of memory"
+    assert last["out-of-memory"].message.startswith("out of memory: CUDA out of memory. Tried to allocate")
+    assert len(runs["sound"].read().metrics) > 0
+
+    # failed runs are told of, not tried again; each code is the command's where all fail alike
+    began = {name: run.record_file.stat().st_mtime_ns for name, run in runs.items()}
+    for name, code in (("turns-nan", 3), ("out-of-memory", 4)):
+        said = place.msdet("run", f"{name}.yaml", *options, timeout=30)
+        assert said.returncode == code
+        assert last[name].message in said.stdout and "--retry-failed" in said.stdout
+    assert {name: run.record_file.stat().st_mtime_ns for name, run in runs.items()} == began
+
+    (place.folder / "mended").touch()
+    said = place.msdet("run", "turns-nan.yaml", *options, "--retry-failed")
+    assert said.returncode == 0, said.stdout
+    record = runs["turns-nan"].read()
+    assert [(a.first_iteration, a.exit_code) for a in record.attempts] == [(0, 3), (5, 0)]
+    # nothing of the broken attempt is left: the sound run has the same trace
+    assert runs["turns-nan"].trace.read_text() == runs["sound"].trace.read_text()
+
+
+@pytest.mark.slow
+def test_an_infinite_loss_is_found_before_a_checkpoint_is_written(place: Place) -> None:
+    """The interval is longer than the run: only the save at iteration 10 can notice."""
+    name = broken(place, "turns-infinite", "inf")
+    said = place.msdet("run", name, *small("weighting.alpha=100"))
+    assert said.returncode == 3, said.stdout
+    run = place.only_run()
+    assert run.read().attempts[-1].message == (
+        "loss_bbox of level P3 (bbox_head) became infinite at iteration 8"
+    )
+    assert [path.name for path in run.checkpoints.iterdir()] == ["iter_5.pth"]

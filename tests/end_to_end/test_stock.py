@@ -1,0 +1,187 @@
+"""The same weighting outside msdet: MMDetection's own training script, MMEngine's own resuming, several processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.launching.plan import plan, prepare
+from experiments.recipes import load_recipe
+
+from .conftest import Place, rows, small
+
+EPOCH = 12  # iterations
+ALPHA = 5  # so that an epoch ends in mid-interval
+# Random flips off: MMEngine's own resuming does not restore random states.
+SETS = ["schedule.iterations=null", "schedule.epochs=2", f"weighting.alpha={ALPHA}",
+        "set.train_dataloader.dataset.pipeline.3.prob=0.0"]  # fmt: skip
+
+STOP = """\
+import os
+import sys
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class StopBetweenEpochs(Hook):
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1 and os.environ.get("STOP"):
+            sys.exit(3)
+"""
+
+
+@pytest.fixture(scope="module")
+def ours(make_place) -> tuple[Place, Path]:
+    """A run of msdet, and the config of its run folder."""
+    place = make_place("ours")
+    said = place.msdet("run", "retinanet-r50-rlo", *small(*SETS))
+    assert said.returncode == 0, said.stdout + said.stderr
+    return place, place.only_run().config
+
+
+def stock_config(config_file: Path, **changes: Any) -> Any:
+    """The config of a run with everything of msdet's own replaced by MMEngine's, but for the two lines."""
+    from mmengine import Config
+
+    config = Config.fromfile(config_file, import_custom_modules=False)
+    config.custom_imports = dict(imports=["experiments.detection"], allow_failed_imports=False)
+    assert config.model.type == "LevelWeightedRetinaNet"
+    assert config.model.weighting.rule == "rlo"
+    config.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2)
+    assert config.train_dataloader.batch_sampler.type == "ResumableBatchSampler"
+    config.train_dataloader.batch_sampler = config.train_dataloader.batch_sampler.inner
+    config.default_hooks.checkpoint = dict(type="CheckpointHook", interval=1)
+    config.default_hooks.logger.interval = 1
+    config.log_processor.window_size = 1
+    config.custom_hooks = []
+    for part in ("val", "test"):
+        for kind in ("dataloader", "evaluator", "cfg"):
+            config[f"{part}_{kind}"] = None
+    config.merge_from_dict(changes)
+    text = config.pretty_text
+    assert "experiments.training" not in text and "Resumable" not in text and "Progress" not in text
+    return config
+
+
+def train(place: Place, *words: str, expected: int = 0) -> str:
+    """MMDetection's own `tools/train.py`, as its package ships it."""
+    import mmdet
+
+    script = Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py"
+    said = place.python(str(script), "stock.py", "--work-dir", "work", *words)
+    assert said.returncode == expected, said.stdout + said.stderr
+    return said.stdout + said.stderr
+
+
+def test_mmdetections_own_script_gives_the_same_trace_also_stopped_and_resumed(
+    ours: tuple[Place, Path], place: Place
+) -> None:
+    trace = ours[0].only_run().trace.read_text()
+    assert len(trace.splitlines()) == 1 + 5 * (2 * EPOCH // ALPHA)
+    config = stock_config(ours[1])
+    config.custom_imports["imports"].append("stop")
+    config.custom_hooks = [dict(type="StopBetweenEpochs")]
+    config.dump(place.folder / "stock.py")
+    (place.folder / "stop.py").write_text(STOP)
+    place.extra = {"PYTHONPATH": str(place.folder), "STOP": "1"}
+    train(place, expected=3)
+    written = (place.folder / "work" / "trace.csv").read_text()
+    assert trace.startswith(written)
+    assert len(written.splitlines()) == 1 + 5 * (EPOCH // ALPHA)
+    del place.extra["STOP"]
+    assert "resumed epoch: 1" in train(place, "--resume")
+    assert (place.folder / "work" / "trace.csv").read_text() == trace
+
+
+def test_with_accumulated_gradients_the_rule_counts_optimizer_steps(
+    ours: tuple[Place, Path], place: Place
+) -> None:
+    changes = {"optim_wrapper.accumulative_counts": 2, "default_hooks.checkpoint.interval": 5}
+    stock_config(ours[1], **changes).dump(place.folder / "stock.py")
+    train(place)
+    trace = rows(place.folder / "work" / "trace.csv")
+    steps = 2 * EPOCH // 2
+    assert [int(row["iteration"]) for row in trace[::5]] == list(range(ALPHA, steps + 1, ALPHA))
+    (scalars,) = (place.folder / "work").glob("*/vis_data/scalars.json")
+    logged = [entry for entry in map(json.loads, scalars.read_text().splitlines()) if "loss_cls" in entry]
+    assert len(logged) == 2 * EPOCH  # MMEngine's own log: the losses of every micro-batch
+    for interval in range(steps // ALPHA):
+        part = logged[interval * ALPHA * 2 : (interval + 1) * ALPHA * 2]
+        levels = trace[interval * 5 : interval * 5 + 5]
+        for term in ("loss_cls", "loss_bbox"):
+            mean = sum(entry[term] for entry in part) / len(part)
+            assert sum(float(row[term]) for row in levels) == pytest.approx(mean, rel=1e-5)
+
+
+RANKS = """\
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class KeepRanks(Hook):
+    priority = "VERY_LOW"
+
+    def after_train(self, runner):
+        model = runner.model.module
+        head = model.weighting[0]
+        content = {
+            "parameters": {k: v.detach() for k, v in model.named_parameters()},
+            "buffers": {k: v for k, v in model.named_buffers() if "running_mean" in k},
+            "weights": head.rule.weights,
+            "probabilities": head.rule.probabilities,
+        }
+        torch.save(content, f"rank{runner.rank}.pt")
+"""
+
+
+def test_two_processes_train_one_model_and_one_rule(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("HOME", str(place.home))
+    (place.folder / "keep_ranks.py").write_text(RANKS)
+    options = small(
+        "weighting.alpha=4",
+        "imports=[keep_ranks]",
+        "set.+default_hooks.ranks={type: KeepRanks}",
+        iterations=18,
+    )
+    sets = [word for word in options if "=" in word]
+    recipe = load_recipe("retinanet-r50-rlo", "tiny", sets, "few.yaml")
+    (planned,) = plan([("", recipe)], [0], place.folder / "results")
+    prepare(planned, ["torchrun"])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    place.extra = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    process = place.start_command([*torchrun, "-m", "experiments.training.worker", str(planned.folder.path)])
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, out + err
+
+    run = place.only_run()
+    record = run.read()
+    assert (record.status, len(record.attempts)) == ("done", 1)
+    assert (record.attempts[0].world_size, record.attempts[0].micro_batch) == (2, 1)
+    assert all(0 <= value <= 100 for value in record.metrics.values())
+    trace = rows(run.trace)
+    assert [int(row["iteration"]) for row in trace] == [t for t in (4, 8, 12, 16) for _ in range(5)]
+    ranks = [torch.load(place.folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for key in ("parameters", "buffers"):
+        assert ranks[0][key].keys() == ranks[1][key].keys() != set()
+    for name, value in ranks[0]["parameters"].items():
+        assert torch.equal(value, ranks[1]["parameters"][name]), name
+    # Each rank saw its own images: batch statistics tell them apart. The rule's mean over ranks does not.
+    assert any(not torch.equal(v, ranks[1]["buffers"][k]) for k, v in ranks[0]["buffers"].items())
+    assert torch.equal(ranks[0]["weights"], ranks[1]["weights"])
+    assert torch.equal(ranks[0]["probabilities"], ranks[1]["probabilities"])
+    last = {row["level"]: row for row in trace[-5:]}
+    expected = [float(last["P3"][f"p_{a}"]) for a in ("variance", "smallest", "largest", "uniform")]
+    assert ranks[0]["probabilities"].tolist() == pytest.approx(expected, abs=1e-12)
+    saved = torch.load(run.last_checkpoint(), map_location="cpu", weights_only=True)["state_dict"]
+    for name, value in ranks[1]["parameters"].items():
+        assert torch.equal(value, saved[name]), name
