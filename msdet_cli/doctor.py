@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.errors import UserError
 from msdet_cli.options import JsonOpt
@@ -45,8 +46,8 @@ def doctor(as_json: JsonOpt = False) -> None:
     else:
         table = Table("", "found", "what to do", box=None, pad_edge=False)
         for finding in findings:
-            colour = COLOURS[finding.level]
-            table.add_row(finding.what, f"[{colour}]{finding.found}[/]", finding.advice)
+            found = Text(finding.found, COLOURS[finding.level])
+            table.add_row(Text(finding.what), found, Text(finding.advice))
         Console(highlight=False).print(table)
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(2)

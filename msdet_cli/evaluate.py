@@ -63,7 +63,7 @@ def evaluate(
         content = {"checkpoint": str(checkpoint), "dataset": resolved.dataset.name, "metrics": metrics}
         print(json.dumps(content, indent=2))
     else:
-        Console(highlight=False).print(
+        Console(highlight=False, markup=False).print(
             f"{checkpoint} on {resolved.dataset.name}: {metrics_line(metrics)}", soft_wrap=True
         )
 

@@ -56,7 +56,8 @@ def show_plan(console: Console, planned: Sequence[PlannedRun]) -> None:
     table.add_column("folder", overflow="fold")  # to be copied whole
     for run in planned:
         name = f"{run.recipe.name} ({run.label})" if run.label else run.recipe.name
-        table.add_row(name, str(run.seed), WORDS[run.todo], str(iterations_of(run)), str(run.folder.path))
+        row = [name, str(run.seed), WORDS[run.todo], str(iterations_of(run)), str(run.folder.path)]
+        table.add_row(*[escape(cell) for cell in row])
     console.print(table)
 
 
@@ -92,7 +93,9 @@ def _one(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> in
     except UserError as error:
         if title == "1 of 1":
             raise
-        _say(console, f"[red]{run.folder.name}:[/] {escape(error.message)}", error.hint)
+        _say(
+            console, f"[red]{run.folder.name}:[/] {escape(error.message)}", error.hint and escape(error.hint)
+        )
         return error.exit_code
     if todo == "skip":
         _say(console, f"{run.folder.name}: done already: {metrics_line(run.folder.read().metrics)}")
@@ -103,7 +106,7 @@ def _one(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> in
         _say(
             console,
             f"[red]{run.folder.name}: failed before:[/] {escape(str(reason))}",
-            f"--retry-failed tries again; log: {run.folder.log}",
+            f"--retry-failed tries again; log: {escape(str(run.folder.log))}",
         )
         return (attempts[-1].exit_code if attempts else None) or FAILED
     return _work(run, title, console, stop)
@@ -147,7 +150,7 @@ def _say_result(console: Console | None, run: PlannedRun, code: int, worker: Loc
         _say(
             console,
             f"[green]{name}: done[/] in {took}: [bold]{metrics_line(record.metrics)}[/]",
-            f"folder: {run.folder.path}",
+            f"folder: {escape(str(run.folder.path))}",
         )
         return
     colour = "yellow" if code == INTERRUPTED else "red"

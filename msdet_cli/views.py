@@ -52,9 +52,8 @@ class RunView:
                 self._live = Live(self.panel(), console=self.console, refresh_per_second=4, transient=True)
                 self._live.start()
             else:
-                self.console.print(
-                    f"{self.run.name} ({self.title}) starts; log: {self.run.log}", soft_wrap=True
-                )
+                starts = f"{self.run.name} ({self.title}) starts; log: {self.run.log}"
+                self.console.print(starts, soft_wrap=True, markup=False)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -69,7 +68,7 @@ class RunView:
             progress = self.progress()
             if progress:
                 self._line_at = time.monotonic()
-                self.console.print(f"{self.run.name}  {status_line(progress)}", soft_wrap=True)
+                self.console.print(f"{self.run.name}  {status_line(progress)}", soft_wrap=True, markup=False)
 
     def progress(self) -> dict[str, Any]:
         """The newest progress of this attempt; empty before it has written any."""
@@ -123,11 +122,13 @@ def _levels(head: dict[str, Any]) -> RenderableType:
     if any(w != 1 for w in head["weights"].values()) or head["probabilities"]:
         top = max(2.0, *head["weights"].values())
         for level, weight in head["weights"].items():
-            table.add_row(level, ProgressBar(total=top, completed=weight, width=BAR_WIDTH), f"{weight:.3f}")
+            table.add_row(
+                Text(level), ProgressBar(total=top, completed=weight, width=BAR_WIDTH), f"{weight:.3f}"
+            )
     for action, probability in head["probabilities"].items():
         mark = "in force" if action == head["action"] else ""
         bar = ProgressBar(total=1, completed=probability, width=BAR_WIDTH, complete_style="magenta")
-        table.add_row(f"p({action})", bar, f"{probability:.3f}", mark)
+        table.add_row(Text(f"p({action})"), bar, f"{probability:.3f}", mark)
     return table
 
 

@@ -41,7 +41,8 @@ class ExactCocoMetric(FasterCocoMetric):
             written = Path(self.results2json(predictions, f"{target}.tmp")["bbox"])
             detections = target.with_name(f"{target.name}.bbox.json")
             os.replace(written, detections)
-            found = self._coco_api.loadRes(str(detections))
+            some = any(len(p["bboxes"]) for p in predictions)
+            found = self._coco_api.loadRes(str(detections)) if some else _without_boxes(self._coco_api)
         evaluation = COCOeval_faster(self._coco_api, found, "bbox")
         evaluation.params.catIds = self.cat_ids
         evaluation.params.imgIds = self.img_ids
@@ -49,6 +50,14 @@ class ExactCocoMetric(FasterCocoMetric):
         evaluation.accumulate()
         evaluation.summarize()
         return {n: 100 * float(v) for n, v in zip(COCO_METRICS, evaluation.stats) if v >= 0}
+
+
+def _without_boxes(truth: Any) -> Any:
+    """What `loadRes` should give for an empty list, which it does not take."""
+    found = type(truth)()
+    found.dataset = {**truth.dataset, "annotations": []}
+    found.createIndex()
+    return found
 
 
 @METRICS.register_module()

@@ -200,8 +200,14 @@ def stop_when_asked() -> None:
             raise KeyboardInterrupt
         STOP.set()
 
+    def forget() -> None:
+        """A forked child, of a pool or a data loader, ends when it is told to."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
+    os.register_at_fork(after_in_child=forget)
 
 
 def heartbeat(path: Path, launcher: int) -> None:

@@ -230,9 +230,10 @@ def stock_config(run: RunFolder):
     """The run's config with MMDetection's own detector in place of ours, and nothing else of ours."""
     from mmengine import Config
 
-    config = Config.fromfile(run.config)
+    config = Config.fromfile(run.config, import_custom_modules=False)
     config.model.type = "RetinaNet"
-    del config.model["weighting"], config["custom_imports"]
+    config.model.pop("weighting")
+    config.pop("custom_imports")
     return config
 
 

@@ -15,30 +15,15 @@ SOURCES = sorted(
 )
 
 
-def imported(path, everywhere=True):
-    """Dotted names that a file imports; `everywhere` includes those inside functions."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def imported(path):
+    """Dotted names that a file imports, inside functions too."""
     names = set()
-    for node in ast.walk(tree) if everywhere else at_import(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     return names
-
-
-def at_import(tree):
-    """Statements that run when the module is imported: not in functions, not under TYPE_CHECKING."""
-    waiting = list(tree.body)
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            waiting += node.orelse
-            continue
-        yield node
-        waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
 
 
 def touches(names, package):

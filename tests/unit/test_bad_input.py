@@ -1,12 +1,15 @@
 """A user's mistakes, through the real command: exit code 2, one line that says what, where and what is allowed."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 import yaml
 
 from experiments.data import shapes
+from experiments.runs import Record, RunFolder, iterate
 from msdet_cli import main as command_line
 
 
@@ -92,6 +95,11 @@ def test_recipes_with_a_mistake(msdet, tmp_path, content, words):
         ("schedule.lr=-1", ["schedule.lr", "-1"]),
         ("lr=0.1", ["lr", "schedule.lr"]),
         ("weighting.alpha", ["weighting.alpha", "="]),
+        ("weighting.beta=[0.9,0.1]", ["weighting.beta", "[0.9, 0.1]", "lower < upper"]),
+        ("weighting.gamma=-1", ["weighting.gamma", "-1"]),
+        ("weighting.actions=[]", ["weighting.actions", "at least 1"]),
+        ("weighting.actions=[variance,bigest]", ["weighting.actions", "bigest", "largest"]),
+        ("dataset.splits.trian.images=x", ["dataset.splits.trian", "did you mean 'train'"]),
         ("dataset.generate.sede=1", ["sede", "seed"]),
         ("init_from=nowhere.pth", ["init_from", "nowhere.pth"]),
     ],
@@ -189,6 +197,91 @@ def test_a_results_folder_that_cannot_be_written(msdet, data, tmp_path):
     hint = assert_one_line(msdet(*words, "--results-dir", "occupied"), "occupied", "cannot be written")
     assert "--results-dir" in hint
     assert (tmp_path / "occupied").read_text() == "a file, not a folder"
+
+
+@pytest.mark.parametrize("option", ["--results-dir", "MSDET_RESULTS"])
+def test_a_results_folder_below_a_file(msdet, data, tmp_path, monkeypatch, option):
+    (tmp_path / "occupied").write_text("mine")
+    if option == "MSDET_RESULTS":
+        monkeypatch.setenv(option, "occupied/deeper")
+        assert_one_line(msdet(*data[1]), "occupied/deeper", "cannot be written")
+    else:
+        assert_one_line(msdet(*data[1], option, "occupied/deeper"), "occupied/deeper", "cannot be written")
+
+
+def test_bad_input_loses_nothing_of_an_earlier_run(msdet, data):
+    _, words = data
+    code, out, _ = msdet(*words, "--dry-run", "--json")
+    assert code == 0
+    earlier = RunFolder(json.loads(out)[0]["folder"])
+    earlier.checkpoints.mkdir(parents=True)
+    (earlier.checkpoints / "iter_50.pth").write_text("weights")
+    digest = earlier.path.parent.name
+    earlier.write(
+        Record(recipe="retinanet-r50", recipe_id="0" * 8, config_hash=digest, seed=0, status="interrupted")
+    )
+    before = {path: path.read_bytes() for path in earlier.path.rglob("*") if path.is_file()}
+    assert "resume" in msdet(*words, "--dry-run")[1]
+    for mistake in (
+        ["--set", "weighting.alpha=1"],
+        ["--seed", "0", "--seeds", "1"],
+        ["--set", "init_from=nowhere.pth"],
+        ["--data-root", "nowhere"],
+        ["--force", "--set", "weighting.n=0", "--set", "weighting.rule=rlo"],
+    ):
+        assert_one_line(msdet(*words, *mistake))
+        assert {path: path.read_bytes() for path in earlier.path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--alpha", "1,50"], ["alpha", "1"]),
+        (["--actions", "variance,bigest"], ["bigest", "largest"]),
+        (["--n", "1,two"], ["weighting.n", "two"]),
+        (["--gamma", "0.01,,0.1"], ["a value is empty"]),
+        (["--set", "weighting.beta=[0.1,0.9],[0.9,0.1]"], ["beta", "[0.9, 0.1]"]),
+        (["--set", "weighting.amplification=[1.5,1.0"], ["brackets do not match"]),
+        (["--set", "weighting.alpha"], ["weighting.alpha", "="]),
+        (["--alpha", "5", "--seed", "1", "--seeds", "2"], ["--seed", "--seeds"]),
+        (["no-such-recipe", "--alpha", "5"], ["no-such-recipe"]),
+    ],
+)
+def test_ablations_with_a_mistake(msdet, words, named):
+    assert_one_line(msdet("ablate", "-p", "tiny", "--dry-run", *words), *named)
+
+
+def test_through_a_process_of_its_own_as_a_shell_sees_it(tmp_path):
+    (tmp_path / "list.yaml").write_text("- a\n")
+    for words in (["run", "list.yaml"], ["run", "retinanet-r50-rlo", "--set", "weighting.alpha=1"]):
+        ended = in_a_process(tmp_path, *words)
+        assert_one_line((ended.returncode, ended.stdout, ended.stderr))
+        assert ended.stdout == ""
+
+
+def test_more_levels_than_the_detector_has(tmp_path):
+    """Only the worker, which builds the detector, knows how many levels there are."""
+    few = ["--set", "dataset.generate.train_images=2", "--set", "dataset.generate.val_images=1"]
+    words = ["run", "retinanet-r50-rlo", "-p", "tiny", "--set", "weighting.n=9", *few]
+    ended = in_a_process(tmp_path, *words)
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stdout.splitlines() if "bad input" in line]
+    for word in ("weighting.n: 9", "5 levels", "1 to 5"):
+        assert word in line
+    assert "Traceback" not in ended.stdout + ended.stderr
+    (run,) = iterate(tmp_path / "results")
+    attempt = run.read().attempts[-1]
+    assert (attempt.exit_code, attempt.exit_class) == (2, "bad input")
+    assert "Traceback" not in run.log.read_text()
+
+
+def in_a_process(folder, *words):
+    home = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "200"}
+    kept = {k: v for k, v in os.environ.items() if k != "MSDET_RESULTS"}
+    command = [sys.executable, "-c", "from msdet_cli.main import main; main()", *words]
+    return subprocess.run(
+        command, cwd=folder, env={**kept, **home}, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_options_that_exclude_each_other(msdet):

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import signal
 import sys
+import time
 from typing import ClassVar
 
 import pytest
@@ -222,3 +225,115 @@ def test_plain_lines_where_the_output_is_no_terminal(tmp_path):
     lines = screen.file.getvalue().splitlines()
     assert len(lines) == 2  # one as it starts, one for now; the next comes seconds later
     assert lines[1].endswith(status_line(PROGRESS))
+
+
+def odd_progress(phase="train"):
+    """What a user's own rule may call its action, and a results folder of an odd name, are shown as they are."""
+    head = {**PROGRESS["heads"][0], "action": "[/odd]", "probabilities": {"[/odd]": 1.0}}
+    return {**PROGRESS, "phase": phase, "heads": [head]}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_text_that_looks_like_markup_is_shown_as_it_is(tmp_path, workers, terminal):
+    results = tmp_path / "res[/red]ults"
+    recipe = load_recipe("retinanet-r50", "tiny")
+    runs = plan([("[/label]", recipe)], [0, 1], results, generate=False)
+    screen = Console(file=io.StringIO(), width=300, force_terminal=terminal, color_system=None)
+    for run in runs:
+        run.folder.path.mkdir(parents=True)
+        run.folder.progress.write_text(json.dumps(odd_progress()))
+        with RunView(screen, run.folder, "1 of 2") as view:
+            view.note = "[/note]"
+            view.update()
+        run.folder.progress.unlink()
+    executing.show_plan(screen, runs)
+    workers.codes = [0, NOT_FINITE]
+    assert executing.execute(runs, screen) == NOT_FINITE
+    executing.execute(plan([("", recipe)], [0, 1], results, generate=False), screen)
+    shown = screen.file.getvalue()
+    assert "[/odd]" in shown
+    assert "[/label]" in shown
+    assert shown.count("res[/red]ults") >= 4
+    assert "lower [red]schedule.lr" in shown
+
+
+def test_the_panel_follows_the_evaluation_and_unweighted_levels(tmp_path):
+    run = planned(tmp_path, [0])[0].folder
+    run.path.mkdir(parents=True)
+    view = RunView(console(), run, "1 of 1")
+    for content, words, absent in (
+        (
+            {**PROGRESS, "phase": "evaluate", "batch": 3, "batches": 19},
+            ["batch 3 of 19", "3/19"],
+            ["120/330"],
+        ),
+        ({**PROGRESS, "eta_s": None, "loss": None, "lr": None}, ["120/330"], ["ETA", "loss", "lr"]),
+        (
+            {
+                **PROGRESS,
+                "heads": [{"head": "h", "weights": {"P3": 1.0}, "action": None, "probabilities": {}}],
+            },
+            ["120/330"],
+            ["P3", "p("],
+        ),
+    ):
+        run.progress.write_text(json.dumps(content))
+        view._seen = (0.0, {})
+        screen = console()
+        screen.print(view.panel())
+        shown = screen.file.getvalue()
+        assert all(word in shown for word in words), shown
+        assert not any(word in shown for word in absent), shown
+
+
+def test_progress_of_an_earlier_attempt_is_not_shown(tmp_path):
+    run = planned(tmp_path, [0])[0].folder
+    run.path.mkdir(parents=True)
+    run.progress.write_text(json.dumps(PROGRESS))
+    long_ago = time.time() - 3600
+    os.utime(run.progress, (long_ago, long_ago))
+    assert RunView(None, run, "1 of 1").progress() == {}
+    run.progress.write_text(json.dumps(PROGRESS))
+    assert RunView(None, run, "1 of 1").progress() == PROGRESS
+
+
+def test_with_json_nothing_but_json_even_where_a_run_fails(tmp_path, workers, monkeypatch, capsys):
+    workers.codes = [NOT_FINITE, 0]
+    words = ["run", "retinanet-r50", "-p", "tiny", "--seeds", "2", "--json", *FEW]
+    code, out, _ = msdet(monkeypatch, capsys, *words)
+    assert code == NOT_FINITE
+    assert [row["state"] for row in json.loads(out)] == ["failed", "done"]
+
+
+def test_a_run_that_cannot_be_prepared_does_not_stop_the_rest(tmp_path, workers):
+    runs = planned(tmp_path, [0, 1])
+    runs[0].folder.path.parent.mkdir(parents=True)
+    runs[0].folder.path.write_text("a file where the run should be")
+    workers.codes = [0]
+    screen = console()
+    assert executing.execute(runs, screen) == 2
+    assert "cannot be written" in screen.file.getvalue()
+    assert [name.rpartition("/")[2] for name in workers.started] == ["seed1"]
+
+
+def test_a_signal_stops_the_run_at_work_and_begins_no_other(tmp_path, workers, monkeypatch):
+    asked = []
+
+    class Stoppable(FakeWorker):
+        def wait(self, seconds):
+            if not asked:
+                signal.raise_signal(signal.SIGINT)
+            return bool(asked)
+
+        def stop(self):
+            asked.append(self.folder.name)
+
+    monkeypatch.setattr(executing, "LocalWorker", Stoppable)
+    workers.codes = [INTERRUPTED]
+    runs = planned(tmp_path, [0, 1])
+    before = signal.getsignal(signal.SIGINT)
+    assert executing.execute(runs, None) == INTERRUPTED
+    assert asked == [runs[0].folder.name]
+    assert len(workers.started) == 1
+    assert not runs[1].folder.path.exists()
+    assert signal.getsignal(signal.SIGINT) is before  # Ctrl-C is the console's again

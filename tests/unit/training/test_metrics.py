@@ -72,7 +72,7 @@ class CocoCase:
             )
             truth = []
             for _ in range(rng.integers(0, 6)):
-                label, box = int(rng.integers(2)), random_box(rng, sizes[rng.integers(len(sizes))])
+                label, box = int(rng.integers(2 + seed % 2)), random_box(rng, sizes[rng.integers(len(sizes))])
                 truth.append((label, box))
                 x1, y1, x2, y2 = map(float, box)
                 content["annotations"].append(

@@ -1,0 +1,28 @@
+"""The worker's signals."""
+
+import subprocess
+import sys
+
+# Stock MMDetection's VOC metric ends its pool by SIGTERM; children that only took note of it would never end.
+POOL = """
+import multiprocessing, os, signal
+from experiments.training.checkpoints import STOP
+from experiments.training.worker import stop_when_asked
+stop_when_asked()
+pool = multiprocessing.get_context("fork").Pool(6)
+assert pool.map(abs, [-1, -2]) == [1, 2]
+pool.terminate()
+pool.join()
+assert not STOP.is_set()
+os.kill(os.getpid(), signal.SIGTERM)
+assert STOP.is_set()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print("ended at the second")
+"""
+
+
+def test_a_signal_asks_the_worker_and_ends_its_children():
+    done = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True, timeout=40)
+    assert done.stdout.split("\n")[-2] == "ended at the second", done.stderr
