@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def test_mmdetections_own_script_gives_the_same_trace_also_stopped_and_resumed(
     config.custom_hooks = [dict(type="StopBetweenEpochs")]
     config.dump(place.folder / "stock.py")
     (place.folder / "stop.py").write_text(STOP)
-    place.extra = {"PYTHONPATH": str(place.folder), "STOP": "1"}
+    path = os.pathsep.join(filter(None, [str(place.folder), os.environ.get("PYTHONPATH")]))
+    place.extra = {"PYTHONPATH": path, "STOP": "1"}
     train(place, expected=3)
     written = (place.folder / "work" / "trace.csv").read_text()
     assert trace.startswith(written)
@@ -100,6 +102,7 @@ def test_mmdetections_own_script_gives_the_same_trace_also_stopped_and_resumed(
     assert (place.folder / "work" / "trace.csv").read_text() == trace
 
 
+@pytest.mark.slow
 def test_with_accumulated_gradients_the_rule_counts_optimizer_steps(
     ours: tuple[Place, Path], place: Place
 ) -> None:
