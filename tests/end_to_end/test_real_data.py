@@ -112,7 +112,7 @@ def check_bccd(place: Place, val: list[str], *options: str, timeout: float) -> f
     assert {d["image_id"] for d in detections} <= set(val)
     found = run.read().metrics
     expected = eleven_point_map(BCCD / "BCCD" / "Annotations", val, detections)
-    assert found == {"mAP": pytest.approx(expected, abs=1e-6)}
+    assert found == {"mAP": pytest.approx(expected, abs=1e-5)}  # MMDetection counts in single precision
     return found["mAP"]
 
 
