@@ -105,7 +105,7 @@ def make(
 
     \b
     msdet data make shapes
-    msdet data make shapes --data-root /tmp/shapes --force
+    msdet data make shapes --data-root my-shapes --force
     """
     from experiments.catalogue import load_dataset
     from experiments.data.find import find_dataset, resolve_root
