@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch.optim import Optimizer
 
 from experiments.detection.level_weighted import LevelWeighted
 from experiments.detection.trace import Trace
@@ -75,7 +76,10 @@ def unwrap(model: Any) -> Any:
 
 
 def attach_to_runners() -> None:
-    """Lets every Runner with a level-weighted model have the hook, so that a config needs no line for it."""
+    """Lets every Runner with a level-weighted model have the hook, so that a config needs no line for it.
+
+    Such a Runner's optimizer also gets the parameters of learnable rules in the way they need.
+    """
     original = Runner.register_hooks
     if getattr(original, "attaches_level_weighting", False):
         return
@@ -89,3 +93,26 @@ def attach_to_runners() -> None:
 
     register_hooks.attaches_level_weighting = True  # type: ignore[attr-defined]
     Runner.register_hooks = register_hooks
+    build = Runner.build_optim_wrapper
+
+    @functools.wraps(build)
+    def build_optim_wrapper(self: Runner, *args: Any, **kwargs: Any) -> Any:
+        wrapper = build(self, *args, **kwargs)
+        if isinstance(unwrap(self.model), LevelWeighted):
+            group_rule_parameters(wrapper.optimizer, unwrap(self.model))
+        return wrapper
+
+    Runner.build_optim_wrapper = build_optim_wrapper
+
+
+def group_rule_parameters(optimizer: Optimizer, model: LevelWeighted) -> None:
+    """Puts the parameters of learnable rules into a group of their own, without weight decay: it would pull the
+    weights towards those at the start. Their learning rate is the optimizer's own."""
+    learnt = [p for head in model.weighting for p in head.rule.parameters()]
+    if not learnt:
+        return
+    own = {id(p) for p in learnt}
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) not in own]
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+    optimizer.add_param_group({"params": learnt, "weight_decay": 0.0})

@@ -32,6 +32,8 @@ class LevelRecord:
         iteration: The optimizer step at which the interval ended, counted from 1.
         terms: Loss term to its (K,) interval means, unweighted.
         weights, action: In force during the interval.
+        ious: (K,) mean IoU of the interval's positives with their targets (Fig 1), NaN at a level without any;
+            None where the head does not tell.
         interval: The rule's statistics of it.
         reward, probabilities: As after the update at its end.
     """
@@ -42,6 +44,7 @@ class LevelRecord:
     terms: Mapping[str, Tensor]
     weights: Tensor
     action: str | None
+    ious: Tensor | None
     interval: Interval
     reward: int
     probabilities: Mapping[str, float]
@@ -71,27 +74,34 @@ class LevelLosses(nn.Module):
         self._micro_batches = 0
         self._restored: dict[str, Any] | None = None
 
-    def objective(self, terms: Mapping[str, Sequence[Tensor]], others: Mapping[str, Tensor]) -> Tensor:
+    def objective(
+        self,
+        terms: Mapping[str, Sequence[Tensor]],
+        others: Mapping[str, Tensor],
+        ious: Tensor | None = None,
+    ) -> Tensor:
         """The weighted sum of the level losses (Eq 1), and takes note of every value.
 
         Args:
             terms: Loss term to its K scalars, one per level, with gradient.
             others: Scalar losses outside the levels; noted for the check, not part of the returned sum.
+            ious: (2, K), sum of the positives' IoUs and their number at each level; noted for the trace.
 
         Returns:
             Scalar Σ_i w_i L_i, with a learnable rule's regulariser where it has one.
         """
         stacked = torch.stack([torch.stack([value.mean() for value in levels]) for levels in terms.values()])
-        self._note(list(terms), stacked, others)
+        self._note(list(terms), stacked, others, ious)
         objective = (self.rule.weights * stacked.sum(0)).sum()
         regulariser = getattr(self.rule, "regulariser", None)
         return objective if regulariser is None else objective + regulariser()
 
-    def _note(self, names: list[str], stacked: Tensor, others: Mapping[str, Tensor]) -> None:
+    def _note(
+        self, names: list[str], stacked: Tensor, others: Mapping[str, Tensor], ious: Tensor | None
+    ) -> None:
         with torch.no_grad():
-            row = torch.cat(
-                [stacked.detach().flatten(), *(v.detach().mean().reshape(1) for v in others.values())]
-            )
+            parts = [stacked.detach().flatten(), *(v.detach().mean().reshape(1) for v in others.values())]
+            row = torch.cat(parts if ious is None else [*parts, ious.flatten()])
             self._pending = row if self._pending is None else self._pending + row
         self._micro_batches += 1
         columns = [*names, *others]
@@ -112,7 +122,7 @@ class LevelLosses(nn.Module):
             return None
         row, self._pending = self._pending / self._micro_batches, None
         self._micro_batches = 0
-        buffer = self._values()
+        buffer = self._values(len(row))
         buffer.append(row)
         self.iteration += 1
         weights, action = self.rule.weights.detach(), self.rule.action
@@ -128,6 +138,7 @@ class LevelLosses(nn.Module):
     def _record(self, means: Tensor, weights: Tensor, action: str | None) -> LevelRecord:
         assert self.rule.last is not None  # an interval has just ended
         by_term = means[: self._num_terms * len(self.levels)].reshape(self._num_terms, -1)
+        iou_sums = means[self._num_losses :].reshape(-1, len(self.levels))  # two rows, or none
         probabilities = self.rule.probabilities
         names = getattr(self.rule, "actions", ())
         return LevelRecord(
@@ -137,15 +148,20 @@ class LevelLosses(nn.Module):
             terms=dict(zip(self._columns, by_term)),
             weights=weights.cpu(),
             action=action,
+            ious=iou_sums[0] / iou_sums[1] if len(iou_sums) else None,
             interval=self.rule.last,
             reward=self.rule.reward,
             probabilities={} if probabilities is None else dict(zip(names, probabilities.tolist())),
         )
 
-    def _values(self) -> IntervalBuffer:
+    @property
+    def _num_losses(self) -> int:
+        """Values of a row that are losses; those behind them are of IoUs."""
+        return self._num_terms * len(self.levels) + len(self._columns) - self._num_terms
+
+    def _values(self, width: int) -> IntervalBuffer:
         if self._buffer is None:  # how many values a step has is known from the first step on
-            others = len(self._columns) - self._num_terms
-            self._buffer = IntervalBuffer(self.rule.alpha, self._num_terms * len(self.levels) + others)
+            self._buffer = IntervalBuffer(self.rule.alpha, width)
             if self._restored is not None:
                 self._buffer.load_state_dict(self._restored)
                 self._restored = None
@@ -165,7 +181,7 @@ class LevelLosses(nn.Module):
         """
         if self._buffer is None or not len(self._buffer):
             return
-        rows = self._buffer.rows()
+        rows = self._buffer.rows()[:, : self._num_losses]
         bad = (~torch.isfinite(rows)).nonzero()
         if len(bad):
             step, column = bad[0].tolist()

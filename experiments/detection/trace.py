@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 
 from experiments.detection.level_losses import LevelRecord
@@ -39,7 +40,8 @@ class Trace:
         write_text(self.path, _lines(kept))
 
     def append(self, record: LevelRecord) -> None:
-        terms = {name.rpartition(".")[2]: values for name, values in record.terms.items()}
+        # Of an RPN, too: `loss_rpn_cls` is that head's loss_cls.
+        terms = {name.replace("_rpn_", "_"): values for name, values in record.terms.items()}
         rows = []
         for k, level in enumerate(record.levels):
             row = {
@@ -50,6 +52,7 @@ class Trace:
                 "loss": sum(values[k].item() for values in terms.values()),
                 "variance": record.interval.variance[k].item(),
                 "rate": record.interval.rate[k].item(),
+                "iou": _number(None if record.ious is None else record.ious[k].item()),
                 "weight": record.weights[k].item(),
                 "action": record.action,
                 "reward": record.reward if record.probabilities else None,
@@ -59,6 +62,10 @@ class Trace:
             rows.append([row.get(column, "") if row.get(column) is not None else "" for column in COLUMNS])
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(_lines(rows))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _lines(rows: list[list]) -> str:

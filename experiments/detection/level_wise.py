@@ -1,0 +1,273 @@
+"""Heads that tell the losses of each pyramid level, and how well the positives of each are localised.
+
+MMDetection's multi-level heads come in two kinds. Most compute their losses level by level and return lists, finest
+level first. The others (FCOS, FoveaBox, the RoI head) put all levels into one tensor and return one number; that is
+split here: the head's own loss modules are asked for the loss of every row, rows are summed by level, and each sum is
+divided by the head's own normaliser of *all* rows. So the parts add up to what the head returns by itself.
+
+`make_level_wise` gives a head a class derived from its own, so that weights, names, targets and inference stay as they
+are; what each family of heads needs is a few lines in a mixin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import (
+    ATSSHead,
+    FCOSHead,
+    FoveaHead,
+    FSAFHead,
+    GFLHead,
+    SSDHead,
+    YOLACTHead,
+)
+from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.models.losses import GHMC, GHMR
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from torch import Tensor, nn
+
+from experiments.detection.boxes import aligned_iou, from_deltas, from_log_distances
+from experiments.weighting import OptionError
+
+EPSILON = torch.finfo(torch.float32).eps  # that MMDetection adds to a normaliser
+
+
+class LevelWise:
+    """Mixin before a head's class: notes the IoU of positives with their targets, by level, outside of autograd.
+
+    Attributes:
+        level_ious: (2, K), sum of the IoUs and number of positives at each level in the last loss; None before.
+            An IoU is that of the decoded prediction with its target (paper, Fig 1).
+    """
+
+    loss_bbox: nn.Module
+    level_ious: Tensor | None = None
+
+    def prepare(self) -> None:
+        """Once, when the head has become level-wise."""
+        self.loss_bbox.register_forward_hook(self._see_boxes, with_kwargs=True)
+
+    def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+        raise NotImplementedError
+
+    def _ious(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """(n,) IoU of what `loss_bbox` compares."""
+        with torch.no_grad():
+            return aligned_iou(self._boxes(predicted.detach()), self._boxes(target))
+
+    def _boxes(self, regression: Tensor) -> Tensor:
+        """(n, 4) boxes in a frame that a prediction and its target share."""
+        if getattr(self, "reg_decoded_bbox", False):
+            return regression
+        return from_deltas(regression, self.bbox_coder)  # type: ignore[attr-defined]
+
+
+class ListedLevels(LevelWise):
+    """Of AnchorHead: a list over levels already. Every anchor is regressed, with weight 0 unless it is positive."""
+
+    def loss_by_feat(self, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self._level = -1
+        self._sums = [cls_scores[0].new_zeros(2) for _ in cls_scores]
+        losses = super().loss_by_feat(cls_scores, *args, **kwargs)  # type: ignore[misc]
+        self.level_ious = torch.stack(self._sums, 1)
+        return losses
+
+    def loss_by_feat_single(self, *args: Any, **kwargs: Any) -> Any:
+        self._level += 1  # called once per level, finest first
+        return super().loss_by_feat_single(*args, **kwargs)  # type: ignore[misc]
+
+    def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+        predicted, target, weight = args
+        self._add(self._level, self._ious(predicted, target), (weight > 0).any(1))
+
+    def _add(self, level: int, ious: Tensor, positive: Tensor) -> None:
+        self._sums[level] = torch.stack([torch.where(positive, ious, 0).sum(), positive.sum().to(ious)])
+
+
+class ListedPositives(ListedLevels):
+    """Of ATSS and GFL: lists, whose `loss_bbox` is given positives only, as decoded boxes."""
+
+    def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+        ious = self._ious(*args[:2])
+        self._add(self._level, ious, torch.ones_like(ious, dtype=torch.bool))
+
+    def _boxes(self, regression: Tensor) -> Tensor:
+        return regression
+
+
+class ChosenLevels(ListedLevels):
+    """Of FSAF, which moves each object to the level where its loss is least: only positives that stay there count.
+
+    The choice is made on the losses as they are, before any weight.
+    """
+
+    def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+        if self._level == 0:
+            self._rows: list[Tensor] = []
+        self._rows.append(self._ious(*args[:2]))
+
+    def reweight_loss_single(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().reweight_loss_single(*args, **kwargs)  # type: ignore[misc]
+        level, chosen = args[4], result[2]
+        self._add(level, self._rows[level], chosen)
+        return result
+
+
+class SplitLevels(LevelWise):
+    """Splits the losses of a head that puts all levels into one tensor.
+
+    Inside `_split`, each of the head's loss modules returns the sum over levels of what it has told apart.
+    """
+
+    num_classes: int
+    _levels: Tensor | None = None  # (n,) level of every row that is classified; None outside of `_split`
+
+    def prepare(self) -> None:
+        for name, module in self._loss_modules().items():
+            if isinstance(module, (GHMC, GHMR)) or getattr(module, "reduction", "mean") != "mean":
+                raise OptionError(
+                    f"{name}: {type(module).__name__} in {type(self).__name__} cannot be split by level; use a loss"
+                    " with reduction 'mean' that the head normalises"
+                )
+            module.register_forward_pre_hook(self._ask_for_rows, with_kwargs=True)
+            module.register_forward_hook(self._sum_by_level, with_kwargs=True)
+        super().prepare()
+
+    def _loss_modules(self) -> dict[str, nn.Module]:
+        children = self.named_children()  # type: ignore[attr-defined]
+        return {name: module for name, module in children if name.startswith("loss_")}
+
+    def _split(
+        self, levels: Tensor, count: int, loss: Callable[[], dict], connected: Sequence[Tensor]
+    ) -> dict:
+        """The head's losses with a list over levels in place of each scalar.
+
+        Args:
+            levels: (n,) level of every classified row.
+            count: K.
+            loss: Computes the head's losses.
+            connected: Predictions; a term without rows is zero, but not detached from them.
+        """
+        self._levels, self._count = levels, count
+        self._terms: dict[str, list[Tensor]] = {}
+        self.level_ious = levels.new_zeros(2, count, dtype=torch.float32)
+        try:
+            losses = loss()
+        finally:
+            self._levels = None
+        for name in self._loss_modules():
+            if name in losses and name not in self._terms:  # no positives, so it was not called
+                self._terms[name] = [sum(p.sum() for p in connected) * 0] * count
+        return {**losses, **self._terms}
+
+    def _ask_for_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        return None if self._levels is None else (args, {**kwargs, "reduction_override": "none"})
+
+    def _sum_by_level(self, module: nn.Module, args: tuple, kwargs: dict, rows: Tensor) -> Tensor | None:
+        if self._levels is None:
+            return None
+        name = next(name for name, child in self._loss_modules().items() if child is module)
+        if name == "loss_cls":
+            self._labels = args[1]
+        rows = rows.flatten(1).sum(1) if rows.dim() > 1 else rows
+        normaliser = kwargs.get("avg_factor")
+        divisor = len(rows) if normaliser is None else normaliser + EPSILON
+        self._terms[name] = [part / divisor for part in self._by_level(rows)]
+        return sum(self._terms[name])  # type: ignore[return-value]
+
+    def _by_level(self, rows: Tensor) -> list[Tensor]:
+        """(n,) values, one for every row or one for every positive -> K sums."""
+        levels = self._levels_of(len(rows))
+        return [torch.where(levels == k, rows, 0).sum() for k in range(self._count)]
+
+    def _levels_of(self, count: int) -> Tensor:
+        assert self._levels is not None
+        if count == len(self._levels):
+            return self._levels
+        # The rows of the positives, found without asking the host how many there are.
+        positive = (self._labels >= 0) & (self._labels < self.num_classes)
+        numbers = torch.arange(1, count + 1, device=positive.device)
+        return self._levels[torch.searchsorted(positive.cumsum(0), numbers)]
+
+    def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+        if self._levels is not None:
+            ious = self._ious(*args[:2])
+            counted = self._by_level(torch.ones_like(ious))
+            self.level_ious = torch.stack([torch.stack(self._by_level(ious)), torch.stack(counted)])
+
+
+class FlatLevels(SplitLevels):
+    """Of FCOS: the levels one after another, each with its rows of all images; `loss_bbox` is given boxes."""
+
+    def loss_by_feat(
+        self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        rows = [len(score) * score.shape[-2:].numel() for score in cls_scores]
+        levels = torch.cat([torch.full((n,), k, device=cls_scores[0].device) for k, n in enumerate(rows)])
+        maps = [m for maps in (cls_scores, bbox_preds, *args) for m in maps if isinstance(m, Tensor)]
+        own = super().loss_by_feat  # type: ignore[misc]
+        return self._split(
+            levels, len(rows), lambda: own(cls_scores, bbox_preds, *args, **kwargs), connected=maps
+        )
+
+    def _boxes(self, regression: Tensor) -> Tensor:
+        return regression
+
+
+class FoveaLevels(FlatLevels):
+    """Of FoveaBox: as FCOS, but `loss_bbox` is given the logarithms of the distances to a box's sides."""
+
+    def _boxes(self, regression: Tensor) -> Tensor:
+        return from_log_distances(regression)
+
+
+class RoILevels(SplitLevels):
+    """Of a RoI head's box head: each sampled RoI counts at the level that it is pooled from.
+
+    Attributes:
+        level_of: (n, 5) RoIs as image, x1, y1, x2, y2 -> (n,) level; set by the detector, with `num_levels`.
+    """
+
+    level_of: Callable[[Tensor, int], Tensor]
+    num_levels: int
+
+    def loss(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, *args: Any, **kwargs: Any) -> dict:
+        levels = self.level_of(rois, self.num_levels)
+        own = super().loss  # type: ignore[misc]
+        return self._split(
+            levels,
+            self.num_levels,
+            lambda: own(cls_score, bbox_pred, rois, *args, **kwargs),
+            connected=[cls_score, bbox_pred],
+        )
+
+
+FAMILIES: list[tuple[type, type[LevelWise]]] = [  # the first that fits
+    (FSAFHead, ChosenLevels),
+    (ATSSHead, ListedPositives),
+    (GFLHead, ListedPositives),
+    (AnchorHead, ListedLevels),
+    (FoveaHead, FoveaLevels),
+    (FCOSHead, FlatLevels),
+    (BBoxHead, RoILevels),
+]
+
+
+def make_level_wise(head: Any) -> None:
+    """Gives a head a class derived from its own that tells levels apart; a head of another family stays as it is.
+
+    Raises:
+        OptionError: The head lists its losses per image, or has a loss that cannot be split.
+    """
+    if isinstance(head, (SSDHead, YOLACTHead)):
+        raise OptionError(
+            f"rule: {type(head).__name__} lists its losses per image, not per level, so levels cannot be weighted"
+        )
+    for family, mixin in FAMILIES:
+        if isinstance(head, family):
+            head.__class__ = type(f"LevelWise{type(head).__name__}", (mixin, type(head)), {})
+            head.prepare()
+            return
