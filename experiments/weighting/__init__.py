@@ -23,6 +23,8 @@ RULES = {
     "avw": "experiments.weighting.avw:AVW",
     "rlo": "experiments.weighting.rlo:RLO",
     "random": "experiments.weighting.random:Random",
+    "dwa": "experiments.weighting.dwa:DWA",
+    "uncertainty": "experiments.weighting.uncertainty:Uncertainty",
 }
 
 

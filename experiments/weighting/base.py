@@ -36,6 +36,9 @@ class WeightingRule(nn.Module):
     A rule of one's own overrides `update`, and `extra_state`/`load_extra_state` where it holds more state.
     Inside an interval `observe` is one small copy on the losses' device, without host synchronisation.
 
+    A learnable rule defines `weights` as a property of its own parameters, which carries their gradient, and
+    may offer `regulariser()`, a scalar added to the objective. Its weights change with every optimizer step.
+
     Args:
         num_levels: K.
         seed: Seeds `self.generator`, which neither consumes nor follows the global random state.
@@ -51,15 +54,21 @@ class WeightingRule(nn.Module):
         self.alpha = alpha
         self.epsilon = epsilon
         self.generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("weights", torch.ones(num_levels), persistent=False)
+        if not self.learnable:
+            self.register_buffer("weights", torch.ones(num_levels), persistent=False)
         self.last: Interval | None = None  # the last complete interval
         self.action: str | None = None  # in force now
         self.reward = 0
         self.probabilities: Tensor | None = None
         self._losses = IntervalBuffer(alpha, num_levels)
 
+    @property
+    def learnable(self) -> bool:
+        """Whether the weights follow from parameters, rather than from the interval that has just ended."""
+        return isinstance(getattr(type(self), "weights", None), property)
+
     def update(self, interval: Interval) -> Tensor:
-        """The (K,) weights in force during the next interval."""
+        """The (K,) weights in force during the next interval; a learnable rule is not asked."""
         raise NotImplementedError
 
     def extra_state(self) -> dict[str, Any]:
@@ -97,7 +106,8 @@ class WeightingRule(nn.Module):
             variance=variance,
             rate=(before - variance) / (before + self.epsilon),
         )
-        self._put_in_force(self.update(self.last))
+        if not self.learnable:
+            self._put_in_force(self.update(self.last))
 
     def _put_in_force(self, weights: Tensor) -> None:
         # A new tensor, not a change in place: whoever holds the old weights keeps what was in force.
@@ -121,7 +131,7 @@ class WeightingRule(nn.Module):
             "parameters": {name: p.detach().cpu().clone() for name, p in self.named_parameters()},
             "extra": self.extra_state(),
         }
-        if isinstance(self._buffers.get("weights"), Tensor):  # a learnable rule derives them from parameters
+        if not self.learnable:
             state["weights"] = self.weights.cpu().clone()
         return state
 

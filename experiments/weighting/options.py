@@ -72,6 +72,8 @@ OPTIONS: dict[str, type[UniformOptions]] = {
     "avw": AvwOptions,
     "rlo": RloOptions,
     "random": UniformOptions,
+    "dwa": UniformOptions,
+    "uncertainty": UniformOptions,
 }
 
 

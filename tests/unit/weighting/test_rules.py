@@ -205,6 +205,40 @@ def test_controls():
     assert not torch.equal(seen[1], seen[2])
 
 
+def test_dwa_by_hand():
+    rule = build_weighting("dwa", num_levels=3, alpha=2)
+    feed(rule, [[4, 2, 1], [4, 2, 1]])
+    assert rule.weights.tolist() == [1, 1, 1]  # the first two intervals have no ratio yet
+    feed(rule, [[2, 2, 3], [2, 2, 1]])  # sums 4, 4, 4 after 8, 4, 2: ratios 1/2, 1, 2
+    e = [math.exp(ratio / 2) for ratio in (0.5, 1, 2)]
+    assert rule.weights.tolist() == pytest.approx([3 * each / sum(e) for each in e])
+    assert rule.weights.tolist() == pytest.approx([0.6817, 0.8753, 1.4431], abs=1e-4)
+    feed(rule, [[0, 2, 2], [0, 2, 2]])
+    feed(
+        rule, [[9, 2, 2], [9, 2, 2]]
+    )  # the first level's ratio would be infinite: read as 1, like the others'
+    assert rule.weights.tolist() == pytest.approx([1, 1, 1])
+
+
+def test_uncertainty_learns_the_minimum_of_its_objective():
+    rule = build_weighting("uncertainty", num_levels=3, alpha=2)
+    assert rule.weights.tolist() == [0.5, 0.5, 0.5]
+    losses = torch.tensor([0.25, 1.0, 4.0])
+    ((rule.weights * losses).sum() + rule.regulariser()).backward()
+    (s,) = rule.parameters()
+    # d/ds (e^-s L / 2 + s / 2) at s = 0: (1 - L) / 2
+    assert s.grad.tolist() == pytest.approx([0.375, 0, -1.5])
+    optimizer = torch.optim.SGD(rule.parameters(), lr=0.5)
+    for _ in range(80):
+        optimizer.zero_grad()
+        ((rule.weights * losses).sum() + rule.regulariser()).backward()
+        optimizer.step()
+        rule.observe(losses)
+    assert s.tolist() == pytest.approx([math.log(0.25), 0, math.log(4)], abs=1e-4)  # where e^s = L
+    assert rule.weights.tolist() == pytest.approx([2, 0.5, 0.125], rel=1e-4)
+    assert rule.last.losses.tolist() == [0.5, 2, 8]
+
+
 @pytest.mark.parametrize(
     ("rule", "options", "named"),
     [
@@ -221,6 +255,8 @@ def test_controls():
         ("rlo", {"alhpa": 5}, ["alhpa", "alpha"]),
         ("rlo", {"epsilon": 0}, ["epsilon", "0"]),
         ("avw", {"gamma": 0.1}, ["gamma", "avw"]),
+        ("dwa", {"n": 2}, ["n", "dwa"]),
+        ("uncertainty", {"alpha": 0}, ["alpha", "0"]),
         ("static", {}, ["weights", "missing"]),
         ("static", {"weights": [1, 1]}, ["weights", "5 levels"]),
         ("rol", {}, ["rol", "rlo"]),
