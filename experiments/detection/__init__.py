@@ -5,8 +5,12 @@ from experiments.detection import operators
 operators.install()  # before anything of MMDetection is imported
 
 from experiments.detection.hook import LevelWeightingHook, attach_to_runners  # noqa: E402
-from experiments.detection.level_weighted import LEVEL_WEIGHTED, LevelWeighted, LevelWeightedRetinaNet  # noqa: E402
+from experiments.detection.level_weighted import (  # noqa: E402
+    LEVEL_WEIGHTED,
+    LevelWeighted,
+    LevelWeightedTwoStage,
+)
 
 attach_to_runners()
 
-__all__ = ["LEVEL_WEIGHTED", "LevelWeighted", "LevelWeightedRetinaNet", "LevelWeightingHook", "operators"]
+__all__ = ["LEVEL_WEIGHTED", "LevelWeighted", "LevelWeightedTwoStage", "LevelWeightingHook", "operators"]

@@ -269,5 +269,5 @@ def make_level_wise(head: Any) -> None:
     for family, mixin in FAMILIES:
         if isinstance(head, family):
             head.__class__ = type(f"LevelWise{type(head).__name__}", (mixin, type(head)), {})
-            head.prepare()
+            mixin.prepare(head)
             return
