@@ -10,7 +10,15 @@ from experiments.detection.level_weighted import (  # noqa: E402
     LevelWeighted,
     LevelWeightedTwoStage,
 )
+from experiments.detection.level_wise import PER_IMAGE  # noqa: E402
 
 attach_to_runners()
 
-__all__ = ["LEVEL_WEIGHTED", "LevelWeighted", "LevelWeightedTwoStage", "LevelWeightingHook", "operators"]
+__all__ = [
+    "LEVEL_WEIGHTED",
+    "PER_IMAGE",
+    "LevelWeighted",
+    "LevelWeightedTwoStage",
+    "LevelWeightingHook",
+    "operators",
+]

@@ -256,18 +256,20 @@ FAMILIES: list[tuple[type, type[LevelWise]]] = [  # the first that fits
 ]
 
 
+PER_IMAGE = {head.__name__: head for head in (SSDHead, YOLACTHead)}  # their lists of losses are over images
+
+
 def make_level_wise(head: Any) -> None:
     """Gives a head a class derived from its own that tells levels apart; a head of another family stays as it is.
 
     Raises:
         OptionError: The head lists its losses per image, or has a loss that cannot be split.
     """
-    if isinstance(head, (SSDHead, YOLACTHead)):
+    if isinstance(head, tuple(PER_IMAGE.values())):
         raise OptionError(
             f"rule: {type(head).__name__} lists its losses per image, not per level, so levels cannot be weighted"
         )
-    for family, mixin in FAMILIES:
-        if isinstance(head, family):
-            head.__class__ = type(f"LevelWise{type(head).__name__}", (mixin, type(head)), {})
-            mixin.prepare(head)
-            return
+    mixin = next((mixin for family, mixin in FAMILIES if isinstance(head, family)), None)
+    if mixin is not None:
+        head.__class__ = type(f"LevelWise{type(head).__name__}", (mixin, type(head)), {})
+        head.prepare()

@@ -108,12 +108,13 @@ def load_model_config(model: str) -> Config:
 
 
 def _weight_levels(config: Config, recipe: Recipe) -> None:
-    kind = config.model.type
+    kind, head = config.model.type, (config.model.get("bbox_head") or {}).get("type")
     if kind in detection.LEVEL_WEIGHTED:
         config.model.type = detection.LEVEL_WEIGHTED[kind]
     elif not (isinstance(kind, str) and kind.startswith("LevelWeighted")) and not recipe.imports:
         allowed = ", ".join(sorted(detection.LEVEL_WEIGHTED))
-        raise UserError(f"model: detector '{kind}' cannot be level-weighted; supported: {allowed}")
+        why = f": its {head} lists its losses per image, not per level" if head in detection.PER_IMAGE else ""
+        raise UserError(f"model: detector '{kind}' cannot be level-weighted{why}; supported: {allowed}")
     config.model.weighting = ConfigDict(recipe.weighting)
 
 
