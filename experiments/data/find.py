@@ -44,19 +44,19 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
         UserError: Something is missing, damaged or does not fit together; names the first such thing.
     """
     place = resolve_root(spec, root)
-    if spec.generate is not None and not _provide(spec, place, generate):
-        classes = _chosen(spec, list(shapes.CLASSES), "the shapes")
-        counts = shapes.image_counts(spec.generate)
-        return FoundDataset(spec, place, classes, counts, shapes.fingerprint(spec.generate))
+    made: dict[str, Any] = {}
+    if spec.generate is not None:  # what follows from its parameters, whether the files are there or not
+        made["classes"] = _chosen(spec, list(shapes.CLASSES), "the shapes")
+        made["fingerprint"] = shapes.fingerprint(spec.generate, spec.format)
+        if not _provide(spec, place, generate):
+            return FoundDataset(spec, place, images=shapes.image_counts(spec.generate), **made)
     check_place(spec, place)
     key = [str(place), spec.format, spec.classes, spec.model_dump()["splits"]]
     answer = cache.recall(key)
     if answer is None:
         answer, rests_on = (_read_coco if spec.format == "coco" else _read_voc)(spec, place)
         cache.remember(key, answer, rests_on)
-    if spec.generate is not None:  # the same answer as before the files were there
-        answer["fingerprint"] = shapes.fingerprint(spec.generate)
-    return FoundDataset(spec, place, **answer)
+    return FoundDataset(spec, place, **{**answer, **made})
 
 
 def resolve_root(spec: DatasetSpec, root: Path | None = None) -> Path:
@@ -70,9 +70,9 @@ def resolve_root(spec: DatasetSpec, root: Path | None = None) -> Path:
 def _provide(spec: DatasetSpec, place: Path, generate: bool) -> bool:
     """Sees to built-in data. Returns whether it is there; UserError where it cannot be made."""
     assert spec.generate is not None
-    if shapes.is_current(place, spec.generate):
+    if shapes.is_current(place, spec.generate, spec.format):
         return True
-    shapes.check_place(place, spec.generate, spec.name)
+    shapes.check_place(place, spec.generate, spec.name, spec.format)
     if not generate:
         return False
     make(spec, place)
@@ -96,6 +96,7 @@ def make(spec: DatasetSpec, place: Path, force: bool = False) -> None:
             lambda done, total: progress.update(task, completed=done, total=total),
             force=force,
             name=spec.name,
+            layout=spec.format,
         )
 
 
@@ -168,21 +169,27 @@ def _read_voc(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str,
     train = place / spec.splits["train"][0].annotations
     if not trainable:
         raise UserError(f"{train}: its XML files hold no boxes to train on", _all_problems(spec, place))
-    if spec.classes:
-        _chosen(spec, sorted(met["train"]), f"the XML files listed in {train}")
-    for name, xml in sorted(met["val"].items()) if not spec.classes else ():
-        if name not in met["train"]:
-            known = did_you_mean(name, met["train"])
-            raise UserError(
-                f"{xml}: class '{name}' is not met in the training set; {known}",
-                f"correct it, or list the classes to use under `classes:` of data set '{spec.name}'",
-            )
+    if spec.generate is None:  # a small built-in set may lack a shape by chance
+        _check_voc_classes(spec, met, train)
     answer = {
         "classes": list(spec.classes) or sorted(met["train"]),
         "images": counts,
         "fingerprint": digest.hexdigest()[:16],
     }
     return answer, rests_on
+
+
+def _check_voc_classes(spec: DatasetSpec, met: dict[str, dict[str, Path]], train: Path) -> None:
+    if spec.classes:
+        _chosen(spec, sorted(met["train"]), f"the XML files listed in {train}")
+        return
+    for name, xml in sorted(met["val"].items()):
+        if name not in met["train"]:
+            known = did_you_mean(name, met["train"])
+            raise UserError(
+                f"{xml}: class '{name}' is not met in the training set; {known}",
+                f"correct it, or list the classes to use under `classes:` of data set '{spec.name}'",
+            )
 
 
 def _check_images(

@@ -1,11 +1,8 @@
-"""The built-in data set `shapes`: made from a handful of parameters, on disk in COCO format.
+"""The built-in data set `shapes`: made from a handful of parameters, on disk in COCO or VOC format.
 
-    ROOT/shapes.json                parameters and generator version: says what the folder is
-    ROOT/annotations/{train,val}.json
-    ROOT/{train,val}/000000.png ...
-
+ROOT/shapes.json holds the parameters and the generator's version, and so says what the folder is; where all
+else lies is in `layouts.py`. How the images look is in `drawing.py`.
 A set is complete or absent: it is built in a folder beside the root and renamed when all is written.
-How the images look is in `drawing.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +19,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from experiments.checking import check_keys, validate
+from experiments.data.layouts import Box, CocoLayout, Layout, VocLayout, encode
+from experiments.data.problems import missing_files
 from experiments.errors import UserError
 
 GENERATOR_VERSION = 1  # raise it with every change that alters an image or an annotation
 CLASSES = ("disc", "square", "triangle", "star")
 MANIFEST = "shapes.json"
 SPLITS = ("train", "val")
-_OURS = {MANIFEST, "annotations", *SPLITS}
+LAYOUTS: dict[str, Layout] = {
+    "coco": CocoLayout(CLASSES, {"description": "msdet shapes", "version": str(GENERATOR_VERSION)}),
+    "voc": VocLayout(CLASSES),
+}
 _EMPTY_EVERY = 50  # every 50th training image shows no object
 
 Progress = Callable[[int, int], None]
@@ -68,33 +70,32 @@ def image_counts(params: Mapping[str, Any]) -> dict[str, int]:
     return {"train": checked.train_images, "val": checked.val_images}
 
 
-def fingerprint(params: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits from the parameters and the generator's version; needs no files."""
-    return hashlib.sha256(json.dumps(_manifest(params), sort_keys=True).encode()).hexdigest()[:16]
+def fingerprint(params: Mapping[str, Any], layout: str = "coco") -> str:
+    """16 hexadecimal digits from the parameters, layout and the generator's version; needs no files."""
+    return hashlib.sha256(json.dumps(_manifest(params, layout), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def is_current(root: Path, params: Mapping[str, Any]) -> bool:
-    """Whether `root` holds the complete set of just these parameters, made by this generator."""
-    if _read_manifest(root) != _manifest(params):
+def is_current(root: Path, params: Mapping[str, Any], layout: str = "coco") -> bool:
+    """Whether `root` holds the complete set of just these parameters and layout, made by this generator."""
+    if _read_manifest(root) != _manifest(params, layout):
         return False
+    expected: list[str] = []
     for split, count in image_counts(params).items():
-        if not (root / "annotations" / f"{split}.json").is_file() or not (root / split).is_dir():
-            return False
-        there = {path.name for path in (root / split).iterdir()}
-        if any(image_name(index) not in there for index in range(count)):
-            return False
-    return True
+        expected += [LAYOUTS[layout].image(split, index) for index in range(count)]
+        expected += LAYOUTS[layout].annotations(split, count)
+    return not missing_files(root, expected)
 
 
-def check_place(root: Path, params: Mapping[str, Any], name: str = "shapes") -> None:
+def check_place(root: Path, params: Mapping[str, Any], name: str = "shapes", layout: str = "coco") -> None:
     """Raises UserError where a set cannot be made at `root` without deleting what is there."""
-    if not root.exists() or is_current(root, params):
+    if not root.exists() or is_current(root, params, layout):
         return
     if not root.is_dir():
         raise UserError(f"{root}: is a file; the data set '{name}' needs a folder", "--data-root PATH")
     if _read_manifest(root) is not None:
         raise UserError(
-            f"{root}: holds shapes made with other parameters, by another version, or not all of them",
+            f"{root}: holds shapes made with other parameters, in another format, by another version,"
+            " or not all of them",
             f"msdet data make {name} --force --data-root {root}   (deletes the old set)",
         )
     if any(root.iterdir()):
@@ -111,6 +112,7 @@ def generate(
     *,
     force: bool = False,
     name: str = "shapes",
+    layout: str = "coco",
 ) -> None:
     """Makes the set at `root`; does nothing where it is there already.
 
@@ -121,6 +123,7 @@ def generate(
         force: Replaces a set that is there, even one of the same parameters; never a folder without a shapes
             manifest, or one that holds anything else.
         name: The data set's, for messages.
+        layout: The format on disk, a key of LAYOUTS.
 
     Raises:
         UserError: A parameter is wrong, `root` is taken, or it cannot be written.
@@ -130,22 +133,18 @@ def generate(
     if force:
         _check_removable(root)
     else:
-        if is_current(root, params):
+        if is_current(root, params, layout):
             return
-        check_place(root, params, name)
+        check_place(root, params, name, layout)
     with _cannot_write(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         building = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
         building.mkdir()
         try:
-            _build(building, checked, progress)
-            _move_into_place(building, root, params, force)
+            _build(building, checked, layout, progress)
+            _move_into_place(building, root, params, layout, force)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-
-
-def image_name(index: int) -> str:
-    return f"{index:06d}.png"
 
 
 def image_rng(seed: int, split: str, index: int) -> Any:
@@ -155,59 +154,36 @@ def image_rng(seed: int, split: str, index: int) -> Any:
     return np.random.default_rng(np.random.SeedSequence((seed, SPLITS.index(split), index)))
 
 
-def _build(folder: Path, params: Parameters, progress: Progress | None) -> None:
+def _build(folder: Path, params: Parameters, layout: str, progress: Progress | None) -> None:
     counts = {"train": params.train_images, "val": params.val_images}
     total, done = sum(counts.values()), 0
-    (folder / "annotations").mkdir()
+    on_disk = LAYOUTS[layout]
+    for below in on_disk.folders:
+        (folder / below).mkdir(parents=True)
     for split, count in counts.items():
-        (folder / split).mkdir()
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
+        scenes = []
         for index in range(count):
-            entry, boxes = _make_image(folder / split, params, split, index)
-            images.append(entry)
-            annotations += [{"id": len(annotations) + i, **box} for i, box in enumerate(boxes, start=1)]
+            scenes.append(_make_image(folder / on_disk.image(split, index), params, split, index))
             done += 1
             if progress is not None:
                 progress(done, total)
-        content = {
-            "info": {"description": "msdet shapes", "version": str(GENERATOR_VERSION)},
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
-        }
-        (folder / "annotations" / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
-    manifest = json.dumps(_manifest(params.model_dump()), indent=2) + "\n"
+        on_disk.write(folder, split, scenes, params.size)
+    manifest = json.dumps(_manifest(params.model_dump(), layout), indent=2) + "\n"
     (folder / MANIFEST).write_text(manifest, encoding="utf-8")
 
 
-def _make_image(
-    folder: Path, params: Parameters, split: str, index: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Writes one image; returns its COCO entry and its annotations, which still lack their ids."""
-    import cv2
-
+def _make_image(path: Path, params: Parameters, split: str, index: int) -> list[Box]:
+    """Writes one image; returns its objects."""
     from experiments.data.drawing import draw_image
 
     empty = split == "train" and index % _EMPTY_EVERY == _EMPTY_EVERY - 1
     rng = image_rng(params.seed, split, index)
     image, shapes = draw_image(rng, params.size, (params.min_side, params.max_side), empty)
-    (folder / image_name(index)).write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    entry = {"id": index + 1, "file_name": image_name(index), "width": params.size, "height": params.size}
-    boxes = [
-        {
-            "image_id": index + 1,
-            "category_id": shape.category + 1,
-            "bbox": list(shape.box),
-            "area": shape.area,
-            "iscrowd": 0,
-        }
-        for shape in shapes
-    ]
-    return entry, boxes
+    path.write_bytes(encode(image, path.suffix))
+    return [Box(shape.category, shape.box, shape.area) for shape in shapes]
 
 
-def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], force: bool) -> None:
+def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], layout: str, force: bool) -> None:
     """Renames the finished folder. An old set is deleted only after the new one stands in its place."""
     if force and root.exists():
         old = building.with_suffix(".old")
@@ -218,7 +194,7 @@ def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], forc
     try:
         building.rename(root)
     except OSError:
-        if not is_current(root, params):  # else another process made the same set meanwhile
+        if not is_current(root, params, layout):  # else another process made the same set meanwhile
             raise
 
 
@@ -227,14 +203,16 @@ def _check_removable(root: Path) -> None:
         return
     if _read_manifest(root) is None:
         raise UserError(f"{root}: holds no {MANIFEST}, so it is not deleted", "--data-root ANOTHER_FOLDER")
-    others = sorted({path.name for path in root.iterdir()} - _OURS)
+    folders = {Path(folder).parts[0] for layout in LAYOUTS.values() for folder in layout.folders}
+    others = sorted({path.name for path in root.iterdir()} - folders - {MANIFEST})
     if others:
         also = ", ".join(others[:3])
         raise UserError(f"{root}: also holds {also}, so it is not deleted", "move that elsewhere")
 
 
-def _manifest(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {"generator_version": GENERATOR_VERSION, "parameters": parameters(params).model_dump()}
+def _manifest(params: Mapping[str, Any], layout: str) -> dict[str, Any]:
+    content = {"generator_version": GENERATOR_VERSION, "parameters": parameters(params).model_dump()}
+    return content if layout == "coco" else {**content, "format": layout}  # COCO came first and has no word
 
 
 def _read_manifest(root: Path) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ def verify(
     """
     place = resolve_root(spec, root)
     if spec.generate is not None:
-        shapes.check_place(place, spec.generate, spec.name)
+        shapes.check_place(place, spec.generate, spec.name, spec.format)
     check_place(spec, place)
     splits: dict[str, Any] = {}
     classes = list(spec.classes)
