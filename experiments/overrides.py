@@ -20,8 +20,9 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """`base` changed by `layer`, both unvalidated recipes; neither is altered.
 
     Mappings merge key by key, all else replaces. A weighting with another rule, and a data set with a name,
-    replace what was there. So does an MMEngine key under `set`, with all keys below it. A schedule that
-    counts in the other unit, epochs or iterations, replaces the length so far.
+    replace what was there (but `where` is the detector's, and stays). So does an MMEngine key under `set`,
+    with all keys below it. A schedule that counts in the other unit, epochs or iterations, replaces the length
+    so far.
     """
     merged = dict(base)
     for key, value in layer.items():
@@ -30,7 +31,9 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
             merged[key] = value
         elif key == "set":
             merged[key] = _merge_set(old, value)
-        elif (key == "weighting" and _other_rule(old, value)) or (key == "dataset" and "name" in value):
+        elif key == "weighting" and _other_rule(old, value):
+            merged[key] = {**{k: v for k, v in old.items() if k == "where"}, **value}
+        elif key == "dataset" and "name" in value:
             merged[key] = dict(value)
         elif key == "schedule":
             merged[key] = {**_without_other_unit(old, value), **value}
@@ -113,7 +116,12 @@ def _refuse_misspelt(word: str) -> None:
     """A word without dots that resembles a recipe's key was meant as that key."""
     inner = {name: f"schedule.{name}" for name in Schedule.model_fields}
     inner |= {name: f"weighting.{name}" for options in OPTIONS.values() for name in options.model_fields}
-    inner |= {"rule": "weighting.rule", "root": "dataset.root", **{name: name for name in RECIPE_KEYS}}
+    inner |= {
+        "rule": "weighting.rule",
+        "where": "weighting.where",
+        "root": "dataset.root",
+        **{name: name for name in RECIPE_KEYS},
+    }
     close = difflib.get_close_matches(word, inner, n=1, cutoff=0.6)
     if close:
         raise _unknown(word, inner[close[0]])

@@ -12,6 +12,9 @@ from experiments.data.spec import DatasetSpec
 from experiments.errors import did_you_mean
 from experiments.weighting.options import OPTIONS, check_options
 
+# Which head of a two-stage detector is weighted, the default first: an option of the detector, not of a rule.
+WHERE = ("roi", "rpn", "both")
+
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
@@ -52,7 +55,8 @@ class Recipe(BaseModel):
     dataset: DatasetSpec
     image_size: Annotated[list[AtLeastOne], Field(min_length=2, max_length=2)] | None = None  # pixels
     schedule: Schedule
-    weighting: dict[str, Any] = Field(default={}, validate_default=True)  # `rule`, and all of its options
+    # `rule` and all of its options; `where` only if given, for detectors with one head have none
+    weighting: dict[str, Any] = Field(default={}, validate_default=True)
     set: dict[str, JsonValue] = {}  # MMEngine keys, dotted, general before specific
     imports: list[str] = []
     init_from: str | None = None
@@ -71,12 +75,16 @@ class Recipe(BaseModel):
     @field_validator("weighting")
     @classmethod
     def _complete(cls, weighting: dict[str, Any]) -> dict[str, Any]:
-        rule = weighting.get("rule", "uniform")
+        options = dict(weighting)
+        rule, where = options.pop("rule", "uniform"), options.pop("where", None)
         if not isinstance(rule, str):
             raise ValueError(f"rule: {rule!r} is not allowed; {did_you_mean('', OPTIONS)}")
-        options = check_options(rule, {k: v for k, v in weighting.items() if k != "rule"})
+        if where not in (None, *WHERE):
+            raise ValueError(f"where: {where!r} is not allowed: {', '.join(WHERE)}")
+        chosen = {"rule": rule} if where is None else {"rule": rule, "where": where}
+        chosen |= check_options(rule, options)
         try:
-            return json.loads(json.dumps({"rule": rule, **options}, allow_nan=False))  # tuples become lists
+            return json.loads(json.dumps(chosen, allow_nan=False))  # tuples become lists
         except (TypeError, ValueError):
             raise ValueError("options must be numbers, text, lists or mappings") from None
 

@@ -16,7 +16,7 @@ from experiments import catalogue
 from experiments.checking import check_keys, one_line
 from experiments.errors import UserError
 from experiments.overrides import layer_of, merge, parse_assignment
-from experiments.recipe_model import Recipe, Schedule
+from experiments.recipe_model import WHERE, Recipe, Schedule
 from experiments.weighting.options import OPTIONS
 
 __all__ = ["Recipe", "Schedule", "config_hash", "dump", "identity", "load_recipe", "recipe_id"]
@@ -177,12 +177,15 @@ def _validated(raw: dict[str, Any], where: str, set_layer: dict[str, Any]) -> Re
 def identity(recipe: Recipe) -> dict[str, Any]:
     """What makes two recipes the same experiment, in plain types.
 
-    Left out: names, where the data lie, how often a checkpoint is written, and how the batch is spread over
-    GPUs. A user's own model config counts by its text (not that of files it is based on), wherever it lies.
+    Left out: names, where the data lie, how often a checkpoint is written, how the batch is spread over GPUs,
+    and a `where` that says what holds without it. A user's own model config counts by its text (not that of
+    files it is based on), wherever it lies.
     """
     content = recipe.model_dump(exclude={"name", "checkpoint_every"})
     for key in ("name", "root"):
         content["dataset"].pop(key)
+    if content["weighting"].get("where") == WHERE[0]:
+        del content["weighting"]["where"]
     schedule = content["schedule"]
     schedule["batch"] = schedule.pop("gpus") * schedule.pop("images_per_gpu")
     content["set"] = {key.lstrip("+"): value for key, value in content["set"].items()}

@@ -84,6 +84,7 @@ def test_every_field_of_a_recipe_can_be_set_but_the_profile():
         ("alpha=5", "weighting.alpha"),
         ("alhpa=5", "weighting.alpha"),
         ("rule=avw", "weighting.rule"),
+        ("wehre=rpn", "weighting.where"),
         ("root=x", "dataset.root"),
         ("datset=x", "dataset"),
         ("wieghting.alpha=5", "weighting.alpha"),
@@ -135,6 +136,10 @@ def test_merging_keeps_what_is_not_mentioned():
         ({"rule": "rlo", "alpha": 5}, {"rule": "avw", "n": 3}, {"rule": "avw", "n": 3}),
         ({"alpha": 5}, {"rule": "uniform"}, {"alpha": 5, "rule": "uniform"}),
         ({"alpha": 5}, {"rule": "avw"}, {"rule": "avw"}),
+        # which head is weighted is no option of a rule
+        ({"rule": "rlo", "where": "rpn", "n": 3}, {"rule": "avw"}, {"rule": "avw", "where": "rpn"}),
+        ({"rule": "rlo", "where": "rpn"}, {"rule": "avw", "where": "both"}, {"rule": "avw", "where": "both"}),
+        ({"rule": "rlo", "where": "rpn"}, {"n": 3}, {"rule": "rlo", "where": "rpn", "n": 3}),
     ],
 )
 def test_another_rule_drops_the_options_of_the_old(base: dict, layer: dict, expected: dict):

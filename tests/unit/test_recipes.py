@@ -118,6 +118,17 @@ def test_another_rule_starts_from_its_own_defaults():
     assert recipe.weighting["n"] == 2
 
 
+def test_where_is_kept_only_if_given():
+    assert "where" not in load_recipe("retinanet-r50-rlo").weighting
+    recipe = load_recipe(child("weighting: {where: rpn}\n"))
+    assert recipe.weighting == {**RLO, "where": "rpn"}
+    assert load_recipe(page(dump(recipe), "else/where.yaml")).weighting == recipe.weighting
+    assert load_recipe("my.yaml", sets=["weighting.where=both"]).weighting["where"] == "both"
+    assert "where" not in load_recipe("my.yaml", sets=["weighting.where=null"]).weighting
+    avw = load_recipe("my.yaml", "tiny", overrides={"weighting.rule": "avw"}).weighting
+    assert (avw["rule"], avw["where"], avw["alpha"]) == ("avw", "rpn", 10)
+
+
 def test_paths_count_from_the_file_they_stand_in():
     page("x = 1", "there/mine.py")
     page(
@@ -162,6 +173,8 @@ def test_an_unknown_parent_names_the_child_and_the_nearest():
         ("weighting: {n: 0}", "weighting.n: 0 is not allowed"),
         ("weighting: {rule: roo}", "weighting.rule: 'roo' is unknown; did you mean 'rlo'?"),
         ("weighting: {rule: 5}", "weighting.rule: 5 is not allowed"),
+        ("weighting: {where: head}", "weighting.where: 'head' is not allowed: roi, rpn, both"),
+        ("weighting: {where: [roi]}", "weighting.where: ['roi'] is not allowed: roi, rpn, both"),
         ("weighting: rlo", "weighting: must be a mapping, not 'rlo'"),
         ("weighting: {rule: static}", "weighting.weights: is missing"),
         (
@@ -224,6 +237,7 @@ def test_a_mistake_in_a_parent_names_the_parent():
         ("schedule.lrr=1", "--set: schedule.lrr: unknown key; did you mean 'lr'?"),
         ("schedule.lr=-1", "--set: schedule.lr: -1 is not allowed"),
         ("weighting.alpha=1", "--set: weighting.alpha: 1 is not allowed"),
+        ("weighting.where=rip", "--set: weighting.where: 'rip' is not allowed: roi, rpn, both"),
         ("dataset.splits.trian.images=x", "--set: dataset.splits.trian: unknown key; did you mean 'train'?"),
         ("dataset=cocoo", "data set 'cocoo' not found; did you mean 'coco'?"),
     ],
@@ -357,6 +371,7 @@ def test_defaults_written_out_change_nothing():
         ["checkpoint_every=7"],
         ["schedule.gpus=1", "schedule.images_per_gpu=8"],
         ["schedule.gpus=8", "schedule.images_per_gpu=1"],
+        ["weighting.where=roi"],  # what holds without it
     ],
 )
 def test_execution_is_not_identity(sets: list[str]):
@@ -376,6 +391,7 @@ def test_execution_is_not_identity(sets: list[str]):
         "weighting.alpha=101",
         "weighting.epsilon=1e-6",
         "weighting.actions=[variance]",
+        "weighting.where=rpn",
         "model=mmdet:retinanet/retinanet_r101_fpn_1x_coco.py",
         "dataset=shapes",
         "dataset.classes=[person]",
