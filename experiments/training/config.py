@@ -239,7 +239,7 @@ def _set_schedule(config: Config, recipe: Recipe) -> None:
 
 def _schedulers(base: Any, schedule: Any) -> list[ConfigDict]:
     base = base if isinstance(base, (list, tuple)) else [base]
-    warmups = [s for s in base if s["type"] == "LinearLR"]
+    warmups = [s for s in base if s["type"] in ("LinearLR", "ConstantLR")]
     if schedule.warmup is not None:
         warmups = []
         if schedule.warmup:

@@ -12,14 +12,12 @@ import pytest
 import torch
 from mmengine import Config
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
-from mmengine.runner import Runner
 
-from experiments import catalogue, detection
 from experiments.errors import UserError
 from experiments.recipes import Recipe, load_recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
 from experiments.training.config import build_config
-from tests.unit.training.conftest import TRAIN_IMAGES, write_coco, write_voc
+from tests.unit.training.conftest import write_coco, write_voc
 
 import mmdet  # isort: skip
 from mmdet.registry import DATASETS, MODELS  # isort: skip
@@ -189,18 +187,13 @@ def test_the_tiny_profile_sets_all_its_keys_and_little_else():
 
 
 @pytest.mark.parametrize("profile", [None, "tiny"])
-@pytest.mark.parametrize("name", [*catalogue.names("recipe")])
-def test_every_shipped_recipe_builds_and_its_printed_config_loads_back_equal(name: str, profile: str | None):
+@pytest.mark.parametrize("name", ["retinanet-r50-rlo", "fcos-r50", "faster-rcnn-r50-voc-rlo"])
+def test_the_printed_config_loads_back_equal(name: str, profile: str | None):
     config = built(name, profile=profile)
     Path("config.py").write_text(config.pretty_text, encoding="utf-8")
     again = Config.fromfile("config.py")
     assert again.to_dict() == config.to_dict()
     assert dict(differences(again.to_dict(), config.to_dict())) == {}  # types, too
-    init_default_scope("mmdet")
-    model = MODELS.build(again.model)
-    assert isinstance(model, detection.LevelWeighted)
-    assert model.weighting[0].levels == ["P3", "P4", "P5", "P6", "P7"]
-    assert model.weighting[0].rule.alpha == load_recipe(name, profile).weighting["alpha"]
 
 
 # ----------------------------------------------------------------------------------- batch, schedule
@@ -260,6 +253,17 @@ def test_rates_of_the_papers_schedule():
         for i in range(12 * EPOCH)
     ]
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("warmup", "length"), [("null", 500), ("7", 7)])
+def test_a_constant_warm_up_is_kept_too(warmup: str, length: int):
+    """FCOS: a third of the rate for 500 iterations, unless the recipe has a warm-up of its own."""
+    config = built("fcos-r50", f"schedule.warmup={warmup}", "schedule.milestones=[6]")
+    expected = [0.01 * (1 / 3 if warmup == "null" and i < 499 else 1) for i in range(7 * EPOCH)]
+    if warmup != "null":
+        expected = [0.01 * warm(i, length) for i in range(7 * EPOCH)]
+    expected = [rate * (0.1 if i >= 6 * EPOCH else 1) for i, rate in enumerate(expected)]
+    assert rates(config, epochs=7) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("warmup", "length"), [("null", 500), ("0", 1), ("30", 30)])
@@ -367,8 +371,8 @@ def test_every_num_classes_of_the_model_follows_the_data():
         ),
         ("nowhere/mine.py", "no file"),
         (
-            "mmdet:faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
-            "detector 'FasterRCNN' cannot be level-weighted; supported:",
+            "mmdet:detr/detr_r50_8xb2-150e_coco.py",
+            "detector 'DETR' cannot be level-weighted; supported: ATSS,",
         ),
     ],
 )
@@ -501,39 +505,3 @@ def test_a_voc_set_in_the_root_itself_builds(tmp_path: Path):
     assert [i["ignore_flag"] for i in instances] == [0, 1]  # one pixel wide is kept, zero is not
     assert dataset[0]["data_samples"].img_path == str(root / "JPEGImages" / "a.jpg")
     assert len(dataset[0]["data_samples"].gt_instances) == 1
-
-
-# ----------------------------------------------------------------- positives of the shrunk assignment
-
-
-def positives(config: Config) -> list[int]:
-    """Positive anchors per level over the training set, as the model's own assigner hands them out."""
-    init_default_scope("mmdet")
-    torch.manual_seed(0)
-    model = MODELS.build(config.model)
-    head, sizes, totals = model.bbox_head, None, torch.zeros(5, dtype=torch.long)
-    images = 0
-    for batch in Runner.build_dataloader(config.train_dataloader, seed=0):
-        batch = model.data_preprocessor(batch, training=True)
-        samples = batch["data_samples"]
-        images += len(samples)
-        if sizes is None:
-            with torch.no_grad():
-                sizes = [feature.shape[-2:] for feature in model.extract_feat(batch["inputs"])]
-        metas = [sample.metainfo for sample in samples]
-        anchors, valid = head.get_anchors(sizes, metas, device="cpu")
-        labels = head.get_targets(anchors, valid, [sample.gt_instances for sample in samples], metas)[0]
-        totals += torch.tensor([((level >= 0) & (level < head.num_classes)).sum() for level in labels])
-    assert images > 0.9 * TRAIN_IMAGES
-    return totals.tolist()
-
-
-def test_under_the_tiny_profile_every_level_but_the_coarsest_has_positives(shapes_root: Path):
-    *levels, _coarsest = positives(built(profile="tiny", data_root=shapes_root))
-    assert len(levels) == 4
-    assert all(level >= 10 for level in levels), levels
-
-
-def test_with_stock_anchors_such_small_images_would_leave_a_level_without(shapes_root: Path):
-    stock = "model.bbox_head.anchor_generator.octave_base_scale=4"
-    assert positives(built("retinanet-r50-rlo", stock, profile="tiny", data_root=shapes_root))[3] == 0
