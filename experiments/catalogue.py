@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import re
 from pathlib import Path
@@ -98,8 +100,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: The file cannot be read, is not YAML (with the line), is empty or not a mapping, or has a
             key twice.
     """
-    text = read_text(path)
-    content = parse_yaml(text, shown(path))
+    content = copy.deepcopy(_parsed(read_text(path), shown(path)))
     if content is None:
         raise UserError(f"{shown(path)}: is empty; it must be a mapping, `key: value`")
     if not isinstance(content, dict):
@@ -130,6 +131,10 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise UserError(f"{where}: not valid YAML: nested too deeply") from None
+
+
+# A report reads the page that others extend once for each of them, and parsing is what takes the time.
+_parsed = functools.lru_cache(maxsize=256)(parse_yaml)
 
 
 def header_comment(path: Path) -> str:

@@ -1,18 +1,26 @@
-"""The paper's tables: their rows, the published values, and the recipe that reproduces a row. No torch."""
+"""The tables: their rows, the published values where there are any, and the recipe behind a row. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from experiments import catalogue
 from experiments.checking import check_keys, validate
 
+# The paper's own, in its order.
+PAPER = ("table1", "table2", "table3", "table4", "table5", "fig4")
+
 
 class Row(BaseModel):
-    """One row. `recipe` and `set` say what reproduces it; without a recipe it shows what was published."""
+    """One row. `recipe` and `set` say what reproduces it; without a recipe it shows what was published.
+
+    A row with `mean_weights_of` is a control of another row: its recipe has the rule `static`, and `weights` are
+    the mean weights of that row's runs (see `experiments.mean_weights`), level by level, or overall, the same
+    on every level. Only once those runs are done is it known what to run for it.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -21,10 +29,16 @@ class Row(BaseModel):
     backbone: str | None = None
     reimplemented: bool = False  # marked '*' in the paper: trained there on MMDetection by its authors
     reference: bool = False  # from another table, shown for comparison; not a row of this one
-    published: list[float]
+    published: list[float] | None = None
     recipe: str | None = None
     set: dict[str, Any] = {}  # dotted recipe keys, where the row differs from its recipe
+    mean_weights_of: str | None = None  # id of the row whose runs give the weights
+    mean: Literal["level", "overall"] = "level"
     baseline: str | None = None  # id of the row that this one is compared with
+
+    def overrides(self, weights: Sequence[float] = (1.0,)) -> dict[str, Any]:
+        """`set`, and the weights where the row has mean weights; while they are unknown, any stand for them."""
+        return self.set if self.mean_weights_of is None else {**self.set, "weighting.weights": list(weights)}
 
 
 class Block(BaseModel):
@@ -54,13 +68,18 @@ class Table(BaseModel):
         """The row of that id; KeyError where there is none."""
         return {row.id: row for row in self.rows()}[row_id]
 
+    @property
+    def has_published(self) -> bool:
+        """Whether any row has published values."""
+        return any(row.published is not None for row in self.rows())
+
     @model_validator(mode="after")
     def _fits_together(self) -> Table:
         ids = [row.id for row in self.rows()]
         for row in self.rows():
             if ids.count(row.id) > 1:
                 raise ValueError(f"row '{row.id}' is given twice")
-            if len(row.published) != len(self.columns):
+            if row.published is not None and len(row.published) != len(self.columns):
                 raise ValueError(
                     f"row '{row.id}' has {len(row.published)} values for {len(self.columns)} columns"
                 )
@@ -70,11 +89,28 @@ class Table(BaseModel):
                 )
             if row.set and row.recipe is None:
                 raise ValueError(f"row '{row.id}' has `set` but no recipe")
+            if row.mean_weights_of is not None:
+                self._check_mean_weights(row, row.mean_weights_of)
         return self
+
+    def _check_mean_weights(self, row: Row, source: str) -> None:
+        if row.recipe is None:
+            raise ValueError(f"row '{row.id}' has `mean_weights_of` but no recipe")
+        measured = [r.id for r in self.rows() if r.recipe is not None and r.mean_weights_of is None]
+        if source not in measured:
+            raise ValueError(
+                f"row '{row.id}': mean_weights_of: '{source}' is not a row of the table with a recipe and weights"
+                " of its own"
+            )
+
+
+def all_tables() -> list[str]:
+    """The paper's tables in its order, then all others by name, the user's own among them."""
+    return [*PAPER, *(name for name in catalogue.names("table") if name not in PAPER)]
 
 
 def load_table(ref: str) -> Table:
-    """The table of that name (table1 to table5, or one's own) or path.
+    """The table of that name (table1 to table5, fig4, controls, or one's own) or path.
 
     Raises:
         UserError: Not found, or the page is wrong (dotted path, nearest valid key).

@@ -63,7 +63,7 @@ def print_table(console: Console, table: MeasuredTable) -> None:
     """Prints one of the report's tables, what must be said of it, and where its runs are."""
     console.print(Text(table.title, "bold"))
     numbered = {id(line): f"[{i}]" for i, line in enumerate((x for x in table.lines if x.group), start=1)}
-    if table.context is None:
+    if table.has_published and table.context is None:
         console.print(_published_grid(table, numbered))
     else:
         console.print(_fitting(console, lambda more: _context_grid(table, numbered, more), table.columns[1:]))
@@ -125,7 +125,7 @@ def _published_grid(table: MeasuredTable, numbered: dict[int, str]) -> Table:
             cells = [
                 label(line),
                 line.row.backbone or "",
-                f"{line.row.published[0]:.1f}",
+                f"{line.row.published[0]:.1f}" if line.row.published else "",
                 change,
                 _cell(line, metric),
             ]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
 from experiments import recipes
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError
+from experiments.mean_weights import mean_weights
 from experiments.recipes import Recipe
 from experiments.runs import RunFolder
+from experiments.tables import Row, Table
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,10 @@ class Matcher:
         self.problems: list[str] = []
         self.matched: set[str] = set()
         self._loaded: dict[tuple[str, str, str], Recipe | None] = {}
-        self._by_id = {str(digest): alike for digest, alike in runs.groupby("recipe_id", sort=False)}
-        self._own = {digest: self._recipe_of_runs(alike["path"]) for digest, alike in self._by_id.items()}
+        self._own = {
+            str(digest): self._recipe_of_runs(alike["path"])
+            for digest, alike in runs.groupby("recipe_id", sort=False)
+        }
         self.contexts = list(dict.fromkeys(context_of(recipe) for recipe in self._own.values() if recipe))
 
     def full_size(self, recipe: str, overrides: Mapping[str, Any]) -> Recipe | None:
@@ -69,6 +75,38 @@ class Matcher:
         """A row's recipe under the profile and on the data set of a context."""
         found = self.load(recipe, overrides, context.profile)
         return found and found.model_copy(update={"dataset": context.dataset})
+
+    def of_row(self, table: Table, row: Row, context: Context | None = None) -> list[Recipe]:
+        """The recipes that a row stands for: at full size on its own data, or in a context.
+
+        Mostly one, none where it cannot be read. A row with `mean_weights_of` has one for each set of weights that
+        `msdet reproduce` may have taken from that row's runs: the means over seed 0, over 0 and 1, and so on.
+        """
+        if row.recipe is None:
+            return []
+        choices = [row.overrides()]
+        if row.mean_weights_of is not None:
+            measured = self._mean_weights(table, table.row(row.mean_weights_of), row.mean, context)
+            choices = [row.overrides(weights) for weights in measured]
+        found = [
+            self.full_size(row.recipe, overrides)
+            if context is None
+            else self.in_context(row.recipe, overrides, context)
+            for overrides in choices
+        ]
+        return [recipe for recipe in found if recipe is not None]
+
+    def _mean_weights(
+        self, table: Table, source: Row, mean: Literal["level", "overall"], context: Context | None
+    ) -> list[list[float]]:
+        weights = []
+        runs = self.find(self.of_row(table, source, context))
+        done = runs.drop(runs.index[runs["state"] != "done"]).sort_values("seed")
+        for _, alike in done.groupby(done["path"].map(lambda path: Path(path).parent), sort=False):
+            in_turn = [path for n, (path, seed) in enumerate(zip(alike["path"], alike["seed"])) if n == seed]
+            with contextlib.suppress(UserError):  # nobody can have run the row; `msdet reproduce` says why
+                weights += mean_weights([RunFolder(path) for path in in_turn], mean)
+        return weights
 
     def load(
         self, recipe: str, overrides: Mapping[str, Any], profile: str, quiet: bool = False
@@ -84,9 +122,10 @@ class Matcher:
                     self._note(error)
         return self._loaded[key]
 
-    def find(self, recipe: Recipe) -> pd.DataFrame:
-        """All runs of a recipe, whatever it was called; marks them as matched."""
-        found = self._by_id.get(recipes.recipe_id(recipe), self.runs.head(0))
+    def find(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
+        """All runs of these recipes, whatever they were called; marks them as matched."""
+        ids = [recipes.recipe_id(recipe) for recipe in wanted]
+        found = self.runs.drop(self.runs.index[~self.runs["recipe_id"].isin(ids)])
         self.matched.update(found["path"])
         return found
 

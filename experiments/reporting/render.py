@@ -32,12 +32,12 @@ def label(line: Line) -> str:
 
 
 def markdown(table: MeasuredTable, base: Path) -> str:
-    """A table as GitHub shows it: each row as published, and below it as measured.
+    """A table as GitHub shows it: each row as published where it was, and below it as measured.
 
     Args:
         base: The folder that links are relative to.
     """
-    own = table.context is None
+    own = table.has_published and table.context is None
     header = ["Row", "Backbone" if own else "Recipe", *([""] if own else []), *table.columns]
     header += [f"Δ {table.columns[0]}", "Runs"]
     parts = [f"## {escaped(table.title)}"]
@@ -77,15 +77,18 @@ def metrics_of(groups: Iterable[Group]) -> list[str]:
 
 
 def _published_rows(line: Line, table: MeasuredTable, base: Path) -> list[list[str]]:
-    """The line as published, and as measured where there are runs."""
-    row = line.row
-    change = "" if line.published_difference is None else f"{line.published_difference:+.1f}"
-    values = [f"{value:.1f}" for value in row.published]
-    first = next(other for other in table.lines if other.row.id == row.id)
+    """The line as published where it was, and as measured where there are runs."""
+    row, rows = line.row, []
     head = [escaped(label(line)), escaped(row.backbone or "")]
-    remark = "" if line.group else escaped(line.remark)
-    rows = [[*head, "published", *values, change, remark]] if line is first else []
-    return rows + ([["", "", "measured", *_measured_cells(line, table, base)]] if line.group else [])
+    if row.published is not None:
+        change = "" if line.published_difference is None else f"{line.published_difference:+.1f}"
+        values = [f"{value:.1f}" for value in row.published]
+        if line is next(other for other in table.lines if other.row.id == row.id):
+            rows = [[*head, "published", *values, change, "" if line.group else escaped(line.remark)]]
+        head = ["", ""]
+    if line.group or row.published is None:
+        rows.append([*head, "measured", *_measured_cells(line, table, base)])
+    return rows
 
 
 def _context_rows(line: Line, table: MeasuredTable, base: Path) -> list[list[str]]:
@@ -132,7 +135,8 @@ def escaped(text: str) -> str:
 def csv_text(tables: Sequence[MeasuredTable], other: Sequence[OtherRuns] = ()) -> str:
     """One wide row for each line of the tables; numbers are plain and unrounded.
 
-    `context` is `published`, or says what the runs have in common: then without published values.
+    `context` is `published`, or says what the runs have in common: then without published values. A table that
+    has none is `full size`.
     """
     groups = [line.group for t in tables for line in t.lines if line.group] + [runs.group for runs in other]
     metrics = list(dict.fromkeys([*(name for t in tables for name in t.columns), *metrics_of(groups)]))
@@ -167,8 +171,9 @@ def _table_row(table: MeasuredTable, block: str, line: Line, metrics: Sequence[s
         "recipe": row.recipe, "remark": line.remark,
     }  # fmt: skip
     if table.context is None:
-        cells |= {"context": "published", "published_difference": line.published_difference}
-        cells |= {f"published_{name}": value for name, value in zip(table.columns, row.published)}
+        cells |= {"context": "published" if table.has_published else "full size"}
+        cells |= {"published_difference": line.published_difference}
+        cells |= {f"published_{name}": value for name, value in zip(table.columns, row.published or ())}
     else:
         del cells["backbone"]  # a profile may have another
         cells |= {

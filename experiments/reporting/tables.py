@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from experiments import catalogue
 from experiments.reporting.collect import Collected, metric_names
 from experiments.reporting.groups import Group, against, split
 from experiments.reporting.matching import Context, Matcher, context_of
 from experiments.reporting.statistics import Difference
-from experiments.tables import Row, Table, load_table
+from experiments.tables import Row, Table, all_tables, load_table
 
-PAPER = ("table1", "table2", "table3", "table4", "table5")
 LEGEND = (
     "Measured: mean ± sample standard deviation (number of seeds). Δ: the mean minus the baseline row's;"
     " ± is the standard error of the difference, from the pooled standard deviation, seeds not paired."
@@ -45,11 +43,11 @@ class MeasuredTable:
     """A table as it is shown.
 
     Attributes:
-        context: None for the published table.
+        context: None for the table at full size on its rows' own data, as published.
         columns: Metrics; in a context those of the runs.
         blocks: Title and lines.
         notes: Sentences for below the table.
-        common: The context in words; empty for the published table.
+        common: The context in words; empty without one.
     """
 
     name: str
@@ -63,6 +61,11 @@ class MeasuredTable:
     @property
     def lines(self) -> list[Line]:
         return [line for _, lines in self.blocks for line in lines]
+
+    @property
+    def has_published(self) -> bool:
+        """Whether there are published values to show, or to be compared with."""
+        return any(line.row.published is not None for line in self.lines)
 
     @property
     def folders(self) -> list[str]:
@@ -100,14 +103,15 @@ class Report:
     def by_name(self) -> dict[str, list[MeasuredTable]]:
         """Each table's name to its published form and its contexts."""
         tables = [*self.published, *self.in_contexts]
-        return {p.name: [t for t in tables if t.name == p.name] for p in self.published}
+        return {name: [t for t in tables if t.name == name] for name in dict.fromkeys(t.name for t in tables)}
 
 
 def build_report(collected: Collected, names: Sequence[str] = ()) -> Report:
     """The report over collected runs.
 
     Args:
-        names: Of the tables to show; none means all, and then also the runs that fit no table.
+        names: Of the tables to show; none means all that have published values or runs of their own, and then
+            also the runs that fit no table.
 
     Raises:
         UserError: A table is unknown, or its file is wrong.
@@ -116,14 +120,22 @@ def build_report(collected: Collected, names: Sequence[str] = ()) -> Report:
     matcher = Matcher(collected.runs)
     published = [_published(table, matcher) for table in wanted]
     in_contexts = [_in_context(table, c, matcher) for c in matcher.contexts for table in wanted]
-    other = [] if names else _other(matcher)
     shown = [table for table in in_contexts if table is not None]
+    if not names:
+        published, shown = _with_something_new(published), _with_something_new(shown)
+    other = [] if names else _other(matcher)
     return Report(published, shown, other, [*collected.problems, *matcher.problems], len(collected.runs) > 0)
 
 
-def all_tables() -> list[str]:
-    """The paper's tables in its order, then the user's own."""
-    return [*PAPER, *(name for name in catalogue.names("table") if name not in PAPER)]
+def _with_something_new(tables: Sequence[MeasuredTable]) -> list[MeasuredTable]:
+    """Without tables that hold no published number, and no run that a table before them does not hold."""
+    seen: set[str] = set()
+    kept = []
+    for table in tables:
+        if table.has_published or not seen.issuperset(table.folders):
+            kept.append(table)
+        seen.update(table.folders)
+    return kept
 
 
 def patterns(groups: Iterable[Group]) -> list[str]:
@@ -134,11 +146,7 @@ def patterns(groups: Iterable[Group]) -> list[str]:
 
 
 def _published(table: Table, matcher: Matcher) -> MeasuredTable:
-    runs: dict[str, pd.DataFrame] = {}
-    for row in table.rows():
-        recipe = matcher.full_size(row.recipe, row.set) if row.recipe else None
-        if recipe is not None:
-            runs[row.id] = matcher.find(recipe)
+    runs = {row.id: matcher.find(matcher.of_row(table, row)) for row in table.rows()}
     blocks = _blocks(table, runs, {row.id for row in table.rows()}, table.columns[0])
     notes = [table.note] if table.note else []
     title = f"{_numbered(table)}: {table.title}"
@@ -154,13 +162,14 @@ def _in_context(table: Table, context: Context, matcher: Matcher) -> MeasuredTab
     columns = [c for c in table.columns if c in metrics] or metrics or list(table.columns)
     shown = set(runs) | {row.baseline for row in table.rows() if row.id in runs and row.baseline}
     hidden = [row for row in table.rows() if row.id not in runs and not row.reference]
-    notes = [f"Rows are named as in the paper: {table.title}."]
+    notes = [f"Rows are named as in the paper: {table.title}." if table.has_published else f"{table.title}."]
     if scaled:
         notes[0] += f" With profile {context.profile}, {', '.join(scaled)}."
     if hidden:
         notes.append(f"{len(hidden)} rows of the table have no runs here.")
     common = _describe(context, matcher.contexts)
-    title = f"{_numbered(table)}, {common} (NOT comparable with the published numbers)"
+    title = f"{_numbered(table)}, {common}"
+    title += " (NOT comparable with the published numbers)" if table.has_published else ""
     blocks = _blocks(table, runs, shown, columns[0])
     return _measured(MeasuredTable(table.name, title, context, columns, blocks, notes, common))
 
@@ -172,17 +181,15 @@ def _runs_in_context(
     runs: dict[str, pd.DataFrame] = {}
     scaled: list[str] = []
     for row in table.rows():
-        full = matcher.full_size(row.recipe, row.set) if row.recipe else None
+        full = matcher.full_size(row.recipe, row.overrides()) if row.recipe else None
         if full is None or context_of(full) == context:  # the latter is the published table's
             continue
-        recipe = matcher.in_context(row.recipe or "", row.set, context)
-        if recipe is None:
-            continue
-        found = matcher.find(recipe)
+        as_run = matcher.of_row(table, row, context)
+        found = matcher.find(as_run)
         if found.empty:
             continue
         runs[row.id] = found
-        asked, got = full.weighting.get("alpha"), recipe.weighting.get("alpha")
+        asked, got = full.weighting.get("alpha"), as_run[0].weighting.get("alpha")
         if asked != got:
             scaled.append(f"alpha = {asked} ran as {got}")
     return runs, list(dict.fromkeys(scaled))
@@ -202,9 +209,9 @@ def _blocks(
 
 def _lines(row: Row, table: Table, groups: dict[str, list[Group]], metric: str) -> list[Line]:
     """A line for each group of the row's runs, or one that says that there is none."""
-    change = None
-    if row.baseline:
-        change = round(row.published[0] - table.row(row.baseline).published[0], 1)
+    change, baseline = None, table.row(row.baseline) if row.baseline else None
+    if baseline is not None and baseline.published is not None and row.published is not None:
+        change = round(row.published[0] - baseline.published[0], 1)
     if row.id not in groups:
         return [Line(row, None, change, None, "no runs" if row.recipe else "no recipe yet")]
     lines = []
@@ -227,9 +234,12 @@ def _measured(table: MeasuredTable) -> MeasuredTable:
 
 
 def _numbered(table: Table) -> str:
-    """`table1` is `Table 1`."""
-    number = table.name.removeprefix("table")
-    return f"Table {number}" if number.isdigit() else table.name
+    """`table1` is `Table 1`, `fig4` is `Figure 4`; any other name stays."""
+    for stem, word in (("table", "Table"), ("fig", "Figure")):
+        number = table.name.removeprefix(stem)
+        if number != table.name and number.isdigit():
+            return f"{word} {number}"
+    return table.name
 
 
 def _describe(context: Context, contexts: Sequence[Context]) -> str:

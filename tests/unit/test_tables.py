@@ -1,4 +1,4 @@
-"""The paper's tables: every published value, and the recipe behind every row that has one."""
+"""The tables: every published value, and the recipe behind every row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.recipes import load_recipe, recipe_id
-from experiments.tables import load_table
+from experiments.tables import all_tables, load_table
 
 # Typed from the paper, row by row: label's method, backbone, published values.
 TABLE_1 = """
@@ -109,6 +109,52 @@ def test_tables_4_and_5_as_published_and_each_row_with_its_value(name: str, opti
     assert all(row.baseline == reference.id and not row.reference for row in rows)
 
 
+def test_figure_4_has_the_five_methods_and_no_numbers():
+    table = load_table("fig4")
+    assert not table.has_published
+    assert [row.label for row in table.rows()] == [
+        "RetinaNet",
+        "RetinaNet w/ RLO",
+        "Balanced FPN",
+        "PAFPN",
+        "AugFPN",
+    ]
+    assert {row.baseline for row in table.rows()} == {None, "baseline"}
+
+
+def test_the_controls_have_their_rules():
+    rows = {row.id: row for row in load_table("controls").rows()}
+    assert {name: load_recipe(row.recipe, "tiny", overrides=row.overrides()).weighting["rule"]
+            for name, row in rows.items()} == {
+        "uniform": "uniform", "avw": "avw", "rlo": "rlo", "dwa": "dwa", "uncertainty": "uncertainty",
+        "rlo-gamma-0": "rlo", "random": "random", "static-level": "static", "static-overall": "static",
+    }  # fmt: skip
+    rlo, control = (
+        load_recipe(rows[name].recipe, overrides=rows[name].set) for name in ("rlo", "rlo-gamma-0")
+    )
+    assert control.weighting == {**rlo.weighting, "gamma": 0.0}
+    assert [(rows[name].mean_weights_of, rows[name].mean) for name in ("static-level", "static-overall")] == [
+        ("rlo", "level"),
+        ("rlo", "overall"),
+    ]
+    weights = load_recipe("retinanet-r50", overrides=rows["static-level"].overrides([1.5, 1])).weighting[
+        "weights"
+    ]
+    assert weights == [1.5, 1.0]
+    others = [load_recipe(row.recipe, overrides=row.overrides()).model_dump() for row in rows.values()]
+    for other in others:
+        del other["name"], other["weighting"]
+    assert all(other == others[0] for other in others)  # they differ in nothing else
+
+
+@pytest.mark.parametrize("name", all_tables())
+def test_every_row_names_a_recipe_that_can_be_run(name: str):
+    for row in load_table(name).rows():
+        for profile in (None, "tiny"):
+            recipe = load_recipe(row.recipe, profile, overrides=row.overrides())
+        assert recipe.model.startswith("mmdet:")
+
+
 def test_rows_of_different_tables_share_their_runs():
     ids = {
         recipe_id(load_recipe(row.recipe, overrides=row.set))
@@ -130,6 +176,10 @@ def page(text: str) -> str:
         ("{id: b, label: A, published: [1.0, 2.0]}", "row 'b' is given twice"),
         ("{id: a, label: A, published: [1.0, 2.0], baseline: c}", "its baseline 'c' is not another row"),
         ("{id: a, label: A, published: [1.0, 2.0], set: {x: 1}}", "has `set` but no recipe"),
+        ("{id: a, label: A, mean_weights_of: b}", "row 'a' has `mean_weights_of` but no recipe"),
+        ("{id: a, label: A, recipe: r, mean_weights_of: b}", "row 'a': mean_weights_of: 'b' is not a row"),
+        ("{id: a, label: A, recipe: r, mean_weights_of: a}", "row 'a': mean_weights_of: 'a' is not a row"),
+        ("{id: a, label: A, mean: both}", "blocks[0].rows[1].mean: 'both' is not allowed"),
         (
             "{id: a, label: A, publishd: [1.0, 2.0]}",
             "blocks[0].rows[1].publishd: unknown key; did you mean 'published'?",

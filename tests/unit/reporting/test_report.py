@@ -294,6 +294,63 @@ def test_links_lead_to_the_run_folders(make_run: MakeRun, results: Path, tmp_pat
     assert "seed*`" in page
 
 
+def trace(run: RunFolder, *weights: tuple[float, ...]) -> None:
+    """One row a level and interval, the weights of each interval given."""
+    rows = [f"{t},{level},bbox_head,{w}" for t, each in enumerate(weights) for level, w in zip("abcde", each)]
+    run.trace.write_text("\n".join(["interval,level,head,weight", *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("profile", [None, "tiny"])
+def test_static_runs_belong_to_the_controls_if_their_weights_are_the_measured_means(
+    make_run: MakeRun, results: Path, profile: str | None
+):
+    ones, last = (1.0,) * 5, (1.0, 1.2, 1.4, 1.0, 1.0)
+    trace(make_run(RLO, 0, {"AP": 36.9}, profile=profile), ones, (2.0, 1.5, 1.0, 1.0, 1.0))
+    trace(make_run(RLO, 1, {"AP": 36.7}, profile=profile), ones, last)
+    trace(
+        make_run(RLO, 3, {"AP": 30.0}, profile=profile), last, last
+    )  # seed 2 is missing: no mean takes it in
+    by_level = [1.25, 1.175, 1.1, 1.0, 1.0]  # the means of seed 0, (1.5, 1.25, 1, 1, 1), and of seed 1
+    for ap, weights in (
+        (36.5, by_level),
+        (36.3, [1.5, 1.25, 1, 1, 1]),  # from seed 0 alone, before there was a second
+        (36.1, [1.105] * 5),
+        (35.0, [1.106] * 5),
+    ):
+        sets = ("weighting.rule=static", f"weighting.weights={weights}")
+        alpha = ("weighting.alpha=10",) if profile else ()
+        make_run(BASE, 0, {"AP": ap}, profile=profile, sets=(*sets, *alpha))
+    report = made(results)
+    shown = context(report, "controls") if profile else by_id(report.published[-1])
+    found = {
+        name: [line.group and line.group.metrics["AP"].mean for line in lines]
+        for name, lines in shown.items()
+    }
+    assert sorted(found["static-level"]) == [36.3, 36.5]
+    assert found["static-overall"] == [36.1]
+    assert [runs.group.metrics["AP"].mean for runs in report.other] == [35.0]
+    assert report.problems == []
+
+
+def test_a_table_that_the_paper_has_no_numbers_for(make_run: MakeRun, results: Path):
+    make_run(BASE, 0, {"AP": 36.0})
+    assert [table.name for table in made(results).published] == TABLES  # it would show that run once more
+    make_run(BASE, 0, {"AP": 35.0, "AP50": 50.0}, sets=("weighting.rule=dwa",))
+    assert [table.name for table in made(results).published] == [*TABLES, "controls"]
+    (table,) = made(results, "controls").published
+    assert not table.has_published
+    page = render.markdown(table, results)
+    assert "published" not in page
+    (row,) = [r for r in cells(page) if r[0] == "Dynamic Weight Average"]
+    assert row[1:4] == ["retinanet-r50", "35.0 ± - (1)", "50.0 ± - (1)"]
+    assert row[8] == "-1.0"
+    frame = pd.read_csv(io.StringIO(render.csv_text([table]))).set_index("id")
+    assert frame.loc["dwa", "context"] == "full size"
+    assert frame.loc["dwa", "measured_difference"] == -1.0
+    assert frame.filter(like="published").isna().all(axis=None)
+    assert frame.loc["static-level", "remark"] == "no runs"
+
+
 def test_an_unknown_table_is_refused_with_the_nearest_name(results: Path):
     with pytest.raises(UserError, match="did you mean 'table1'"):
         made(results, "tabel1")

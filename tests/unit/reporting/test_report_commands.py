@@ -134,6 +134,19 @@ def test_a_broken_record_is_said_and_hides_nothing(tiny_runs: None, make_run: Ma
     assert "Left out" not in result.stdout
 
 
+def test_tables_without_published_numbers(tiny_runs: None, make_run: MakeRun):
+    assert "Figure 4" not in typed("report")
+    text = typed("report", "fig4")
+    assert "Figure 4, profile tiny on shapes\n" in text
+    assert "Figure 4: RLO" in text
+    assert "published" not in text
+    rows = [" ".join(line.split()) for line in text.splitlines() if line.startswith("RetinaNet w/ RLO")]
+    assert rows == [
+        "RetinaNet w/ RLO retinanet-r50-rlo 51.5 ± 0.7 (2) +1.0 ± 0.7 60.0 60.0 26.5 60.0 60.0 [2]",
+        "RetinaNet w/ RLO retinanet-r50-rlo no runs",
+    ]
+
+
 def test_mistakes():
     assert "did you mean 'md'" in refusal("report", "--format", "mdd").message
     assert "did you mean 'table3'" in refusal("report", "table_3").message
