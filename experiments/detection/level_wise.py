@@ -1,4 +1,4 @@
-"""Heads that tell the losses of each pyramid level, and how well the positives of each are localised.
+"""Heads that tell the losses of each pyramid level.
 
 MMDetection's multi-level heads come in two kinds. Most compute their losses level by level and return lists, finest
 level first. The others (FCOS, FoveaBox, the RoI head) put all levels into one tensor and return one number; that is
@@ -29,40 +29,11 @@ from mmdet.models.losses import GHMC, GHMR
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
-from experiments.detection.boxes import aligned_iou, from_deltas, from_log_distances
+from experiments.detection.boxes import from_log_distances
+from experiments.detection.localisation import LevelWise, Seen
 from experiments.weighting import OptionError
 
 EPSILON = torch.finfo(torch.float32).eps  # that MMDetection adds to a normaliser
-
-
-class LevelWise:
-    """Mixin before a head's class: notes the IoU of positives with their targets, by level, outside of autograd.
-
-    Attributes:
-        level_ious: (2, K), sum of the IoUs and number of positives at each level in the last loss; None before.
-            An IoU is that of the decoded prediction with its target (paper, Fig 1).
-    """
-
-    loss_bbox: nn.Module
-    level_ious: Tensor | None = None
-
-    def prepare(self) -> None:
-        """Once, when the head has become level-wise."""
-        self.loss_bbox.register_forward_hook(self._see_boxes, with_kwargs=True)
-
-    def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
-        raise NotImplementedError
-
-    def _ious(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """(n,) IoU of what `loss_bbox` compares."""
-        with torch.no_grad():
-            return aligned_iou(self._boxes(predicted.detach()), self._boxes(target))
-
-    def _boxes(self, regression: Tensor) -> Tensor:
-        """(n, 4) boxes in a frame that a prediction and its target share."""
-        if getattr(self, "reg_decoded_bbox", False):
-            return regression
-        return from_deltas(regression, self.bbox_coder)  # type: ignore[attr-defined]
 
 
 class ListedLevels(LevelWise):
@@ -70,9 +41,8 @@ class ListedLevels(LevelWise):
 
     def loss_by_feat(self, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> dict[str, Any]:
         self._level = -1
-        self._sums = [cls_scores[0].new_zeros(2) for _ in cls_scores]
         losses = super().loss_by_feat(cls_scores, *args, **kwargs)  # type: ignore[misc]
-        self.level_ious = torch.stack(self._sums, 1)
+        self._sum_ious(len(cls_scores), cls_scores[0])
         return losses
 
     def loss_by_feat_single(self, *args: Any, **kwargs: Any) -> Any:
@@ -80,19 +50,19 @@ class ListedLevels(LevelWise):
         return super().loss_by_feat_single(*args, **kwargs)  # type: ignore[misc]
 
     def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
-        predicted, target, weight = args
-        self._add(self._level, self._ious(predicted, target), (weight > 0).any(1))
+        predicted, target = args[0].detach(), args[1]
+        levels = torch.full((len(target),), self._level, device=target.device)
+        self._seen.append(Seen(predicted, target, levels, self._positive(args)))
 
-    def _add(self, level: int, ious: Tensor, positive: Tensor) -> None:
-        self._sums[level] = torch.stack([torch.where(positive, ious, 0).sum(), positive.sum().to(ious)])
+    def _positive(self, args: tuple) -> Tensor:
+        return (args[2] > 0).any(1)
 
 
 class ListedPositives(ListedLevels):
     """Of ATSS and GFL: lists, whose `loss_bbox` is given positives only, as decoded boxes."""
 
-    def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
-        ious = self._ious(*args[:2])
-        self._add(self._level, ious, torch.ones_like(ious, dtype=torch.bool))
+    def _positive(self, args: tuple) -> Tensor:
+        return torch.ones(len(args[0]), dtype=torch.bool, device=args[0].device)
 
     def _boxes(self, regression: Tensor) -> Tensor:
         return regression
@@ -104,15 +74,10 @@ class ChosenLevels(ListedLevels):
     The choice is made on the losses as they are, before any weight.
     """
 
-    def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
-        if self._level == 0:
-            self._rows: list[Tensor] = []
-        self._rows.append(self._ious(*args[:2]))
-
     def reweight_loss_single(self, *args: Any, **kwargs: Any) -> Any:
         result = super().reweight_loss_single(*args, **kwargs)  # type: ignore[misc]
         level, chosen = args[4], result[2]
-        self._add(level, self._rows[level], chosen)
+        self._seen[level].positive = chosen
         return result
 
 
@@ -153,9 +118,9 @@ class SplitLevels(LevelWise):
         """
         self._levels, self._count = levels, count
         self._terms: dict[str, list[Tensor]] = {}
-        self.level_ious = levels.new_zeros(2, count, dtype=torch.float32)
         try:
             losses = loss()
+            self._sum_ious(count, levels)
         finally:
             self._levels = None
         for name in self._loss_modules():
@@ -175,15 +140,12 @@ class SplitLevels(LevelWise):
         rows = rows.flatten(1).sum(1) if rows.dim() > 1 else rows
         normaliser = kwargs.get("avg_factor")
         divisor = len(rows) if normaliser is None else normaliser + EPSILON
-        self._terms[name] = [part / divisor for part in self._by_level(rows)]
+        levels = self._levels_of(len(rows))
+        self._terms[name] = [torch.where(levels == k, rows, 0).sum() / divisor for k in range(self._count)]
         return sum(self._terms[name])  # type: ignore[return-value]
 
-    def _by_level(self, rows: Tensor) -> list[Tensor]:
-        """(n,) values, one for every row or one for every positive -> K sums."""
-        levels = self._levels_of(len(rows))
-        return [torch.where(levels == k, rows, 0).sum() for k in range(self._count)]
-
     def _levels_of(self, count: int) -> Tensor:
+        """(count,) levels of the rows, which are all that are classified, or the positives among them."""
         assert self._levels is not None
         if count == len(self._levels):
             return self._levels
@@ -194,9 +156,9 @@ class SplitLevels(LevelWise):
 
     def _see_boxes(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
         if self._levels is not None:
-            ious = self._ious(*args[:2])
-            counted = self._by_level(torch.ones_like(ious))
-            self.level_ious = torch.stack([torch.stack(self._by_level(ious)), torch.stack(counted)])
+            predicted, target = args[0].detach(), args[1]
+            positive = torch.ones(len(target), dtype=torch.bool, device=target.device)
+            self._seen.append(Seen(predicted, target, self._levels_of(len(target)), positive))
 
 
 class FlatLevels(SplitLevels):
