@@ -18,6 +18,7 @@ from msdet_cli import (
     doctor,
     evaluate,
     ls,
+    prior,
     report,
     run,
     runs,
@@ -45,6 +46,7 @@ app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("cp")(cp.cp)
 app.command("validate")(validate.validate)
+app.command("prior")(prior.prior)
 app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)

@@ -57,14 +57,18 @@ def mmengine_config(recipe: Recipe) -> Config:
 def _build(recipe: Recipe) -> Config:
     from experiments.data.find import find_dataset
     from experiments.training.config import build_config
+    from experiments.training.prior import set_prior
 
+    fingerprint = ""
     try:
         found = find_dataset(recipe.dataset, None, generate=False)
-        classes, root = list(found.classes), Path(found.root)
+        classes, root, fingerprint = list(found.classes), Path(found.root), found.fingerprint
     except UserError:  # no data here: the classes as far as they are written down, else the model's own
         classes, root = list(recipe.dataset.classes), Path(recipe.dataset.root)
     try:
-        return build_config(recipe, classes, root, Path("results"))
+        config = build_config(recipe, classes, root, Path("results"))
+        set_prior(config, recipe, fingerprint, count=False)
+        return config
     except UserError as error:
         raise UserError(f"recipe {recipe.name}: {error.message}", error.hint) from None
 

@@ -4,6 +4,7 @@ from experiments.detection import operators
 
 operators.install()  # before anything of MMDetection is imported
 
+from experiments.detection.guided_loss import GuidedRetinaHead  # noqa: E402
 from experiments.detection.hook import LevelWeightingHook, attach_to_runners  # noqa: E402
 from experiments.detection.level_weighted import (  # noqa: E402
     LEVEL_WEIGHTED,
@@ -17,6 +18,7 @@ attach_to_runners()
 __all__ = [
     "LEVEL_WEIGHTED",
     "PER_IMAGE",
+    "GuidedRetinaHead",
     "LevelWeighted",
     "LevelWeightedTwoStage",
     "LevelWeightingHook",

@@ -11,6 +11,7 @@ from pathlib import Path
 from experiments.data.find import FoundDataset
 from experiments.errors import UserError
 from experiments.recipes import Recipe
+from experiments.runs import RunFolder
 
 
 def evaluate_checkpoint(
@@ -43,9 +44,13 @@ def _evaluate(
     from experiments.training.checkpoints import read_checkpoint
     from experiments.training.config import build_config
     from experiments.training.pretrained import without_pretrained
+    from experiments.training.prior import set_prior
     from experiments.training.worker import build_runner
 
     config = build_config(recipe, data.classes, data.root, folder)
+    run = RunFolder(checkpoint.resolve().parent.parent)
+    trained_on = run.read().dataset if run.record_file.exists() else {}
+    set_prior(config, recipe, data.fingerprint, trained_with=trained_on.get("foreground_prior"))
     without_pretrained(config.model)
     config.test_evaluator.outfile_prefix = str((out or folder).resolve() / "val")
     config.default_hooks.pop("checkpoint")

@@ -93,6 +93,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.training import components, pretrained  # noqa: F401
     from experiments.training.config import build_config
     from experiments.training.environment import describe, git_state
+    from experiments.training.prior import set_prior
 
     recipe = recipes.load_recipe(str(run.recipe))
     world_size = start_processes(attempt.world_size)
@@ -100,6 +101,9 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     config = build_config(
         recipe, data["classes"], Path(data["root"]), run.path.resolve(), record.seed, world_size
     )
+    prior = set_prior(config, recipe, data["fingerprint"])
+    if prior is not None:
+        data["foreground_prior"] = prior
     if rank == 0:
         write_text(run.config, config.pretty_text)
     config.launcher = "pytorch" if world_size > 1 else "none"
