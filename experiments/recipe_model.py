@@ -96,7 +96,7 @@ class Recipe(BaseModel):
                 raise ValueError(f"{key!r} is not a dotted MMEngine key")
             if key.startswith("+") and key[1:] in keys:
                 raise ValueError(f"{key[1:]!r} is given twice, with and without '+'")
-        return dict(sorted(keys.items(), key=lambda pair: pair[0].lstrip("+")))
+        return dict(sorted(keys.items(), key=lambda pair: _whole_and_type_first(pair[0])))
 
     @field_validator("imports")
     @classmethod
@@ -105,3 +105,8 @@ class Recipe(BaseModel):
             if not all(part.isidentifier() for part in module.split(".")):
                 raise ValueError(f"{module!r} is not the name of a Python module")
         return imports
+
+
+def _whole_and_type_first(key: str) -> list[tuple[bool, str]]:
+    """Sorts a node before its parts, and the class that it names before what may depend on that class."""
+    return [(part != "type", part) for part in key.lstrip("+").split(".")]

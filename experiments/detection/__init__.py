@@ -4,6 +4,7 @@ from experiments.detection import operators
 
 operators.install()  # before anything of MMDetection is imported
 
+from experiments.detection import augfpn, consistent_supervision, soft_roi  # noqa: E402, F401  (registered)
 from experiments.detection.guided_loss import GuidedRetinaHead  # noqa: E402
 from experiments.detection.hook import LevelWeightingHook, attach_to_runners  # noqa: E402
 from experiments.detection.level_weighted import (  # noqa: E402

@@ -432,6 +432,14 @@ def test_the_order_of_keys_and_their_plus_do_not_count():
     assert recipe_id(one) == recipe_id(two)
 
 
+def test_a_node_and_its_class_come_before_what_depends_on_them():
+    keys = ["model", "model.type", "model.backbone", "model.neck", "model.neck.type", "model.neck.depth"]
+    recipe = load_recipe(
+        page("extends: retinanet-r50\nset: {" + ", ".join(f"{k}: 1" for k in keys[::-1]) + "}\n")
+    )
+    assert list(recipe.set) == keys
+
+
 def test_a_users_model_counts_by_its_text():
     ids = []
     for folder, text in (("a", "x = 1"), ("b", "x = 1"), ("b", "x = 2")):
