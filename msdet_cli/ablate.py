@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from experiments.errors import UserError
 from experiments.launching.plan import PlannedRun, plan
@@ -15,19 +16,23 @@ from experiments.overrides import parse_assignment, split_values
 from experiments.recipes import Recipe, load_recipe
 from experiments.runs import results_dir
 from experiments.weighting.options import ACTIONS
-from msdet_cli.execute import execute, iterations_of, print_json, show_plan
+from msdet_cli.execute import finish, iterations_of
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
     DatasetOpt,
+    DryRunOpt,
+    ForceOpt,
     JsonOpt,
     ProfileOpt,
     ResultsOpt,
+    RetryOpt,
+    SeedOpt,
     SeedsOpt,
+    chosen_seeds,
     complete,
 )
-from msdet_cli.run import DryRunOpt, ForceOpt, RetryOpt, chosen_seeds
-from msdet_cli.tables import print_comparison, wide_console
+from msdet_cli.tables import print_comparison
 
 Axis = tuple[str, list[str]]
 
@@ -52,9 +57,7 @@ def ablate(
         bool, typer.Option("--grid", help="All combinations, instead of one option at a time.")
     ] = False,
     profile: ProfileOpt = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")
-    ] = None,
+    seed: SeedOpt = None,
     seeds: SeedsOpt = None,
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
@@ -85,21 +88,13 @@ def ablate(
         labelled, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run
     )
     _warn_of_long_intervals(planned)
-    console = None if as_json else wide_console()
-    if dry_run:
-        if console is not None:
-            show_plan(console, planned)
-        else:
-            print_json(planned)
-        return
-    code = execute(planned, console)
-    if console is None:
-        print_json(planned)
-    else:
+
+    def compare(console: Console, code: int) -> None:
         from experiments.reporting import comparison
 
-        print_comparison(wide_console(), comparison([p.folder for p in planned], [p.label for p in planned]))
-    raise typer.Exit(code)
+        print_comparison(console, comparison([p.folder for p in planned], [p.label for p in planned]))
+
+    finish(planned, dry_run, as_json, compare)
 
 
 def _axes(

@@ -1,4 +1,4 @@
-"""Works through planned runs one after another, shows them, and answers with one exit code."""
+"""Works through planned runs one after another, shows them, and ends with one exit code."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +18,7 @@ from rich.table import Table
 from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, UserError
 from experiments.launching.local import LocalWorker, shared_exit_code
 from experiments.launching.plan import PlannedRun, Todo, prepare
+from msdet_cli.tables import wide_console
 from msdet_cli.views import RunView, duration, metrics_line
 
 WORDS = {
@@ -48,6 +50,35 @@ class Stop:
         self.asked += 1
         if self.worker is not None:
             self.worker.stop()
+
+
+def finish(
+    planned: list[PlannedRun],
+    dry_run: bool,
+    as_json: bool,
+    then: Callable[[Console, int], None],
+    later: Callable[[], list[PlannedRun]] = list,
+) -> NoReturn:
+    """What a command does with its plan: runs it, or shows it in a dry run, and exits with the shared code.
+
+    Args:
+        as_json: Print nothing but JSON, at the end.
+        then: Prints what follows; given the code, and not called after a dry run.
+        later: Runs that can be planned only when the others have ended.
+    """
+    console = None if as_json else wide_console()
+    code = DONE if dry_run else execute(planned, console)
+    if code != INTERRUPTED:
+        more = later()
+        planned = [*planned, *more]
+        code = code if dry_run else shared_exit_code([code, execute(more, console)])
+    if console is None:
+        print_json(planned)
+    elif dry_run:
+        show_plan(console, planned)
+    else:
+        then(console, code)
+    raise typer.Exit(code)
 
 
 def show_plan(console: Console, planned: Sequence[PlannedRun]) -> None:

@@ -20,6 +20,7 @@ from msdet_cli import (
     ls,
     prior,
     report,
+    reproduce,
     run,
     runs,
     show,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("ablate")(ablate.ablate)
+app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("eval")(evaluate.evaluate)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from experiments.errors import UserError
+
 
 def complete(kind: str) -> Callable[[str], list[str]]:
     """Shell completion with the names of one kind: recipe, profile, dataset or table."""
@@ -67,6 +69,25 @@ SeedsOpt = Annotated[
     int | None,
     typer.Option("--seeds", metavar="COUNT", min=1, help="How many seeds: 0, 1, ... one run each."),
 ]
+SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")]
+DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")]
+RetryOpt = Annotated[
+    bool, typer.Option("--retry-failed", help="Try failed runs again, from their last checkpoint.")
+]
+ForceOpt = Annotated[bool, typer.Option("--force", help="Throw away what these runs have, and start anew.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 RESULTS = Path("results")  # the default of ResultsOpt
+
+
+def chosen_seeds(seed: int | None, seeds: int | None) -> list[int]:
+    """What `--seed` and `--seeds` mean together.
+
+    Raises:
+        UserError: Both are given.
+    """
+    if seed is not None and seeds is not None:
+        raise UserError(
+            "--seed and --seeds exclude each other", "--seed 3 is one seed; --seeds 3 are seeds 0, 1, 2"
+        )
+    return list(range(seeds)) if seeds is not None else [seed or 0]

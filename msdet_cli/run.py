@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from rich.console import Console
 
-import typer
-
-from experiments.errors import UserError
-from experiments.launching.plan import PlannedRun, plan
+from experiments.launching.plan import plan
 from experiments.recipes import load_recipe
 from experiments.runs import results_dir
-from msdet_cli.execute import execute, print_json, show_plan
+from msdet_cli.execute import finish
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
     DatasetOpt,
+    DryRunOpt,
+    ForceOpt,
     JsonOpt,
     ProfileOpt,
     RecipesArg,
     ResultsOpt,
+    RetryOpt,
+    SeedOpt,
     SeedsOpt,
     SetOpt,
+    chosen_seeds,
 )
-from msdet_cli.tables import wide_console
-
-DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")]
-RetryOpt = Annotated[
-    bool, typer.Option("--retry-failed", help="Try failed runs again, from their last checkpoint.")
-]
-ForceOpt = Annotated[bool, typer.Option("--force", help="Throw away what these runs have, and start anew.")]
 
 
 def run(
     recipes: RecipesArg,
     profile: ProfileOpt = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")
-    ] = None,
+    seed: SeedOpt = None,
     seeds: SeedsOpt = None,
     sets: SetOpt = None,
     dataset: DatasetOpt = None,
@@ -59,43 +52,16 @@ def run(
     msdet run retinanet-r50-rlo -p tiny --set weighting.alpha=5
     """
     chosen = chosen_seeds(seed, seeds)
-    resolved = [(_label(sets), load_recipe(name, profile, sets or (), dataset)) for name in recipes]
+    label = ", ".join(sets or [])
+    labelled = [(label, load_recipe(name, profile, sets or (), dataset)) for name in recipes]
     planned = plan(
-        resolved, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run
+        labelled, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run
     )
-    finish(planned, dry_run, as_json, recipes[0], profile)
 
-
-def chosen_seeds(seed: int | None, seeds: int | None) -> list[int]:
-    if seed is not None and seeds is not None:
-        raise UserError(
-            "--seed and --seeds exclude each other", "--seed 3 is one seed; --seeds 3 are seeds 0, 1, 2"
-        )
-    return list(range(seeds)) if seeds is not None else [seed or 0]
-
-
-def _label(sets: list[str] | None) -> str:
-    return ", ".join(sets or [])
-
-
-def finish(planned: list[PlannedRun], dry_run: bool, as_json: bool, recipe: str, profile: str | None) -> None:
-    """Runs (or shows) the plan, prints what to type next, and exits with the shared code."""
-    console = None if as_json else wide_console()
-    if dry_run:
-        if console is not None:
-            show_plan(console, planned)
-        else:
-            print_json(planned)
-        return
-    code = execute(planned, console)
-    if console is None:
-        print_json(planned)
-    elif code == 0:
+    def say_what_is_next(console: Console, code: int) -> None:
         tiny = f" -p {profile}" if profile else ""
-        more = (
-            ""
-            if len({run.seed for run in planned}) > 1
-            else f"; more seeds: msdet run {recipe}{tiny} --seeds 3"
-        )
-        console.print(f"next: msdet report{more}", soft_wrap=True)
-    raise typer.Exit(code)
+        more = f"; more seeds: msdet run {recipes[0]}{tiny} --seeds 3" if len(chosen) == 1 else ""
+        if code == 0:
+            console.print(f"next: msdet report{more}", soft_wrap=True)
+
+    finish(planned, dry_run, as_json, say_what_is_next)

@@ -2,6 +2,7 @@
 
 from experiments.reporting.collect import Collected, collect
 from experiments.reporting.compare import Comparison, ComparisonRow, comparison
+from experiments.reporting.matching import context_of
 from experiments.reporting.tables import MeasuredTable, Report, build_report
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "build_report",
     "collect",
     "comparison",
+    "context_of",
 ]

@@ -1,0 +1,82 @@
+"""Which runs the rows of tables mean, and which of them can be planned only after others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from experiments.errors import UserError
+from experiments.launching.plan import PlannedRun
+from experiments.mean_weights import mean_weights
+from experiments.recipes import Recipe, load_recipe, recipe_id
+from experiments.tables import Row, Table
+
+Labelled = tuple[str, Recipe]  # the label says in what the row differs from the recipe of its name
+
+
+def first_recipes(tables: Sequence[Table], profile: str | None) -> list[Labelled]:
+    """The recipes of all rows but those with mean weights, each experiment once.
+
+    Raises:
+        UserError: A row's recipe is not there, or wrong.
+    """
+    rows = (row for table in tables for row in table.rows() if row.mean_weights_of is None)
+    return _each_once(_labelled(row, row.set, profile) for row in rows if row.recipe is not None)
+
+
+def later_recipes(
+    tables: Sequence[Table], profile: str | None, planned: Sequence[PlannedRun], dry_run: bool
+) -> tuple[list[Labelled], list[str]]:
+    """The recipes of the rows with mean weights, those weights being the mean over the planned runs of their row.
+
+    Args:
+        planned: The runs of `first_recipes`, by seed, and executed by now unless in a dry run.
+
+    Returns:
+        What can be planned now, and a sentence for each row that cannot.
+    """
+    found, waiting = [], []
+    for table in tables:
+        for row in table.rows():
+            if row.mean_weights_of is None:
+                continue
+            source = table.row(row.mean_weights_of)
+            wanted = recipe_id(_labelled(source, source.set, profile)[1])
+            runs = [run for run in planned if recipe_id(run.recipe) == wanted]
+            missing = sum(not _done(run, dry_run) for run in runs)
+            try:
+                if missing:
+                    raise UserError(f"{missing} of {len(runs)} runs of row '{source.id}' are not done")
+                weights = mean_weights([run.folder for run in runs], row.mean)[-1]
+                found.append(_labelled(row, row.overrides(weights), profile))
+            except UserError as error:
+                waiting.append(f"{table.name}: '{row.label}' waits for its weights: {error.message}")
+    return _each_once(found), waiting
+
+
+def without_recipe(tables: Sequence[Table]) -> list[str]:
+    """A sentence for each row that nothing can be run for."""
+    return [
+        f"{table.name}: '{row.label}' ({row.id}) has no recipe: skipped"
+        for table in tables
+        for row in table.rows()
+        if row.recipe is None
+    ]
+
+
+def _done(run: PlannedRun, dry_run: bool) -> bool:
+    if dry_run and run.force:
+        return False  # it would be by then, with weights that nobody knows yet
+    return run.folder.record_file.exists() and run.folder.state() == "done"
+
+
+def _labelled(row: Row, overrides: dict, profile: str | None) -> Labelled:
+    label = ", ".join(f"{key.removeprefix('weighting.')}={value}" for key, value in overrides.items())
+    return label.replace("'", ""), load_recipe(row.recipe or "", profile, overrides=overrides)
+
+
+def _each_once(labelled: Iterable[Labelled]) -> list[Labelled]:
+    """Without recipes that are the same experiment as one before, whatever they are called."""
+    first: dict[str, Labelled] = {}
+    for label, recipe in labelled:
+        first.setdefault(recipe_id(recipe), (label, recipe))
+    return list(first.values())
