@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from experiments import catalogue
 from experiments.errors import UserError, did_you_mean
+from experiments.tables import load_table
 from msdet_cli.options import JsonOpt
 
 KINDS = {f"{kind}s": kind for kind in catalogue.FOLDERS}
@@ -35,6 +36,7 @@ def ls(
     \b
     msdet ls
     msdet ls recipes --json
+    msdet ls tables           what there is to reproduce: msdet reproduce TABLE
     """
     if kind is not None and kind not in KINDS:
         raise UserError(f"'{kind}' cannot be listed; {did_you_mean(kind, KINDS)}", "msdet ls")
@@ -54,11 +56,27 @@ def ls(
         console.print("\nmsdet show RECIPE prints one in full; msdet cp RECIPE FILE makes it yours.")
 
 
-def _pages(kind: str) -> list[dict[str, str]]:
+def _pages(kind: str) -> list[dict[str, Any]]:
     return [
-        {"name": name, "about": _first_line(path), "path": str(path)}
+        {
+            "name": name,
+            **(_table(path) if kind == "table" else {"about": _first_line(path)}),
+            "path": str(path),
+        }
         for name, path in catalogue.names(kind).items()
     ]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """A table's title, how many rows it has, and how many of them a recipe reproduces."""
+    try:
+        table = load_table(str(path))
+    except UserError as error:
+        return {"about": error.message}
+    rows = list(table.rows())
+    recipes = sum(row.recipe is not None for row in rows)
+    counts = f"{len(rows)} rows, {'all' if recipes == len(rows) else recipes} with a recipe"
+    return {"about": f"{table.title} ({counts})", "rows": len(rows), "recipes": recipes}
 
 
 def _first_line(path: Path) -> str:

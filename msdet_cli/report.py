@@ -25,7 +25,9 @@ def report(
     tables: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TABLE", help="table1 to table5; default all.", autocompletion=complete("table")
+            metavar="TABLE",
+            help="table1 to table5, fig4, controls; default all.",
+            autocompletion=complete("table"),
         ),
     ] = None,
     form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="console, md or csv.")] = "console",
@@ -38,11 +40,13 @@ def report(
 
     Runs belong to a row by what their recipe says, whatever it is called. Runs under a profile, or on
     another data set, get tables of their own: they do not compare with the published numbers. Without
-    table names, runs that fit no table close the report.
+    table names, runs that fit no table close the report, and tables without published numbers are left out
+    while they have no run of their own.
 
     \b
     msdet report
     msdet report table1 table4
+    msdet report controls                RLO beside its controls and rivals
     msdet report --format md --out report/
     """
     from experiments.reporting import build_report, collect

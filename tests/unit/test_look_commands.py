@@ -64,6 +64,23 @@ def test_ls_lists_every_kind_with_its_first_line():
     assert "did you mean 'recipes'?" in refusal("ls", "recpes").message
 
 
+def test_ls_tables_says_how_much_of_each_can_be_reproduced():
+    row = "{id: a, label: A, published: [1.0]}, {id: b, label: B, recipe: retinanet-r50}"
+    page(
+        f"name: mine\ntitle: My [own]\ncolumns: [AP]\nblocks: [{{rows: [{row}]}}]\n",
+        "recipes/tables/mine.yaml",
+    )
+    page("name: bad\n", "recipes/tables/bad.yaml")
+    lines = dict(line.split(maxsplit=1) for line in typed("ls", "tables").splitlines()[1:])
+    assert lines["mine"] == "My [own] (2 rows, 1 with a recipe)"
+    assert lines["table1"] == "Detectors with and without RLO, COCO val2017 (19 rows, all with a recipe)"
+    assert lines["bad"] == "table recipes/tables/bad.yaml: title: is missing"
+    entry = next(
+        each for each in json.loads(typed("ls", "tables", "--json"))["tables"] if each["name"] == "mine"
+    )
+    assert (entry["rows"], entry["recipes"]) == (2, 1)
+
+
 def test_ls_shows_the_others_beside_a_page_that_cannot_be_read():
     page("", "recipes/bad.yaml").write_bytes(b"\xff\xfe\xfa")
     text = typed("ls", "recipes")
@@ -167,7 +184,8 @@ def test_cp_never_makes_a_recipe_extend_itself():
 
 
 def test_names_are_completed():
-    assert complete("recipe")("retinanet-r50-") == ["retinanet-r50-avw", "retinanet-r50-rlo"]
+    assert complete("recipe")("retinanet-r50-a") == ["retinanet-r50-augfpn", "retinanet-r50-avw"]
+    assert complete("table")("f") == ["fig4"]
     assert complete("profile")("t") == ["tiny"]
     assert complete("recipe")("nothing") == []
 
