@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,16 @@ def test_without_foreground_there_is_no_prior(tmp_path: Path) -> None:
                           "model.train_cfg.assigner.pos_iou_thr=1.1")  # fmt: skip
     with pytest.raises(UserError, match="no anchor is foreground in the 2 training images"):
         count_prior(built(recipe, found), found.fingerprint)
+
+
+def test_a_worker_that_is_asked_to_stop_does_not_count_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, found = small(tmp_path, "coco")
+    monkeypatch.setattr(prior_module, "STOP", threading.Event())
+    with pytest.raises(KeyboardInterrupt):
+        count_prior(built(recipe, found), found.fingerprint, lambda *done: prior_module.STOP.set())
+    assert known_prior(built(recipe, found), found.fingerprint) is None
 
 
 # The cache
