@@ -57,9 +57,14 @@ class LevelWise:
         target = torch.cat([each.target for each in seen])
         levels = torch.cat([each.levels for each in seen])
         positive = torch.cat([each.positive for each in seen])
-        if not positive.is_cuda:  # nobody waits for a device here, and most anchors are no positives
+        if not is_waited_for(positive):  # most anchors are no positives
             predicted, target, levels = predicted[positive], target[positive], levels[positive]
             positive = positive[positive]
         ious = aligned_iou(self._boxes(predicted), self._boxes(target))
         at_level = positive & (levels == torch.arange(count, device=levels.device)[:, None])
         self.level_ious = torch.stack([torch.where(at_level, ious, 0).sum(1), at_level.sum(1).to(ious)])
+
+
+def is_waited_for(tensor: Tensor) -> bool:
+    """Whether asking how many elements are true makes the host wait until the device has got there."""
+    return tensor.is_cuda
