@@ -21,6 +21,7 @@ from mmdet.models.dense_heads import (
     FoveaHead,
     FSAFHead,
     GFLHead,
+    RPNHead,
     SSDHead,
     YOLACTHead,
 )
@@ -30,6 +31,7 @@ from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
 from experiments.detection.boxes import from_log_distances
+from experiments.detection.guided_loss import GuidedRetinaHead
 from experiments.detection.localisation import LevelWise, Seen
 from experiments.weighting import OptionError
 
@@ -207,22 +209,27 @@ class RoILevels(SplitLevels):
         )
 
 
-FAMILIES: list[tuple[type, type[LevelWise]]] = [  # the first that fits
+# The first family that fits a head counts, and only if the head has the family's own way to its losses.
+FAMILIES: list[tuple[type, type[LevelWise]]] = [
     (FSAFHead, ChosenLevels),
     (ATSSHead, ListedPositives),
     (GFLHead, ListedPositives),
+    (GuidedRetinaHead, ListedLevels),
+    (RPNHead, ListedLevels),
     (AnchorHead, ListedLevels),
     (FoveaHead, FoveaLevels),
     (FCOSHead, FlatLevels),
     (BBoxHead, RoILevels),
 ]
-
-
+LOSS_METHODS = ("loss_by_feat", "loss_by_feat_single", "loss")
 PER_IMAGE = {head.__name__: head for head in (SSDHead, YOLACTHead)}  # their lists of losses are over images
 
 
 def make_level_wise(head: Any) -> None:
-    """Gives a head a class derived from its own that tells levels apart; a head of another family stays as it is.
+    """Gives a head a class derived from its own that tells levels apart.
+
+    A head of another family, or one that computes its losses in its own way, stays as it is: it is level-wise if
+    it returns lists over levels by itself, and may set `level_ious`, too.
 
     Raises:
         OptionError: The head lists its losses per image, or has a loss that cannot be split.
@@ -231,7 +238,8 @@ def make_level_wise(head: Any) -> None:
         raise OptionError(
             f"rule: {type(head).__name__} lists its losses per image, not per level, so levels cannot be weighted"
         )
-    mixin = next((mixin for family, mixin in FAMILIES if isinstance(head, family)), None)
-    if mixin is not None:
+    family, mixin = next((pair for pair in FAMILIES if isinstance(head, pair[0])), (None, None))
+    own = [getattr(type(head), name, None) for name in LOSS_METHODS]
+    if mixin is not None and own == [getattr(family, name, None) for name in LOSS_METHODS]:
         head.__class__ = type(f"LevelWise{type(head).__name__}", (mixin, type(head)), {})
         head.prepare()
