@@ -14,12 +14,14 @@ from rich.table import Table
 from experiments.errors import UserError, did_you_mean
 from msdet_cli.options import JsonOpt
 
-PARTS = ("observe", "startup", "operators", "overhead")
+USUAL = ("observe", "startup", "operators", "overhead")
+PARTS = (*USUAL, "gpu")
 
 
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PART]...", help=f"{', '.join(PARTS)}; default all.")
+        list[str] | None,
+        typer.Argument(metavar="[PART]...", help=f"{', '.join(PARTS)}; default all but gpu."),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="Pairs of blocks in `overhead`.")] = 12,
     out: Annotated[
@@ -34,6 +36,7 @@ def bench(
     startup    msdet --help, and whether it imports torch (seconds)
     operators  NMS and RoIAlign where mmcv's compiled ones are missing (milliseconds)
     overhead   a training iteration with RLO and with AVW against uniform, interleaved (ratio)
+    gpu        a step of every full-size recipe at (1333, 800), peak memory, 200 iterations with RLO and without
 
     \b
     msdet bench
@@ -42,7 +45,7 @@ def bench(
     for part in parts or ():
         if part not in PARTS:
             raise UserError(f"bench: '{part}' is unknown; {did_you_mean(part, PARTS)}", "msdet bench --help")
-    results = _measure(parts or PARTS, rounds)
+    results = _measure(parts or USUAL, rounds)
     text = json.dumps(results, indent=2)
     if out is not None:
         from experiments.files import write_text
@@ -56,7 +59,7 @@ def bench(
 
 
 def _measure(parts: list[str] | tuple[str, ...], rounds: int) -> dict:
-    from benchmarks import observe, operators, overhead, startup
+    from benchmarks import gpu, observe, operators, overhead, startup
     from experiments.training.environment import describe
 
     measures: dict[str, Callable[[], dict]] = {
@@ -64,6 +67,7 @@ def _measure(parts: list[str] | tuple[str, ...], rounds: int) -> dict:
         "startup": startup.measure,
         "operators": operators.measure,
         "overhead": lambda: overhead.measure(rounds=rounds),
+        "gpu": gpu.measure,
     }
     results: dict = {}
     with Console(stderr=True).status("measuring ...") as status:
