@@ -85,8 +85,10 @@ def iou(xywh: list[float], corners: list[float]) -> float:
     return width * height / (areas - width * height)
 
 
-def check_coco(place: Place, *options: str, timeout: float) -> dict[str, float]:
-    command = ["run", "retinanet-r50-rlo", "-p", "tiny", "--dataset", "coco", "--data-root", str(COCO)]
+def check_coco(
+    place: Place, *options: str, timeout: float, recipe: str = "retinanet-r50-rlo"
+) -> dict[str, float]:
+    command = ["run", recipe, "-p", "tiny", "--dataset", "coco", "--data-root", str(COCO)]
     said = place.msdet(*command, *options, timeout=timeout)
     assert said.returncode == 0, said.stdout + said.stderr
     run = place.only_run()
@@ -100,8 +102,10 @@ def check_coco(place: Place, *options: str, timeout: float) -> dict[str, float]:
     return record.metrics
 
 
-def check_bccd(place: Place, val: list[str], *options: str, timeout: float) -> float:
-    command = ["run", "retinanet-r50-rlo", "-p", "tiny", "--dataset", "blood.yaml", *options]
+def check_bccd(
+    place: Place, val: list[str], *options: str, timeout: float, recipe: str = "retinanet-r50-rlo"
+) -> float:
+    command = ["run", recipe, "-p", "tiny", "--dataset", "blood.yaml", *options]
     said = place.msdet(*command, timeout=timeout)
     assert said.returncode == 0, said.stdout + said.stderr
     run = place.only_run()
@@ -129,6 +133,23 @@ def test_bccd_with_boxes_of_no_size_gives_the_map_of_an_independent_count(place:
     val = [*[i for i in val if i != ZERO_SIZE["val"]][:20], ZERO_SIZE["val"]]
     bccd_page(place, train, val)
     assert check_bccd(place, val, *SHORT, "--set", "schedule.lr=0.002", timeout=180) > 0
+
+
+@needs_coco
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["fcos-r50-rlo", "faster-rcnn-r50-rlo"])
+def test_coco_mini_with_other_detectors(place: Place, recipe: str) -> None:
+    check_coco(place, *SHORT, timeout=600, recipe=recipe)
+    heads = {(row["head"], row["level"]) for row in rows(place.only_run().trace)}
+    fcos = {("bbox_head", f"P{k}") for k in range(3, 8)}
+    assert heads == (fcos if recipe.startswith("fcos") else {("roi_head", f"P{k}") for k in range(2, 6)})
+
+
+@needs_bccd
+@pytest.mark.slow
+def test_bccd_with_the_recipe_for_voc(place: Place) -> None:
+    bccd_page(place, listed("train"), listed("val"))
+    check_bccd(place, listed("val"), *SHORT, timeout=600, recipe="faster-rcnn-r50-voc-rlo")
 
 
 @needs_coco
