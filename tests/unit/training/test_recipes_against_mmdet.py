@@ -195,12 +195,12 @@ def test_rate_schedule_batch_and_input_are_the_papers(name: str):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_builds_its_config_under_the_tiny_profile(name: str):
     recipe, full = load_recipe(name, "tiny"), load_recipe(name)
-    config = built(recipe)
-    assert config.model.type == built(name).model.type
+    config, other = built(recipe), built(name)
+    assert config.model.type == other.model.type
     assert (config.model.backbone.depth, config.model.backbone.base_channels) == (18, 32)
     assert recipe.dataset.name == ("shapes-voc" if full.dataset.format == "voc" else "shapes")
     assert recipe.dataset.format == full.dataset.format
-    assert config.val_evaluator.type == built(name).val_evaluator.type  # its own metric
+    assert config.val_evaluator.type == other.val_evaluator.type  # its own metric
     assert recipe.weighting["rule"] == full.weighting["rule"]
 
 
