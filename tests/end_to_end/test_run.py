@@ -30,9 +30,6 @@ def test_two_recipes_train_to_a_useful_but_unsaturated_ap(trained: Trained) -> N
         record = run.read()
         print(f"{run.name}: {record.timings['total_s']:.0f} s, AP {record.metrics['AP']:.1f}")
         assert 35 <= record.metrics["AP"] <= 60
-        assert (
-            record.timings["total_s"] < 300
-        )  # 105 s on two free cores; a busy machine must not fail the test
         assert f"{run.name}: done" in trained.said.stdout
         assert f"AP {record.metrics['AP']:.1f}" in trained.said.stdout
     assert "next: msdet report" in trained.said.stdout
@@ -116,7 +113,10 @@ def test_the_trace_has_a_row_for_each_interval_and_level(trained: Trained, which
     trace = rows(run.trace)
     place = [(int(r["interval"]), int(r["iteration"]), r["level"]) for r in trace]
     assert place == [(t, t * ALPHA, level) for t in range(1, ITERATIONS // ALPHA + 1) for level in LEVELS]
+    positives = {row["level"] for row in trace if row["iou"]}
+    assert positives >= set(LEVELS[:4])  # the coarsest may have none
     for row in trace:
+        assert row["iou"] == "" or 0 < float(row["iou"]) < 1
         assert float(row["loss"]) == pytest.approx(float(row["loss_cls"]) + float(row["loss_bbox"]))
         assert math.isfinite(float(row["loss"])) and float(row["variance"]) >= 0
         assert row["loss_centerness"] == ""  # RetinaNet has none
