@@ -259,6 +259,7 @@ def test_through_a_process_of_its_own_as_a_shell_sees_it(tmp_path):
         assert ended.stdout == ""
 
 
+@pytest.mark.slow
 def test_more_levels_than_the_detector_has(tmp_path):
     """Only the worker, which builds the detector, knows how many levels there are."""
     few = ["--set", "dataset.generate.train_images=2", "--set", "dataset.generate.val_images=1"]

@@ -19,6 +19,7 @@ def test_a_step_of_a_recipe_and_two_in_turns(tmp_path, monkeypatch):
     assert turns["rlo to baseline"]["ratio"] == pytest.approx(expected)  # one block of each
 
 
+@pytest.mark.slow
 def test_overhead_tells_all_kinds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = overhead.measure(rounds=2, steps=1, batch_size=1)

@@ -309,8 +309,9 @@ RULES = {
     "uniform": {}, "avw": {}, "rlo": {}, "random": {}, "dwa": {}, "uncertainty": {},
     "static": dict(weights=[1.5, 0.5, 1.0, 2.0]),
 }  # fmt: skip
+QUICK = [("fcos", "rlo"), ("fcos", "uncertainty"), ("faster-rcnn both", "rlo"), ("fsaf", "dwa")]
 COMBINATIONS = [
-    pytest.param(name, rule, marks=[] if rule == "rlo" else pytest.mark.slow)
+    pytest.param(name, rule, marks=[] if (name, rule) in QUICK else pytest.mark.slow)
     for name in DETECTORS
     for rule in RULES
 ]

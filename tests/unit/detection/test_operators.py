@@ -353,7 +353,7 @@ def test_roi_align_of_no_rois(ops):
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("mode", ["avg", "max"])
+@pytest.mark.parametrize("mode", ["avg", pytest.param("max", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ratio", [0, 2])
 def test_roi_align_gradient(ops, ratio, mode, aligned):
     # Non-degenerate RoIs at odd places: at a tie between samples a maximum has no gradient.

@@ -57,7 +57,7 @@ def test_rlo_equals_the_reference_over_hundreds_of_intervals(k, actions):
         rule = build_weighting("rlo", num_levels=k, seed=n, alpha=5, n=n, actions=actions)
         reference = Reference(k, 5, n, actions=actions)
         drawn = set()
-        for row in falling_losses(5 * 300, k, seed=10 * k + n):
+        for row in falling_losses(5 * 150, k, seed=10 * k + n):
             rule.observe(torch.tensor(row))
             if reference.step(row, lambda rule=rule: rule.action):
                 drawn.add(rule.action)
