@@ -138,6 +138,7 @@ def test_show_config_and_a_recipe_of_the_working_directory_that_hides_a_shipped_
     assert "type='MyBackbone'" in config.stdout and "max_per_img=7" in config.stdout
 
 
+@pytest.mark.slow
 def test_the_users_own_model_backbone_and_rule_train(installed: Place) -> None:
     options = small("weighting.alpha=2", iterations=6, checkpoint_every=3)
     said = installed.msdet("run", "mine", *options)
