@@ -131,10 +131,10 @@ def gradients(model: Any, total: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same_gradients(ours: dict, stock: dict, rtol: float = 1e-5) -> None:
+def assert_same_gradients(ours: dict, stock: dict, rtol: float = 1e-5, where: str = "") -> None:
     """A parameter that has no gradient in stock MMDetection (FoveaBox without any box) has one of zero here."""
     assert stock and set(stock) <= set(ours)
     for name, gradient in ours.items():
         expected = stock.get(name, torch.zeros_like(gradient))
         scale = expected.abs().max().item()
-        assert torch.allclose(gradient, expected, rtol=rtol, atol=rtol * scale + 1e-12), name
+        assert torch.allclose(gradient, expected, rtol=rtol, atol=rtol * scale + 1e-12), (where, name)
