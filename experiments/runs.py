@@ -66,7 +66,9 @@ class Record(BaseModel):
     iterations: int = 0
     timings: dict[str, float] = {}  # total_s over attempts that ended; seconds_per_iteration of the last
     attempts: list[Attempt] = []
-    dataset: dict[str, Any] = {}  # name, format, root, fingerprint, images, classes, foreground_prior (if counted)
+    dataset: dict[
+        str, Any
+    ] = {}  # name, format, root, fingerprint, images, classes, foreground_prior (if counted)
     git: dict[str, Any] | None = None  # commit, dirty, patch
     environment: dict[str, Any] = {}
     command: list[str] = []
