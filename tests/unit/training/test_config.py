@@ -69,6 +69,17 @@ EVALUATOR = {
     "type": "ExactCocoMetric", "ann_file": "/data/annotations/instances_val2017.json", "metric": "bbox",
     "outfile_prefix": "/run/detections/val",
 }  # fmt: skip
+# What resuming takes, and what a person sees meanwhile: the same in every recipe.
+RESUMING = {
+    "train_cfg.type": ("EpochBasedTrainLoop", "ResumableTrainLoop"),
+    "train_dataloader.batch_sampler.type": ("AspectRatioBatchSampler", "ResumableBatchSampler"),
+    "train_dataloader.batch_sampler.inner": (ABSENT, {"type": "AspectRatioBatchSampler"}),
+    "default_hooks.checkpoint.type": ("CheckpointHook", "ResumableCheckpointHook"),
+    "default_hooks.checkpoint.interval": (1, ABSENT),
+    "default_hooks.checkpoint.every": (ABSENT, 500),
+    "custom_hooks": (ABSENT, [{"type": "ProgressHook"}]),
+    "work_dir": (ABSENT, "/run"),
+}
 CHANGED_ALWAYS = {
     # the method
     "model.type": ("RetinaNet", "LevelWeightedRetinaNet"),
@@ -90,15 +101,7 @@ CHANGED_ALWAYS = {
     "val_evaluator.outfile_prefix": (ABSENT, EVALUATOR["outfile_prefix"]),
     "val_evaluator.format_only": (False, ABSENT),
     "val_evaluator.backend_args": (None, ABSENT),
-    # resuming, and what a person sees meanwhile
-    "train_cfg.type": ("EpochBasedTrainLoop", "ResumableTrainLoop"),
-    "train_dataloader.batch_sampler.type": ("AspectRatioBatchSampler", "ResumableBatchSampler"),
-    "train_dataloader.batch_sampler.inner": (ABSENT, {"type": "AspectRatioBatchSampler"}),
-    "default_hooks.checkpoint.type": ("CheckpointHook", "ResumableCheckpointHook"),
-    "default_hooks.checkpoint.interval": (1, ABSENT),
-    "default_hooks.checkpoint.every": (ABSENT, 500),
-    "custom_hooks": (ABSENT, [{"type": "ProgressHook"}]),
-    "work_dir": (ABSENT, "/run"),
+    **RESUMING,
 }  # fmt: skip
 # The base's own variables, which only helped to write it, and test-time augmentation, which is not run.
 REMOVED = {"dataset_type", "data_root", "backend_args", "train_pipeline", "test_pipeline", "img_scales",

@@ -11,7 +11,7 @@ from mmengine import Config
 
 from experiments import catalogue
 from experiments.recipes import load_recipe
-from tests.unit.training.test_config import ABSENT, CONFIGS, EVALUATOR, REMOVED, built, differences
+from tests.unit.training.test_config import ABSENT, CONFIGS, EVALUATOR, REMOVED, RESUMING, built, differences
 
 from mmdet.datasets import CocoDataset, VOCDataset  # isort: skip
 
@@ -72,15 +72,7 @@ CHANGED_BY_ALL = {
     ),
     "randomness": (ABSENT, {"seed": 0}),
     "val_evaluator.outfile_prefix": (ABSENT, "/run/detections/val"),
-    # resuming, and what a person sees meanwhile
-    "train_cfg.type": ("EpochBasedTrainLoop", "ResumableTrainLoop"),
-    "train_dataloader.batch_sampler.type": ("AspectRatioBatchSampler", "ResumableBatchSampler"),
-    "train_dataloader.batch_sampler.inner": (ABSENT, {"type": "AspectRatioBatchSampler"}),
-    "default_hooks.checkpoint.type": ("CheckpointHook", "ResumableCheckpointHook"),
-    "default_hooks.checkpoint.interval": (1, ABSENT),
-    "default_hooks.checkpoint.every": (ABSENT, 500),
-    "custom_hooks": (ABSENT, [{"type": "ProgressHook"}]),
-    "work_dir": (ABSENT, "/run"),
+    **RESUMING,
 }  # fmt: skip
 COCO_DATA = {
     "train_dataloader.dataset.data_root": ("data/coco/", "/data"),
