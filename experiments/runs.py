@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from experiments.errors import UserError, did_you_mean
 from experiments.files import write_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no launch, notes, slurm and imported
+LOCK_FD = "MSDET_LOCK_FD"
 STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
 
 Status = Literal["queued", "running", "interrupted", "done", "failed", "cancelled"]
@@ -44,6 +45,27 @@ class Attempt(BaseModel):
     exit_class: str | None = None
     message: str | None = None
     hint: str | None = None  # what to do about it
+
+
+class Launch(BaseModel):
+    """How the next attempt is to be executed: no part of what the run is.
+
+    Attributes:
+        processes: Workers on each machine, one GPU each where there are any.
+        nodes: Machines.
+        micro_batch: Images per worker and forward pass; None takes the schedule's `images_per_gpu`, or less where
+            more workers than it names share the batch. Accumulation follows: the batch is the recipe's.
+        reduced: Whether `micro_batch` was halved after running out of memory.
+        track: Trackers beside the run folder: tensorboard, wandb, mlflow.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    processes: int = 1
+    nodes: int = 1
+    micro_batch: int | None = None
+    reduced: bool = False
+    track: list[str] = []
 
 
 class Record(BaseModel):
@@ -72,6 +94,10 @@ class Record(BaseModel):
     git: dict[str, Any] | None = None  # commit, dirty, patch
     environment: dict[str, Any] = {}
     command: list[str] = []
+    launch: Launch = Launch()
+    notes: list[str] = []  # what a reader of the numbers must know: a lost trace, a damaged checkpoint
+    slurm: dict[str, Any] | None = None  # job_id ("12_3"), folder of its logs; the last job that had the run
+    imported: dict[str, Any] | None = None  # where it came from, if stock MMDetection trained it
     created: str = ""
     updated: str = ""
 
@@ -95,6 +121,7 @@ class RunFolder:
         self.detections = self.path / "detections"
         self.checkpoints = self.path / "checkpoints"
         self.lock = self.path / ".lock"
+        self.cancel = self.path / ".cancel"  # asks the worker, wherever it is, to save, end and stay away
 
     @classmethod
     def of(cls, results: Path, recipe: str, config_hash: str, seed: int) -> RunFolder:
@@ -165,8 +192,13 @@ class InUseError(UserError):
 
 
 @contextlib.contextmanager
-def held(run: RunFolder, patience_s: float = 30) -> Iterator[None]:
-    """Holds the run for this process alone; a predecessor that was asked to stop is given time to save.
+def held(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
+    """Holds the run for this process and the children that inherit the descriptor, until the last of them ends.
+
+    A predecessor that was asked to stop is given time to save.
+
+    Yields:
+        The descriptor of the lock, for `inheriting`.
 
     Raises:
         InUseError: Another process still works on it after `patience_s`.
@@ -181,7 +213,20 @@ def held(run: RunFolder, patience_s: float = 30) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise InUseError(f"another process works on {run.name}", "msdet runs") from None
                 time.sleep(0.2)
-        yield
+        yield stream.fileno()
+
+
+def inheriting(descriptor: int) -> dict[str, str]:
+    """The environment that tells a child of the lock it inherits; the descriptor goes into `pass_fds`, too."""
+    return {LOCK_FD: str(descriptor)}
+
+
+def inherits_lock(run: RunFolder) -> bool:
+    """Whether this process was given the run's lock by the one that started it."""
+    try:
+        return os.path.samestat(os.fstat(int(os.environ[LOCK_FD])), run.lock.stat())
+    except (KeyError, ValueError, OSError):
+        return False
 
 
 def now() -> str:

@@ -21,7 +21,16 @@ from typing import Any
 
 from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
 from experiments.files import write_text
-from experiments.runs import Attempt, Record, RunFolder, held, now, process_started, starting_weights
+from experiments.runs import (
+    Attempt,
+    Record,
+    RunFolder,
+    held,
+    inherits_lock,
+    now,
+    process_started,
+    starting_weights,
+)
 
 EXIT_CLASSES = {
     DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",
@@ -38,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = RunFolder(parser.parse_args(arguments).run)
     rank = int(os.environ.get("RANK", 0))
     try:
-        with held(run) if rank == 0 else contextlib.nullcontext():
+        with contextlib.nullcontext() if rank or inherits_lock(run) else held(run):
             return _attempt(run, rank, launcher)
     except UserError as error:  # nothing could be recorded: the folder is another's, or no run folder
         print(f"error: {error.message}", file=sys.stderr)
