@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from experiments.data.spec import DatasetSpec
-from experiments.errors import did_you_mean
+from experiments.errors import UserError, did_you_mean
 from experiments.weighting.options import OPTIONS, check_options
 
 # Which head of a two-stage detector is weighted, the default first: an option of the detector, not of a rule.
@@ -44,6 +44,26 @@ class Schedule(BaseModel):
             raise ValueError("milestones: they need `decay: step` and a length in epochs; otherwise write []")
         return self
 
+    @property
+    def batch(self) -> int:
+        """Images of one optimizer step, whatever executes it."""
+        return self.gpus * self.images_per_gpu
+
+    def micro_batch(self, workers: int) -> int:
+        """Images per worker and forward pass with so many workers: `images_per_gpu`, or the next divisor of it
+        that lets them share the batch evenly. What is left to each worker is accumulated.
+
+        Raises:
+            UserError: The batch has no such share.
+        """
+        for images in range(self.images_per_gpu, 0, -1):
+            if self.images_per_gpu % images == 0 and (self.batch // images) % workers == 0:
+                return images
+        raise UserError(
+            f"{workers} workers cannot share a batch of {self.gpus} x {self.images_per_gpu} images evenly",
+            f"take a divisor of {self.batch} for --gpus, or let the batch and the learning rate grow: --scale-lr",
+        )
+
 
 class Recipe(BaseModel):
     """A resolved recipe: nothing is left to defaults, profiles or other files."""
@@ -57,6 +77,7 @@ class Recipe(BaseModel):
     schedule: Schedule
     # `rule` and all of its options; `where` only if given, for detectors with one head have none
     weighting: dict[str, Any] = Field(default={}, validate_default=True)
+    amp: Literal["bf16", "fp16"] | None = None  # mixed precision; None: float32
     set: dict[str, JsonValue] = {}  # MMEngine keys, dotted, general before specific
     imports: list[str] = []
     init_from: str | None = None

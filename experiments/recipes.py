@@ -19,7 +19,16 @@ from experiments.overrides import layer_of, merge, parse_assignment
 from experiments.recipe_model import WHERE, Recipe, Schedule
 from experiments.weighting.options import OPTIONS
 
-__all__ = ["Recipe", "Schedule", "config_hash", "dump", "identity", "load_recipe", "recipe_id"]
+__all__ = [
+    "Recipe",
+    "Schedule",
+    "config_hash",
+    "dump",
+    "identity",
+    "load_recipe",
+    "recipe_id",
+    "with_scaled_lr",
+]
 
 
 def load_recipe(
@@ -184,6 +193,8 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     content = recipe.model_dump(exclude={"name", "checkpoint_every"})
     for key in ("name", "root"):
         content["dataset"].pop(key)
+    if recipe.amp is None:
+        del content["amp"]  # as it was before there was a choice
     if content["weighting"].get("where") == WHERE[0]:
         del content["weighting"]["where"]
     schedule = content["schedule"]
@@ -193,6 +204,18 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         text = Path(recipe.model).read_bytes()
         content["model"] = {"file": Path(recipe.model).name, "sha256": hashlib.sha256(text).hexdigest()}
     return content
+
+
+def with_scaled_lr(recipe: Recipe, workers: int) -> Recipe:
+    """The recipe for a batch of `workers` x `images_per_gpu` images, its learning rate scaled in proportion.
+
+    The linear rule of Goyal et al. (https://arxiv.org/abs/1706.02677). It is another experiment, with a hash of
+    its own: its steps have other images, and an epoch another number of them.
+    """
+    schedule = recipe.schedule
+    factor = workers / schedule.gpus
+    scaled = schedule.model_copy(update={"gpus": workers, "lr": schedule.lr * factor})
+    return recipe.model_copy(update={"schedule": scaled})
 
 
 def recipe_id(recipe: Recipe) -> str:
