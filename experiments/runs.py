@@ -92,7 +92,9 @@ class Record(BaseModel):
         str, Any
     ] = {}  # name, format, root, fingerprint, images, classes, foreground_prior (if counted)
     git: dict[str, Any] | None = None  # commit, dirty, patch
-    environment: dict[str, Any] = {}
+    environment: dict[str, Any] = {}  # versions, devices and host of the newest attempt, as `git` is its code
+    # where attempts before it ran on something else: attempts (how many were over then), environment, git
+    earlier: list[dict[str, Any]] = []
     command: list[str] = []
     launch: Launch = Launch()
     notes: list[str] = []  # what a reader of the numbers must know: a lost trace, a damaged checkpoint

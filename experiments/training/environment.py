@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import os
 import platform
 import socket
 import subprocess
@@ -9,10 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from experiments.recipes import Recipe
+from experiments.runs import Record
+
 PACKAGES = (
     "msdet", "torch", "torchvision", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv",
     "mmdet", "mmengine", "mmcv", "faster-coco-eval", "pycocotools", "numpy", "opencv-python",
+    "opencv-python-headless",
 )  # fmt: skip
+CODE = ("msdet_cli", "experiments", "recipes", "benchmarks")
+MOST_PATCH = 100_000  # characters: a record is read whole by every list of runs
 
 
 def versions() -> dict[str, str]:
@@ -26,8 +35,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe() -> dict[str, Any]:
-    """Versions, devices and host of this process. Imports torch."""
+def describe(recipe: Recipe | None = None) -> dict[str, Any]:
+    """Versions, devices and host of this process. Imports torch.
+
+    Args:
+        recipe: What is run; the user's own modules that it names are told with a digest of each.
+    """
     import torch
 
     from experiments.detection import operators
@@ -38,28 +51,111 @@ def describe() -> dict[str, Any]:
         "packages": versions(),
         "operators": operators.backend(),
         "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "driver": driver_version() if cuda else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "cpu": cpu_name(),
         "cpu_threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
+        "source": source_digest(Path(__file__).resolve().parents[1]),
+        "own_modules": own_modules(recipe) if recipe else {},
     }
 
 
-def git_state() -> dict[str, Any] | None:
-    """Commit, dirty flag and patch of the checkout that this code runs from; None outside one."""
-    folder = Path(__file__).resolve().parent
-    root = folder.parent.parent
-    if not (root / ".git").exists():  # installed: a checkout around the environment is not ours
-        return None
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-
+def driver_version() -> str | None:
+    """The NVIDIA driver's version, as `nvidia-smi` tells it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        commit = git("rev-parse", "HEAD").strip()
-        patch = git("diff", "HEAD")
-        status = git("status", "--porcelain", "--", "msdet_cli", "experiments", "recipes", "benchmarks")
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "dirty": bool(status.strip()), "patch": patch or None}
+    return said[0] if said else None
+
+
+def cpu_name() -> str:
+    """The processor's name; its kind where the system tells no more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def source_digest(package: Path) -> str:
+    """16 hexadecimal digits of all Python files of a package: equal where two commits compute the same.
+
+    It is also what tells an installed copy's code, which has no commit.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def own_modules(recipe: Recipe) -> dict[str, str | None]:
+    """The user's modules, under `imports` or as a rule, to the SHA-256 of their files; None where there is no file."""
+    names = {*recipe.imports, *filter(None, [_module_of_rule(recipe)])}
+    found: dict[str, str | None] = {}
+    for name in sorted(names):
+        try:
+            spec = importlib.util.find_spec(name)
+            file = spec.origin if spec else None
+            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+        except (ImportError, ValueError, OSError):  # what is wrong with it is said where it is used
+            found[name] = None
+    return found
+
+
+def _module_of_rule(recipe: Recipe) -> str:
+    module, colon, _ = str(recipe.weighting.get("rule", "")).partition(":")
+    return module if colon else ""
+
+
+def git_state(root: Path | None = None) -> dict[str, Any] | None:
+    """Commit and uncommitted changes of the checkout that this code runs from; None outside one.
+
+    Returns:
+        `commit`; `dirty`, whether a file of the code folders differs from it; `patch`, those differences, small new
+        files too, as `git apply` takes them, or None where there are none or they are longer than MOST_PATCH;
+        `patch_sha256` and `patch_characters` of the whole; `untracked`, all new files and their bytes.
+    """
+    root = root or Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed: a checkout around the environment is not ours
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD").strip()
+        names = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+        untracked = {name: (root / name).lstat().st_size for name in sorted(filter(None, names.split("\0")))}
+        patch = _git(root, "diff", "HEAD", "--", *CODE)
+        small = [name for name, size in untracked.items() if size <= MOST_PATCH]
+        patch += "".join(_git(root, "diff", "--no-index", "--", os.devnull, name) for name in small)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    state: dict[str, Any] = {"commit": commit, "dirty": bool(patch or untracked), "patch": None}
+    if patch:
+        state["patch"] = patch if len(patch) <= MOST_PATCH else None
+        state["patch_sha256"] = hashlib.sha256(patch.encode()).hexdigest()
+        state["patch_characters"] = len(patch)
+    if untracked:
+        state["untracked"] = untracked
+    return state
+
+
+def _git(root: Path, verb: str, *arguments: str) -> str:
+    options = ["--no-color", "--no-ext-diff", "--binary"] if verb == "diff" else []
+    command = ["git", "-C", str(root), "-c", "core.quotepath=off", verb, *options, *arguments]
+    said = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
+    if said.returncode > ("--no-index" in arguments):  # which ends with 1 where it finds a difference
+        said.check_returncode()
+    return said.stdout
+
+
+def set_origin(record: Record, environment: dict[str, Any], git: dict[str, Any] | None) -> None:
+    """Puts into the record what its newest attempt runs on; another origin of earlier attempts is kept beside it."""
+    before = {"environment": record.environment, "git": record.git}
+    if record.environment and before != {"environment": environment, "git": git}:
+        record.earlier.append({"attempts": len(record.attempts) - 1, **before})
+    record.environment, record.git = environment, git

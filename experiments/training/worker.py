@@ -101,7 +101,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments import recipes
     from experiments.training import components, pretrained  # noqa: F401
     from experiments.training.config import build_config
-    from experiments.training.environment import describe, git_state
+    from experiments.training.environment import describe, git_state, set_origin
     from experiments.training.prior import set_prior
 
     recipe = recipes.load_recipe(str(run.recipe))
@@ -121,7 +121,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         pretrained.check_pretrained(config.model)
     else:  # all weights come from there
         pretrained.without_pretrained(config.model)
-    record.environment, record.git = describe(), git_state()
+    set_origin(record, describe(recipe), git_state())
     attempt.micro_batch = config.train_dataloader.batch_size
     attempt.accumulation = config.optim_wrapper.get("accumulative_counts", 1)
     attempt.device = (record.environment["gpus"] or ["cpu"])[0]
