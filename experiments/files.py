@@ -40,6 +40,15 @@ def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
         stream.write("\n")
 
 
+def sync_folder(path: Path) -> None:
+    """Brings a rename in the folder to the disk: only then does it outlast a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

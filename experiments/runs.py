@@ -136,8 +136,16 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end, by iteration number."""
-        found = sorted(self.checkpoints.glob("iter_*.pth"), key=lambda p: int(p.stem.removeprefix("iter_")))
-        return found[-1] if found else None
+        found = self.saved_checkpoints()
+        return found[0] if found else None
+
+    def saved_checkpoints(self) -> list[Path]:
+        """All that were written to their end, the newest first."""
+        return sorted(self.checkpoints.glob("iter_*.pth"), key=iteration_of, reverse=True)
+
+    def failure_of_rank(self, rank: int) -> Path:
+        """Where a rank other than 0 leaves why it failed: exit_code, exit_class, message, hint."""
+        return self.path / f".rank{rank}.json"
 
     def read(self) -> Record:
         """The record as it was written.
@@ -155,7 +163,7 @@ class RunFolder:
             ) from None
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise UserError(
+            raise NewerSchemaError(
                 f"{self.record_file} has schema {version}, this msdet reads up to {SCHEMA_VERSION}",
                 "use the msdet that wrote it, or a newer one",
             )
@@ -187,6 +195,15 @@ class RunFolder:
             return time.time() - self.progress.stat().st_mtime < STALE_AFTER_S
         except OSError:
             return False
+
+
+def iteration_of(checkpoint: Path) -> int:
+    """Optimizer steps that were done when it was saved, from its name."""
+    return int(checkpoint.stem.removeprefix("iter_"))
+
+
+class NewerSchemaError(UserError):
+    """A record that only a newer msdet understands; it is not broken."""
 
 
 class InUseError(UserError):

@@ -25,6 +25,7 @@ def build_config(
     work_dir: Path,
     seed: int = 0,
     processes: int = 1,
+    micro_batch: int | None = None,
 ) -> Config:
     """The config that the worker runs; stock MMDetection runs it too, where `experiments` can be imported.
 
@@ -35,10 +36,12 @@ def build_config(
         work_dir: The run folder.
         seed: Seeds data order, initialisation and the weighting rule.
         processes: Workers that share the batch of `schedule.gpus` x `schedule.images_per_gpu` images.
+        micro_batch: Images per worker and forward pass, a divisor of `schedule.images_per_gpu`; None: as many as
+            `Schedule.micro_batch` gives. What this leaves of the batch is accumulated.
 
     Raises:
-        UserError: The model's config is not found or not for a detector that can be level-weighted, a module
-            under `imports` is not found, or a key under `set` does not exist.
+        UserError: The workers cannot share the batch; the model's config is not found or not for a detector that
+            can be level-weighted; a module under `imports` is not found; or a key under `set` does not exist.
     """
     _import_users(recipe.imports)
     config = load_model_config(recipe.model)
@@ -48,13 +51,20 @@ def build_config(
     _weight_levels(config, recipe)
     if classes:
         _set_classes(config.model, len(classes))
-    _set_data(config, recipe, list(classes), data_root, processes)
+    _set_data(config, recipe, list(classes), data_root)
     _set_schedule(config, recipe)
+    accumulation = _share_batch(config, recipe, processes, micro_batch)
     _set_runtime(config, recipe, work_dir, seed)
     if recipe.image_size is not None:
         _set_image_size(config, recipe.image_size)
     for key, value in recipe.set.items():
         set_key(config, key, value)
+    if (counts := config.optim_wrapper.get("accumulative_counts", 1)) % accumulation:
+        raise UserError(
+            f"set: optim_wrapper.accumulative_counts: {counts} is not allowed:"
+            f" a step has {accumulation} micro-batches here",
+            "leave it out: accumulation follows from the schedule and the workers",
+        )
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     return config
 
@@ -134,16 +144,10 @@ def _dicts(node: Any) -> Iterator[dict]:
             yield from _dicts(child)
 
 
-def _set_data(config: Config, recipe: Recipe, classes: list[str], root: Path, processes: int) -> None:
+def _set_data(config: Config, recipe: Recipe, classes: list[str], root: Path) -> None:
     spec = recipe.dataset
-    batch = recipe.schedule.gpus * recipe.schedule.images_per_gpu
-    if batch % processes:
-        raise UserError(f"schedule: a batch of {batch} images cannot be shared by {processes} processes")
     train, val = config.train_dataloader, config.val_dataloader
     train.dataset = _train_set(spec, classes, root, _innermost(train.dataset))
-    train.batch_size = batch // processes
-    inner = train.get("batch_sampler")
-    train.batch_sampler = ConfigDict(type="ResumableBatchSampler", inner=inner)
     val.dataset = _part(spec, spec.splits["val"][0], classes, root, _innermost(val.dataset), train=False)
     config.val_evaluator = _evaluator(spec, root)
     for helper in (
@@ -155,6 +159,28 @@ def _set_data(config: Config, recipe: Recipe, classes: list[str], root: Path, pr
         "img_scales",
     ):
         config.pop(helper, None)  # the base's own variables would now mislead a reader
+
+
+def _share_batch(config: Config, recipe: Recipe, processes: int, micro_batch: int | None) -> int:
+    """Deals the batch out to the workers; returns the micro-batches that each of them accumulates."""
+    schedule, train = recipe.schedule, config.train_dataloader
+    images = micro_batch or schedule.micro_batch(processes)
+    if schedule.images_per_gpu % images or (schedule.batch // images) % processes:
+        raise UserError(
+            f"{processes} workers cannot share a batch of {schedule.gpus} x {schedule.images_per_gpu} images"
+            f" in micro-batches of {images}"
+        )
+    train.batch_size = schedule.images_per_gpu
+    train.batch_sampler = ConfigDict(
+        type="ResumableBatchSampler",
+        inner=train.get("batch_sampler"),
+        shards=schedule.gpus,
+        micro_batch=images,
+    )
+    accumulation = schedule.batch // images // processes
+    if accumulation > 1:
+        config.optim_wrapper.accumulative_counts = accumulation
+    return accumulation
 
 
 def _innermost(dataset: Any) -> Any:
@@ -232,6 +258,12 @@ def _set_schedule(config: Config, recipe: Recipe) -> None:
         )
     else:
         optimizer.lr = schedule.lr
+    if recipe.amp is not None:  # evaluation stays in float32
+        kinds = {
+            "bf16": dict(type="BFloat16OptimWrapper"),
+            "fp16": dict(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic"),
+        }
+        config.optim_wrapper.update(kinds[recipe.amp])
     config.param_scheduler = _schedulers(config.get("param_scheduler") or [], schedule)
     if "auto_scale_lr" in config:
         config.auto_scale_lr.enable = False  # the recipe's learning rate is what it says

@@ -1,46 +1,26 @@
-"""Training by epochs or by a number of iterations, resumable in mid-epoch."""
+"""Training by epochs or by a number of iterations, resumable in mid-epoch. An iteration is an optimizer step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
-from mmdet.registry import DATA_SAMPLERS
+import torch
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
-from torch.utils.data import BatchSampler
 
-
-@DATA_SAMPLERS.register_module()
-class ResumableBatchSampler(BatchSampler):
-    """Batches of indices from another batch sampler; can leave out the first ones without reading an image.
-
-    Args:
-        sampler: Gives the indices.
-        batch_size: Images per batch.
-        inner: Config of the batch sampler that forms the batches; None takes the indices as they come.
-    """
-
-    def __init__(self, sampler: Any, batch_size: int, inner: dict | None = None) -> None:
-        super().__init__(sampler, batch_size, drop_last=False)
-        config = inner or dict(type=BatchSampler, drop_last=False)
-        self.inner = DATA_SAMPLERS.build(config, default_args=dict(sampler=sampler, batch_size=batch_size))
-        self.skip = 0  # batches to leave out of the next pass
-
-    def __iter__(self) -> Iterator[list[int]]:
-        skip, self.skip = self.skip, 0
-        for number, batch in enumerate(self.inner):
-            if number >= skip:
-                yield batch
-
-    def __len__(self) -> int:
-        return len(self.inner)
+from experiments.training.sampling import seed_step, split
 
 
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
     """MMEngine's epoch loop that starts a resumed epoch where it stopped, and may end after `max_iters`.
+
+    MMEngine counts micro-batches where gradients are accumulated, so that schedules, warm-up, intervals and
+    periods of hooks would have to be multiplied. Here one iteration is one optimizer step with all of its
+    micro-batches, and whatever counts iterations stays as it is. Every micro-batch has random numbers of its
+    own, which follow from (seed, iteration, its place in the step): nothing of them is carried from step to
+    step, so none is lost in a stop, and it does not matter which process works on it.
 
     Args:
         max_epochs, max_iters: Length of the training; exactly one of them.
@@ -58,21 +38,44 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if (max_epochs is None) == (max_iters is None):
             raise ValueError("exactly one of max_epochs and max_iters must be given")
         super().__init__(runner, dataloader, max_epochs or 1, val_interval=val_interval)
+        self._steps_per_epoch = len(self.dataloader)
         if max_iters is not None:
             self._max_iters = max_iters
-            self._max_epochs = math.ceil(max_iters / len(self.dataloader))
+            self._max_epochs = math.ceil(max_iters / self._steps_per_epoch)
+
+    def run(self) -> torch.nn.Module:
+        sampler, wrapper = self.dataloader.batch_sampler, self.runner.optim_wrapper
+        counts = [iterations * sampler.accumulation for iterations in (self._iter, self._max_iters)]
+        wrapper.initialize_count_status(self.runner.model, *counts)  # the wrapper does count micro-batches
+        return super().run()
 
     def run_epoch(self) -> None:
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        done = self._iter - self._epoch * len(self.dataloader)
+        done = self._iter - self._epoch * self._steps_per_epoch
         if done:
             self.dataloader.batch_sampler.skip = done
-        batches = iter(self.dataloader)
-        self.runner.call_hook("before_train_batches")
-        for index, batch in enumerate(batches, start=done):
+        for index, batch in enumerate(self.dataloader, start=done):
             if self._iter >= self._max_iters:
                 break
             self.run_iter(index, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """One optimizer step: a forward and a backward pass for each of this process's micro-batches."""
+        runner, sampler = self.runner, self.dataloader.batch_sampler
+        runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
+        outputs = []
+        for number, part in enumerate(split(data_batch, sampler.sizes.popleft())):
+            seed_step(runner.seed, self._iter, sampler.rank + number * sampler.world_size)
+            outputs.append(runner.model.train_step(part, optim_wrapper=runner.optim_wrapper))
+        runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=_mean(outputs))
+        self._iter += 1
+
+
+def _mean(outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of what the micro-batches logged, without waiting for a device."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return {name: sum(output[name] for output in outputs) / len(outputs) for name in outputs[0]}

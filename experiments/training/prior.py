@@ -22,7 +22,7 @@ from experiments.detection.guided_loss import GuidedRetinaHead
 from experiments.errors import UserError
 from experiments.recipes import Recipe
 from experiments.training.anchor_count import AnchorCounter
-from experiments.training.checkpoints import STOP
+from experiments.training.stopping import STOP
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip
 

@@ -10,33 +10,34 @@ import argparse
 import contextlib
 import errno
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
-from experiments.files import write_text
+from experiments.files import write_json, write_text
 from experiments.runs import (
     Attempt,
     Record,
     RunFolder,
     held,
     inherits_lock,
+    iteration_of,
     now,
     process_started,
     starting_weights,
 )
 
+if TYPE_CHECKING:  # imported where it is needed
+    from experiments.recipes import Recipe
+
 EXIT_CLASSES = {
     DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",
     OUT_OF_MEMORY: "out of memory", INTERRUPTED: "interrupted",
 }  # fmt: skip
-HEARTBEAT_S = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,9 +69,15 @@ def _attempt(run: RunFolder, rank: int, launcher: int) -> int:
     )
     record.attempts.append(attempt)
     record.status = "running"
+    run.failure_of_rank(rank).unlink(missing_ok=True)
     _keep(run, record, rank)
-    heartbeat(run.progress, launcher)
-    stop_when_asked()
+    from experiments.training import stopping
+
+    stopping.stop_when_asked()
+    if attempt.world_size > 1:
+        stopping.die_with(launcher)
+    if rank == 0:
+        stopping.heartbeat(run, launcher)
     code, message, hint = FAILED, "", None
     try:
         train(run, record, attempt, rank)
@@ -80,20 +87,30 @@ def _attempt(run: RunFolder, rank: int, launcher: int) -> int:
         hint = getattr(error, "hint", None)
         if code == FAILED:
             traceback.print_exc()
+    stopping.stop_no_more()
+    if message:
+        print(f"error: {message}", file=sys.stderr)
     attempt.ended, attempt.exit_code, attempt.exit_class = now(), code, EXIT_CLASSES[code]
     attempt.message, attempt.hint = message or None, hint
     # all attempts together, but for those that were killed
     record.timings["total_s"] = record.timings.get("total_s", 0.0) + time.monotonic() - began
     record.status = "done" if code == DONE else "interrupted" if code == INTERRUPTED else "failed"
-    _keep(run, record, rank)
-    if message:
-        print(f"error: {message}", file=sys.stderr)
+    if code == INTERRUPTED and rank == 0 and stopping.is_cancelled(run):
+        record.status = "cancelled"
+        run.cancel.unlink(missing_ok=True)
+    try:
+        _keep(run, record, rank)
+    except OSError as error:  # a full disk: the run still reads as interrupted
+        print(f"error: {run.record_file} cannot be written: {error}", file=sys.stderr)
     return code
 
 
 def _keep(run: RunFolder, record: Record, rank: int) -> None:
     if rank == 0:
         run.write(record)
+    elif record.attempts[-1].exit_code:
+        attempt = record.attempts[-1].model_dump(include={"exit_code", "exit_class", "message", "hint"})
+        write_json(run.failure_of_rank(rank), attempt)
 
 
 def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
@@ -102,13 +119,22 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.training import components, pretrained  # noqa: F401
     from experiments.training.config import build_config
     from experiments.training.environment import describe, git_state, set_origin
+    from experiments.training.precision import check_precision
     from experiments.training.prior import set_prior
 
     recipe = recipes.load_recipe(str(run.recipe))
+    check_precision(recipe.amp)
     world_size = start_processes(attempt.world_size)
     data = record.dataset
+    micro_batch = record.launch.micro_batch or recipe.schedule.micro_batch(world_size)
     config = build_config(
-        recipe, data["classes"], Path(data["root"]), run.path.resolve(), record.seed, world_size
+        recipe,
+        data["classes"],
+        Path(data["root"]),
+        run.path.resolve(),
+        record.seed,
+        processes=world_size,
+        micro_batch=micro_batch,
     )
     prior = set_prior(config, recipe, data["fingerprint"])
     if prior is not None:
@@ -116,13 +142,13 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     if rank == 0:
         write_text(run.config, config.pretty_text)
     config.launcher = "pytorch" if world_size > 1 else "none"
-    attempt.first_iteration = _start_from(config, run, recipe.init_from)
+    attempt.first_iteration = _start_from(config, run, recipe, record)
     if config.load_from is None:
         pretrained.check_pretrained(config.model)
     else:  # all weights come from there
         pretrained.without_pretrained(config.model)
     set_origin(record, describe(recipe), git_state())
-    attempt.micro_batch = config.train_dataloader.batch_size
+    attempt.micro_batch = micro_batch
     attempt.accumulation = config.optim_wrapper.get("accumulative_counts", 1)
     attempt.device = (record.environment["gpus"] or ["cpu"])[0]
     runner = build_runner(config)
@@ -148,7 +174,7 @@ def _iterations_done(runner: Any, error: BaseException | None) -> int:
 
 def build_runner(config: Any) -> Any:
     """MMEngine's Runner for a config; what the config names wrongly is the user's to mend."""
-    from experiments.training.checkpoints import StrictRunner
+    from experiments.training.runner import StrictRunner
     from experiments.weighting import OptionError
 
     try:
@@ -170,20 +196,40 @@ def start_processes(world_size: int) -> int:
         import torch
         import torch.distributed as dist
 
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         if not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return world_size
 
 
-def _start_from(config: Any, run: RunFolder, init_from: str | None) -> int:
-    """Makes the config begin where the run stands; returns the iterations that are done."""
-    checkpoint = run.last_checkpoint()
+def _start_from(config: Any, run: RunFolder, recipe: Recipe, record: Record) -> int:
+    """Makes the config begin where the run stands; returns the iterations that are done. All ranks call it."""
+    from experiments.training.resuming import from_rank_0, lost_files, newest_whole
+
+    checkpoint, notes = newest_whole(run) if run.checkpoints.exists() and _is_rank_0() else (None, [])
+    checkpoint = from_rank_0(checkpoint)
+    done = 0
     if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise UserError(
+                f"{checkpoint} is not there on {socket.gethostname()}",
+                "several machines need one results folder that all of them see: --results-dir DIR",
+            )
         config.load_from, config.resume = str(checkpoint), True
-        return int(checkpoint.stem.removeprefix("iter_"))
-    if init_from is not None:
-        config.load_from = str(starting_weights(init_from, run.path.parents[3]))
-    return 0
+        done = iteration_of(checkpoint)
+    elif recipe.init_from is not None:
+        config.load_from = str(starting_weights(recipe.init_from, run.path.parents[3]))
+    if _is_rank_0():
+        notes += lost_files(run, done, recipe.weighting.get("alpha"))
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    record.notes += [note for note in notes if note not in record.notes]
+    return done
+
+
+def _is_rank_0() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _final_metrics(run: RunFolder) -> dict[str, float]:
@@ -202,40 +248,6 @@ def _timings(run: RunFolder) -> dict[str, float]:
     progress = json.loads(run.progress.read_text(encoding="utf-8"))
     seconds = progress.get("seconds_per_iteration")
     return {} if seconds is None else {"seconds_per_iteration": seconds}
-
-
-def stop_when_asked() -> None:
-    """SIGINT and SIGTERM ask for a checkpoint and the end; a second one ends at once."""
-    from experiments.training.checkpoints import STOP
-
-    def ask(number: int, frame: Any) -> None:
-        if STOP.is_set():
-            raise KeyboardInterrupt
-        STOP.set()
-
-    def forget() -> None:
-        """A forked child, of a pool or a data loader, ends when it is told to."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGTERM, ask)
-    os.register_at_fork(after_in_child=forget)
-
-
-def heartbeat(path: Path, launcher: int) -> None:
-    """Keeps the progress file's time fresh, and asks this process to stop when its launcher has died."""
-
-    def beat() -> None:
-        while True:
-            time.sleep(HEARTBEAT_S)
-            with contextlib.suppress(OSError):
-                os.utime(path)
-            if os.getppid() != launcher:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    threading.Thread(target=beat, daemon=True, name="heartbeat").start()
 
 
 def classify(error: BaseException) -> tuple[int, str]:

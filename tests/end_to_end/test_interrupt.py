@@ -29,7 +29,7 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from experiments.training.checkpoints import STOP
+from experiments.training.stopping import STOP
 
 
 @HOOKS.register_module()
@@ -77,7 +77,6 @@ def result(run: RunFolder) -> dict[str, object]:
         "weights": checkpoint["state_dict"],
         "optimizer": checkpoint["optimizer"]["state"],
         "rule": checkpoint["weighting"],
-        "random": checkpoint["random"],
         "trace": run.trace.read_text(),
         "metrics": run.metrics.read_text(),
         "detections": json.loads((run.detections / "val.bbox.json").read_text()),

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import DefaultSampler
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -22,17 +21,10 @@ from torch import nn
 from experiments.errors import INTERRUPTED, UserError
 from experiments.runs import RunFolder
 from experiments.training import components  # noqa: F401  (registers loop, sampler and hook)
-from experiments.training.checkpoints import (
-    STOP,
-    Interrupted,
-    StrictRunner,
-    random_states,
-    read_checkpoint,
-    set_random_states,
-)
-from experiments.training.loop import ResumableBatchSampler
-
-from mmdet.datasets.samplers import AspectRatioBatchSampler  # isort: skip
+from experiments.training.checkpoints import read_checkpoint
+from experiments.training.resuming import lost_files, newest_whole
+from experiments.training.runner import StrictRunner
+from experiments.training.stopping import STOP, Interrupted
 
 IMAGES, BATCH = 10, 4  # so three batches an epoch, the last one smaller
 
@@ -165,7 +157,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(stop_after: int, 
     assert resumed.optim_wrapper.get_lr() == unbroken.optim_wrapper.get_lr()
 
 
-def test_without_the_random_states_it_would_be_another_training(
+def test_without_randomness_by_position_it_would_be_another_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """That the test above can fail."""
@@ -175,13 +167,14 @@ def test_without_the_random_states_it_would_be_another_training(
     with pytest.raises(Interrupted):
         stopped.train()
     STOP.clear()
-    monkeypatch.setattr("experiments.training.checkpoints.set_random_states", lambda states: None)
+    monkeypatch.setattr("experiments.training.loop.seed_step", lambda *position: None)
     resumed = toy(tmp_path / "stopped", load_from=tmp_path / "stopped/checkpoints/iter_5.pth", resume=True)
     resumed.train()
     assert not torch.equal(resumed.model.linear.weight, unbroken.model.linear.weight)
 
 
-def test_only_whole_optimizer_steps_are_saved(tmp_path: Path):
+def test_a_wrapper_that_steps_every_second_iteration_is_saved_behind_its_steps(tmp_path: Path):
+    """A user's own `accumulative_counts`, which MMEngine counts in iterations."""
     stopped = toy(tmp_path / "run", every=3, accumulation=2, hooks=(StopAfter(5),))
     with pytest.raises(Interrupted):
         stopped.train()
@@ -222,12 +215,13 @@ def test_a_write_that_fails_leaves_the_older_ones_whole(tmp_path: Path, monkeypa
         put(self, content, path)
 
     monkeypatch.setattr(LocalBackend, "put", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"iteration 8 cannot be .* No space left .* good one is iter_4\.pth"):
         toy(tmp_path / "run", every=4).train()
     run = RunFolder(tmp_path / "run")
     assert run.last_checkpoint() == run.checkpoints / "iter_4.pth"
     assert read_checkpoint(run.last_checkpoint())["meta"]["iter"] == 4
-    assert (run.checkpoints / "iter_8.pth.tmp").exists()  # half a file, under another name
+    assert saved(tmp_path / "run") == ["iter_4.pth"]  # no half file takes the space that is left
+    (run.checkpoints / "iter_8.pth.tmp").write_bytes(b"half a file, from a process that was killed")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     toy(tmp_path / "run", every=4, load_from=run.last_checkpoint(), resume=True).train()
@@ -238,7 +232,7 @@ def test_a_checkpoint_holds_weights_and_plain_values_only(tmp_path: Path):
     toy(tmp_path / "run").train()
     content = torch.load(tmp_path / "run/checkpoints/iter_12.pth", weights_only=True)
     assert set(content["state_dict"]) == {"linear.weight", "linear.bias"}
-    assert {"optimizer", "param_schedulers", "random", "meta"} <= set(content)
+    assert {"optimizer", "param_schedulers", "meta"} <= set(content)
 
 
 MARK = Path("executed")
@@ -282,6 +276,78 @@ def test_a_file_cut_short_is_named(share: float):
         read_checkpoint(Path("cut.pth"))
     assert caught.value.message.startswith("cut.pth ")
     assert "\n" not in caught.value.message
+
+
+def flipped(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_a_single_changed_bit_of_a_weight_is_noticed():
+    """torch itself reads such a file without a word."""
+    path, values = Path("x.pth"), torch.rand(1000)
+    torch.save({"state_dict": {"a": values}}, path)
+    flipped(path, path.read_bytes().index(values.numpy().tobytes()[:32]) + 2000)
+    read = torch.load(path, weights_only=True)["state_dict"]["a"]
+    assert (read != values).sum() == 1
+    with pytest.raises(UserError, match=r"x\.pth cannot be read.*checksum|CRC"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("how", ["cut", "bit", "empty"])
+def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(how: str, tmp_path: Path):
+    unbroken = toy(tmp_path / "unbroken")
+    unbroken.train()
+    with pytest.raises(Interrupted):
+        toy(tmp_path / "run", every=4, hooks=(StopAfter(10),)).train()
+    STOP.clear()
+    run = RunFolder(tmp_path / "run")
+    newest = run.checkpoints / "iter_10.pth"
+    whole = newest.read_bytes()
+    if how == "bit":
+        flipped(newest, whole.index(b"iter") + 1)
+    else:
+        newest.write_bytes(whole[: len(whole) // 2] if how == "cut" else b"")
+    bad = newest.read_bytes()
+
+    chosen, notes = newest_whole(run)
+    assert chosen == run.checkpoints / "iter_8.pth"
+    (note,) = notes
+    assert "iter_10.pth" in note and note.endswith(
+        "aside as iter_10.pth.damaged, iter_8.pth is taken instead"
+    )
+    assert (run.checkpoints / "iter_10.pth.damaged").read_bytes() == bad
+    resumed = toy(tmp_path / "run", load_from=chosen, resume=True)
+    resumed.train()
+    for name, value in state_of(resumed).items():
+        assert torch.equal(value, state_of(unbroken)[name]), name
+
+
+def test_with_no_whole_checkpoint_left_the_run_begins_anew_and_says_so(tmp_path: Path):
+    run = RunFolder(tmp_path)
+    run.checkpoints.mkdir()
+    for number in (4, 8):
+        (run.checkpoints / f"iter_{number}.pth").write_bytes(b"")
+    chosen, notes = newest_whole(run)
+    assert chosen is None
+    assert [note.split(" ")[0] for note in notes] == [str(run.checkpoints / f"iter_{n}.pth") for n in (8, 4)]
+    assert notes[-1].endswith("no other is left: the run begins anew")
+    assert saved(tmp_path) == ["iter_4.pth.damaged", "iter_8.pth.damaged"]
+
+
+def test_a_lost_trace_is_named_where_it_had_rows(tmp_path: Path):
+    run = RunFolder(tmp_path)
+    assert lost_files(run, 9, alpha=10) == []  # no interval had ended
+    (note,) = lost_files(run, 10, alpha=10)
+    assert note == "trace.csv was lost before iteration 10: it lacks the intervals up to there"
+    run.trace.write_text("interval,iteration\n1,10\n")
+    assert lost_files(run, 10, alpha=10) == []
+    run.trace.write_bytes(b"\xff\xfe\x00")
+    run.metrics.write_text("")
+    notes = lost_files(run, 10, alpha=10)
+    assert [note.split(" ")[0] for note in notes] == ["trace.csv", "metrics.csv"]
+    assert (tmp_path / "trace.csv.damaged").read_bytes() == b"\xff\xfe\x00"
 
 
 @pytest.mark.parametrize("content", ["text", "list", "absent", "folder"])
@@ -337,62 +403,3 @@ def test_weights_none_of_which_fit_are_refused():
 def test_a_run_resumes_only_its_own_model(changes: dict[str, Any]):
     with pytest.raises(UserError, match=r"weights\.pth is of another model"):
         loaded(weights(**changes), resume=True)
-
-
-# ----------------------------------------------------------------------------------- random numbers
-
-
-def draws() -> list[float]:
-    normal = [
-        random.gauss(0, 1),
-        float(np.random.randn()),
-        torch.randn(()).item(),
-    ]  # the first two keep a spare
-    return [
-        *normal,
-        random.random(),
-        *np.random.rand(700).tolist(),
-        *torch.rand(3).tolist(),
-        random.gauss(0, 1),
-    ]
-
-
-def test_random_states_go_on_from_where_they_were(tmp_path: Path):
-    draws()
-    states = random_states()
-    expected = draws()
-    assert draws() != expected
-    set_random_states(states)
-    assert draws() == expected
-    torch.save(states, tmp_path / "states.pth")
-    draws()
-    set_random_states(torch.load(tmp_path / "states.pth", weights_only=True))
-    assert draws() == expected
-
-
-# -------------------------------------------------------------------------------------- the batches
-
-
-def sampler(seed: int, epoch: int, ratio: bool) -> ResumableBatchSampler:
-    indices = DefaultSampler(ToyImages(), shuffle=True, seed=seed)
-    indices.set_epoch(epoch)
-    return ResumableBatchSampler(indices, BATCH, dict(type="AspectRatioBatchSampler") if ratio else None)
-
-
-@pytest.mark.parametrize("ratio", [True, False])
-@pytest.mark.parametrize("skip", [0, 1, 2, 3])
-def test_leaving_out_batches_gives_the_rest_of_the_same_pass(skip: int, ratio: bool):
-    whole = list(sampler(seed=1, epoch=2, ratio=ratio))
-    assert len(whole) == 3
-    assert sorted(index for batch in whole for index in batch) == list(range(IMAGES))
-    resumed = sampler(seed=1, epoch=2, ratio=ratio)
-    resumed.skip = skip
-    assert list(resumed) == whole[skip:]
-    assert list(resumed) == whole  # the next pass is a whole one
-    assert len(resumed) == 3
-    assert list(sampler(seed=1, epoch=3, ratio=ratio)) != whole
-
-
-def test_the_batches_are_those_of_mmdetections_own_sampler():
-    indices = DefaultSampler(ToyImages(), shuffle=True, seed=3)
-    assert list(sampler(seed=3, epoch=0, ratio=True)) == list(AspectRatioBatchSampler(indices, BATCH))

@@ -14,7 +14,7 @@ from mmengine import Config
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from experiments.errors import UserError
-from experiments.recipes import Recipe, load_recipe
+from experiments.recipes import Recipe, load_recipe, recipe_id, with_scaled_lr
 from experiments.training import components  # noqa: F401  (registers what the configs name)
 from experiments.training.config import build_config
 from tests.unit.training.conftest import write_coco, write_voc
@@ -74,6 +74,8 @@ RESUMING = {
     "train_cfg.type": ("EpochBasedTrainLoop", "ResumableTrainLoop"),
     "train_dataloader.batch_sampler.type": ("AspectRatioBatchSampler", "ResumableBatchSampler"),
     "train_dataloader.batch_sampler.inner": (ABSENT, {"type": "AspectRatioBatchSampler"}),
+    "train_dataloader.batch_sampler.shards": (ABSENT, 4),
+    "train_dataloader.batch_sampler.micro_batch": (ABSENT, 2),
     "default_hooks.checkpoint.type": ("CheckpointHook", "ResumableCheckpointHook"),
     "default_hooks.checkpoint.interval": (1, ABSENT),
     "default_hooks.checkpoint.every": (ABSENT, 500),
@@ -167,6 +169,10 @@ def test_the_tiny_profile_sets_all_its_keys_and_little_else():
         "train_cfg.max_epochs": ABSENT,
         "train_cfg.max_iters": 330,
         "train_cfg.val_interval": 10**9,
+        "train_dataloader.batch_size": 8,
+        "train_dataloader.batch_sampler.shards": 1,
+        "train_dataloader.batch_sampler.micro_batch": 8,
+        "optim_wrapper.accumulative_counts": ABSENT,
         "train_dataloader.dataset.ann_file": "annotations/train.json",
         "train_dataloader.dataset.data_prefix.img": "train/",
         "train_dataloader.dataset.pipeline.2.scale": (160, 160),
@@ -203,17 +209,63 @@ def test_the_printed_config_loads_back_equal(name: str, profile: str | None):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "each", "processes", "per_process"), [(4, 2, 1, 8), (4, 2, 2, 4), (4, 2, 8, 1), (1, 6, 3, 2)]
+    ("gpus", "each", "processes", "micro", "accumulation"),
+    [(4, 2, 4, 2, 1), (4, 2, 1, 2, 4), (4, 2, 2, 2, 2), (4, 2, 8, 1, 1), (1, 6, 3, 2, 1), (1, 6, 2, 3, 1)],
 )
-def test_the_batch_is_shared_by_the_processes(gpus: int, each: int, processes: int, per_process: int):
+def test_the_batch_is_shared_by_the_processes(
+    gpus: int, each: int, processes: int, micro: int, accumulation: int
+):
     sets = f"schedule.gpus={gpus}", f"schedule.images_per_gpu={each}"
-    assert built("retinanet-r50", *sets, processes=processes).train_dataloader.batch_size == per_process
+    config = built("retinanet-r50", *sets, processes=processes)
+    loader = config.train_dataloader
+    assert (loader.batch_size, loader.batch_sampler.shards) == (
+        each,
+        gpus,
+    )  # the recipe's, whoever works on it
+    assert loader.batch_sampler.micro_batch == micro
+    assert config.optim_wrapper.get("accumulative_counts", 1) == accumulation
+    assert config.param_scheduler == built("retinanet-r50", *sets).param_scheduler  # nothing is multiplied
+
+
+def test_half_the_images_at_a_time_accumulate_twice_as_often():
+    config = built("retinanet-r50", processes=2, micro_batch=1)
+    assert (config.train_dataloader.batch_sampler.micro_batch, config.optim_wrapper.accumulative_counts) == (
+        1,
+        4,
+    )
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
-    said = refusal("retinanet-r50", processes=3).message
-    assert "a batch of 8 images" in said
-    assert "3 processes" in said
+    said = refusal("retinanet-r50", processes=3)
+    assert said.message == "3 workers cannot share a batch of 4 x 2 images evenly"
+    assert "--scale-lr" in said.hint
+    said = refusal("retinanet-r50", processes=8, micro_batch=2)
+    assert said.message == "8 workers cannot share a batch of 4 x 2 images in micro-batches of 2"
+    said = refusal("retinanet-r50", "set.optim_wrapper.accumulative_counts=6")
+    assert "accumulative_counts: 6 is not allowed: a step has 4 micro-batches" in said.message
+
+
+@pytest.mark.parametrize(
+    ("amp", "wanted"),
+    [("bf16", {"type": "BFloat16OptimWrapper"}),
+     ("fp16", {"type": "AmpOptimWrapper", "dtype": "float16", "loss_scale": "dynamic"})],
+)  # fmt: skip
+def test_mixed_precision_changes_the_wrapper_and_the_identity(amp: str, wanted: dict[str, str]):
+    plain, mixed = load_recipe("retinanet-r50"), load_recipe("retinanet-r50", sets=[f"amp={amp}"])
+    assert recipe_id(plain) != recipe_id(mixed)
+    wrapper = built(plain).optim_wrapper
+    assert built(mixed).optim_wrapper == {**wrapper, **wanted}
+
+
+def test_a_learning_rate_scaled_with_the_batch_is_another_experiment():
+    recipe = load_recipe("retinanet-r50")
+    scaled = with_scaled_lr(recipe, 16)
+    assert (scaled.schedule.gpus, scaled.schedule.lr) == (
+        16,
+        0.02,
+    )  # MMDetection's own: 0.02 for 16 images, say
+    assert recipe_id(scaled) != recipe_id(recipe)
+    assert recipe.schedule.gpus == 4
 
 
 EPOCH = 100  # iterations, in the tests of rates
@@ -299,8 +351,11 @@ def test_a_length_in_iterations_leaves_no_epochs_behind():
 
 def test_the_optimizer():
     stock = Config.fromfile(STOCK).optim_wrapper
-    assert built("retinanet-r50").optim_wrapper == {**stock, "optimizer": {**stock.optimizer, "lr": 0.005}}
-    adamw = built("retinanet-r50", "schedule.optimizer=adamw", "schedule.lr=1e-4").optim_wrapper
+    assert built("retinanet-r50", processes=4).optim_wrapper == {
+        **stock,
+        "optimizer": {**stock.optimizer, "lr": 0.005},
+    }
+    adamw = built("retinanet-r50", "schedule.optimizer=adamw", "schedule.lr=1e-4", processes=4).optim_wrapper
     assert adamw == {**stock, "optimizer": {"type": "AdamW", "lr": 1e-4, "weight_decay": 0.05}}
     page = own_model("optim_wrapper.optimizer = dict(type='AdamW', lr=3, weight_decay=0.7, betas=(0.8, 0.9))")
     kept = built("retinanet-r50", f"model={page}", "schedule.optimizer=adamw").optim_wrapper.optimizer
