@@ -13,7 +13,7 @@ from experiments.errors import UserError, did_you_mean
 from experiments.files import write_text
 from experiments.runs import results_dir
 from msdet_cli.options import RESULTS, ResultsOpt, complete
-from msdet_cli.tables import print_legend, print_other, print_problems, print_table, wide_console
+from msdet_cli.tables import print_legend, print_marks, print_other, print_problems, print_table, wide_console
 
 if TYPE_CHECKING:
     from experiments.reporting import Report
@@ -88,6 +88,8 @@ def _print(made: Report, folder: Path) -> None:
         print_legend(console)
     if made.other:
         print_other(console, made.other)
+    groups = [line.group for table in tables for line in table.lines if line.group]
+    print_marks(console, [group.marks for group in [*groups, *(runs.group for runs in made.other)]])
     print_problems(console, made.problems)
     if not made.has_runs:
         console.print(Text(_no_runs(folder)), soft_wrap=True)

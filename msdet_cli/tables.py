@@ -13,6 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from experiments.marks import joined, legend
+
 if TYPE_CHECKING:  # these import pandas
     from experiments.reporting.compare import Comparison
     from experiments.reporting.groups import Group
@@ -44,7 +46,8 @@ def print_comparison(console: Console, compared: Comparison) -> None:
             ["", *(main or ["runs"]), *([f"Δ {name}" for name in main] if change else []), *more], texts=1
         )
         for row in compared.rows:
-            cells = [row.label, value(row.metrics.get(main[0]) if main else None, row.states)]
+            found = row.metrics.get(main[0]) if main else None
+            cells = [row.label, value(found, row.states, row.marks)]
             cells += [str(row.difference or "")] if change else []
             made.add_row(*[Text(cell) for cell in [*cells, *_means(row.metrics, more)]])
         return made
@@ -56,6 +59,7 @@ def print_comparison(console: Console, compared: Comparison) -> None:
     if main:
         both = "mean ± standard deviation (seeds)"
         _line(console, f"{both}; Δ: to the first row, ± its standard error" if change else both)
+    print_marks(console, [row.marks for row in compared.rows])
     print_problems(console, compared.problems)
 
 
@@ -85,6 +89,12 @@ def print_legend(console: Console) -> None:
     console.print()
 
 
+def print_marks(console: Console, marks: Sequence[str]) -> None:
+    """Prints what those marks mean that were shown."""
+    for line in legend(joined(list(marks))):
+        console.print(Text(line, "dim"), soft_wrap=True)
+
+
 def print_other(console: Console, other: Sequence[OtherRuns]) -> None:
     """Prints the closing section, for runs that no table has."""
     from experiments.reporting.render import OTHER_TITLE, metrics_of
@@ -96,7 +106,10 @@ def print_other(console: Console, other: Sequence[OtherRuns]) -> None:
         found = next(iter(runs.group.metrics.values()), None)
         context = " on ".join(text for text in (runs.of("profile"), runs.of("dataset")) if text)
         grid.add_row(
-            Text(runs.of("recipe")), Text(context), runs.of("config_hash"), value(found, runs.group.states)
+            Text(runs.of("recipe")),
+            Text(context),
+            runs.of("config_hash"),
+            value(found, runs.group.states, runs.group.marks),
         )
     console.print(grid)
     for runs in other:
@@ -163,13 +176,14 @@ def _grid(header: Sequence[str], texts: int) -> Table:
 
 
 def _cell(line: Line, metric: str) -> str:
-    return value(line.group.metrics.get(metric), line.group.states) if line.group else line.remark
+    group = line.group
+    return value(group.metrics.get(metric), group.states, group.marks) if group else line.remark
 
 
-def value(found: Spread | None, states: dict[str, int]) -> str:
-    """`36.9 ± 0.2 (3), 1 failed`: runs that gave no number are not passed over."""
+def value(found: Spread | None, states: dict[str, int], marks: str = "") -> str:
+    """`36.9 ± 0.2 (3)†, 1 failed`: runs that gave no number are not passed over."""
     missing = [f"{n} {state}" for state, n in states.items() if state != "done"]
-    return ", ".join([*([str(found)] if found else []), *missing])
+    return ", ".join([*([f"{found}{marks}"] if found else []), *missing])
 
 
 def _means(metrics: dict[str, Spread], names: Sequence[str]) -> list[str]:

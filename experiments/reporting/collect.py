@@ -12,12 +12,14 @@ from typing import Any
 import pandas as pd
 
 from experiments.errors import UserError
+from experiments.marks import marks_of
 from experiments.runs import Attempt, Record, RunFolder, iterate
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "mAP")  # the order in which tables show them
 COLUMNS = (
     "run", "recipe", "recipe_id", "config_hash", "seed", "profile", "dataset", "fingerprint", "state",
-    "iterations", "seconds", "world_size", "micro_batch", "accumulation", "execution", "commit", "path",
+    "iterations", "seconds", "world_size", "micro_batch", "accumulation", "execution", "commit", "marks", "notes",
+    "path",
 )  # fmt: skip
 
 
@@ -84,6 +86,8 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
         "accumulation": last.accumulation if last else math.nan,
         "execution": execution(record.attempts),
         "commit": _text((record.git or {}).get("commit")),
+        "marks": marks_of(record),
+        "notes": "; ".join(record.notes),
         "path": str(folder.path),
     }
     if state == "done":  # an earlier attempt may have left metrics of a run that is being done again

@@ -23,6 +23,7 @@ class ComparisonRow:
         states: State to number of runs.
         difference: Of the first metric, to the comparison's first row; None for that row itself.
         remark: What sets it apart from the other rows; mostly empty.
+        marks: As `experiments.marks` has them.
     """
 
     label: str
@@ -30,6 +31,7 @@ class ComparisonRow:
     states: dict[str, int]
     difference: Difference | None = None
     remark: str = ""
+    marks: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,6 @@ def _rows(grouped: dict[str, list[Group]], metrics: list[str]) -> list[Compariso
             change, remark = None, ""
             if groups is not first and metrics:
                 change, remark = against(group, first, metrics[0])
-            remarks = [text for text in (group.apart, remark) if text]
-            rows.append(ComparisonRow(label, group.metrics, group.states, change, "; ".join(remarks)))
+            remarks = "; ".join(text for text in (group.apart, remark, *group.notes()) if text)
+            rows.append(ComparisonRow(label, group.metrics, group.states, change, remarks, group.marks))
     return rows

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.marks import IMPORTED, REDUCED, joined
 from experiments.reporting.collect import metric_names
 from experiments.reporting.statistics import Difference, Spread, difference, spread
 
@@ -16,7 +17,7 @@ STATES = ("done", "running", "queued", "interrupted", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class Group:
-    """One recipe on the same data, executed in the same way, each seed once.
+    """One recipe on the same data, executed in the same way, each seed once; imported runs never with our own.
 
     Attributes:
         runs: Rows of the collected frame, finished or not.
@@ -38,6 +39,19 @@ class Group:
         return next((text for text in self.runs["execution"] if text), "")
 
     @property
+    def marks(self) -> str:
+        """What the runs' number is marked with in every table; see `experiments.marks`."""
+        return joined(list(self.runs["marks"]))
+
+    @property
+    def is_imported(self) -> bool:
+        return IMPORTED in self.marks
+
+    def marked(self, mark: str) -> list[int]:
+        """The seeds of the runs with a mark."""
+        return sorted(self.runs.loc[self.runs["marks"].str.contains(mark, regex=False), "seed"])
+
+    @property
     def fingerprint(self) -> str:
         return str(self.runs["fingerprint"].iloc[0])
 
@@ -54,16 +68,32 @@ class Group:
         """What a reader must know beside the numbers: runs without, how it was run, what sets it apart."""
         counts = "" if set(self.states) == {"done"} else self.counts()
         way = f"run as {self.execution}" if self.execution and "run as" not in self.apart else ""
-        return "; ".join(text for text in (counts, way, self.apart) if text)
+        return "; ".join(
+            text for text in (counts, way, self.apart, *self._marks_in_words(), *self.notes()) if text
+        )
+
+    def _marks_in_words(self) -> list[str]:
+        reduced = self.marked(REDUCED)
+        texts = [f"{REDUCED} halved batch: seed {', '.join(map(str, reduced))}"] if reduced else []
+        return texts + ([f"{IMPORTED} imported"] if self.is_imported else [])
+
+    def notes(self) -> list[str]:
+        """What the records say that a reader must know, each sentence with the seeds that it is about."""
+        about: dict[str, list[str]] = {}
+        for seed, notes in sorted(zip(self.runs["seed"], self.runs["notes"])):
+            if notes:
+                about.setdefault(notes, []).append(str(seed))
+        return [f"seed {', '.join(seeds)}: {note}" for note, seeds in about.items()]
 
 
 def split(runs: pd.DataFrame) -> list[Group]:
-    """Groups runs of one table row: by recipe, data and execution, and copies of a seed never together.
+    """Groups runs of one table row: by recipe, data, trainer and execution, and copies of a seed never together.
 
     A run that never came to load data belongs to those of its recipe and data that most were executed like.
     """
     groups: list[tuple[dict[str, str], pd.DataFrame]] = []
-    for _, alike in runs.groupby(["recipe_id", "fingerprint"], sort=False):
+    imported = runs["marks"].str.contains(IMPORTED, regex=False)
+    for _, alike in runs.groupby(["recipe_id", "fingerprint", imported.rename("imported")], sort=False):
         recipe, data, ways = alike["recipe_id"].iloc[0], alike["fingerprint"].iloc[0], alike["execution"]
         usual = ways[ways != ""].mode()
         ways = ways.where(ways != "", usual.iloc[0] if len(usual) else "")
@@ -100,11 +130,23 @@ def _apart(marks: dict[str, str], all_marks: list[dict[str, str]]) -> str:
 def against(group: Group, baselines: list[Group], metric: str) -> tuple[Difference | None, str]:
     """The difference of a group to its baseline row, and a remark where the two were not executed alike.
 
-    Only a baseline on the same data is compared; among several the one executed alike and with most seeds.
+    Only a baseline on the same data is compared; among several the one trained by the same program, executed alike
+    and with most seeds.
     """
     candidates = [b for b in baselines if b.fingerprint == group.fingerprint and metric in b.metrics]
     if metric not in group.metrics or not candidates:
         return None, ""
-    best = min(candidates, key=lambda b: (b.execution != group.execution, -b.metrics[metric].n))
-    remark = f"baseline run as {best.execution}" if best.execution != group.execution else ""
+    best = min(
+        candidates,
+        key=lambda b: (
+            b.is_imported != group.is_imported,
+            b.execution != group.execution,
+            -b.metrics[metric].n,
+        ),
+    )
+    remark = f"baseline run as {best.execution}" if best.execution not in ("", group.execution) else ""
+    if best.is_imported and not group.is_imported:
+        remark = "baseline imported"
+    elif group.is_imported and not best.is_imported:
+        remark = "baseline not imported"
     return difference(group.metrics[metric], best.metrics[metric]), remark

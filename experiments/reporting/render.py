@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.marks import IMPORTED, REDUCED, joined, legend
 from experiments.reporting.collect import METRICS
 from experiments.reporting.groups import STATES, Group
 from experiments.reporting.statistics import Spread
@@ -49,7 +50,7 @@ def markdown(table: MeasuredTable, base: Path) -> str:
         parts.append(_grid(header, rows, text_columns=3 if own else 2))
     parts += [escaped(note) for note in table.notes]
     if table.folders:
-        parts.append(escaped(LEGEND))
+        parts += [escaped(LEGEND), *_marks(line.group for line in table.lines if line.group)]
         parts.append("Runs: " + ", ".join(f"`{pattern.replace('`', '')}`" for pattern in table.folders))
     return "\n\n".join(parts) + "\n"
 
@@ -67,7 +68,12 @@ def markdown_other(other: Sequence[OtherRuns], base: Path) -> str:
         for runs in other
     ]
     header = ["Recipe", "Profile", "Data set", "Config", *metrics, "Differs from the recipe", "Runs"]
-    return "\n\n".join([f"## {OTHER_TITLE}", _grid(header, rows, text_columns=4), escaped(LEGEND)]) + "\n"
+    parts = [f"## {OTHER_TITLE}", _grid(header, rows, text_columns=4), escaped(LEGEND)]
+    return "\n\n".join([*parts, *_marks(runs.group for runs in other)]) + "\n"
+
+
+def _marks(groups: Iterable[Group]) -> list[str]:
+    return [escaped(line) for line in legend(joined([group.marks for group in groups]))]
 
 
 def metrics_of(groups: Iterable[Group]) -> list[str]:
@@ -104,7 +110,7 @@ def _measured_cells(line: Line, table: MeasuredTable, base: Path) -> list[str]:
 
 
 def _spread(group: Group, metric: str) -> str:
-    return str(group.metrics.get(metric, ""))
+    return f"{group.metrics[metric]}{group.marks}" if metric in group.metrics else ""
 
 
 def _remark(remark: str, group: Group, base: Path) -> str:
@@ -136,7 +142,7 @@ def csv_text(tables: Sequence[MeasuredTable], other: Sequence[OtherRuns] = ()) -
     """One wide row for each line of the tables; numbers are plain and unrounded.
 
     `context` is `published`, or says what the runs have in common: then without published values. A table that
-    has none is `full size`.
+    has none is `full size`. `reduced` and `imported` count the runs that have the mark.
     """
     groups = [line.group for t in tables for line in t.lines if line.group] + [runs.group for runs in other]
     metrics = list(dict.fromkeys([*(name for t in tables for name in t.columns), *metrics_of(groups)]))
@@ -159,6 +165,7 @@ def _header(metrics: Sequence[str]) -> list[str]:
         "table", "context", "profile", "dataset", "block", "id", "label", "backbone", "reimplemented",
         "reference", "baseline", "recipe", *[f"published_{name}" for name in metrics], "published_difference",
         *measured, "measured_difference", "measured_difference_error", *STATES, "seeds", "run_as",
+        "reduced", "imported",
         "fingerprint", "config_hash", "remark", "folders",
     ]  # fmt: skip
 
@@ -203,6 +210,8 @@ def _group_cells(group: Group, metrics: Sequence[str]) -> dict[str, Any]:
     return cells | {
         "seeds": " ".join(str(seed) for seed in sorted(group.runs["seed"])),
         "run_as": group.execution,
+        "reduced": len(group.marked(REDUCED)),
+        "imported": len(group.marked(IMPORTED)),
         "fingerprint": group.fingerprint,
         "config_hash": group.runs["config_hash"].iloc[0],
         "folders": " ".join(str(folder) for folder in group.folders),

@@ -1,0 +1,118 @@
+"""Runs whose number is not like the others' are marked wherever it is shown, and kept out of means."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from experiments.marks import LEGEND
+from experiments.reporting import comparison
+from experiments.runs import Launch
+from msdet_cli.main import app
+from msdet_cli.tables import print_comparison
+
+from .conftest import MakeRun
+
+BASE, RLO = "retinanet-r50", "retinanet-r50-rlo"
+REDUCED = {"launch": Launch(reduced=True), "ways": ((1, 8, 1), (1, 4, 2))}
+IMPORTED = {"imported": {"source": "w"}, "ways": ()}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def typed(*words: str) -> str:
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def line_of(text: str, *parts: str) -> str:
+    return next(line for line in text.splitlines() if all(part in line for part in parts))
+
+
+def test_without_such_runs_there_is_no_mark_and_no_legend(make_run: MakeRun):
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny", sets=("weighting.gamma=0.5",))
+    for words in (("report",), ("report", "--format", "md"), ("report", "--format", "csv")):
+        assert not set("†‡") & set(typed(*words))
+
+
+def test_a_halved_batch_is_marked_in_every_form(make_run: MakeRun):
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    make_run(RLO, 1, {"AP": 60.0}, profile="tiny", **REDUCED)
+    text = typed("report", "table1")
+    assert "60.0 ± - (1)†" in text
+    assert "50.0 ± - (1)†" not in text and "50.0 ± - (1)" in text
+    assert f"† {LEGEND['†']}" in text
+    assert "† halved batch: seed 1" in text
+    page = typed("report", "table1", "--format", "md")
+    assert "60.0 ± - (1)†" in page and "50.0 ± - (1) |" in page
+    assert page.count(LEGEND["†"]) == 1
+    rows = list(csv.DictReader(io.StringIO(typed("report", "table1", "--format", "csv"))))
+    found = {row["measured_AP_mean"]: (row["reduced"], row["imported"]) for row in rows}
+    assert found["60.0"] == ("1", "0")
+    assert found["50.0"] == ("0", "0")
+    assert found[""] == ("", "")
+
+
+def test_runs_that_fit_no_table_are_marked_too(make_run: MakeRun):
+    make_run(RLO, 0, {"AP": 40.0}, profile="tiny", sets=("weighting.gamma=0.5",), **REDUCED)
+    for words in (("report",), ("report", "--format", "md")):
+        text = typed(*words)
+        assert "40.0 ± - (1)†" in text
+        assert LEGEND["†"] in text
+
+
+def test_imported_runs_are_never_averaged_with_our_own(make_run: MakeRun):
+    make_run(BASE, 0, {"AP": 36.0})
+    make_run(BASE, 1, {"AP": 36.4})
+    make_run(BASE, 2, {"AP": 30.0}, **IMPORTED)
+    make_run(RLO, 0, {"AP": 37.0})
+    text = typed("report", "table1")
+    assert "36.2 ± 0.3 (2)" in text
+    assert "30.0 ± - (1)‡" in text
+    assert "+0.8" in line_of(text, "RetinaNet w/ RLO", "37.0 ±")  # to our own baseline
+    assert f"‡ {LEGEND['‡']}" in text
+    rows = list(csv.DictReader(io.StringIO(typed("report", "table1", "--format", "csv"))))
+    (row,) = [row for row in rows if row["measured_AP_mean"] == "30.0"]
+    assert (row["imported"], row["seeds"], row["reduced"]) == ("1", "2", "0")
+
+
+def test_a_difference_to_an_imported_baseline_says_so(make_run: MakeRun):
+    make_run(BASE, 0, {"AP": 36.0}, **IMPORTED)
+    make_run(RLO, 0, {"AP": 37.0})
+    line = line_of(typed("report", "table1"), "[2]", "RetinaNet w/ RLO:")
+    assert "baseline imported" in line
+    assert "‡" not in line
+
+
+def test_what_a_record_notes_is_said_beside_the_number(make_run: MakeRun):
+    lost = "trace.csv was lost before iteration 100"
+    for seed in (0, 2):
+        make_run(RLO, seed, {"AP": 50.0}, profile="tiny", notes=[lost])
+    make_run(RLO, 1, {"AP": 50.0}, profile="tiny")
+    for words in (("report",), ("report", "--format", "md")):
+        assert f"seed 0, 2: {lost}" in typed(*words).replace("\\", "")
+
+
+def test_a_comparison_is_marked(make_run: MakeRun):
+    runs = [
+        make_run(RLO, 0, {"AP": 50.0}, profile="tiny"),
+        make_run(RLO, 0, {"AP": 40.0}, profile="tiny", sets=("weighting.alpha=5",), notes=["odd"], **REDUCED),
+    ]
+    stream = io.StringIO()
+    print_comparison(Console(file=stream, width=120), comparison(runs, ["alpha=10", "alpha=5"]))
+    text = stream.getvalue()
+    assert "40.0 ± - (1)†" in line_of(text, "alpha=5")
+    assert "†" not in line_of(text, "alpha=10")
+    assert "seed 0: odd" in line_of(text, "alpha=5: ")
+    assert f"† {LEGEND['†']}" in text
