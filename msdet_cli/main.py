@@ -15,6 +15,7 @@ from msdet_cli import (
     bench,
     cp,
     data,
+    diff,
     doctor,
     evaluate,
     ls,
@@ -43,6 +44,7 @@ app.command("ablate")(ablate.ablate)
 app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
+app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)

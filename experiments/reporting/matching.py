@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from experiments import recipes
+from experiments.config_text import flat
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError
 from experiments.mean_weights import mean_weights
@@ -157,17 +158,7 @@ class Matcher:
 
 def differences(recipe: Recipe, other: Recipe, most: int = 4) -> str:
     """`weighting.alpha: 5 (10)`: what the first says, and in brackets the second, key by key."""
-    one, two = _flat(recipes.identity(recipe)), _flat(recipes.identity(other))
+    one, two = ({k: json.dumps(v) for k, v in flat(recipes.identity(r)).items()} for r in (recipe, other))
     keys = [key for key in {**one, **two} if one.get(key, "-") != two.get(key, "-")]
     shown = [f"{key}: {one.get(key, '-')} ({two.get(key, '-')})" for key in keys[:most]]
     return ", ".join(shown) + (f", and {len(keys) - most} more" if len(keys) > most else "")
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = json.dumps(value)
-    return flat
