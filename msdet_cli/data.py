@@ -1,4 +1,4 @@
-"""`msdet data`: which data sets there are, what is in one, making the built-in one."""
+"""`msdet data`: which data sets there are, what is in one, making the built-in one, downloading the official ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from msdet_cli import download
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="Data sets: list them, check one, make the built-in one.")
+app = typer.Typer(
+    no_args_is_help=True, help="Data sets: list them, check one, make the built-in one, download COCO or VOC."
+)
+app.command("download")(download.download)
 
 Root = Annotated[Path | None, typer.Option("--data-root", help="The data set's folder, in place of its own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -51,7 +56,7 @@ def ls(as_json: AsJson = False) -> None:
         images = row["images"] or {}
         counts = " + ".join(str(count) for count in images.values())
         table.add_row(row["name"], row["format"], row["root"], counts, row["state"])
-    console = _console()
+    console = console_of()
     console.print(table)
     console.print("msdet data verify NAME looks into one", style="dim")
 
@@ -77,7 +82,7 @@ def verify(
     from experiments.data.verify import verify as look_through
     from experiments.errors import BAD_INPUT
 
-    console = _console(stderr=True)
+    console = console_of(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading annotations", total=None)
 
@@ -88,7 +93,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        _show(found, _console())
+        show_findings(found, console_of())
     if not found["usable"]:
         raise typer.Exit(BAD_INPUT)
 
@@ -122,7 +127,7 @@ def make(
         make_now(spec, resolve_root(spec, data_root), force=True)
     found = find_dataset(spec, data_root)
     counts = ", ".join(f"{count} {split}" for split, count in found.images.items())
-    _console().print(f"{found.root}: {counts} images, {len(found.classes)} classes", soft_wrap=True)
+    console_of().print(f"{found.root}: {counts} images, {len(found.classes)} classes", soft_wrap=True)
 
 
 def _state(ref: str) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _state(ref: str) -> dict[str, Any]:
     return {**row, "found": True, "state": "found"}
 
 
-def _show(found: dict[str, Any], console: Console) -> None:
+def show_findings(found: dict[str, Any], console: Console) -> None:
     splits = found["splits"]
     console.print(f"{found['name']} ({found['format'].upper()} format) in {found['root']}", soft_wrap=True)
     console.print(_overview(splits))
@@ -197,7 +202,7 @@ def _share(part: int, whole: int) -> str:
     return f"{part} ({100 * part / whole:.0f} %)" if whole else str(part)
 
 
-def _console(stderr: bool = False) -> Console:
+def console_of(stderr: bool = False) -> Console:
     from rich.console import Console
 
     # class names and paths may hold square brackets: they are text, not markup
