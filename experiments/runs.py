@@ -56,6 +56,8 @@ class Launch(BaseModel):
         micro_batch: Images per worker and forward pass; None takes the schedule's `images_per_gpu`, or less where
             more workers than it names share the batch. Accumulation follows: the batch is the recipe's.
         reduced: Whether `micro_batch` was halved after running out of memory.
+        threads: Of each process, for what it does on the CPU (OMP_NUM_THREADS); None: as many as the machine has. A
+            run that goes on keeps them, since another number changes the last bits of sums.
         track: Trackers beside the run folder: tensorboard, wandb, mlflow.
     """
 
@@ -65,6 +67,7 @@ class Launch(BaseModel):
     nodes: int = 1
     micro_batch: int | None = None
     reduced: bool = False
+    threads: int | None = None
     track: list[str] = []
 
 

@@ -17,6 +17,7 @@ from experiments.recipes import Recipe, load_recipe
 from experiments.runs import results_dir
 from experiments.weighting.options import ACTIONS
 from msdet_cli.execute import finish, iterations_of
+from msdet_cli.launching import How, launched
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -37,6 +38,7 @@ from msdet_cli.tables import print_comparison
 Axis = tuple[str, list[str]]
 
 
+@launched
 def ablate(
     recipe: Annotated[
         str, typer.Argument(metavar="[RECIPE]", help="Name or path.", autocompletion=complete("recipe"))
@@ -66,6 +68,8 @@ def ablate(
     retry_failed: RetryOpt = False,
     force: ForceOpt = False,
     as_json: JsonOpt = False,
+    *,
+    how: How,
 ) -> None:
     """Vary a recipe: each option alone around the recipe, or all combinations with --grid.
 
@@ -83,9 +87,19 @@ def ablate(
     labelled = []
     for variant in _combinations(axes, grid):
         assignments = [*fixed, *(f"{key}={value}" for key, value in variant)]
-        labelled.append((_label(variant), load_recipe(recipe, profile, assignments, dataset)))
+        varied = how.execution.changed(load_recipe(recipe, profile, assignments, dataset))
+        labelled.append((_label(variant), varied))
+    folder = results_dir(results)
     planned = plan(
-        labelled, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run
+        labelled,
+        chosen,
+        folder,
+        data_root,
+        retry_failed,
+        force,
+        generate=not dry_run,
+        execution=how.execution,
+        gpus=how.gpus,
     )
     _warn_of_long_intervals(planned)
 
@@ -94,7 +108,7 @@ def ablate(
 
         print_comparison(console, comparison([p.folder for p in planned], [p.label for p in planned]))
 
-    finish(planned, dry_run, as_json, compare)
+    finish(planned, dry_run, as_json, compare, how=how, results=folder)
 
 
 def _axes(

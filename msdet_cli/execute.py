@@ -1,4 +1,4 @@
-"""Works through planned runs one after another, shows them, and ends with one exit code."""
+"""Works through planned runs, shows them, and ends with one exit code."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import math
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -15,11 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, UserError
-from experiments.launching.local import LocalWorker, shared_exit_code
-from experiments.launching.plan import PlannedRun, Todo, prepare
+from experiments.errors import BAD_INPUT, DONE, INTERRUPTED, UserError
+from experiments.launching.local import last_lines, shared_exit_code
+from experiments.launching.plan import PlannedRun
+from experiments.launching.queue import Entry, Queue
+from msdet_cli.detach import detach
+from msdet_cli.launching import How
+from msdet_cli.queue_view import QueueView
 from msdet_cli.tables import wide_console
-from msdet_cli.views import RunView, duration, metrics_line
+from msdet_cli.views import duration, metrics_line
 
 WORDS = {
     "start": "start",
@@ -27,16 +31,17 @@ WORDS = {
     "skip": "done already",
     "failed": "failed before; --retry-failed tries again",
     "running": "running now",
+    "unreadable": "nothing: a newer msdet wrote its record",
 }
-PATIENCE_S = 30  # a worker notices within seconds that its command was killed, and saves
+STEP_S = 0.25  # between two looks at what is shown
+LOG_LINES = 5  # of a failed run, shown at the end
 
 
 class Stop:
-    """Turns Ctrl-C and SIGTERM into requests: once stops the run at work, twice ends it at once."""
+    """Turns Ctrl-C and SIGTERM into requests: once stops the runs at work, twice ends them at once."""
 
-    def __init__(self) -> None:
-        self.asked = 0
-        self.worker: LocalWorker | None = None
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
 
     def __enter__(self) -> Stop:
         self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -47,9 +52,7 @@ class Stop:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
-        self.asked += 1
-        if self.worker is not None:
-            self.worker.stop()
+        self.queue.stop()
 
 
 def finish(
@@ -58,6 +61,9 @@ def finish(
     as_json: bool,
     then: Callable[[Console, int], None],
     later: Callable[[], list[PlannedRun]] = list,
+    *,
+    how: How,
+    results: Path,
 ) -> NoReturn:
     """What a command does with its plan: runs it, or shows it in a dry run, and exits with the shared code.
 
@@ -67,11 +73,17 @@ def finish(
         later: Runs that can be planned only when the others have ended.
     """
     console = None if as_json else wide_console()
-    code = DONE if dry_run else execute(planned, console)
+    if how.detach and not dry_run:
+        detach(results, as_json)
+        raise typer.Exit(DONE)
+    if how.slurm is not None and not dry_run:
+        _submit(planned, how, results, console)
+        raise typer.Exit(DONE)
+    code = DONE if dry_run else execute(planned, console, how)
     if code != INTERRUPTED:
         more = later()
         planned = [*planned, *more]
-        code = code if dry_run else shared_exit_code([code, execute(more, console)])
+        code = code if dry_run else shared_exit_code([code, execute(more, console, how)])
     if console is None:
         print_json(planned)
     elif dry_run:
@@ -101,93 +113,80 @@ def iterations_of(run: PlannedRun) -> int:
     return (schedule.epochs or 0) * math.ceil(run.data.images["train"] * run.recipe.dataset.repeat / batch)
 
 
-def execute(planned: Sequence[PlannedRun], console: Console | None) -> int:
-    """Runs what is left to do; one failure does not stop the rest. Returns the shared exit code."""
-    codes = []
-    with Stop() as stop:
-        for number, run in enumerate(planned, start=1):
-            if stop.asked:
-                codes.append(INTERRUPTED)
-                break
-            codes.append(_one(run, f"{number} of {len(planned)}", console, stop))
-    return shared_exit_code(codes)
-
-
-def _one(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> int:
-    todo = run.todo
-    try:
-        if todo in ("start", "resume", "running"):  # what was planned may be out of date by now
-            todo = prepare(run, sys.argv)
-        if todo == "running":
-            _say(console, f"{run.folder.name}: another process works on it; waiting for it to save and end")
-            todo = _wait_for_the_other(run, stop)
-    except UserError as error:
-        if title == "1 of 1":
-            raise
-        _say(
-            console, f"[red]{run.folder.name}:[/] {escape(error.message)}", error.hint and escape(error.hint)
-        )
-        return error.exit_code
-    if todo == "skip":
-        _say(console, f"{run.folder.name}: done already: {metrics_line(run.folder.read().metrics)}")
-        return DONE
-    if todo == "failed":
-        attempts = run.folder.read().attempts
-        reason = attempts[-1].message if attempts else "cancelled"
-        _say(
-            console,
-            f"[red]{run.folder.name}: failed before:[/] {escape(str(reason))}",
-            f"--retry-failed tries again; log: {escape(str(run.folder.log))}",
-        )
-        return (attempts[-1].exit_code if attempts else None) or FAILED
-    return _work(run, title, console, stop)
-
-
-def _wait_for_the_other(run: PlannedRun, stop: Stop) -> Todo:
-    """Prepares the run as soon as the other process has left it: one whose command was killed ends by itself.
+def execute(planned: Sequence[PlannedRun], console: Console | None, how: How | None = None) -> int:
+    """Runs what is left to do; one failure does not stop the rest. Returns the shared exit code.
 
     Raises:
-        UserError: It goes on working.
+        UserError: The only run cannot be begun.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    while (todo := prepare(run, sys.argv)) == "running":
-        if stop.asked or time.monotonic() > deadline:
-            raise UserError(f"another process works on {run.folder.name}", "msdet runs shows how far it is")
-        time.sleep(0.2)
-    return todo
-
-
-def _work(run: PlannedRun, title: str, console: Console | None, stop: Stop) -> int:
-    worker = LocalWorker(run.folder)
-    stop.worker = worker
-    if stop.asked:  # it came between two workers
-        worker.stop()
-    with RunView(console, run.folder, title) as view:
-        while not worker.wait(0.25):
-            if stop.asked:
-                view.note = "stopping: saves a checkpoint (Ctrl-C again to end at once)"
+    how = how or How()
+    queue = Queue(planned, sys.argv, how.execution, how.gpus)
+    told: dict[int, tuple[str, int]] = {}
+    with Stop(queue), QueueView(console, queue) as view:
+        left = bool(planned)
+        while left:
+            left = queue.step(STEP_S)
+            for number, entry in enumerate(queue.entries):
+                if told.get(number) != (entry.state, entry.attempts):
+                    told[number] = entry.state, entry.attempts
+                    _tell(console, entry, len(planned))
+            if queue.asked:
+                view.note = "stopping: saves checkpoints (Ctrl-C again to end at once)"
             view.update()
-    stop.worker = None
-    code = worker.exit_code()
-    _say_result(console, run, code, worker)
-    return code
+    if len(planned) > 1:
+        _tell_failures(console, queue.entries)
+    return shared_exit_code([entry.code or DONE for entry in queue.entries])
 
 
-def _say_result(console: Console | None, run: PlannedRun, code: int, worker: LocalWorker) -> None:
-    name = run.folder.name
-    if code == DONE:
-        record = run.folder.read()
-        took = duration(record.timings.get("total_s"))
+def _tell(console: Console | None, entry: Entry, of: int) -> None:
+    """A line when a run comes to an end, is tried again, or turns out to be another process's."""
+    name, message = entry.run.folder.name, escape(entry.message or "")
+    hint = entry.hint and escape(entry.hint)
+    if entry.is_over and entry.attempts == 0 and entry.code == BAD_INPUT and of == 1:
+        raise UserError(entry.message or "", entry.hint)
+    if entry.state == "elsewhere":
+        _say(console, f"{name}: another process works on it; waiting for it to save and end")
+    elif entry.state == "running" and entry.attempts > 1:
+        _say(console, f"[yellow]{name}: attempt {entry.attempts}:[/] {message}")
+    elif entry.state in ("done", "skipped"):
+        record = entry.run.folder.read()
+        took = f" in {duration(record.timings.get('total_s'))}" if entry.attempts else " already"
+        metrics = metrics_line(record.metrics)
+        where = f"folder: {escape(str(entry.run.folder.path))}" if entry.attempts else None
+        _say(console, f"[green]{name}: done[/]{took}: [bold]{metrics}[/]", where)
+    elif entry.state in ("interrupted", "cancelled"):
+        _say(console, f"[yellow]{name}: {entry.state}:[/] {message}", hint)
+    elif entry.state == "failed":
+        word = "bad input" if entry.code == BAD_INPUT else f"failed (exit code {entry.code})"
+        _say(console, f"[red]{name}: {word}:[/] {message}", hint)
+
+
+def _tell_failures(console: Console | None, entries: Sequence[Entry]) -> None:
+    """What failed among many, together at the end: the last lines of each log, and where it is."""
+    failed = [entry for entry in entries if entry.state == "failed"]
+    if failed:
+        _say(console, f"[red]{len(failed)} of {len(entries)} runs failed:[/]")
+    for entry in failed:
+        _say(console, f"[red]{entry.run.folder.name}:[/] {escape(entry.message or '')}")
+        for line in last_lines(entry.run.folder, LOG_LINES):
+            _say(console, f"    [dim]{escape(line)}[/]")
+        _say(console, f"  log: {escape(str(entry.run.folder.log))}")
+
+
+def _submit(planned: list[PlannedRun], how: How, results: Path, console: Console | None) -> None:
+    from experiments.launching import slurm
+
+    assert how.slurm is not None
+    submitted = slurm.submit(planned, how.slurm, results, sys.argv)
+    if console is None:
+        rows = [{"run": s.run.folder.name, "job": s.job_id, "why_not": s.why} for s in submitted]
+        print(json.dumps(rows, indent=2))
+    for one in submitted:
         _say(
             console,
-            f"[green]{name}: done[/] in {took}: [bold]{metrics_line(record.metrics)}[/]",
-            f"folder: {escape(str(run.folder.path))}",
+            f"{one.run.folder.name}: " + (f"job {one.job_id}" if one.job_id else escape(one.why or "")),
         )
-        return
-    colour = "yellow" if code == INTERRUPTED else "red"
-    word = {INTERRUPTED: "interrupted", BAD_INPUT: "bad input"}.get(code, f"failed (exit code {code})")
-    hint = "type the same command to go on" if code == INTERRUPTED else escape(worker.hint())
-    _say(console, f"[{colour}]{name}: {word}:[/] {escape(worker.message() or '')}", hint)
+    _say(console, "next: msdet runs")
 
 
 def _say(console: Console | None, line: str, hint: str | None = None) -> None:
@@ -201,7 +200,11 @@ def print_json(planned: Sequence[PlannedRun]) -> None:
     """One JSON list: each run's folder, what was to do, and its record as it is now."""
     rows = []
     for run in planned:
-        record = run.folder.read().model_dump() if run.folder.record_file.exists() else None
+        try:
+            read = run.folder.read()
+            state, record = run.folder.state(read), read.model_dump()
+        except UserError:  # not there yet, or unreadable
+            state, record = None, None
         rows.append({"run": run.folder.name, "folder": str(run.folder.path), "label": run.label, "todo": run.todo,
-                     "state": run.folder.state() if record else None, "record": record})  # fmt: skip
+                     "state": state, "record": record})  # fmt: skip
     print(json.dumps(rows, indent=2))

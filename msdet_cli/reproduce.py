@@ -16,6 +16,7 @@ from experiments.launching.table_runs import Labelled, first_recipes, later_reci
 from experiments.runs import results_dir
 from experiments.tables import load_table
 from msdet_cli.execute import finish
+from msdet_cli.launching import How, launched
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -32,6 +33,7 @@ from msdet_cli.options import (
 from msdet_cli.tables import print_legend, print_problems, print_table
 
 
+@launched
 def reproduce(
     tables: Annotated[
         list[str],
@@ -47,6 +49,8 @@ def reproduce(
     retry_failed: RetryOpt = False,
     force: ForceOpt = False,
     as_json: JsonOpt = False,
+    *,
+    how: How,
 ) -> None:
     """Run what tables lack: every row's recipe with each seed, then print the tables.
 
@@ -66,21 +70,31 @@ def reproduce(
 
     def planned_for(labelled: Sequence[Labelled]) -> list[PlannedRun]:
         chosen = chosen_seeds(None, seeds)
-        return plan(labelled, chosen, folder, data_root, retry_failed, force, generate=not dry_run)
+        return plan(
+            labelled,
+            chosen,
+            folder,
+            data_root,
+            retry_failed,
+            force,
+            generate=not dry_run,
+            execution=how.execution,
+            gpus=how.gpus,
+        )
 
-    first = first_recipes(loaded, profile)
+    first = first_recipes(loaded, profile, how.execution.changed)
     _check_data_root(first, data_root)
     planned = planned_for(first)
 
     def later() -> list[PlannedRun]:
-        labelled, waiting = later_recipes(loaded, profile, planned, dry_run)
+        labelled, waiting = later_recipes(loaded, profile, planned, dry_run, how.execution.changed)
         _note(waiting)
         return planned_for(labelled)
 
     def show_tables(console: Console, code: int) -> None:
         _print_tables(console, names, profile, planned, folder)
 
-    finish(planned, dry_run, as_json, show_tables, later)
+    finish(planned, dry_run, as_json, show_tables, later, how=how, results=folder)
 
 
 def _note(sentences: Sequence[str]) -> None:

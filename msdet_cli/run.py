@@ -8,6 +8,7 @@ from experiments.launching.plan import plan
 from experiments.recipes import load_recipe
 from experiments.runs import results_dir
 from msdet_cli.execute import finish
+from msdet_cli.launching import How, launched
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -26,6 +27,7 @@ from msdet_cli.options import (
 )
 
 
+@launched
 def run(
     recipes: RecipesArg,
     profile: ProfileOpt = None,
@@ -39,8 +41,10 @@ def run(
     retry_failed: RetryOpt = False,
     force: ForceOpt = False,
     as_json: JsonOpt = False,
+    *,
+    how: How,
 ) -> None:
-    """Train and evaluate recipes, each with each seed, one after another.
+    """Train and evaluate recipes, each with each seed, as many at once as the machine has room for.
 
     Runs that are done are skipped, interrupted ones go on from their last checkpoint. Ctrl-C saves a
     checkpoint first; the same command goes on from there.
@@ -53,9 +57,20 @@ def run(
     """
     chosen = chosen_seeds(seed, seeds)
     label = ", ".join(sets or [])
-    labelled = [(label, load_recipe(name, profile, sets or (), dataset)) for name in recipes]
+    labelled = [
+        (label, how.execution.changed(load_recipe(name, profile, sets or (), dataset))) for name in recipes
+    ]
+    folder = results_dir(results)
     planned = plan(
-        labelled, chosen, results_dir(results), data_root, retry_failed, force, generate=not dry_run
+        labelled,
+        chosen,
+        folder,
+        data_root,
+        retry_failed,
+        force,
+        generate=not dry_run,
+        execution=how.execution,
+        gpus=how.gpus,
     )
 
     def say_what_is_next(console: Console, code: int) -> None:
@@ -64,4 +79,4 @@ def run(
         if code == 0:
             console.print(f"next: msdet report{more}", soft_wrap=True)
 
-    finish(planned, dry_run, as_json, say_what_is_next)
+    finish(planned, dry_run, as_json, say_what_is_next, how=how, results=folder)

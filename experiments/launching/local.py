@@ -6,32 +6,55 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
-from experiments.errors import BAD_INPUT, FAILED, INTERRUPTED, UserError
-from experiments.runs import RunFolder
+from experiments.errors import FAILED, INTERRUPTED, UserError
+from experiments.runs import Launch, RunFolder
 
 # The working directory goes to the end of the path: the user's `imports` are found there, but a folder that
 # happens to be called `experiments` does not take the place of ours.
-BOOT = (
-    "import os, sys; sys.path[:] = [p for p in sys.path if p] + [os.getcwd()]; "
-    "from experiments.training.worker import main; sys.exit(main())"
-)
+PATHS = "import os, sys; sys.path[:] = [p for p in sys.path if p] + [os.getcwd()]; "
+BOOT = PATHS + "from experiments.training.worker import main; sys.exit(main())"
+ELASTIC_BOOT = PATHS + "from experiments.launching.elastic import main; sys.exit(main())"
+TAIL_BYTES = 64 * 1024
+
+
+def worker_command(folder: RunFolder, launch: Launch | None = None, rdzv: str | None = None) -> list[str]:
+    """The bare worker; or the launcher of several, alone or together with other machines that meet at `rdzv`."""
+    launch = launch or Launch()
+    if launch.processes == launch.nodes == 1:
+        return [sys.executable, "-u", "-c", BOOT, str(folder.path)]
+    command = [sys.executable, "-u", "-c", ELASTIC_BOOT, str(folder.path), f"--processes={launch.processes}"]
+    return command if rdzv is None else [*command, f"--nodes={launch.nodes}", f"--rdzv={rdzv}"]
 
 
 class LocalWorker:
-    """One worker in a session of its own, so that Ctrl-C reaches it through `stop` only, once."""
+    """One worker in a session of its own, so that Ctrl-C reaches it through `stop` only, once.
 
-    def __init__(self, folder: RunFolder) -> None:
+    Args:
+        environment: Added to this process's own.
+        descriptors: Open files that it keeps: the run's lock, leases.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        launch: Launch | None = None,
+        rdzv: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         self.folder = folder
         try:
             with open(folder.log, "a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-u", "-c", BOOT, str(folder.path)],
+                    worker_command(folder, launch, rdzv),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={"PYTHONWARNINGS": "ignore", **os.environ},
+                    pass_fds=tuple(descriptors),
+                    env={"PYTHONWARNINGS": "ignore", **os.environ, **(environment or {})},
                 )
         except OSError as error:
             raise UserError(f"no worker could be started in {folder.path}: {error}") from None
@@ -61,10 +84,10 @@ class LocalWorker:
             return (
                 f"the worker was ended by {signal.Signals(-code).name}; it goes on from its last checkpoint"
             )
-        if code == BAD_INPUT and self.folder.state() == "running":  # started in the same moment
-            return "another process works on it"
         attempts = self.folder.read().attempts
-        if attempts and attempts[-1].message:
+        if (
+            attempts and attempts[-1].message and attempts[-1].exit_code in (None, code)
+        ):  # not an earlier one's
             return attempts[-1].message
         return None if code == 0 else self.last_line() or "the worker did not start"
 
@@ -75,8 +98,18 @@ class LocalWorker:
 
     def last_line(self) -> str:
         """The log's last line with anything in it."""
-        lines = self.folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("error: ") if lines else ""
+        return next(iter(last_lines(self.folder, 1)), "").removeprefix("error: ")
+
+
+def last_lines(folder: RunFolder, count: int) -> list[str]:
+    """The last lines of a run's log with anything in them, read from its end: it may be long."""
+    try:
+        with open(folder.log, "rb") as stream:
+            stream.seek(max(0, folder.log.stat().st_size - TAIL_BYTES))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-count:]
 
 
 def shared_exit_code(codes: list[int]) -> int:

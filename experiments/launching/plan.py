@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +13,12 @@ from experiments import recipes
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.errors import UserError
 from experiments.files import write_text
+from experiments.launching.execution import Execution
+from experiments.launching.gpus import Gpu
 from experiments.recipes import Recipe
-from experiments.runs import InUseError, Record, RunFolder, held, now, starting_weights
+from experiments.runs import Launch, NewerSchemaError, Record, RunFolder, held, now, starting_weights
 
-Todo = Literal["start", "resume", "skip", "failed", "running"]
+Todo = Literal["start", "resume", "skip", "failed", "running", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,11 @@ class PlannedRun:
     """One recipe with one seed.
 
     Attributes:
-        todo: When it was planned. `skip` is done already, `failed` waits for `--retry-failed`.
+        todo: When it was planned. `skip` is done already, `failed` waits for `--retry-failed`, `unreadable` is
+            another msdet's.
         label: What sets it apart from its neighbours, for tables.
         retry_failed, force: As the command said.
+        launch: How it is to be executed; a micro-batch that was halved once stays halved all the same.
     """
 
     recipe: Recipe
@@ -36,6 +41,7 @@ class PlannedRun:
     label: str
     retry_failed: bool = False
     force: bool = False
+    launch: Launch = field(default_factory=Launch)
 
 
 def plan(
@@ -46,6 +52,8 @@ def plan(
     retry_failed: bool = False,
     force: bool = False,
     generate: bool = True,
+    execution: Execution | None = None,
+    gpus: Sequence[Gpu] = (),
 ) -> list[PlannedRun]:
     """The runs of the recipes times the seeds, each once, with what is left to do.
 
@@ -53,15 +61,18 @@ def plan(
         labelled: Label and resolved recipe.
         data_root: Takes the place of the data set's own root.
         generate: Whether built-in data may be made now; a dry run makes none.
+        gpus: The machine's.
 
     Raises:
-        UserError: The data is missing or broken.
+        UserError: The data is missing or broken, or the runs cannot be executed like that.
     """
+    execution = execution or Execution()
     planned: dict[Path, PlannedRun] = {}
     found: dict[str, FoundDataset] = {}
     for label, recipe in labelled:
         if recipe.init_from is not None:
             starting_weights(recipe.init_from, results)
+        launch = execution.launch(recipe, gpus)
         key = recipe.dataset.model_dump_json()
         if key not in found:
             found[key] = find_dataset(recipe.dataset, data_root, generate=generate)
@@ -70,33 +81,51 @@ def plan(
         for seed in seeds:
             folder = RunFolder.of(results, recipe.name, digest, seed)
             todo = _todo(folder, retry_failed, force)
-            run = PlannedRun(recipe, seed, data, folder, todo, label, retry_failed, force)
+            run = PlannedRun(recipe, seed, data, folder, todo, label, retry_failed, force, launch)
             planned.setdefault(folder.path, run)
     return list(planned.values())
 
 
 def _todo(folder: RunFolder, retry_failed: bool, force: bool) -> Todo:
-    if not folder.record_file.exists():
-        return "start"
+    go_on: Todo = "resume" if folder.last_checkpoint() and not force else "start"
     try:
         state = folder.state()
-    except UserError:  # unreadable
-        if force:
-            return "start"
-        raise
+    except NewerSchemaError:
+        return "start" if force else "unreadable"
+    except UserError:  # not there, or broken: what it lists is lost, its checkpoints are not
+        return go_on
     if state == "running":
         return "running"
     if force:
         return "start"
     if state == "done":
         return "skip"
-    if state in ("failed", "cancelled") and not retry_failed:
-        return "failed"
-    return "resume" if folder.last_checkpoint() else "start"
+    return "failed" if state in ("failed", "cancelled") and not retry_failed else go_on
 
 
-def prepare(run: PlannedRun, command: Sequence[str]) -> Todo:
-    """Makes the run folder ready for a worker; what a resumed run needs stays as it is.
+@contextlib.contextmanager
+def claimed(run: PlannedRun) -> Iterator[int]:
+    """Holds the run, so that nobody else prepares it or works on it.
+
+    Yields:
+        The lock's descriptor, to be handed to the worker.
+
+    Raises:
+        InUseError: Another process holds it.
+        UserError: The results folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with _writing(run.folder):
+            run.folder.path.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(held(run.folder, patience_s=0))
+        yield lock
+
+
+def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None) -> Todo:
+    """Makes the folder of a claimed run ready for a worker; what a resumed run needs stays as it is.
+
+    Args:
+        threads: For each of its processes. A run that goes on keeps those that it began with.
 
     Returns:
         What is left to do by now: another command may have come first since the plan was made. Only for
@@ -106,31 +135,69 @@ def prepare(run: PlannedRun, command: Sequence[str]) -> Todo:
         UserError: The results folder cannot be written.
     """
     folder = run.folder
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with held(folder, patience_s=0):
-            todo = _todo(folder, run.retry_failed, run.force)
-            if todo not in ("start", "resume"):
-                return todo
-            # Without `force` nothing is thrown away: a run that is queued may have a worker on its way.
-            if run.force or not folder.record_file.exists():
-                _clear(folder)
-                folder.write(_new_record(run))
-            if todo == "start":
-                write_text(folder.recipe, recipes.dump(run.recipe))
-            record = folder.read()
-            record.command = list(command)
-            record.dataset["root"] = str(run.data.root)
-            record.status = "queued"
-            folder.write(record)
+    with _writing(folder):
+        todo = _todo(folder, run.retry_failed, run.force)
+        if todo not in ("start", "resume"):
             return todo
-    except InUseError:
-        return "running"
+        record = _record_to_go_on_with(run)
+        if todo == "start" or not folder.recipe.exists():
+            write_text(folder.recipe, recipes.dump(run.recipe))
+        for stale in (folder.cancel, *folder.path.glob(".rank*.json")):
+            stale.unlink(missing_ok=True)
+        record.command = list(command)
+        record.dataset["root"] = str(run.data.root)
+        record.launch = _launch_after(record.launch, run.launch.model_copy(update={"threads": threads}), todo)
+        record.status = "queued"
+        folder.write(record)
+        return todo
+
+
+@contextlib.contextmanager
+def _writing(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"the results folder {folder.path} cannot be written: {error.strerror or error}",
             "name another one: --results-dir DIR",
         ) from None
+
+
+def _record_to_go_on_with(run: PlannedRun) -> Record:
+    """The run's own; a new one with `force`, for a new run, and where the old one is lost or broken."""
+    folder = run.folder
+    if run.force or not (folder.record_file.exists() or folder.last_checkpoint()):
+        # Without `force` nothing is thrown away: a run that is queued may have a worker on its way.
+        _clear(folder)
+        return _new_record(run)
+    try:
+        return folder.read()
+    except UserError:
+        record = _new_record(run)
+        lost = "is missing"
+        if folder.record_file.exists():
+            kept = next(path for path in _names_for_damaged(folder) if not path.exists())
+            shutil.copyfile(folder.record_file, kept)
+            lost = f"could not be read and is kept as {kept.name}"
+        record.notes.append(f"{now()}: record.json {lost}: attempts and times before that are not listed")
+        return record
+
+
+def _names_for_damaged(folder: RunFolder) -> Iterator[Path]:
+    yield folder.path / "record.json.damaged"
+    for number in range(2, 1000):
+        yield folder.path / f"record.json.damaged{number}"
+
+
+def _launch_after(before: Launch, launch: Launch, todo: Todo) -> Launch:
+    """What ran out of memory once is not given as many images again, and what goes on keeps its last bits."""
+    if before.reduced and before.micro_batch and launch.micro_batch:
+        divisors = (n for n in range(launch.micro_batch, 0, -1) if launch.micro_batch % n == 0)
+        images = next(n for n in divisors if n <= before.micro_batch)
+        launch = launch.model_copy(update={"micro_batch": images, "reduced": True})
+    if todo == "resume" and before.processes == launch.processes:
+        launch = launch.model_copy(update={"threads": before.threads})
+    return launch
 
 
 def _clear(folder: RunFolder) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from experiments.errors import UserError
 from experiments.launching.plan import PlannedRun
@@ -11,20 +11,29 @@ from experiments.recipes import Recipe, load_recipe, recipe_id
 from experiments.tables import Row, Table
 
 Labelled = tuple[str, Recipe]  # the label says in what the row differs from the recipe of its name
+Change = Callable[[Recipe], Recipe]  # of every row's recipe, as the command's options say
 
 
-def first_recipes(tables: Sequence[Table], profile: str | None) -> list[Labelled]:
+def unchanged(recipe: Recipe) -> Recipe:
+    return recipe
+
+
+def first_recipes(tables: Sequence[Table], profile: str | None, change: Change = unchanged) -> list[Labelled]:
     """The recipes of all rows but those with mean weights, each experiment once.
 
     Raises:
         UserError: A row's recipe is not there, or wrong.
     """
     rows = (row for table in tables for row in table.rows() if row.mean_weights_of is None)
-    return _each_once(_labelled(row, row.set, profile) for row in rows if row.recipe is not None)
+    return _each_once(_labelled(row, row.set, profile, change) for row in rows if row.recipe is not None)
 
 
 def later_recipes(
-    tables: Sequence[Table], profile: str | None, planned: Sequence[PlannedRun], dry_run: bool
+    tables: Sequence[Table],
+    profile: str | None,
+    planned: Sequence[PlannedRun],
+    dry_run: bool,
+    change: Change = unchanged,
 ) -> tuple[list[Labelled], list[str]]:
     """The recipes of the rows with mean weights, those weights being the mean over the planned runs of their row.
 
@@ -40,14 +49,14 @@ def later_recipes(
             if row.mean_weights_of is None:
                 continue
             source = table.row(row.mean_weights_of)
-            wanted = recipe_id(_labelled(source, source.set, profile)[1])
+            wanted = recipe_id(_labelled(source, source.set, profile, change)[1])
             runs = [run for run in planned if recipe_id(run.recipe) == wanted]
             missing = sum(not _done(run, dry_run) for run in runs)
             try:
                 if missing:
                     raise UserError(f"{missing} of {len(runs)} runs of row '{source.id}' are not done")
                 weights = mean_weights([run.folder for run in runs], row.mean)[-1]
-                found.append(_labelled(row, row.overrides(weights), profile))
+                found.append(_labelled(row, row.overrides(weights), profile, change))
             except UserError as error:
                 waiting.append(f"{table.name}: '{row.label}' waits for its weights: {error.message}")
     return _each_once(found), waiting
@@ -66,12 +75,16 @@ def without_recipe(tables: Sequence[Table]) -> list[str]:
 def _done(run: PlannedRun, dry_run: bool) -> bool:
     if dry_run and run.force:
         return False  # it would be by then, with weights that nobody knows yet
-    return run.folder.record_file.exists() and run.folder.state() == "done"
+    try:
+        return run.folder.state() == "done"
+    except UserError:  # not there, or unreadable
+        return False
 
 
-def _labelled(row: Row, overrides: dict, profile: str | None) -> Labelled:
+def _labelled(row: Row, overrides: dict, profile: str | None, change: Change) -> Labelled:
     label = ", ".join(f"{key.removeprefix('weighting.')}={value}" for key, value in overrides.items())
-    return label.replace("'", ""), load_recipe(row.recipe or "", profile, overrides=overrides)
+    recipe = load_recipe(row.recipe or "", profile, overrides=overrides)
+    return label.replace("'", ""), change(recipe)
 
 
 def _each_once(labelled: Iterable[Labelled]) -> list[Labelled]:

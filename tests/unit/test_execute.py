@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from experiments.errors import INTERRUPTED, NOT_FINITE
+from experiments.launching import queue
 from experiments.launching.plan import plan
 from experiments.recipes import load_recipe
 from msdet_cli import execute as executing
@@ -32,7 +33,7 @@ class FakeWorker:
     codes: ClassVar[list[int]]
     started: ClassVar[list[str]]
 
-    def __init__(self, folder):
+    def __init__(self, folder, **how):
         self.folder = folder
         self.code = self.codes.pop(0)
         self.started.append(folder.name)
@@ -40,6 +41,8 @@ class FakeWorker:
         record.status = {0: "done", INTERRUPTED: "interrupted"}.get(self.code, "failed")
         record.metrics = {"AP": 40.0 + record.seed} if self.code == 0 else {}
         folder.write(record)
+        if self.code == INTERRUPTED:
+            signal.raise_signal(signal.SIGINT)  # as typed while it works
 
     def wait(self, seconds):
         return True
@@ -60,7 +63,7 @@ class FakeWorker:
 @pytest.fixture
 def workers(monkeypatch):
     FakeWorker.codes, FakeWorker.started = [], []
-    monkeypatch.setattr(executing, "LocalWorker", FakeWorker)
+    monkeypatch.setattr(queue, "LocalWorker", FakeWorker)
     return FakeWorker
 
 
@@ -321,14 +324,12 @@ def test_a_signal_stops_the_run_at_work_and_begins_no_other(tmp_path, workers, m
 
     class Stoppable(FakeWorker):
         def wait(self, seconds):
-            if not asked:
-                signal.raise_signal(signal.SIGINT)
             return bool(asked)
 
         def stop(self):
             asked.append(self.folder.name)
 
-    monkeypatch.setattr(executing, "LocalWorker", Stoppable)
+    monkeypatch.setattr(queue, "LocalWorker", Stoppable)
     workers.codes = [INTERRUPTED]
     runs = planned(tmp_path, [0, 1])
     before = signal.getsignal(signal.SIGINT)

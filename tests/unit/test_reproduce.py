@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import INTERRUPTED, NOT_FINITE
-from msdet_cli import execute as executing
+from experiments.launching import queue
 from msdet_cli import main as command_line
 from tests.unit.test_execute import FakeWorker
 
@@ -19,9 +19,9 @@ WEIGHTS = {0: ("1.5", "1.0"), 1: ("2.5", "1.2")}  # of two levels, in the only i
 class Tracing(FakeWorker):
     """Ends well unless `codes` say otherwise, and leaves a trace."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **how):
         self.codes[:] = self.codes or [0]
-        super().__init__(folder)
+        super().__init__(folder, **how)
         rows = [f"1,bbox_head,{level},{w}" for level, w in zip(("P3", "P4"), WEIGHTS[folder.read().seed])]
         folder.trace.write_text("\n".join(["interval,head,level,weight", *rows]) + "\n")
 
@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("MSDET_RESULTS", raising=False)
     Tracing.codes, Tracing.started = [], []
-    monkeypatch.setattr(executing, "LocalWorker", Tracing)
+    monkeypatch.setattr(queue, "LocalWorker", Tracing)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from experiments.errors import UserError
 from experiments.launching import local
 from experiments.launching.local import LocalWorker, shared_exit_code
-from experiments.runs import Attempt, Record, RunFolder, process_started
+from experiments.runs import Attempt, Record, RunFolder
 
 PATIENCE_S = 30
 
@@ -114,10 +114,25 @@ def test_stop_asks_and_the_worker_ends_in_its_own_way(folder: RunFolder, monkeyp
             process.wait(PATIENCE_S)
 
 
-def test_another_process_that_was_first_is_named(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
-    pid = os.getpid()
-    folder.write(a_record("running", pid=pid, pid_started=process_started(pid), message="of an earlier one"))
-    assert ended(folder, monkeypatch, "sys.exit(2)").message() == "another process works on it"
+def test_what_an_earlier_attempt_recorded_is_not_taken_for_this_ones(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    folder.write(a_record("failed", message="loss_cls became NaN", exit_code=3))
+    process = ended(folder, monkeypatch, "print('ImportError: no torch'); sys.exit(1)")
+    assert process.message() == "ImportError: no torch"
+
+
+def test_a_worker_gets_environment_and_open_files(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(
+        local, "BOOT", "import os; print(os.environ['MORE'], os.fstat(int(os.environ['FD'])).st_ino)"
+    )
+    with open(tmp_path / "kept", "w") as stream:
+        more = {"MORE": "said", "FD": str(stream.fileno())}
+        process = LocalWorker(folder, environment=more, descriptors=[stream.fileno()])
+        assert process.wait(PATIENCE_S)
+        assert folder.log.read_text().split() == ["said", str(os.fstat(stream.fileno()).st_ino)]
 
 
 def test_a_folder_that_is_not_there_is_the_users_to_mend(tmp_path: Path):

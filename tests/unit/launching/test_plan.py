@@ -13,9 +13,10 @@ import pytest
 
 from experiments import files
 from experiments.errors import UserError
-from experiments.launching.plan import PlannedRun, plan, prepare
+from experiments.launching import plan as planning
+from experiments.launching.plan import PlannedRun, Todo, claimed, plan
 from experiments.recipes import config_hash, load_recipe
-from experiments.runs import Attempt, RunFolder, held, process_started
+from experiments.runs import Attempt, InUseError, RunFolder, held, process_started
 
 RECIPE = "retinanet-r50-rlo"
 NOBODY = 2**22 + 1  # above any process number
@@ -31,6 +32,15 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def planned(results: Path, *sets: str, seeds: tuple[int, ...] = (0,), **options: Any) -> list[PlannedRun]:
     recipe = load_recipe(RECIPE, "tiny", sets)
     return plan([("", recipe)], seeds, results, generate=False, **options)
+
+
+def prepare(run: PlannedRun, command: list[str], **options: Any) -> Todo:
+    """As the queue does it."""
+    try:
+        with claimed(run):
+            return planning.prepare(run, command, **options)
+    except InUseError:
+        return "running"
 
 
 def one(results: Path, *sets: str, **options: Any) -> PlannedRun:
@@ -138,15 +148,49 @@ def test_a_run_on_another_host_is_left_alone_while_its_heart_beats(results: Path
     assert one(results).todo == one(results, force=True).todo == "running"
 
 
-def test_a_record_that_cannot_be_read_stops_the_plan_unless_forced(results: Path):
-    folder = left_behind(results, "done")
-    folder.record_file.write_text("{")
-    with pytest.raises(UserError, match=r"record\.json cannot be read") as caught:
-        planned(results)
-    assert "--force" in caught.value.hint
-    run = one(results, force=True)
-    assert prepare(run, ["msdet"]) == "start"
-    assert run.folder.read().status == "queued"
+@pytest.mark.parametrize("content", ["", '{"schema_version": 2, "recipe"', "[]", '{"schema_version": 2}'])
+def test_a_damaged_record_is_kept_and_the_run_goes_on_from_its_checkpoint(results: Path, content: str):
+    folder = left_behind(results, "failed", checkpoint=True)
+    folder.record_file.write_text(content)
+    (folder.path / "record.json.damaged").write_text("an earlier one")
+    before = {path: path.read_bytes() for path in (folder.trace, *folder.checkpoints.iterdir())}
+    run = one(results)
+    assert run.todo == "resume"
+    assert prepare(run, ["msdet"]) == "resume"
+    record = folder.read()
+    assert (record.status, record.recipe, record.seed, record.attempts) == ("queued", RECIPE, 0, [])
+    assert record.config_hash == folder.path.parent.name
+    (note,) = record.notes
+    assert "record.json.damaged2" in note
+    assert (folder.path / "record.json.damaged2").read_text() == content
+    assert (folder.path / "record.json.damaged").read_text() == "an earlier one"
+    assert {path: path.read_bytes() for path in before} == before
+    assert prepare(one(results), ["msdet"]) == "resume" and folder.read().notes == [note]
+
+
+def test_a_record_that_was_deleted_costs_no_checkpoint(results: Path):
+    folder = left_behind(results, "interrupted", checkpoint=True)
+    folder.record_file.unlink()
+    assert prepare(one(results), ["msdet"]) == "resume"
+    assert folder.last_checkpoint().read_text() == "weights"
+    assert "is missing" in folder.read().notes[0]
+
+
+def test_a_newer_msdets_record_is_left_alone(results: Path):
+    folder = left_behind(results, "interrupted", checkpoint=True)
+    folder.record_file.write_text('{"schema_version": 99}')
+    run = one(results)
+    assert run.todo == prepare(run, ["msdet"]) == "unreadable"
+    assert folder.record_file.read_text() == '{"schema_version": 99}'
+    assert prepare(one(results, force=True), ["msdet"]) == "start"
+    assert folder.read().status == "queued"
+
+
+def test_an_old_request_to_cancel_does_not_reach_the_next_attempt(results: Path):
+    folder = left_behind(results, "cancelled", checkpoint=True)
+    folder.cancel.touch()
+    assert prepare(one(results, retry_failed=True), ["msdet"]) == "resume"
+    assert not folder.cancel.exists()
 
 
 # ------------------------------------------------------------------------------- making it ready

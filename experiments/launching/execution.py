@@ -1,0 +1,115 @@
+"""How runs are to be executed, as the options of a command say: workers, machines, trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from experiments.errors import UserError
+from experiments.launching.gpus import Gpu
+from experiments.recipes import Recipe, with_scaled_lr
+from experiments.runs import Launch
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The options that `run`, `ablate` and `reproduce` share.
+
+    Attributes:
+        gpus: Workers of one run; with `gpus_per_run`, the most GPUs that the whole command may use.
+        gpus_per_run: Workers of one run.
+        jobs: Most runs at once.
+        nodes, rdzv: Machines of one run, and HOST:PORT of the one where they meet.
+        scale_lr, amp: Change the recipes: see `changed`.
+        track: Trackers.
+        slurm: Hand the runs to Slurm, where the GPUs are others than this machine's.
+    """
+
+    gpus: int | None = None
+    gpus_per_run: int | None = None
+    jobs: int | None = None
+    nodes: int = 1
+    rdzv: str | None = None
+    scale_lr: bool = False
+    amp: Literal["bf16", "fp16"] | None = None
+    track: tuple[str, ...] = ()
+    slurm: bool = False
+
+    @property
+    def workers(self) -> int | None:
+        """Workers of one run on each machine, if the options name them."""
+        return self.gpus_per_run or self.gpus
+
+    def check(self) -> None:
+        """Raises UserError where options contradict each other."""
+        if self.nodes > 1 and self.rdzv is None and not self.slurm:
+            raise UserError(
+                f"--nodes {self.nodes}: the machines need a place to meet",
+                "the same command on each of them, with --rdzv HOST:PORT of one of them",
+            )
+        if self.rdzv is not None:
+            host, _, port = self.rdzv.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+                raise UserError(f"--rdzv: {self.rdzv!r} is not HOST:PORT", "--rdzv node1:29400")
+            if int(port) == 29500:
+                raise UserError(
+                    "--rdzv: port 29500 is everybody's default, so somebody else may answer there",
+                    f"take another one: --rdzv {host}:29400",
+                )
+            if self.nodes == 1:
+                raise UserError("--rdzv is for several machines", "say how many: --nodes 2")
+        if self.gpus_per_run and self.gpus and self.gpus < self.gpus_per_run:
+            raise UserError(
+                f"--gpus-per-run {self.gpus_per_run} is more than --gpus {self.gpus} for all runs together"
+            )
+        if self.scale_lr and self.workers is None:
+            raise UserError(
+                "--scale-lr needs to know for how many workers; the machine's count would be no part of the recipe",
+                "--gpus 8 --scale-lr",
+            )
+
+    def changed(self, recipe: Recipe) -> Recipe:
+        """The recipe with mixed precision and the scaled learning rate, if wanted: another experiment."""
+        if self.amp is not None:
+            recipe = recipe.model_copy(update={"amp": self.amp})
+        if self.scale_lr and self.workers is not None:
+            recipe = with_scaled_lr(recipe, self.workers * self.nodes)
+        return recipe
+
+    def most_gpus(self, gpus: Sequence[Gpu]) -> int:
+        """How many of the machine's GPUs the whole command may use at once."""
+        return min(len(gpus), self.gpus) if self.gpus_per_run and self.gpus else len(gpus)
+
+    def launch(self, recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:
+        """The workers of one run, and each one's share of a forward pass. The batch stays the recipe's.
+
+        Args:
+            gpus: The machine's.
+
+        Raises:
+            UserError: The machine has fewer GPUs than wanted, or the workers cannot share the batch.
+        """
+        schedule, usable = recipe.schedule, self.most_gpus(gpus)
+        if self.workers is not None:
+            processes = self.workers
+            if usable and processes > usable and not self.slurm:
+                raise UserError(
+                    f"{processes} GPUs are wanted for a run, this machine has {usable} to use",
+                    "nvidia-smi -L",
+                )
+        else:
+            most = schedule.gpus if self.slurm else min(usable, schedule.gpus)
+            fitting = (n for n in range(most, 0, -1) if schedule.gpus % (n * self.nodes) == 0)
+            processes = next(fitting, 1)
+        return Launch(
+            processes=processes,
+            nodes=self.nodes,
+            micro_batch=schedule.micro_batch(processes * self.nodes),
+            track=list(self.track),
+        )
+
+
+def halved(micro_batch: int) -> int | None:
+    """At most half as many images, still a divisor; None where nothing is left to halve."""
+    return next((n for n in range(micro_batch // 2, 0, -1) if micro_batch % n == 0), None)

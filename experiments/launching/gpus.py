@@ -1,0 +1,51 @@
+"""Which GPUs this machine has, as far as this process may use them. No torch: asking it would take a GPU's memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+
+ASK = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+PATIENCE_S = 30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, or one slice of a GPU that CUDA_VISIBLE_DEVICES names (`MIG-...`)."""
+
+    index: int  # as nvidia-smi counts
+    uuid: str
+    name: str
+
+
+def visible_gpus() -> list[Gpu]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; none where there is no `nvidia-smi`."""
+    try:
+        said = subprocess.run(ASK, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found = []
+    for line in said.splitlines():
+        index, _, rest = line.partition(", ")
+        uuid, _, name = rest.partition(", ")
+        if index.isdigit() and uuid:
+            found.append(Gpu(int(index), uuid, name.strip()))
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if wanted is None else _restricted(found, wanted)
+
+
+def _restricted(found: list[Gpu], wanted: str) -> list[Gpu]:
+    """As CUDA reads the variable: indices or beginnings of UUIDs; what follows a name of nothing is not seen."""
+    left: list[Gpu] = []
+    for word in (part.strip() for part in wanted.split(",")):
+        if word.startswith("MIG-"):
+            left.append(Gpu(len(left), word, "MIG"))
+            continue
+        fits = [
+            g for g in found if (str(g.index) == word if word.isdigit() else word and g.uuid.startswith(word))
+        ]
+        if len(fits) != 1 or fits[0] in left:
+            break
+        left.append(fits[0])
+    return left

@@ -1,0 +1,95 @@
+"""Leases on GPUs: of all processes on this machine, one run at a time has a GPU.
+
+A lease is a lock on an open file, and the file stays open in the worker that uses the GPU. So the kernel keeps
+it exactly as long as the last process with that file lives: no crash leaves one behind, and a worker that
+survives the command that started it keeps its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.errors import UserError
+from experiments.launching.gpus import Gpu
+
+FOLDER = "MSDET_LEASES"
+DEFAULT = "/tmp/msdet-leases"  # not $TMPDIR, which differs from user to user
+
+
+@dataclass(frozen=True)
+class Lease:
+    """GPUs that are ours until `release`, and those of a child with `descriptors` in its `pass_fds` until it ends."""
+
+    gpus: tuple[Gpu, ...]
+    descriptors: tuple[int, ...]
+
+    def environment(self) -> dict[str, str]:
+        """Shows a worker its GPUs only; by UUID, since CUDA may count them in another order than nvidia-smi."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in self.gpus)}
+
+    def release(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+def lease(gpus: Sequence[Gpu], count: int) -> Lease | None:
+    """The first `count` of the GPUs that nobody has; None, and none taken, where there are fewer.
+
+    Raises:
+        UserError: The folder of the leases cannot be used.
+    """
+    taken: list[tuple[Gpu, int]] = []
+    with _alone():  # else two commands that want two GPUs each might take one each, again and again
+        for gpu in gpus:
+            if len(taken) == count:
+                break
+            descriptor = _open(f"{gpu.uuid}.lock")
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+            else:
+                taken.append((gpu, descriptor))
+    found = Lease(tuple(gpu for gpu, _ in taken), tuple(descriptor for _, descriptor in taken))
+    if len(taken) < count:
+        found.release()
+        return None
+    return found
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    descriptor = _open("allocate.lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(name: str) -> int:
+    """A file that any user may lock: reading is enough for that, and a kernel may forbid more in a shared folder."""
+    folder = Path(os.environ.get(FOLDER) or DEFAULT)
+    path = folder / name.replace("/", "-")
+    try:
+        if not folder.is_dir():
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                folder.chmod(0o1777)  # whatever the umask
+        for _ in range(2):
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with contextlib.suppress(FileExistsError):  # another was quicker
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+                os.chmod(path, 0o644)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(
+            f"GPUs cannot be leased: {path}: {error.strerror or error}",
+            f"name a folder that all users of the machine can write: export {FOLDER}=DIR",
+        ) from None
