@@ -1,18 +1,13 @@
-"""The same weighting outside msdet: MMDetection's own training script, MMEngine's own resuming, several processes."""
+"""The same weighting outside msdet: MMDetection's own training script, MMEngine's own resuming."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-from experiments.launching.plan import plan, prepare
-from experiments.recipes import load_recipe
 
 from .conftest import Place, rows, small
 
@@ -121,70 +116,3 @@ def test_with_accumulated_gradients_the_rule_counts_optimizer_steps(
         for term in ("loss_cls", "loss_bbox"):
             mean = sum(entry[term] for entry in part) / len(part)
             assert sum(float(row[term]) for row in levels) == pytest.approx(mean, rel=1e-5)
-
-
-RANKS = """\
-import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-
-@HOOKS.register_module()
-class KeepRanks(Hook):
-    priority = "VERY_LOW"
-
-    def after_train(self, runner):
-        model = runner.model.module
-        head = model.weighting[0]
-        content = {
-            "parameters": {k: v.detach() for k, v in model.named_parameters()},
-            "buffers": {k: v for k, v in model.named_buffers() if "running_mean" in k},
-            "weights": head.rule.weights,
-            "probabilities": head.rule.probabilities,
-        }
-        torch.save(content, f"rank{runner.rank}.pt")
-"""
-
-
-def test_two_processes_train_one_model_and_one_rule(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place.folder)
-    monkeypatch.setenv("HOME", str(place.home))
-    (place.folder / "keep_ranks.py").write_text(RANKS)
-    options = small(
-        "weighting.alpha=4",
-        "imports=[keep_ranks]",
-        "set.+default_hooks.ranks={type: KeepRanks}",
-        iterations=18,
-    )
-    sets = [word for word in options if "=" in word]
-    recipe = load_recipe("retinanet-r50-rlo", "tiny", sets, "few.yaml")
-    (planned,) = plan([("", recipe)], [0], place.folder / "results")
-    prepare(planned, ["torchrun"])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    place.extra = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    process = place.start_command([*torchrun, "-m", "experiments.training.worker", str(planned.folder.path)])
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 0, out + err
-
-    run = place.only_run()
-    record = run.read()
-    assert (record.status, len(record.attempts)) == ("done", 1)
-    assert (record.attempts[0].world_size, record.attempts[0].micro_batch) == (2, 1)
-    assert all(0 <= value <= 100 for value in record.metrics.values())
-    trace = rows(run.trace)
-    assert [int(row["iteration"]) for row in trace] == [t for t in (4, 8, 12, 16) for _ in range(5)]
-    ranks = [torch.load(place.folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for key in ("parameters", "buffers"):
-        assert ranks[0][key].keys() == ranks[1][key].keys() != set()
-    for name, value in ranks[0]["parameters"].items():
-        assert torch.equal(value, ranks[1]["parameters"][name]), name
-    # Each rank saw its own images: batch statistics tell them apart. The rule's mean over ranks does not.
-    assert any(not torch.equal(v, ranks[1]["buffers"][k]) for k, v in ranks[0]["buffers"].items())
-    assert torch.equal(ranks[0]["weights"], ranks[1]["weights"])
-    assert torch.equal(ranks[0]["probabilities"], ranks[1]["probabilities"])
-    last = {row["level"]: row for row in trace[-5:]}
-    expected = [float(last["P3"][f"p_{a}"]) for a in ("variance", "smallest", "largest", "uniform")]
-    assert ranks[0]["probabilities"].tolist() == pytest.approx(expected, abs=1e-12)
-    saved = torch.load(run.last_checkpoint(), map_location="cpu", weights_only=True)["state_dict"]
-    for name, value in ranks[1]["parameters"].items():
-        assert torch.equal(value, saved[name]), name

@@ -1,0 +1,165 @@
+"""One run on several processes: the ranks agree all along, and what is accumulated in one process is the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.launching.plan import claimed, plan, prepare
+from experiments.recipes import load_recipe
+from experiments.runs import Attempt, RunFolder
+
+from .conftest import Place, ended, rows, small
+
+ITERATIONS = 14
+
+# Of each rank: the level weights in force at every step and a fingerprint of all parameters behind it.
+WATCH = """\
+import json
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from experiments.detection.hook import unwrap
+
+
+@HOOKS.register_module()
+class Watch(Hook):
+    priority = "VERY_LOW"
+
+    def before_train(self, runner):
+        self.steps = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        model = unwrap(runner.model)
+        total = sum(p.detach().double().sum() for p in model.parameters()).item()
+        rule = model.weighting[0].rule
+        self.steps.append([rule.weights.tolist(), rule.probabilities.tolist(), total])
+
+    def after_train(self, runner):
+        parameters = {k: v.detach() for k, v in unwrap(runner.model).named_parameters()}
+        torch.save(parameters, f"{runner.work_dir}/rank{runner.rank}.pt")
+        with open(f"{runner.work_dir}/rank{runner.rank}.steps", "w") as stream:
+            json.dump(self.steps, stream)
+"""
+
+
+@dataclass
+class Trained:
+    run: RunFolder
+    ranks: list[dict[str, torch.Tensor]]
+    steps: list[list[Any]]
+
+    @property
+    def attempt(self) -> Attempt:
+        (attempt,) = self.run.read().attempts
+        return attempt
+
+
+@pytest.fixture(scope="module")
+def train(make_place):
+    """Trains RetinaNet with RLO, batches of 2 x 2 images and frozen normalisation, executed in a given way."""
+
+    def trained(name: str, processes: int, micro_batch: int, *sets: str) -> Trained:
+        place: Place = make_place(name)
+        (place.folder / "watch.py").write_text(WATCH)
+        options = small(
+            "weighting.alpha=4", "imports=[watch]", "set.+default_hooks.watch={type: Watch}", "schedule.gpus=2",
+            "set.model.backbone.norm_eval=true", "set.+optim_wrapper.clip_grad={max_norm: 10}", *sets,
+            iterations=ITERATIONS,
+        )  # fmt: skip
+        return _work(place, options, processes, micro_batch)
+
+    return trained
+
+
+def _work(place: Place, options: list[str], processes: int, micro_batch: int) -> Trained:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(place.folder)
+        patched.setenv("HOME", str(place.home))
+        recipe = load_recipe("retinanet-r50-rlo", "tiny", [w for w in options if "=" in w], "few.yaml")
+        (planned,) = plan([("", recipe)], [0], place.folder / "results")
+        with claimed(planned):
+            prepare(planned, ["test"])
+    record = planned.folder.read()
+    record.launch.processes, record.launch.micro_batch = processes, micro_batch
+    planned.folder.write(record)
+    worker = ["-m", "experiments.training.worker", str(planned.folder.path)]
+    if processes > 1:
+        worker = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *worker]
+    place.extra = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    said = ended(place.start_command([sys.executable, *worker]))
+    assert said.returncode == 0, said.stdout + said.stderr
+    folder = planned.folder.path
+    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+    steps = [json.loads(Path(folder / f"rank{rank}.steps").read_text()) for rank in range(processes)]
+    return Trained(planned.folder, ranks, steps)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(train) -> Trained:
+    return train("two_ranks", 2, 2)
+
+
+def test_two_ranks_have_one_model_and_one_rule_all_along(two_ranks: Trained) -> None:
+    attempt, record = two_ranks.attempt, two_ranks.run.read()
+    assert record.status == "done"
+    assert (attempt.world_size, attempt.micro_batch, attempt.accumulation) == (2, 2, 1)
+    assert all(0 <= value <= 100 for value in record.metrics.values())
+    assert len(two_ranks.steps[0]) == ITERATIONS
+    assert (
+        two_ranks.steps[0] == two_ranks.steps[1]
+    )  # weights, probabilities, parameters: to the bit, every step
+    assert len({json.dumps(weights) for weights, _, _ in two_ranks.steps[0]}) > 1
+    for name, value in two_ranks.ranks[0].items():
+        assert torch.equal(value, two_ranks.ranks[1][name]), name
+    trace = rows(two_ranks.run.trace)
+    assert [int(row["iteration"]) for row in trace] == [t for t in (4, 8, 12) for _ in range(5)]
+    probabilities = two_ranks.steps[0][-1][1]
+    last = [float(trace[-1][f"p_{a}"]) for a in ("variance", "smallest", "largest", "uniform")]
+    assert probabilities == pytest.approx(last, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "accumulation"), [(2, 2), pytest.param(1, 4, marks=pytest.mark.slow)]
+)
+def test_one_process_accumulates_what_two_ranks_do(
+    micro_batch: int, accumulation: int, two_ranks: Trained, train
+) -> None:
+    """The same images in the same micro-batches give the same losses, weights and parameters, to rounding. With
+    one image at a time each loss is normalised by that image's positives: the course is alike, not the same."""
+    one = train(f"accumulated{micro_batch}", 1, micro_batch)
+    attempt = one.attempt
+    assert (attempt.world_size, attempt.micro_batch, attempt.accumulation) == (1, micro_batch, accumulation)
+    assert one.run.name == two_ranks.run.name  # how it is executed is no part of what it is
+    ours, theirs = rows(one.run.trace), rows(two_ranks.run.trace)
+    assert len(ours) == len(theirs) == 15
+    if micro_batch == 1:
+        first = [sum(float(row["loss"]) for row in trace[:5]) for trace in (ours, theirs)]
+        assert first[0] == pytest.approx(first[1], rel=0.1)
+        return
+    for mine, other in zip(ours, theirs):
+        assert mine["action"] == other["action"]
+        for column in ("loss_cls", "loss_bbox", "loss", "weight", "p_variance"):
+            assert float(mine[column]) == pytest.approx(float(other[column]), rel=1e-4), column
+    for (weights, _, total), (their_weights, _, their_total) in zip(one.steps[0], two_ranks.steps[0]):
+        assert weights == pytest.approx(their_weights, rel=1e-5)
+        assert total == pytest.approx(their_total, rel=1e-5, abs=1e-3)
+    for name, value in one.ranks[0].items():
+        assert torch.allclose(value, two_ranks.ranks[0][name], rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_on_the_cpu_too(train) -> None:
+    run = train("bf16", 1, 2, "amp=bf16", "schedule.gpus=1").run
+    assert "BFloat16OptimWrapper" in run.config.read_text()
+    losses = [float(row["loss"]) for row in rows(run.trace)]
+    assert len(losses) == 15
+    assert sum(losses[-5:]) < sum(losses[:5])
