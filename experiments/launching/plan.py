@@ -148,6 +148,7 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
         record.dataset["root"] = str(run.data.root)
         record.launch = _launch_after(record.launch, run.launch.model_copy(update={"threads": threads}), todo)
         record.status = "queued"
+        record.slurm = None  # an earlier job has it no longer
         folder.write(record)
         return todo
 

@@ -1,0 +1,263 @@
+"""Hands planned runs to Slurm: one job for a run, one job array for a sweep. What happens on the node is in
+`slurm_job`. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import io
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.launching.execution import Execution
+from experiments.launching.plan import PlannedRun, claimed, prepare
+from experiments.launching.slurm_job import SlurmRun
+from experiments.launching.slurm_options import SlurmOptions
+from experiments.launching.slurm_state import cancel_jobs, slurm_states
+from experiments.runs import InUseError, Launch
+
+WHY_NOT = {
+    "skip": "done already",
+    "failed": "failed before; --retry-failed tries again",
+    "running": "another process works on it",
+    "unreadable": "its record is of a newer msdet",
+}
+ANY_NUMBER = 1_000_000  # of times that a job is queued again after its time-out; submitit counts them down
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What became of one planned run.
+
+    Attributes:
+        job_id: `12`, or `12_3` in an array; None where nothing was submitted.
+        why: Why nothing was.
+    """
+
+    run: PlannedRun
+    job_id: str | None
+    why: str | None = None
+
+
+def check_installed() -> None:
+    """Whether jobs can be submitted from here.
+
+    Raises:
+        UserError: Slurm's commands or submitit are missing.
+    """
+    for command in ("sbatch", "srun", "squeue", "scontrol", "scancel"):
+        if shutil.which(command) is None:
+            raise UserError(
+                f"--slurm: there is no {command} on this machine's PATH",
+                "type it on a login node of the cluster, or leave --slurm out",
+            )
+    if importlib.util.find_spec("submitit") is None:
+        raise UserError("--slurm: submitit is not installed", "pip install 'msdet[slurm]'")
+
+
+def on_slurm(execution: Execution, options: SlurmOptions) -> Execution:
+    """How runs are executed there: the options that `--slurm` and the command share, brought together.
+
+    Raises:
+        UserError: They contradict each other, or no job can be submitted from here.
+    """
+    check_installed()
+    if options.gpus and execution.workers is not None and options.gpus != execution.workers:
+        raise UserError(
+            f"--slurm gpus={options.gpus} contradicts {execution.workers} workers for a run",
+            "leave one of them out",
+        )
+    workers = options.gpus or execution.workers
+    if workers is None and not _has_gpus(options):
+        workers = 1
+    nodes = options.nodes or execution.nodes
+    return replace(execution, gpus=workers, gpus_per_run=None, nodes=nodes, slurm=True)
+
+
+def submit(
+    planned: Sequence[PlannedRun], options: SlurmOptions, results: Path, command: Sequence[str]
+) -> list[Submission]:
+    """Submits what is left to do and is not in Slurm's hands already; the runs' folders are ready when it returns.
+
+    Runs with different numbers of workers become an array each.
+
+    Args:
+        planned: With an execution from `on_slurm`.
+        results: The results folder; logs of jobs go to `slurm/` in it, which the nodes must see, too.
+        command: As it was typed, for the records.
+
+    Raises:
+        UserError: Slurm is not here or refuses; nothing has been changed then.
+    """
+    check_installed()
+    with _one_at_a_time(results / "slurm"):
+        jobs = {run.folder.path: _job(run) for run in planned}
+        states = slurm_states(jobs.values())
+        found: dict[Path, Submission] = {}
+        arrays: dict[tuple[int, int], list[PlannedRun]] = {}
+        for run in planned:
+            job = jobs[run.folder.path]
+            state = (states or {}).get(job) if job else None
+            if state is not None and state.under_way:
+                why = f"in Slurm already, as job {job} ({state.state.lower()})"
+                found[run.folder.path] = Submission(run, None, why)
+            elif run.todo not in ("start", "resume"):
+                found[run.folder.path] = Submission(run, None, WHY_NOT[run.todo])
+            else:
+                arrays.setdefault((run.launch.processes, run.launch.nodes), []).append(run)
+        for runs in arrays.values():
+            found.update({one.run.folder.path: one for one in _submit_array(runs, options, results, command)})
+    return [found[run.folder.path] for run in planned]
+
+
+def _job(run: PlannedRun) -> str | None:
+    """The id of the Slurm job that had the run last."""
+    try:
+        return (run.folder.read().slurm or {}).get("job_id")
+    except UserError:  # not there yet, or broken: `prepare` deals with that
+        return None
+
+
+def _submit_array(
+    runs: list[PlannedRun], options: SlurmOptions, results: Path, command: Sequence[str]
+) -> list[Submission]:
+    """One job or array, held back until its runs' folders are ready, so that none is touched if Slurm refuses."""
+    logs = _new_folder(results.resolve() / "slurm")
+    launch = runs[0].launch
+    executor = _executor(logs, options, launch, _name(runs))
+    ids = _sbatch(executor, [SlurmRun(run.folder.path.resolve()) for run in runs])
+    array = ids[0].partition("_")[0]
+    threads = max(1, options.cpus // launch.processes) if options.cpus else None
+    try:
+        submitted = [_hand_over(run, job_id, logs, command, threads) for run, job_id in zip(runs, ids)]
+        _scontrol("release", array)
+    except BaseException:
+        cancel_jobs([array])
+        raise
+    return submitted
+
+
+def _hand_over(
+    run: PlannedRun, job_id: str, logs: Path, command: Sequence[str], threads: int | None
+) -> Submission:
+    """Makes the run's folder ready for its job, which is held back until then."""
+    try:
+        with claimed(run):
+            todo = prepare(run, command, threads)
+            if todo in ("start", "resume"):
+                record = run.folder.read()
+                record.slurm = {"job_id": job_id, "folder": str(logs)}
+                run.folder.write(record)
+                return Submission(run, job_id)
+    except InUseError:
+        todo = "running"
+    cancel_jobs([job_id])  # another command has come first
+    return Submission(run, None, WHY_NOT[todo])
+
+
+def _executor(logs: Path, options: SlurmOptions, launch: Launch, name: str) -> Any:
+    import submitit
+
+    # The working directory stays off the path: a folder there that is called `experiments` is not ours.
+    safe = " -P" if sys.version_info >= (3, 11) else ""
+    executor = submitit.SlurmExecutor(
+        logs, max_num_timeout=ANY_NUMBER, python=shlex.quote(sys.executable) + safe
+    )
+    asked = {
+        "partition": options.partition,
+        "mem": options.mem,
+        "cpus_per_task": options.cpus,
+        "srun_args": [f"--cpus-per-task={options.cpus}"]
+        if options.cpus
+        else None,  # srun does not inherit it
+        "account": options.account,
+        "qos": options.qos,
+        "constraint": options.constraint,
+        "array_parallelism": options.max,
+        "gpus_per_node": launch.processes if _has_gpus(options) else None,
+    }
+    executor.update_parameters(
+        job_name=name,
+        time=options.time_min,
+        nodes=launch.nodes,
+        ntasks_per_node=1,
+        signal_delay_s=options.signal_delay_s,
+        wckey=None,  # submitit's own default would be a name that accounting may not know
+        additional_parameters={"hold": True, **options.sbatch},
+        **{key: value for key, value in asked.items() if value is not None},
+    )
+    return executor
+
+
+def _sbatch(executor: Any, calls: list[SlurmRun]) -> list[str]:
+    """Submits the calls as a job, or as an array if there are several; the jobs' ids, in order."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):  # submitit prints what sbatch said, and raises it as well
+            jobs = executor.submit_array(calls)
+    except (RuntimeError, OSError) as error:
+        lines = [line for line in (str(error) or said.getvalue()).splitlines() if line.strip()]
+        told = lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__
+        raise UserError(
+            f"Slurm takes no such job: {told}", "sinfo shows the partitions, their limits and states"
+        ) from None
+    return [job.job_id for job in jobs]
+
+
+def _scontrol(verb: str, job: str) -> None:
+    said = subprocess.run(["scontrol", verb, job], capture_output=True, text=True)
+    if said.returncode != 0:
+        raise UserError(f"scontrol {verb} {job}: {said.stderr.strip()}", "squeue --me")
+
+
+def _has_gpus(options: SlurmOptions) -> bool:
+    """Whether jobs are to ask for GPUs: as `gpus` says, else if a node of the partition has some."""
+    if options.gpus is not None:
+        return options.gpus > 0
+    partition = [f"--partition={options.partition}"] if options.partition else []
+    try:
+        said = subprocess.run(
+            ["sinfo", "--noheader", "--format=%G", *partition], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "gpu" in said.stdout
+
+
+def _name(runs: Sequence[PlannedRun]) -> str:
+    names = {run.recipe.name for run in runs}
+    return names.pop() if len(names) == 1 else "msdet"
+
+
+def _new_folder(parent: Path) -> Path:
+    """A folder for the logs of one submission, named after the time."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}"
+    for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            (parent / name).mkdir()
+            return parent / name
+    raise UserError(f"{parent / stem} is there already", "try again")
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Two commands started at once submit one after the other, so that the second sees the jobs of the first."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "w", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise UserError(
+            f"the results folder {folder} cannot be written: {error.strerror or error}",
+            "name another one: --results-dir DIR",
+        ) from None

@@ -1,0 +1,132 @@
+"""What a Slurm job does on its node: it starts the run's worker, waits, and hands the run back to the queue in time.
+
+submitit pickles a `SlurmRun` at submission and calls it on the node. Before a time-out or a preemption Slurm sends
+USR2; submitit then calls `checkpoint`, and what that returns is queued again under the same job id.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import DONE, FAILED, INTERRUPTED, UserError
+from experiments.launching.after import Verdict, after_attempt, iterations_saved
+from experiments.launching.local import LocalWorker
+from experiments.runs import RunFolder, held, inheriting
+
+TELLS = signal.SIGUSR2  # what submitit listens to
+
+
+class SlurmRun:
+    """One run as a job.
+
+    Args:
+        folder: The run folder, absolute.
+        before: What became of its attempts in this job so far.
+    """
+
+    def __init__(self, folder: Path, before: Sequence[Verdict] = ()) -> None:
+        self.folder, self.before = folder, list(before)
+
+    def __call__(self) -> None:
+        """Works on the run; ends this process with the run's exit code.
+
+        The worker belongs to a thread. The main thread only sleeps, for Python runs signal handlers in it, in
+        the middle of whatever it does.
+        """
+        self._stop = threading.Event()  # have the worker save and end
+        self._leave = threading.Event()  # Slurm has told the worker to end; start no other
+        self._ended = threading.Event()
+        self._code = FAILED
+        signal.signal(signal.SIGTERM, lambda number, frame: self._leave.set())
+        threading.Thread(target=self._work, daemon=True).start()
+        _sleep_until(self._ended)
+        sys.exit(self._code)
+
+    def checkpoint(self) -> Any:
+        """Has the worker save and end; returns what submitit queues again."""
+        from submitit.helpers import DelayedSubmission
+
+        if hasattr(self, "_ended"):
+            self._stop.set()
+            _sleep_until(self._ended)
+            if self._code != INTERRUPTED or RunFolder(self.folder).read().status == "cancelled":
+                sys.exit(self._code)  # it has come to its own end meanwhile
+        return DelayedSubmission(SlurmRun(self.folder, self.before))
+
+    def _work(self) -> None:
+        # Slurm sends USR2 to every process of a job. Children inherit this thread's mask, so it does not kill them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {TELLS})
+        try:
+            if _node() == 0:
+                self._code = self._lead()
+            else:
+                self._code = self._follow()
+        except UserError as error:
+            print(f"error: {error.message}", file=sys.stderr)
+            self._code = error.exit_code
+        finally:
+            self._ended.set()
+
+    def _lead(self) -> int:
+        """Works on the run as often as its failures call for; the exit code."""
+        run = RunFolder(self.folder)
+        with held(run) as lock:
+            while run.read().status not in ("done", "cancelled"):
+                saved = iterations_saved(run)
+                worker = self._attempt(run, {**inheriting(lock), **_threads(run)}, [lock])
+                verdict = after_attempt(run, worker, saved, self.before, self._asked())
+                self.before.append(verdict)
+                if verdict.message:
+                    print(f"error: {verdict.message}", file=sys.stderr)
+                # The other nodes' launchers have ended, too: nothing can be begun again with them.
+                if not verdict.again or self._asked() or run.read().launch.nodes > 1:
+                    return verdict.code
+            return DONE if run.read().status == "done" else INTERRUPTED
+
+    def _follow(self) -> int:
+        """What the other nodes of a run do: their ranks do as those of the first."""
+        run = RunFolder(self.folder)
+        return self._attempt(run, _threads(run), []).exit_code()
+
+    def _attempt(self, run: RunFolder, environment: dict[str, str], descriptors: list[int]) -> LocalWorker:
+        launch = run.read().launch
+        rdzv = _meeting_point() if launch.nodes > 1 else None
+        worker = LocalWorker(run, launch, rdzv, environment, descriptors)
+        stopped = False
+        while not worker.wait(0.2):
+            if self._stop.is_set() and not stopped:  # only once: asked again, it ends without saving
+                worker.stop()
+                stopped = True
+        return worker
+
+    def _asked(self) -> bool:
+        return self._stop.is_set() or self._leave.is_set()
+
+
+def _node() -> int:
+    return int(os.environ.get("SLURM_NODEID", 0))
+
+
+def _threads(run: RunFolder) -> dict[str, str]:
+    threads = run.read().launch.threads
+    return {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+
+
+def _meeting_point() -> str:
+    """Where the nodes' launchers meet: a port of the first node that goes with the job."""
+    from submitit import JobEnvironment
+
+    job = JobEnvironment()
+    return f"{job.hostnames[0]}:{20000 + int(job.raw_job_id) % 9000}"
+
+
+def _sleep_until(event: threading.Event) -> None:
+    while not event.is_set():  # not `wait`, whose lock a signal handler may find taken
+        time.sleep(0.1)
