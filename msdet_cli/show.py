@@ -66,7 +66,7 @@ def _build(recipe: Recipe) -> Config:
     except UserError:  # no data here: the classes as far as they are written down, else the model's own
         classes, root = list(recipe.dataset.classes), Path(recipe.dataset.root)
     try:
-        config = build_config(recipe, classes, root, Path("results"))
+        config = build_config(recipe, classes, root, Path("results"), processes=recipe.schedule.gpus)
         set_prior(config, recipe, fingerprint, count=False)
         return config
     except UserError as error:

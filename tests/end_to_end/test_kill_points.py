@@ -92,14 +92,19 @@ def drawn(number: int) -> tuple[int, list[Point]]:
     """Processes, and one or two points in the order of their iterations."""
     dice = random.Random(number)
     processes = 1 + number % 2
-    ways = ["KILL worker", "KILL command", "TERM command", "INT command"]
+    ways = ["KILL worker", "KILL command", "TERM command", "INT command", "TERM worker"]
     if processes > 1:
-        ways += ["KILL rank 1", "KILL launcher", "TERM worker"]
-    places = [("train", i) for i in range(1, ITERATIONS)]
-    places += 3 * [("checkpoint", i) for i in range(EVERY, ITERATIONS, EVERY)]
-    places += 2 * [("evaluation", i) for i in (*range(EPOCH, ITERATIONS, EPOCH), ITERATIONS)]
-    chosen = sorted(dice.sample(sorted(set(places)), dice.choice([1, 1, 2])), key=lambda place: place[1])
-    return processes, [Point(*place, dice.choice(ways)) for place in chosen]
+        ways += ["KILL rank 1", "KILL launcher"]
+    places = {
+        "train": range(1, ITERATIONS),
+        "checkpoint": range(EVERY, ITERATIONS, EVERY),
+        "evaluation": (*range(EPOCH, ITERATIONS, EPOCH), ITERATIONS),
+    }
+    points = []
+    for _ in range(dice.choice([1, 1, 2])):
+        phase = dice.choice(["train", "train", "checkpoint", "evaluation"])
+        points.append(Point(phase, dice.choice(places[phase]), dice.choice(ways)))
+    return processes, sorted(points, key=lambda point: (point.iteration, point.phase == "evaluation"))
 
 
 def command(processes: int) -> list[str]:

@@ -163,7 +163,9 @@ def test_rate_schedule_batch_and_input_are_the_papers(name: str):
     assert config.optim_wrapper.optimizer == optimizer
     clip = CLIPPED.get("ghm" if "ghm" in rest else family)
     assert (config.optim_wrapper.get("clip_grad") or {}).get("max_norm") == clip
-    assert (config.train_cfg.max_epochs, config.train_dataloader.batch_size) == (4 if voc else 12, 8)
+    loader = config.train_dataloader
+    batch = loader.batch_size * loader.batch_sampler.shards
+    assert (config.train_cfg.max_epochs, batch) == (4 if voc else 12, 8)
     warmup = {"factor": 1 / 3} if family == "fcos" else {"start_factor": 0.001}
     warmup = {
         "type": "ConstantLR" if family == "fcos" else "LinearLR",
