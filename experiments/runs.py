@@ -213,6 +213,10 @@ class InUseError(UserError):
     """Another process works on the run."""
 
 
+class SeveralRunsError(UserError):
+    """More than one run is meant where one is needed."""
+
+
 @contextlib.contextmanager
 def held(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
     """Holds the run for this process and the children that inherit the descriptor, until the last of them ends.
@@ -291,17 +295,18 @@ def resolve(reference: str, results: Path) -> RunFolder:
     Raises:
         UserError: Nothing fits, or more than one run does.
     """
-    if (Path(reference) / "record.json").is_file():
-        return RunFolder(Path(reference))
+    for path in (Path(reference), Path(results) / "runs" / reference):
+        if (path / "record.json").is_file():
+            return RunFolder(path)
     runs = {run.name: run for run in iterate(results)}
     if reference in runs:
         return runs[reference]
-    fitting = [run for name, run in runs.items() if f"/{reference.strip('/')}/" in f"/{name}/"]
+    fitting = [run for name, run in runs.items() if fits(reference, name)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         some = ", ".join(run.name for run in fitting[:3])
-        raise UserError(
+        raise SeveralRunsError(
             f"run '{reference}' fits {len(fitting)} runs: {some}{', ...' if len(fitting) > 3 else ''}",
             "msdet runs",
         )
@@ -313,6 +318,11 @@ def resolve(reference: str, results: Path) -> RunFolder:
         f"run '{reference}' not found in {Path(results).resolve()}; {did_you_mean(reference, runs)}",
         "msdet runs",
     )
+
+
+def fits(reference: str, name: str) -> bool:
+    """Whether `reference` is a run's name or whole parts of it that follow each other."""
+    return f"/{reference.strip('/')}/" in f"/{name}/"
 
 
 def starting_weights(init_from: str, results: Path) -> Path:

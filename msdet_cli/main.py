@@ -13,11 +13,13 @@ from msdet_cli import (
     __version__,
     ablate,
     bench,
+    cancel,
     cp,
     data,
     diff,
     doctor,
     evaluate,
+    logs,
     ls,
     prior,
     report,
@@ -44,6 +46,8 @@ app.command("ablate")(ablate.ablate)
 app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
+app.command("logs")(logs.logs)
+app.command("cancel")(cancel.cancel)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
 app.command("ls")(ls.ls)

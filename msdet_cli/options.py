@@ -34,6 +34,12 @@ RecipesArg = Annotated[
         metavar="RECIPE...", help="Names of recipes, or paths.", autocompletion=complete("recipe")
     ),
 ]
+RunArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Folder, name (recipe/hash/seed), or a part of one that fits no other."
+    ),
+]
 ProfileOpt = Annotated[
     str | None,
     typer.Option(

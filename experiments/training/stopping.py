@@ -110,9 +110,10 @@ def heartbeat(run: RunFolder, launcher: int) -> None:
             time.sleep(HEARTBEAT_S)
             with contextlib.suppress(OSError):
                 os.utime(run.progress)
+            if STOP.is_set():  # asked already: once more would end it at once
+                continue
             if os.getppid() != launcher or is_cancelled(run):
                 os.kill(os.getpid(), signal.SIGTERM)
-                return
 
     threading.Thread(target=beat, daemon=True, name="heartbeat").start()
 
