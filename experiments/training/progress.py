@@ -65,6 +65,8 @@ class ProgressHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if runner.rank == 0 and metrics and hasattr(self, "_metrics"):
+            # The run may have been killed behind an evaluation, and gone on from the checkpoint before it.
+            self._cut_metrics(runner.iter - 1)
             row = {"iteration": runner.iter, "epoch": runner.epoch, **metrics}
             new = not self._metrics.exists()
             text = io.StringIO()
