@@ -19,6 +19,7 @@ from msdet_cli import (
     diff,
     doctor,
     evaluate,
+    imports,
     logs,
     ls,
     prior,
@@ -50,6 +51,7 @@ app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
+app.command("import")(imports.import_)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("cp")(cp.cp)
