@@ -19,6 +19,7 @@ from msdet_cli import (
     diff,
     doctor,
     evaluate,
+    export,
     imports,
     logs,
     ls,
@@ -52,6 +53,7 @@ app.command("cancel")(cancel.cancel)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
 app.command("import")(imports.import_)
+app.command("export")(export.export)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("cp")(cp.cp)

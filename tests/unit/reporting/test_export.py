@@ -1,0 +1,154 @@
+"""`msdet export`: what is in the bundle, that it is a results folder, and that it is never written over anything."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from experiments.bundle import check_bundle
+from experiments.errors import UserError
+from experiments.runs import RunFolder, iterate, process_started
+from msdet_cli.main import app
+
+from .conftest import MakeRun
+
+BASE, RLO = "retinanet-r50", "retinanet-r50-rlo"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MSDET_RESULTS", raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def typed(*words: str) -> str:
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    return caught.value.message
+
+
+@pytest.fixture
+def two(make_run: MakeRun) -> list[RunFolder]:
+    """Two runs with everything that a run folder can hold."""
+    runs = [make_run(BASE, 0, {"AP": 36.0}), make_run(RLO, 0, {"AP": 37.0})]
+    for run in runs:
+        for name in ("config.py", "trace.csv", "metrics.csv", "log.txt", "progress.json"):
+            (run.path / name).write_text(f"{run.name} {name}\n")
+        for folder in ("detections", "checkpoints", "20260101_100000/vis_data"):
+            (run.path / folder).mkdir(parents=True)
+        (run.detections / "val.bbox.json").write_text("[]")
+        (run.checkpoints / "iter_1.pth").write_bytes(b"w" * 1000)
+        for name in (
+            ".lock",
+            ".cancel",
+            ".rank1.json",
+            ".record.json.x.tmp",
+            "20260101_100000/vis_data/events",
+        ):
+            (run.path / name).touch()
+    return runs
+
+
+EXPECTED = {"record.json", "recipe.yaml", "config.py", "trace.csv", "metrics.csv", "log.txt", "progress.json",
+            "detections/val.bbox.json"}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
+def test_a_bundle_unpacks_to_a_results_folder(two: list[RunFolder], suffix: str):
+    said = typed("export", "--all", "-o", f"paper{suffix}")
+    assert said.startswith(f"paper{suffix}: 2 runs, {2 * len(EXPECTED)} files")
+    before = typed("report", "table1", "--format", "csv").replace("results/", "paper/")
+    shutil.unpack_archive(f"paper{suffix}", ".")
+    unpacked = list(iterate(Path("paper")))
+    assert [run.name for run in unpacked] == [run.name for run in two]
+    for run, copy in zip(two, unpacked):
+        files = {p.relative_to(copy.path).as_posix() for p in copy.path.rglob("*") if p.is_file()}
+        assert files == EXPECTED
+        assert all((copy.path / name).read_bytes() == (run.path / name).read_bytes() for name in files)
+    assert typed("report", "table1", "--format", "csv", "--results-dir", "paper") == before
+    manifest = json.loads(Path("paper/manifest.json").read_text())
+    for name, entry in manifest["files"].items():
+        content = Path("paper", name).read_bytes()
+        assert (entry["sha256"], entry["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert manifest["runs"][two[1].name]["metrics"] == {"AP": 37.0}
+    assert manifest["msdet"]
+
+
+@pytest.mark.parametrize("suffix", [".tgz", ".zip"])
+def test_the_same_runs_make_the_same_bytes(two: list[RunFolder], suffix: str):
+    typed("export", "--all", "-o", f"a{suffix}")
+    for run in two:
+        os.utime(run.trace, (1, 1))
+    Path("later").mkdir()
+    time.sleep(1.1)  # gzip's clock counts seconds
+    typed("export", two[1].name, str(two[0].path), two[0].name, "-o", f"later/a{suffix}")
+    assert Path(f"a{suffix}").read_bytes() == Path(f"later/a{suffix}").read_bytes()
+
+
+def test_one_run_has_its_own_name(two: list[RunFolder]):
+    typed("export", two[0].name)
+    assert Path(two[0].name.replace("/", "-") + ".tar.gz").is_file()
+
+
+def test_nothing_is_written_over_and_nothing_half_is_left(two: list[RunFolder], tmp_path: Path):
+    Path("a.zip").write_text("mine")
+    assert "exists already" in refused("export", "--all", "-o", "a.zip")
+    assert Path("a.zip").read_text() == "mine"
+    assert "ends in .tar.gz" in refused("export", "--all", "-o", "a.rar")
+    assert "cannot be written" in refused("export", "--all", "-o", "absent/a.zip")
+    assert "name the runs, or say --all" in refused("export")
+    assert "name the runs, or say --all" in refused("export", "--all", two[0].name)
+    assert "no runs to export" in refused("export", "--all", "--results-dir", "empty")
+    shutil.copytree("results", "other")
+    other = Path("other") / two[0].path.relative_to(tmp_path / "results")
+    assert "two runs are both called" in refused("export", str(two[0].path), str(other), "-o", "b.zip")
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["a.zip"]
+
+
+def test_runs_under_way_and_broken_ones(two: list[RunFolder], make_run: MakeRun):
+    record = two[0].read()
+    own = {"host": socket.gethostname(), "pid": os.getpid(), "pid_started": process_started(os.getpid())}
+    record.status, record.attempts = "running", [record.attempts[0].model_copy(update=own)]
+    two[0].write(record)
+    make_run(BASE, 7).record_file.write_text("{")
+    assert "is under way" in refused("export", two[0].name)
+    result = CliRunner().invoke(app, ["export", "--all", "-o", "a.zip"])
+    assert result.exit_code == 0
+    assert f"left out: {two[0].name} is under way" in result.stderr
+    assert "seed7/record.json cannot be read" in result.stderr
+    assert list(json.loads(zipfile.ZipFile("a.zip").read("a/manifest.json"))["runs"]) == [two[1].name]
+
+
+def test_a_changed_bundle_is_noticed(two: list[RunFolder]):
+    typed("export", "--all", "-o", "a.tar.gz")
+    with open("a.tar.gz", "rb") as stream:
+        assert len(check_bundle(stream, Path("a.tar.gz"))["runs"]) == 2
+    changed = io.BytesIO()
+    with tarfile.open("a.tar.gz") as old, tarfile.open(fileobj=changed, mode="w:gz") as new:
+        for entry in old:
+            content = old.extractfile(entry).read()  # type: ignore[union-attr]  # they are all files
+            new.addfile(
+                entry,
+                io.BytesIO(content.replace(b"trace", b"TRACE") if "trace.csv" in entry.name else content),
+            )
+    changed.seek(0)
+    with pytest.raises(UserError, match=r"trace.csv is not what the manifest says"):
+        check_bundle(changed, Path("a.tar.gz"))
