@@ -45,10 +45,12 @@ def mean_weights(runs: Sequence[RunFolder], mean: Literal["level", "overall"]) -
 def _time_means(run: RunFolder) -> dict[str, float]:
     """Level to its mean weight, in the order in which the trace has them: finest first."""
     weights: dict[tuple[str, str], list[float]] = {}
+    intervals = []
     try:
         with open(run.trace, newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 weights.setdefault((row["head"], row["level"]), []).append(float(row["weight"]))
+                intervals.append(int(row["interval"]))
     except OSError as error:
         raise UserError(f"{run.trace} cannot be read: {error.strerror or error}", _again(run)) from None
     except (KeyError, TypeError, ValueError):
@@ -56,6 +58,11 @@ def _time_means(run: RunFolder) -> dict[str, float]:
     if len({head for head, _ in weights}) != 1:
         found = "several weighted heads" if weights else "no whole interval"
         raise UserError(f"{run.trace} has {found}: no mean weights follow from it")
+    last = max(intervals)
+    if any(len(values) != last for values in weights.values()):
+        raise UserError(
+            f"{run.trace} lacks some of its {last} intervals: no mean weights follow from it", _again(run)
+        )
     return {level: fmean(values) for (_, level), values in weights.items()}
 
 

@@ -46,6 +46,7 @@ def test_traces_that_give_no_mean(tmp_path: Path, two: list[RunFolder]):
             (["1,10,bbox_head,P3,9,"], HEADER, "is not a trace"),
             (["1"], HEADER, "is not a trace"),
             (["1,2"], "a,b", "is not a trace"),
+            (["2,20,bbox_head,P3,9,1"], HEADER, "lacks some of its 2 intervals"),  # the first rows were lost
             (["1,10,bbox_head,P2,9,1"], HEADER, r"its levels are \['P2'\], another run's \['P3', 'P10'\]"),
         )
     ):
