@@ -19,13 +19,17 @@ ELASTIC_BOOT = PATHS + "from experiments.launching.elastic import main; sys.exit
 TAIL_BYTES = 64 * 1024
 
 
-def worker_command(folder: RunFolder, launch: Launch | None = None, rdzv: str | None = None) -> list[str]:
+def worker_command(
+    folder: RunFolder, launch: Launch | None = None, rdzv: str | None = None, descriptors: Sequence[int] = ()
+) -> list[str]:
     """The bare worker; or the launcher of several, alone or together with other machines that meet at `rdzv`."""
     launch = launch or Launch()
     if launch.processes == launch.nodes == 1:
         return [sys.executable, "-u", "-c", BOOT, str(folder.path)]
     command = [sys.executable, "-u", "-c", ELASTIC_BOOT, str(folder.path), f"--processes={launch.processes}"]
-    return command if rdzv is None else [*command, f"--nodes={launch.nodes}", f"--rdzv={rdzv}"]
+    if rdzv is not None:
+        command += [f"--nodes={launch.nodes}", f"--rdzv={rdzv}", f"--run-id={folder.name.replace('/', '-')}"]
+    return [*command, f"--descriptors={','.join(map(str, descriptors))}"]
 
 
 class LocalWorker:
@@ -48,7 +52,7 @@ class LocalWorker:
         try:
             with open(folder.log, "a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    worker_command(folder, launch, rdzv),
+                    worker_command(folder, launch, rdzv, descriptors),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

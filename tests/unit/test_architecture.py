@@ -75,6 +75,8 @@ def test_modules_without_torch(module):
 def test_nothing_imports_to_its_right(part, never):
     for path in files_of(*part):
         for package in never:
+            if (path.name, package) == ("elastic.py", "torch"):
+                continue  # a process of its own, which nothing here imports
             assert touches(imported(path), package) == [], path.relative_to(ROOT)
 
 
