@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,19 @@ def load_recipe(
     Raises:
         UserError: One line with the file, the dotted path, what is wrong and what is allowed.
     """
+    return next(load_variants(ref, profile, [sets], dataset, overrides))
+
+
+def load_variants(
+    ref: str,
+    profile: str | None,
+    variants: Iterable[Sequence[str]],
+    dataset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Iterator[Recipe]:
+    """A recipe with each of several lists of `sets`, otherwise as `load_recipe` has it: all else is read once."""
     path = catalogue.find("recipe", str(ref))
+    where = f"recipe {catalogue.shown(path)}"
     raw = _read_chain(path)
     raw = merge(raw, _anchored(layer_of((overrides or {}).items()), Path.cwd()))
     blocks = raw.pop("profiles", None) or {}
@@ -63,13 +75,19 @@ def load_recipe(
         raw, scale = _with_profile(raw, profile, blocks)
     if dataset is not None:
         raw["dataset"] = catalogue.load_dataset(dataset).model_dump()
+    for sets in variants:
+        yield _with_sets(raw, sets, scale, where)
+
+
+def _with_sets(raw: dict[str, Any], sets: Sequence[str], scale: float, where: str) -> Recipe:
+    """The recipe as it is with all its layers; `raw` stays as it was."""
     layer = layer_of(parse_assignment(text) for text in sets)
     check_keys(layer, Recipe, "--set")
-    raw = merge(raw, _anchored(layer, Path.cwd()))
+    changed = merge(raw, _anchored(layer, Path.cwd()))
     weighting = layer.get("weighting")
     if not (isinstance(weighting, dict) and "alpha" in weighting):
-        raw["weighting"] = _scaled(raw.get("weighting"), scale)
-    return _validated(raw, f"recipe {catalogue.shown(path)}", layer)
+        changed["weighting"] = _scaled(changed.get("weighting"), scale)
+    return _validated(changed, where, layer)
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

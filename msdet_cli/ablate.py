@@ -11,12 +11,13 @@ import typer
 from rich.console import Console
 
 from experiments.errors import UserError
+from experiments.launching.forecast import iterations_of
 from experiments.launching.plan import PlannedRun, plan
 from experiments.overrides import parse_assignment, split_values
-from experiments.recipes import Recipe, load_recipe
+from experiments.recipes import Recipe, load_variants
 from experiments.runs import results_dir
 from experiments.weighting.options import ACTIONS
-from msdet_cli.execute import finish, iterations_of
+from msdet_cli.execute import finish
 from msdet_cli.launching import How, launched
 from msdet_cli.options import (
     RESULTS,
@@ -84,11 +85,10 @@ def ablate(
     """
     axes, fixed = _axes(alpha, n, actions, gamma, sets or [])
     chosen = chosen_seeds(seed, seeds)
-    labelled = []
-    for variant in _combinations(axes, grid):
-        assignments = [*fixed, *(f"{key}={value}" for key, value in variant)]
-        varied = how.execution.changed(load_recipe(recipe, profile, assignments, dataset))
-        labelled.append((_label(variant), varied))
+    variants = list(_combinations(axes, grid))
+    sets = [[*fixed, *(f"{key}={value}" for key, value in variant)] for variant in variants]
+    varied = map(how.execution.changed, load_variants(recipe, profile, sets, dataset))
+    labelled = list(zip(map(_label, variants), varied))
     folder = results_dir(results)
     planned = plan(
         labelled,

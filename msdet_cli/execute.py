@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,26 +12,18 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from experiments.errors import BAD_INPUT, DONE, INTERRUPTED, UserError
 from experiments.launching.local import last_lines, shared_exit_code
 from experiments.launching.plan import PlannedRun
 from experiments.launching.queue import Entry, Queue
 from msdet_cli.detach import detach
+from msdet_cli.dry_run import print_json, show_plan
 from msdet_cli.launching import How
 from msdet_cli.queue_view import QueueView
 from msdet_cli.tables import wide_console
 from msdet_cli.views import duration, metrics_line
 
-WORDS = {
-    "start": "start",
-    "resume": "resume from its last checkpoint",
-    "skip": "done already",
-    "failed": "failed before; --retry-failed tries again",
-    "running": "running now",
-    "unreadable": "nothing: a newer msdet wrote its record",
-}
 STEP_S = 0.25  # between two looks at what is shown
 LOG_LINES = 5  # of a failed run, shown at the end
 
@@ -84,33 +75,14 @@ def finish(
         more = later()
         planned = [*planned, *more]
         code = code if dry_run else shared_exit_code([code, execute(more, console, how)])
+    on_gpus = None if how.slurm is not None else bool(how.gpus)  # what Slurm will give is not known here
     if console is None:
-        print_json(planned)
+        print_json(planned, dry_run, on_gpus)
     elif dry_run:
-        show_plan(console, planned)
+        show_plan(console, planned, on_gpus)
     else:
         then(console, code)
     raise typer.Exit(code)
-
-
-def show_plan(console: Console, planned: Sequence[PlannedRun]) -> None:
-    """What a dry run prints: each run, what would be done, how much, and where."""
-    table = Table("run", "seed", "would", "iterations", box=None, pad_edge=False)
-    table.add_column("folder", overflow="fold")  # to be copied whole
-    for run in planned:
-        name = f"{run.recipe.name} ({run.label})" if run.label else run.recipe.name
-        row = [name, str(run.seed), WORDS[run.todo], str(iterations_of(run)), str(run.folder.path)]
-        table.add_row(*[escape(cell) for cell in row])
-    console.print(table)
-
-
-def iterations_of(run: PlannedRun) -> int:
-    """Optimizer steps of the whole run; images that training leaves out, empty ones say, are counted in."""
-    schedule = run.recipe.schedule
-    if schedule.iterations is not None:
-        return schedule.iterations
-    batch = schedule.gpus * schedule.images_per_gpu
-    return (schedule.epochs or 0) * math.ceil(run.data.images["train"] * run.recipe.dataset.repeat / batch)
 
 
 def execute(planned: Sequence[PlannedRun], console: Console | None, how: How | None = None) -> int:
@@ -194,17 +166,3 @@ def _say(console: Console | None, line: str, hint: str | None = None) -> None:
         console.print(line, soft_wrap=True, highlight=False)
         if hint:
             console.print(f"  {hint}", soft_wrap=True, highlight=False)
-
-
-def print_json(planned: Sequence[PlannedRun]) -> None:
-    """One JSON list: each run's folder, what was to do, and its record as it is now."""
-    rows = []
-    for run in planned:
-        try:
-            read = run.folder.read()
-            state, record = run.folder.state(read), read.model_dump()
-        except UserError:  # not there yet, or unreadable
-            state, record = None, None
-        rows.append({"run": run.folder.name, "folder": str(run.folder.path), "label": run.label, "todo": run.todo,
-                     "state": state, "record": record})  # fmt: skip
-    print(json.dumps(rows, indent=2))

@@ -1,0 +1,208 @@
+"""What planned runs will cost, as far as runs like them were measured: workers' time and disk. No torch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.launching.after import iterations_saved
+from experiments.launching.plan import PlannedRun
+from experiments.runs import Record, RunFolder
+
+KEPT_CHECKPOINTS = 2  # as ResumableCheckpointHook keeps them
+MOST_LOOKED_AT = 50  # configs, the newest first: older ones hardly tell more
+CPU = "cpu"
+LIKE_IT = ("same config", "same recipe and profile", "same model and profile")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run that was measured.
+
+    Attributes:
+        worker_seconds: Of one optimizer step, all workers together: its seconds times their number.
+        device: `cpu`, or a GPU's name.
+    """
+
+    run: RunFolder
+    record: Record
+    worker_seconds: float
+    device: str
+    workers: int
+
+    @functools.cached_property
+    def disk(self) -> int | None:
+        """Bytes that a whole run of this kind keeps; None where it has no checkpoint to tell by."""
+        sizes = dict(_files(self.run.path))
+        checkpoints = [size for path, size in sizes.items() if path.parent == self.run.checkpoints]
+        if not checkpoints:
+            return None
+        return KEPT_CHECKPOINTS * max(checkpoints) + sum(sizes.values()) - sum(checkpoints)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is left of one planned run.
+
+    Attributes:
+        iterations: Optimizer steps still to do.
+        workers: GPUs, or processes, on all its machines.
+        worker_seconds: All workers' time for these steps, without evaluations; None where nothing like it was
+            measured.
+        disk: Bytes still to be written and kept; None where unknown.
+        source, likeness: What was measured, and in what it is like this run (LIKE_IT).
+    """
+
+    iterations: int
+    workers: int
+    worker_seconds: float | None = None
+    disk: int | None = None
+    source: Measured | None = None
+    likeness: str | None = None
+
+
+def iterations_of(run: PlannedRun) -> int:
+    """Optimizer steps of the whole run; images that training leaves out, empty ones say, are counted in."""
+    schedule = run.recipe.schedule
+    if schedule.iterations is not None:
+        return schedule.iterations
+    images = run.data.images["train"] * run.recipe.dataset.repeat
+    return (schedule.epochs or 0) * math.ceil(images / schedule.batch)
+
+
+def forecast(planned: Sequence[PlannedRun], on_gpus: bool | None = None) -> list[Forecast]:
+    """For each run what is left of it, from the measured run that is most like it.
+
+    Like it is one of the same config; else of the same recipe under the same profile; else of the same model under
+    the same profile: a profile changes sizes, and with them seconds. Among these, one on as many workers is taken
+    before others, one that is done before others, and the latest.
+
+    Args:
+        on_gpus: Whether the runs will be on GPUs; only such measurements count. None: any.
+    """
+    measurements = _Measurements(on_gpus)
+    return [_of(run, measurements) for run in planned]
+
+
+def _of(run: PlannedRun, measurements: _Measurements) -> Forecast:
+    workers = run.launch.processes * run.launch.nodes
+    if run.todo not in ("start", "resume", "running"):
+        return Forecast(0, workers, 0.0, 0)
+    done = 0
+    if run.todo == "resume":
+        done = iterations_saved(run.folder)
+    elif run.todo == "running":
+        done = int(_progress(run.folder).get("iteration", 0))
+    left = max(iterations_of(run) - done, 0)
+    source, likeness = measurements.like(run, workers)
+    if source is None:
+        return Forecast(left, workers)
+    disk = source.disk
+    if disk is not None and run.todo != "start":
+        disk = max(disk - sum(size for _, size in _files(run.folder.path)), 0)
+    return Forecast(left, workers, left * source.worker_seconds, disk, source, likeness)
+
+
+class _Measurements:
+    """The measured runs of a results folder; each config's folder is read once, and only if it is asked for."""
+
+    def __init__(self, on_gpus: bool | None) -> None:
+        self.on_gpus = on_gpus
+        self._of_config: dict[Path, list[Measured]] = {}
+        self._found: dict[tuple[Any, ...], Measured | None] = {}
+
+    def like(self, run: PlannedRun, workers: int) -> tuple[Measured | None, str | None]:
+        config, profile = run.folder.path.parent, run.recipe.profile
+        model = run.recipe.model
+        places: tuple[tuple[tuple[Any, ...], Callable[[], Iterable[Path]]], ...] = (
+            ((config,), lambda: [config]),
+            ((config.parent,), lambda: _newest(config.parent.glob("*"))),
+            ((config.parents[1], model), lambda: _of_model(config.parents[1], model)),
+        )
+        for likeness, (place, configs) in zip(LIKE_IT, places):
+            key = (*place, profile, workers)
+            if key not in self._found:
+                self._found[key] = self._best(configs(), profile, workers)
+            if self._found[key] is not None:
+                return self._found[key], likeness
+        return None, None
+
+    def _best(self, configs: Iterable[Path], profile: str | None, workers: int) -> Measured | None:
+        found = [m for c in islice(configs, MOST_LOOKED_AT) for m in self._measured(c)]
+        found = [m for m in found if m.record.profile == profile and self.on_gpus in (None, m.device != CPU)]
+        return max(
+            found,
+            key=lambda m: (m.workers == workers, m.record.status == "done", m.record.updated),
+            default=None,
+        )
+
+    def _measured(self, config: Path) -> list[Measured]:
+        if config not in self._of_config:
+            runs = [RunFolder(path) for path in sorted(config.glob("seed*"))[:MOST_LOOKED_AT]]
+            self._of_config[config] = [m for m in map(_measured, runs) if m is not None]
+        return self._of_config[config]
+
+
+def _measured(run: RunFolder) -> Measured | None:
+    try:
+        record = run.read()
+    except UserError:
+        return None
+    seconds = record.timings.get("seconds_per_iteration")
+    if seconds is None and record.status != "done":
+        seconds = _progress(run).get("seconds_per_iteration")  # of a run that was stopped, or is at work
+    if not record.attempts or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        return None
+    last = record.attempts[-1]
+    return Measured(run, record, seconds * last.world_size, last.device, last.world_size)
+
+
+def _of_model(runs: Path, model: str) -> Iterable[Path]:
+    for config in _newest(runs.glob("*/*")):
+        page = next(config.glob("seed*/recipe.yaml"), None)
+        if page is not None and _model_of(page) == model:
+            yield config
+
+
+def _newest(folders: Iterable[Path]) -> list[Path]:
+    def changed(folder: Path) -> float:
+        try:
+            return folder.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    return sorted(folders, key=changed, reverse=True)
+
+
+def _model_of(page: Path) -> str | None:
+    """The model of a resolved recipe, without the time that reading YAML takes."""
+    try:
+        found = re.search(r"^model: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    return found[1] if found else None
+
+
+def _progress(run: RunFolder) -> dict[str, Any]:
+    try:
+        content = json.loads(run.progress.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _files(folder: Path) -> Iterable[tuple[Path, int]]:
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file():
+                yield path, path.stat().st_size
+        except OSError:  # gone in between
+            continue

@@ -1,0 +1,40 @@
+"""Rows as aligned lines of text: for lists that may be long, where rich's own tables take seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+Cell = str | tuple[str, str]  # text, or text with its style
+GAP = "  "
+
+
+def print_lines(
+    console: Console, header: Sequence[str], rows: Sequence[Sequence[Cell]], right: Collection[str] = ()
+) -> None:
+    """Prints a header and rows as wide as they are; columns with nothing in them are left out.
+
+    Args:
+        right: Columns of numbers, by their names: set flush right.
+    """
+    kept = [i for i in range(len(header)) if not rows or any(_parts(row[i])[0] for row in rows)]
+    lines = [[(name, "bold") for name in header], *([_parts(cell) for cell in row] for row in rows)]
+    widths = {i: max(cell_len(line[i][0]) for line in lines) for i in kept}
+    text = Text()
+    for line in lines:
+        for i in kept:
+            plain, style = line[i]
+            space = " " * (widths[i] - cell_len(plain))
+            text.append(space if header[i] in right else "")
+            text.append(plain, style or None)
+            if i != kept[-1]:
+                text.append(GAP if header[i] in right else space + GAP)
+        text.append("\n")
+    console.print(text, soft_wrap=True, end="")
+
+
+def _parts(cell: Cell) -> tuple[str, str]:
+    return (cell, "") if isinstance(cell, str) else cell
