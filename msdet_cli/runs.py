@@ -14,9 +14,10 @@ from rich.text import Text
 
 from experiments import catalogue
 from experiments.errors import UserError, did_you_mean
+from experiments.marks import marks_of
 from experiments.runs import Record, RunFolder, Status, iterate, results_dir
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, complete
-from msdet_cli.tables import coloured, print_problems, wide_console
+from msdet_cli.tables import coloured, print_marks, print_problems, wide_console
 from msdet_cli.views import duration
 
 MAIN_METRICS = ("AP", "mAP")
@@ -49,6 +50,7 @@ def runs(
     console = wide_console()
     if found:
         console.print(_table(found, narrow=console.width < WIDE))
+        print_marks(console, [marks_of(record) for _, record, _ in found])
     elif not problems:
         typed = recipe or "retinanet-r50-rlo"
         of = f" of {recipe}" if recipe else ""
@@ -107,7 +109,7 @@ def _cells(run: RunFolder, record: Record, state: Status, narrow: bool) -> list[
     started = record.attempts[0].started if record.attempts else record.created
     rest = [
         _share(_progress(run, state)),
-        metric if state == "done" else "",
+        metric + marks_of(record) if state == "done" else marks_of(record),
         duration(_seconds(record, state)),
         _local(started)[5 if narrow else 0 :],  # without the year
     ]

@@ -116,3 +116,15 @@ def test_a_comparison_is_marked(make_run: MakeRun):
     assert "†" not in line_of(text, "alpha=10")
     assert "seed 0: odd" in line_of(text, "alpha=5: ")
     assert f"† {LEGEND['†']}" in text
+
+
+def test_the_list_of_runs_is_marked(make_run: MakeRun):
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    assert "†" not in typed("runs")
+    make_run(RLO, 1, {"AP": 60.0}, profile="tiny", **REDUCED)
+    make_run(BASE, 0, {"AP": 40.0}, **IMPORTED)
+    text = typed("runs")
+    assert "60.0†" in line_of(text, RLO, "seed1")
+    assert "40.0‡" in line_of(text, BASE, "seed0")
+    assert "50.0 " in line_of(text, RLO, "seed0")
+    assert [line for line in text.splitlines() if line[:1] in "†‡"] == [f"{m} {LEGEND[m]}" for m in "†‡"]
