@@ -14,6 +14,7 @@ from rich.text import Text
 
 from experiments.runs import RunFolder
 
+MAIN_METRICS = ("AP", "mAP")
 PLAIN_EVERY_S = 15  # between lines where the output is no terminal
 BAR_WIDTH = 24
 
@@ -134,3 +135,16 @@ def _levels(head: dict[str, Any]) -> RenderableType:
 
 def metrics_line(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.1f}" for name, value in metrics.items())
+
+
+def main_metric(metrics: dict[str, float]) -> str:
+    """AP or mAP, to one digit; empty where there is none."""
+    return next((f"{metrics[name]:.1f}" for name in MAIN_METRICS if name in metrics), "")
+
+
+def share(progress: dict[str, Any]) -> str:
+    """`120/400 30%`; empty where the progress does not say."""
+    done, total = progress.get("iteration"), progress.get("total")
+    if not isinstance(done, int) or not isinstance(total, int) or total < 1:
+        return ""
+    return f"{done}/{total} {100 * done // total}%"
