@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from experiments import imported, recipes
+from experiments import imported, recipes, stock_recipe
 from experiments.config_text import flat
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.errors import UserError
@@ -65,15 +65,15 @@ def import_(
     msdet import work_dirs/mine --recipe retinanet-r50 --dataset cells.yaml
     """
     stock = read_stock_run(work_dir)
-    claimed = load_recipe(recipe or imported.recipe_name(stock), profile, sets or (), dataset)
-    made, unknown = imported.as_recipe(claimed, stock)
+    claimed = load_recipe(recipe or stock_recipe.recipe_name(stock), profile, sets or (), dataset)
+    made, unknown = stock_recipe.as_recipe(claimed, stock)
     chosen = _seed(stock, seed)
     data, more = _data(made, stock, data_root)
     folder = RunFolder.of(
         results_dir(results), made.name, recipes.config_hash(made, data.fingerprint if data else ""), chosen
     )
     _check_free(folder, force)
-    differs = imported.differences(stock.config, mmengine_config(_placed(made, data)).to_dict())
+    differs = stock_recipe.differences(stock.config, mmengine_config(_placed(made, data)).to_dict())
     try:
         imported.write_run(
             folder,
@@ -132,7 +132,7 @@ def _data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDat
                 raise
             return None, []
         unknown = [f"whether the data in {data.root} are those in {trained}"]
-    imported.check_classes(stock, data)
+    stock_recipe.check_classes(stock, data)
     return data, unknown
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from experiments import imported
+from experiments import stock_recipe
 from experiments.errors import UserError
 from experiments.recipes import config_hash, load_recipe
 from experiments.runs import iterate
@@ -156,14 +156,14 @@ def test_other_folders_are_refused(tmp_path: Path):
 
 
 def test_the_schedule_is_the_work_folders(tmp_path: Path):
-    recipe, unknown = imported.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path))
+    recipe, unknown = stock_recipe.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path))
     schedule = recipe.schedule
     assert recipe.name == "imported-retinanet-r50"
     assert (schedule.gpus, schedule.images_per_gpu, schedule.lr) == (8, 2, 0.01)
     assert (schedule.epochs, schedule.iterations, schedule.milestones) == (12, None, [8, 11])
     assert (recipe.amp, unknown) == (None, [])
     same = {"optim_wrapper__optimizer__lr": 0.005, "train_dataloader__batch_size": 1}  # 8 GPUs x 1
-    recipe, _ = imported.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path, "same", **same))
+    recipe, _ = stock_recipe.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path, "same", **same))
     assert config_hash(recipe, "f") == config_hash(load_recipe("retinanet-r50"), "f")
 
 
@@ -174,7 +174,7 @@ def test_scaled_rates_accumulation_and_precision(tmp_path: Path):
         "optim_wrapper__accumulative_counts": 2,
         "optim_wrapper__type": "AmpOptimWrapper",
     }
-    recipe, _ = imported.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path, **changes))
+    recipe, _ = stock_recipe.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path, **changes))
     assert recipe.schedule.lr == pytest.approx(0.01 * 8 * 4 / 16)
     assert (recipe.schedule.gpus, recipe.schedule.images_per_gpu, recipe.amp) == (8, 8, "fp16")
 
@@ -182,14 +182,14 @@ def test_scaled_rates_accumulation_and_precision(tmp_path: Path):
 def test_what_contradicts_the_recipe_is_refused(tmp_path: Path):
     run = stock(tmp_path)
     with pytest.raises(UserError, match=r"trained with weighting uniform \(none\)"):
-        imported.as_recipe(load_recipe("retinanet-r50-rlo"), run)
+        stock_recipe.as_recipe(load_recipe("retinanet-r50-rlo"), run)
     with pytest.raises(UserError, match=r"instances_train2017.json, .* data set 'voc'"):
-        imported.as_recipe(load_recipe("retinanet-r50-voc"), run)
+        stock_recipe.as_recipe(load_recipe("retinanet-r50-voc"), run)
     weighted = stock(tmp_path, "weighted", model__weighting={"rule": "rlo", "alpha": 50})
     with pytest.raises(UserError, match="'alpha': 50"):
-        imported.as_recipe(load_recipe("retinanet-r50-rlo"), weighted)
+        stock_recipe.as_recipe(load_recipe("retinanet-r50-rlo"), weighted)
     recipe = load_recipe("retinanet-r50-rlo", sets=["weighting.alpha=50"])
-    assert imported.as_recipe(recipe, weighted)[0].weighting["alpha"] == 50
+    assert stock_recipe.as_recipe(recipe, weighted)[0].weighting["alpha"] == 50
 
 
 def test_differences_leave_out_places_and_msdets_own_names():
@@ -202,8 +202,8 @@ def test_differences_leave_out_places_and_msdets_own_names():
 
     trained = config({"type": "RetinaNet", "a": (1, 2), "b": None}, "x", (1333, 800), type="RepeatDataset")
     weighted = {"type": "LevelWeightedRetinaNet", "a": [1, 2], "weighting": {"rule": "uniform"}}
-    assert imported.differences(trained, config(weighted, "y", [1333, 800])) == []
-    assert imported.differences(trained, config(weighted, "y", [1333, 640])) == [
+    assert stock_recipe.differences(trained, config(weighted, "y", [1333, 800])) == []
+    assert stock_recipe.differences(trained, config(weighted, "y", [1333, 640])) == [
         "train_dataset.pipeline.0.scale: [1333, 800] ([1333, 640])"
     ]
 
