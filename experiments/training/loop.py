@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
@@ -52,6 +53,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
+        self._statistics = running_statistics(self.runner.model)
         done = self._iter - self._epoch * self._steps_per_epoch
         if done:
             self.dataloader.batch_sampler.skip = done
@@ -70,8 +72,35 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         for number, part in enumerate(split(data_batch, sampler.sizes.popleft())):
             seed_step(runner.seed, self._iter, sampler.rank + number * sampler.world_size)
             outputs.append(runner.model.train_step(part, optim_wrapper=runner.optim_wrapper))
+        average_over_ranks(self._statistics)
         runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=_mean(outputs))
         self._iter += 1
+
+
+def running_statistics(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The running means and variances that training changes: none where normalisation is frozen."""
+    return [
+        buffer
+        for module in model.modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.training
+        for buffer in (module.running_mean, module.running_var)
+        if buffer is not None
+    ]
+
+
+def average_over_ranks(buffers: list[torch.Tensor]) -> None:
+    """Makes batch statistics the same on all ranks, each of which has seen other images. A collective.
+
+    Else each rank would evaluate with its own, the checkpoint would hold those of rank 0, and a resumed run would
+    go on with them on every rank. It happens at each step, so that it does not matter when a run is saved.
+    """
+    if not buffers or not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    together = torch.cat([buffer.flatten() for buffer in buffers])
+    dist.all_reduce(together)
+    together /= dist.get_world_size()
+    for buffer, mean in zip(buffers, together.split([buffer.numel() for buffer in buffers])):
+        buffer.copy_(mean.view_as(buffer))
 
 
 def _mean(outputs: list[dict[str, Any]]) -> dict[str, Any]:
