@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+import socket
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from experiments import catalogue
 from experiments.errors import UserError, did_you_mean
 from experiments.marks import marks_of
 from experiments.runs import Record, RunFolder, Status, iterate, results_dir
+from msdet_cli.lines import Cell, print_lines
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, complete
-from msdet_cli.tables import coloured, print_marks, print_problems, wide_console
-from msdet_cli.views import duration
+from msdet_cli.tables import COLOURS, print_marks, print_problems, wide_console
+from msdet_cli.views import MAIN_METRICS, duration, main_metric, share
 
-MAIN_METRICS = ("AP", "mAP")
 WIDE = 100  # characters: narrower consoles leave the year out
+REMARK = 60  # characters of why a run failed
+STATES = get_args(Status)
+
+
+class Listed(NamedTuple):
+    """A run as it stands; `why` it does so, where Slurm tells."""
+
+    run: RunFolder
+    record: Record
+    state: Status
+    why: str | None = None
 
 
 def runs(
@@ -29,29 +40,43 @@ def runs(
         str | None,
         typer.Argument(metavar="RECIPE", help="Only runs of this recipe.", autocompletion=complete("recipe")),
     ] = None,
+    states: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help=f"Only those: {', '.join(STATES)}. Repeatable."),
+    ] = None,
     as_json: JsonOpt = False,
     results: ResultsOpt = RESULTS,
 ) -> None:
-    """List the runs: state, progress, main metric and duration of each.
+    """List the runs: state, progress, main metric and duration of each, where it works or why it does not.
 
     \b
     msdet runs
     msdet runs retinanet-r50-rlo
+    msdet runs --state failed --state running
     msdet runs --json
     """
+    for state in states or ():
+        if state not in STATES:
+            raise UserError(
+                f"--state: '{state}' is unknown; {did_you_mean(state, STATES)}", "msdet runs --help"
+            )
     folder = results_dir(results)
     found, problems = _read(folder, recipe)
     if recipe is not None and not found:
         _check_recipe(recipe, folder)
+    if states and found:
+        found = [one for one in found if one.state in states]
+        if not found and not as_json:
+            print(f"no run is {' or '.join(states)}")
     if as_json:
-        print(json.dumps([_as_json(run, record, state) for run, record, state in found], indent=2))
+        print(json.dumps([_as_json(one) for one in found], indent=2))
         print_problems(Console(stderr=True), problems)
         return
     console = wide_console()
     if found:
-        console.print(_table(found, narrow=console.width < WIDE))
-        print_marks(console, [marks_of(record) for _, record, _ in found])
-    elif not problems:
+        _print(console, found)
+        print_marks(console, [marks_of(one.record) for one in found])
+    elif not problems and not states:
         typed = recipe or "retinanet-r50-rlo"
         of = f" of {recipe}" if recipe else ""
         text = f"There are no runs{of} in {folder} yet. For a first one: msdet run {typed} -p tiny"
@@ -59,19 +84,27 @@ def runs(
     print_problems(console, problems)
 
 
-def _read(folder: Path, recipe: str | None) -> tuple[list[tuple[RunFolder, Record, Status]], list[str]]:
-    """The runs with their states, and a sentence for each that cannot be read."""
+def _read(folder: Path, recipe: str | None) -> tuple[list[Listed], list[str]]:
+    """The runs with their states, and a sentence for each that cannot be read. Each record is read once."""
     found, problems = [], []
     for run in iterate(folder):
         if recipe is not None and run.path.parts[-3] != recipe:
             continue
         try:
-            record = run.read()
+            found.append((run, run.read()))
         except UserError as error:
             problems.append(f"{error.message}.")
-            continue
-        found.append((run, record, run.state(record)))
-    return found, problems
+    if not any(record.slurm for _, record in found):
+        return [Listed(run, record, run.state(record)) for run, record in found], problems
+    from experiments.launching.slurm_state import slurm_states, status_in_slurm
+
+    jobs = slurm_states(record.slurm["job_id"] for _, record in found if record.slurm and _is_open(record))
+    return [Listed(run, record, *status_in_slurm(run, record, jobs)) for run, record in found], problems
+
+
+def _is_open(record: Record) -> bool:
+    """Whether Slurm may have something to say of it."""
+    return record.status not in ("done", "cancelled")
 
 
 def _check_recipe(recipe: str, folder: Path) -> None:
@@ -80,40 +113,56 @@ def _check_recipe(recipe: str, folder: Path) -> None:
         raise UserError(f"runs of '{recipe}' not found; {did_you_mean(recipe, known)}", "msdet runs")
 
 
-def _as_json(run: RunFolder, record: Record, state: Status) -> dict[str, Any]:
+def _as_json(one: Listed) -> dict[str, Any]:
     return {
-        "run": run.name,
-        "folder": str(run.path),
-        "state": state,
-        "progress": _progress(run, state),
-        "record": record.model_dump(),
+        "run": one.run.name,
+        "folder": str(one.run.path),
+        "state": one.state,
+        "why": one.why,
+        "progress": _progress(one.run, one.state),
+        "record": one.record.model_dump(),
     }
 
 
-def _table(found: list[tuple[RunFolder, Record, Status]], narrow: bool) -> Table:
-    rows = [_cells(run, record, state, narrow) for run, record, state in found]
-    metrics = [m for m in MAIN_METRICS if any(m in record.metrics for _, record, _ in found)] or MAIN_METRICS
-    header = ["run", "state", "progress", " or ".join(metrics), "took", "started"]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    kept = [i for i, name in enumerate(header) if name != "progress" or any(row[i].plain for row in rows)]
-    for i in kept:
-        numbers = header[i] not in ("run", "state", "started")
-        table.add_column(header[i], justify="right" if numbers else "left", no_wrap=i > 0, overflow="fold")
-    for row in rows:
-        table.add_row(*[row[i] for i in kept])
-    return table
+def _print(console: Console, found: list[Listed]) -> None:
+    metrics = [m for m in MAIN_METRICS if any(m in one.record.metrics for one in found)] or MAIN_METRICS
+    metric = " or ".join(metrics)
+    header = ["run", "state", "progress", metric, "took", "started", ""]
+    rows = [_cells(one, narrow=console.width < WIDE) for one in found]
+    print_lines(console, header, rows, right=("progress", metric, "took"))
 
 
-def _cells(run: RunFolder, record: Record, state: Status, narrow: bool) -> list[Text]:
-    metric = next((f"{record.metrics[m]:.1f}" for m in MAIN_METRICS if m in record.metrics), "")
+def _cells(one: Listed, narrow: bool) -> list[Cell]:
+    record, state = one.record, one.state
+    metric = main_metric(record.metrics) if state == "done" else ""
     started = record.attempts[0].started if record.attempts else record.created
-    rest = [
-        _share(_progress(run, state)),
-        metric + marks_of(record) if state == "done" else marks_of(record),
+    return [
+        one.run.name,
+        (state, COLOURS.get(state, "")),
+        share(_progress(one.run, state) or {}),
+        metric + marks_of(record),
         duration(_seconds(record, state)),
         _local(started)[5 if narrow else 0 :],  # without the year
+        _remark(one),
     ]
-    return [Text(run.name), coloured(state), *[Text(text) for text in rest]]
+
+
+def _remark(one: Listed) -> str:
+    """Where a run works, what it waits for, or why it failed."""
+    record, attempt = one.record, one.record.attempts[-1] if one.record.attempts else None
+    job = f"Slurm job {record.slurm['job_id']}" if record.slurm else ""
+    if one.state == "running" and attempt is not None:
+        host = "" if attempt.host == socket.gethostname() else f"on {attempt.host}"
+        many = (
+            f"{attempt.world_size} x {attempt.device}"
+            if attempt.world_size > 1 or attempt.device != "cpu"
+            else ""
+        )
+        return ", ".join(part for part in (many, host, job) if part)
+    if one.state in ("queued", "running"):
+        return ": ".join(part for part in (job, one.why) if part)
+    message = one.why or (attempt.message if attempt is not None and one.state == "failed" else None) or ""
+    return message if len(message) <= REMARK else f"{message[: REMARK - 1]}…"
 
 
 def _progress(run: RunFolder, state: Status) -> dict[str, Any] | None:
@@ -125,14 +174,6 @@ def _progress(run: RunFolder, state: Status) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _share(progress: dict[str, Any] | None) -> str:
-    """`120/400 30%`."""
-    done, total = (progress or {}).get("iteration"), (progress or {}).get("total")
-    if not isinstance(done, int) or not isinstance(total, int) or total < 1:
-        return ""
-    return f"{done}/{total} {100 * done // total}%"
 
 
 def _seconds(record: Record, state: Status) -> float | None:
