@@ -206,10 +206,8 @@ def _sbatch(executor: Any, calls: list[SlurmRun]) -> list[str]:
             jobs = executor.submit_array(calls)
     except (RuntimeError, OSError) as error:
         lines = [line for line in (str(error) or said.getvalue()).splitlines() if line.strip()]
-        told = lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__
-        raise UserError(
-            f"Slurm takes no such job: {told}", "sinfo shows the partitions, their limits and states"
-        ) from None
+        told = lines[0].removeprefix("sbatch: error: ") if lines else type(error).__name__
+        raise UserError(f"Slurm takes no such job: {told}", "sinfo --long") from None
     return [job.job_id for job in jobs]
 
 

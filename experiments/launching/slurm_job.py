@@ -84,7 +84,7 @@ class SlurmRun:
                 verdict = after_attempt(run, worker, saved, self.before, self._asked())
                 self.before.append(verdict)
                 if verdict.message:
-                    print(f"error: {verdict.message}", file=sys.stderr)
+                    print(f"{run.name}: {verdict.message}", file=sys.stderr)
                 # The other nodes' launchers have ended, too: nothing can be begun again with them.
                 if not verdict.again or self._asked() or run.read().launch.nodes > 1:
                     return verdict.code

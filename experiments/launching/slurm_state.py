@@ -27,6 +27,7 @@ PATIENCE_S = 10  # a controller under load may take long; a listing does not wai
 
 _ENDED = re.compile(r"CANCELLED AT \S+(?: DUE TO (.+?))? \*\*\*")  # a reason: TIME LIMIT, PREEMPTION, ...
 _REQUEUED = "JOB REQUEUE"
+_SPEAKER = re.compile(r"^(?:slurmstepd\S*|srun): error: ")
 _NOT_A_REASON = re.compile(
     r"^submitit |^srun: (got SIG|Job step aborted|forcing job|error: \S+: task)|CANCELLED AT"
 )
@@ -110,7 +111,7 @@ def _gone(slurm: dict[str, str], job: SlurmState | None, status: Status) -> tupl
     if job is None and not log and status == "queued":
         return "cancelled", f"{name} left the queue before it began"
     reasons = [line for line in log if not _NOT_A_REASON.search(line)]
-    why = reasons[-1] if reasons else log[-1] if log else ""
+    why = _SPEAKER.sub("", reasons[-1] if reasons else log[-1] if log else "")
     if ends:
         why = f"{name} was ended by Slurm: {ends[-1].lower()}"
     elif not why and job is not None:

@@ -100,6 +100,9 @@ def a_run(folder: Path, status: Status, log: str | None = None) -> tuple[RunFold
          "failed", "/bin/sh: python9: command not found"),
         ("interrupted", None, CANCELLED.replace(" ***\n", " DUE TO TIME LIMIT ***\n"), "interrupted",
          "Slurm job 7 was ended by Slurm: time limit"),
+        ("queued", None, "slurmstepd-n1: error: execve(): /no/python: No such file or directory\n"
+                         "srun: error: n1: task 0: Exited with exit code 2\n",
+         "failed", "execve(): /no/python: No such file or directory"),
         # a job that was queued again and then could not begin
         ("interrupted", None, CANCELLED.replace(" ***\n", " DUE TO JOB REQUEUE ***\n") + "sh: no such command",
          "interrupted", "sh: no such command"),

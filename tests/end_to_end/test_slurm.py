@@ -1,0 +1,197 @@
+"""Runs in the hands of a real Slurm of the tests' own: capped, queued again, cancelled, failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from experiments.runs import RunFolder
+
+from .conftest import Place, small, wait_until
+from .slurm_node import Slurm, missing, one_node
+from .test_interrupt import assert_same, result
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
+
+# In the place of the worker, so that what is seen is Slurm's and ours in a second or two: it counts to 20 and saves.
+STAND_IN = """
+import os, signal, socket, sys, time
+from experiments.runs import Attempt, RunFolder, now, process_started
+run, asked = RunFolder(sys.argv[1]), []
+signal.signal(signal.SIGTERM, lambda *of: asked.append(of))
+record = run.read()
+record.status = "running"
+record.attempts.append(Attempt(started=now(), host=socket.gethostname(), pid=os.getpid(),
+                               pid_started=process_started(os.getpid())))
+run.write(record)
+saved = run.path / "saved"
+done = int(saved.read_text()) if saved.exists() else 0
+record.attempts[-1].first_iteration = done
+while done < 20 and not asked:
+    time.sleep(0.1)
+    done += done < 5 or not (run.path / "hold").exists()
+saved.write_text(str(done))
+record.status = "done" if done == 20 else "interrupted"
+record.attempts[-1].last_iteration = done
+run.write(record)
+sys.exit(0 if done == 20 else 75)
+"""
+SITE = f"""
+import sys
+if "submitit.core._submit" in sys.orig_argv:
+    from experiments.launching import local
+    local.BOOT = {STAND_IN!r}
+"""
+SLURM = ["--slurm", "partition=main,time=10m,max=2"]
+RUN = ["run", "retinanet-r50-rlo", *small(iterations=26)]
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    with one_node() as node:
+        yield node
+
+
+@pytest.fixture
+def cluster(place: Place, slurm: Slurm) -> Place:
+    """A place to type commands in, where Slurm is."""
+    return replace(place, extra=slurm.env)
+
+
+@pytest.fixture
+def with_stand_in(cluster: Place) -> Place:
+    site = cluster.folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SITE)
+    return replace(cluster, extra={**cluster.extra, "PYTHONPATH": str(site)})
+
+
+def submitted(place: Place, *words: str) -> list[str]:
+    """Job ids, in the order of the seeds."""
+    said = place.msdet(*RUN, *words, "--json")
+    assert said.returncode == 0, said.stderr
+    assert [line for line in said.stderr.splitlines() if "making data set" not in line] == []
+    return [row["job"] for row in json.loads(said.stdout)]
+
+
+def listed(place: Place) -> dict[str, dict[str, Any]]:
+    said = place.msdet("runs", "--json")
+    assert said.returncode == 0, said.stderr
+    return {row["run"].rpartition("/")[2]: row for row in json.loads(said.stdout)}
+
+
+def start_now(slurm: Slurm, job: str) -> None:
+    """A job that is queued again otherwise waits two minutes, for what is left of it on its node to end."""
+    wait_until(lambda: job in slurm.jobs("PENDING"), f"job {job} in the queue again")
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def test_an_array_keeps_its_cap_and_a_run_that_slurm_takes_back_goes_on(
+    with_stand_in: Place, slurm: Slurm
+) -> None:
+    place = with_stand_in
+    jobs = submitted(place, "--seeds", "4", *SLURM)
+    assert len({job.partition("_")[0] for job in jobs}) == 1 and len(set(jobs)) == 4
+    holds = [run.path / "hold" for run in place.runs()]
+    for hold in holds:
+        hold.touch()
+    at_once: list[int] = []
+
+    def running() -> list[str]:
+        found = slurm.jobs("RUNNING")
+        at_once.append(len(found))
+        return found
+
+    wait_until(lambda: len(running()) == 2, "two jobs at work")
+    assert [row["state"] for row in listed(place).values()] == ["running", "running", "queued", "queued"]
+    again = place.msdet(*RUN, "--seeds", "4", *SLURM)
+    assert again.stdout.count("in Slurm already") == 4, again.stdout + again.stderr
+    for hold in holds[:3]:
+        hold.unlink()
+    run = place.runs()[3]
+    wait_until(lambda: running() == [jobs[3]] and run.read().status == "running", "the last of them, alone")
+
+    slurm("scancel", "--signal=USR2", jobs[3])
+    wait_until(lambda: run.read().status == "interrupted", "a checkpoint")
+    holds[3].unlink()
+    start_now(slurm, jobs[3])
+    wait_until(lambda: not slurm.jobs(), "the end of all")
+    assert max(at_once) == 2
+    records = [one.read() for one in place.runs()]
+    assert [record.status for record in records] == ["done"] * 4
+    assert [len(record.attempts) for record in records] == [1, 1, 1, 2]
+    before, after = records[3].attempts
+    assert 0 < before.last_iteration == after.first_iteration < after.last_iteration == 20
+
+
+def test_cancelled_jobs_show_as_cancelled(with_stand_in: Place, slurm: Slurm) -> None:
+    place = with_stand_in
+    at_work, waiting = submitted(place, "--seeds", "2", "--slurm", "time=10m,max=1")
+    run = place.runs()[0]
+    (run.path / "hold").touch()
+    wait_until(lambda: run.read().status == "running", "a worker")
+    slurm("scancel", waiting)
+    slurm("scancel", at_work)
+    wait_until(lambda: not slurm.jobs(), "the end of both")
+    states = listed(place)
+    assert [row["state"] for row in states.values()] == ["cancelled", "cancelled"]
+    assert run.read().status == "interrupted"  # it has saved, and can go on
+    assert len(run.read().attempts) == 1  # and was not started once more in its last moments
+
+
+def test_a_job_that_cannot_begin_says_why(cluster: Place, slurm: Slurm) -> None:
+    elsewhere = ("-c", "import sys; sys.path.pop(0); sys.argv[0] = 'msdet'; sys.executable = '/no/such/python';"
+                       " from msdet_cli.main import main; main()")  # fmt: skip
+    submitted(replace(cluster, script=(sys.executable, *elsewhere)), *SLURM)
+    wait_until(lambda: not slurm.jobs(), "its end")
+    (row,) = listed(cluster).values()
+    assert row["state"] == "failed"
+    assert "/no/such/python: No such file or directory" in row["why"]
+    said = cluster.msdet("runs").stdout
+    assert "/no/such/python" in said
+
+
+def test_what_slurm_refuses_is_one_line(cluster: Place, slurm: Slurm) -> None:
+    said = cluster.msdet(*RUN, "--slurm", "partition=mian,time=1h")
+    assert said.returncode == 2
+    assert "error: Slurm takes no such job" in said.stderr and "invalid partition" in said.stderr
+    assert "Traceback" not in said.stderr and cluster.runs() == []
+
+
+@pytest.mark.slow
+def test_real_runs_broken_off_by_slurm_end_as_if_they_never_were(
+    cluster: Place, slurm: Slurm, make_place: Callable[[str], Place]
+) -> None:
+    """The whole way: an array of four trainings, two at a time, one of them queued again twice."""
+    jobs = submitted(cluster, "--seeds", "4", *SLURM)
+    run = cluster.runs()[3]  # the last: Slurm 22 takes a signal badly while others of the array wait
+    for iterations in (6, 14):
+        wait_until(lambda least=iterations: iteration(run) >= least, f"iteration {iterations}", 120)
+        assert len(slurm.jobs("RUNNING")) <= 2
+        slurm("scancel", "--signal=USR2", jobs[3])
+        start_now(slurm, jobs[3])
+    deadline = time.monotonic() + 300
+    while slurm.jobs():
+        assert len(slurm.jobs("RUNNING")) <= 2
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    records = [one.read() for one in cluster.runs()]
+    assert [record.status for record in records] == ["done"] * 4
+    assert len(records[3].attempts) == 3
+    unbroken = make_place("unbroken-by-slurm")
+    said = unbroken.msdet(*RUN, "--seed", "3")
+    assert said.returncode == 0, said.stderr
+    assert_same(result(run), result(unbroken.only_run()), "run")
+
+
+def iteration(run: RunFolder) -> int:
+    try:
+        return json.loads(run.progress.read_text()).get("iteration") or 0
+    except (OSError, ValueError):
+        return 0
