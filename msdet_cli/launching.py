@@ -12,12 +12,13 @@ import typer
 from experiments.errors import UserError
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
+from experiments.trackers import TRACKERS
+from experiments.trackers import check as check_trackers
 
 if TYPE_CHECKING:
     from experiments.launching.slurm_options import SlurmOptions
 
 AMP = ("bf16", "fp16")
-TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,9 @@ def how(
         UserError: One is not allowed, or two contradict each other.
     """
     trackers = [name.strip() for name in (track or "").split(",") if name.strip()]
-    for option, values, allowed in (("--amp", [amp] if amp else [], AMP), ("--track", trackers, TRACKERS)):
-        for value in values:
-            if value not in allowed:
-                raise UserError(f"{option}: '{value}' is not allowed: {', '.join(allowed)}")
+    check_trackers(trackers)
+    if amp is not None and amp not in AMP:
+        raise UserError(f"--amp: '{amp}' is not allowed: {', '.join(AMP)}")
     execution = Execution(gpus, gpus_per_run, jobs, nodes, rdzv, scale_lr, amp, tuple(trackers))  # type: ignore[arg-type]
     if slurm is None:
         execution.check()

@@ -10,15 +10,18 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.visualization import LocalVisBackend
 from torch.optim import Optimizer
 
 from experiments.detection.level_weighted import LevelWeighted
-from experiments.detection.trace import Trace
+from experiments.detection.trace import Trace, scalars
 
 
 @HOOKS.register_module()
 class LevelWeightingHook(Hook):
     """Ends optimizer steps for the rule, saves its state beside the model's, and writes `trace.csv`.
+
+    Where the runner reports to a tracker (TensorBoard, say), the trace goes there, too.
 
     It joins every runner whose model is level-weighted (see `attach_to_runners`), stock `tools/train.py`
     included. The rule counts optimizer steps, also where gradients are accumulated.
@@ -37,6 +40,8 @@ class LevelWeightingHook(Hook):
         self.trace = Trace(Path(runner.work_dir) / "trace.csv") if runner.rank == 0 else None
         if self.trace is not None:
             self.trace.cut(max(head.iteration for head in unwrap(runner.model).weighting))
+        backends = runner.visualizer._vis_backends.values()
+        self.tracked = any(not isinstance(backend, LocalVisBackend) for backend in backends)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -47,6 +52,8 @@ class LevelWeightingHook(Hook):
             record = head.finish_step()
             if record is not None and self.trace is not None:
                 self.trace.append(record)
+                if self.tracked:
+                    runner.visualizer.add_scalars(scalars(record), step=record.iteration)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint["weighting"] = {head.head: head.level_state() for head in unwrap(runner.model).weighting}

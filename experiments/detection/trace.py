@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 from experiments.detection.level_losses import LevelRecord
 from experiments.files import write_text
@@ -16,6 +17,8 @@ COLUMNS = [
     "variance", "rate", "iou", "weight", "action", "reward",
     "p_variance", "p_smallest", "p_largest", "p_uniform",
 ]  # fmt: skip
+PER_LEVEL = (*COLUMNS[4:11], "weight")  # numbers that each level has of its own
+PROBABILITIES = tuple(COLUMNS[-4:])
 
 
 class Trace:
@@ -40,28 +43,50 @@ class Trace:
         write_text(self.path, _lines(kept))
 
     def append(self, record: LevelRecord) -> None:
-        # Of an RPN, too: `loss_rpn_cls` is that head's loss_cls.
-        terms = {name.replace("_rpn_", "_"): values for name, values in record.terms.items()}
-        rows = []
-        for k, level in enumerate(record.levels):
-            row = {
-                "interval": record.interval.index,
-                "iteration": record.iteration,
-                "head": record.head,
-                "level": level,
-                "loss": sum(values[k].item() for values in terms.values()),
-                "variance": record.interval.variance[k].item(),
-                "rate": record.interval.rate[k].item(),
-                "iou": _number(None if record.ious is None else record.ious[k].item()),
-                "weight": record.weights[k].item(),
-                "action": record.action,
-                "reward": record.reward if record.probabilities else None,
-            }
-            row.update({name: values[k].item() for name, values in terms.items() if name in COLUMNS})
-            row.update({f"p_{action}": p for action, p in record.probabilities.items()})
-            rows.append([row.get(column, "") if row.get(column) is not None else "" for column in COLUMNS])
+        cells = [["" if row.get(c) is None else row[c] for c in COLUMNS] for row in rows_of(record)]
         with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(_lines(rows))
+            stream.write(_lines(cells))
+
+
+def rows_of(record: LevelRecord) -> list[dict[str, Any]]:
+    """One row per level, column to value; what is absent is None or left out."""
+    # Of an RPN, too: `loss_rpn_cls` is that head's loss_cls.
+    terms = {name.replace("_rpn_", "_"): values for name, values in record.terms.items()}
+    rows = []
+    for k, level in enumerate(record.levels):
+        row = {
+            "interval": record.interval.index,
+            "iteration": record.iteration,
+            "head": record.head,
+            "level": level,
+            "loss": sum(values[k].item() for values in terms.values()),
+            "variance": record.interval.variance[k].item(),
+            "rate": record.interval.rate[k].item(),
+            "iou": _number(None if record.ious is None else record.ious[k].item()),
+            "weight": record.weights[k].item(),
+            "action": record.action,
+            "reward": record.reward if record.probabilities else None,
+        }
+        row.update({name: values[k].item() for name, values in terms.items() if name in COLUMNS})
+        row.update({f"p_{action}": p for action, p in record.probabilities.items()})
+        rows.append(row)
+    return rows
+
+
+def scalars(record: LevelRecord) -> dict[str, float]:
+    """What a tracker plots of an interval: `<column>/<head>/<level>`, and `<column>/<head>` for what levels share.
+
+    The action is its number: 0 variance, 1 smallest, 2 largest, 3 uniform.
+    """
+    values: dict[str, float | None] = {}
+    for row in rows_of(record):
+        for column in PER_LEVEL:
+            values[f"{column}/{record.head}/{row['level']}"] = row.get(column)
+        for column in ("reward", *PROBABILITIES):
+            values[f"{column}/{record.head}"] = row.get(column)
+    if f"p_{record.action}" in PROBABILITIES:  # a user's own rule may have others
+        values[f"action/{record.head}"] = PROBABILITIES.index(f"p_{record.action}")
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _number(value: float | None) -> float | None:

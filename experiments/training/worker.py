@@ -116,7 +116,7 @@ def _keep(run: RunFolder, record: Record, rank: int) -> None:
 def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     """Trains from the last checkpoint, if any, to the end; evaluates; fills in the record."""
     from experiments import recipes
-    from experiments.training import components, pretrained  # noqa: F401
+    from experiments.training import components, pretrained, tracking  # noqa: F401
     from experiments.training.config import build_config
     from experiments.training.environment import describe, git_state, set_origin
     from experiments.training.precision import check_precision
@@ -143,6 +143,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         write_text(run.config, config.pretty_text)
     config.launcher = "pytorch" if world_size > 1 else "none"
     attempt.first_iteration = _start_from(config, run, recipe, record)
+    tracking.add(config, record.launch.track, run, attempt.first_iteration)
     if config.load_from is None:
         pretrained.check_pretrained(config.model)
     else:  # all weights come from there
@@ -161,6 +162,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         raise
     finally:
         attempt.last_iteration = _iterations_done(runner, sys.exc_info()[1])
+        runner.visualizer.close()  # trackers keep what came last for a while
     record.iterations = runner.iter
     record.metrics = _final_metrics(run)
     record.timings.update(_timings(run))
