@@ -44,11 +44,10 @@ def export(
         f"{chosen[0].name.replace('/', '-') if len(chosen) == 1 else 'msdet-runs'}{SUFFIXES[0]}"
     )
     manifest = write_bundle(chosen, target, __version__)
-    files, size = len(manifest["files"]), target.stat().st_size / 1e6
+    files, size = len(manifest["files"]), target.stat().st_size
+    text = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
     console = Console()
-    console.print(
-        Text(f"{target}: {len(manifest['runs'])} runs, {files} files, {size:.1f} MB"), soft_wrap=True
-    )
+    console.print(Text(f"{target}: {len(manifest['runs'])} runs, {files} files, {text}"), soft_wrap=True)
 
 
 def _chosen(references: list[str], all_runs: bool, results: Path) -> list[RunFolder]:
