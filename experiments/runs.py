@@ -107,6 +107,16 @@ class Record(BaseModel):
     updated: str = ""
 
 
+class _File:
+    """The path of a file in the run folder. Made when asked for: of a thousand runs most files are never touched."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: RunFolder, kind: type[RunFolder]) -> Path:
+        return run.path / self.name
+
+
 class RunFolder:
     """All file names of one run, and access to its record.
 
@@ -114,19 +124,20 @@ class RunFolder:
         path: `<results>/runs/<recipe>/<config-hash8>/seed<k>`.
     """
 
+    recipe = _File("recipe.yaml")
+    config = _File("config.py")
+    record_file = _File("record.json")
+    progress = _File("progress.json")
+    metrics = _File("metrics.csv")
+    trace = _File("trace.csv")
+    log = _File("log.txt")
+    detections = _File("detections")
+    checkpoints = _File("checkpoints")
+    lock = _File(".lock")
+    cancel = _File(".cancel")  # asks the worker, wherever it is, to save, end and stay away
+
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.recipe = self.path / "recipe.yaml"
-        self.config = self.path / "config.py"
-        self.record_file = self.path / "record.json"
-        self.progress = self.path / "progress.json"
-        self.metrics = self.path / "metrics.csv"
-        self.trace = self.path / "trace.csv"
-        self.log = self.path / "log.txt"
-        self.detections = self.path / "detections"
-        self.checkpoints = self.path / "checkpoints"
-        self.lock = self.path / ".lock"
-        self.cancel = self.path / ".cancel"  # asks the worker, wherever it is, to save, end and stay away
 
     @classmethod
     def of(cls, results: Path, recipe: str, config_hash: str, seed: int) -> RunFolder:

@@ -14,7 +14,7 @@ from rich.table import Table
 from experiments.errors import UserError, did_you_mean
 from msdet_cli.options import JsonOpt
 
-USUAL = ("observe", "startup", "operators", "overhead")
+USUAL = ("observe", "startup", "many_runs", "operators", "overhead")
 PARTS = (*USUAL, "gpu")
 
 
@@ -34,6 +34,7 @@ def bench(
     \b
     observe    one call of a rule inside an interval, and at its end (microseconds)
     startup    msdet --help, and whether it imports torch (seconds)
+    many_runs  a dry run, and a list, of a thousand runs (seconds)
     operators  NMS and RoIAlign where mmcv's compiled ones are missing (milliseconds)
     overhead   a training iteration with RLO and with AVW against uniform, interleaved (ratio)
     gpu        a step of every full-size recipe at (1333, 800), peak memory, 200 iterations with RLO and without
@@ -59,12 +60,13 @@ def bench(
 
 
 def _measure(parts: list[str] | tuple[str, ...], rounds: int) -> dict:
-    from benchmarks import gpu, observe, operators, overhead, startup
+    from benchmarks import gpu, many_runs, observe, operators, overhead, startup
     from experiments.training.environment import describe
 
     measures: dict[str, Callable[[], dict]] = {
         "observe": observe.measure,
         "startup": startup.measure,
+        "many_runs": many_runs.measure,
         "operators": operators.measure,
         "overhead": lambda: overhead.measure(rounds=rounds),
         "gpu": gpu.measure,
