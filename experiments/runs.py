@@ -20,6 +20,7 @@ from experiments.files import write_text
 
 SCHEMA_VERSION = 2  # 1 had no launch, notes, slurm and imported
 LOCK_FD = "MSDET_LOCK_FD"
+KEPT_CHECKPOINTS = 2  # of each run, the newest: one more than needed, should that be damaged
 STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
 
 Status = Literal["queued", "running", "interrupted", "done", "failed", "cancelled"]

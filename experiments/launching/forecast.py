@@ -15,9 +15,8 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.launching.after import iterations_saved
 from experiments.launching.plan import PlannedRun
-from experiments.runs import Record, RunFolder
+from experiments.runs import KEPT_CHECKPOINTS, Record, RunFolder
 
-KEPT_CHECKPOINTS = 2  # as ResumableCheckpointHook keeps them
 MOST_LOOKED_AT = 50  # configs, the newest first: older ones hardly tell more
 CPU = "cpu"
 LIKE_IT = ("same config", "same recipe and profile", "same model and profile")

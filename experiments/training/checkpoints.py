@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 from experiments.errors import UserError
 from experiments.files import sync_folder
-from experiments.runs import RunFolder
+from experiments.runs import KEPT_CHECKPOINTS, RunFolder
 from experiments.training.stopping import Interrupted, StopVote
 
 
@@ -30,7 +30,7 @@ class ResumableCheckpointHook(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(self, every: int = 500, keep: int = 2) -> None:
+    def __init__(self, every: int = 500, keep: int = KEPT_CHECKPOINTS) -> None:
         self.every = every
         self.keep = keep
 
