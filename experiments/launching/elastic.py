@@ -52,10 +52,19 @@ class Failure:
     hint: str | None = None
     ended_at: float = 0.0
 
+    @property
+    def follows(self) -> bool:
+        """Whether it says that another rank has left it."""
+        return any(word in self.message.lower() for word in LEFT_ALONE)
+
     def order(self) -> tuple[int, bool, float, int]:
         """The smallest is the cause."""
-        follows = any(word in self.message.lower() for word in LEFT_ALONE)
-        return CAUSES.index(self.code if self.code in CAUSES else FAILED), follows, self.ended_at, self.rank
+        return (
+            CAUSES.index(self.code if self.code in CAUSES else FAILED),
+            self.follows,
+            self.ended_at,
+            self.rank,
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,7 +141,8 @@ def _verdict(run: RunFolder, ranks: Ranks, before: int, began: str, nodes: int, 
     if nodes > 1:
         cause = _cause_on_any_machine(run, cause, {rank.number for rank in ranks.started})
         _leave_word(run, cause)
-    if has_record and not (own and own.exit_code == cause.code and record.status != "running"):
+    has_said_so = own is not None and own.exit_code == cause.code and record.status != "running"
+    if has_record and not (has_said_so and (cause.rank == 0 or cause.code == INTERRUPTED)):
         _amend(run, record, own, cause, began, len(ranks.started) * nodes)
     print(f"error: {cause.message}", file=sys.stderr, flush=True)
     return cause.code
@@ -170,7 +180,7 @@ def _word(run: RunFolder, rank: int) -> tuple[str | None, str | None]:
 def _cause_on_any_machine(run: RunFolder, cause: Failure, ours: set[int | None]) -> Failure:
     """A failure of a rank elsewhere, if ours only followed from that; a shared folder may be slow to show it."""
     deadline = time.monotonic() + OTHERS_S
-    while cause.code == FAILED and time.monotonic() < deadline:
+    while cause.code == FAILED and cause.follows and time.monotonic() < deadline:
         for path in run.path.glob(".rank*.json"):
             number = int(path.name.removeprefix(".rank").removesuffix(".json"))
             if number not in ours:

@@ -20,7 +20,11 @@ TAIL_BYTES = 64 * 1024
 
 
 def worker_command(
-    folder: RunFolder, launch: Launch | None = None, rdzv: str | None = None, descriptors: Sequence[int] = ()
+    folder: RunFolder,
+    launch: Launch | None = None,
+    rdzv: str | None = None,
+    run_id: str | None = None,
+    descriptors: Sequence[int] = (),
 ) -> list[str]:
     """The bare worker; or the launcher of several, alone or together with other machines that meet at `rdzv`."""
     launch = launch or Launch()
@@ -28,7 +32,7 @@ def worker_command(
         return [sys.executable, "-u", "-c", BOOT, str(folder.path)]
     command = [sys.executable, "-u", "-c", ELASTIC_BOOT, str(folder.path), f"--processes={launch.processes}"]
     if rdzv is not None:
-        command += [f"--nodes={launch.nodes}", f"--rdzv={rdzv}", f"--run-id={folder.name.replace('/', '-')}"]
+        command += [f"--nodes={launch.nodes}", f"--rdzv={rdzv}", f"--run-id={run_id or folder.path.name}"]
     return [*command, f"--descriptors={','.join(map(str, descriptors))}"]
 
 
@@ -36,6 +40,7 @@ class LocalWorker:
     """One worker in a session of its own, so that Ctrl-C reaches it through `stop` only, once.
 
     Args:
+        rdzv, run_id: Where several machines meet, and for which attempt.
         environment: Added to this process's own.
         descriptors: Open files that it keeps: the run's lock, leases.
     """
@@ -47,12 +52,13 @@ class LocalWorker:
         rdzv: str | None = None,
         environment: Mapping[str, str] | None = None,
         descriptors: Sequence[int] = (),
+        run_id: str | None = None,
     ) -> None:
         self.folder = folder
         try:
             with open(folder.log, "a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    worker_command(folder, launch, rdzv, descriptors),
+                    worker_command(folder, launch, rdzv, run_id, descriptors),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -10,64 +10,23 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
-from experiments.errors import DONE, FAILED, INTERRUPTED, UserError
-from experiments.launching.after import Verdict, after_attempt, iterations_saved
+from experiments.errors import FAILED, INTERRUPTED, UserError
+from experiments.launching.after import after_attempt, iterations_saved
+from experiments.launching.entries import Entry, State, Work, report_as_it_is
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker
+from experiments.launching.nodes import dismiss, invitation, invite, is_here
 from experiments.launching.plan import PlannedRun, claimed, prepare
 from experiments.launching.slots import Slots
 from experiments.runs import InUseError, inheriting
 
-State = Literal["waiting", "running", "elsewhere", "done", "failed", "interrupted", "cancelled", "skipped"]
+__all__ = ["Entry", "Queue", "State"]
+
 LOOK_EVERY_S = 0.02  # whether a worker has ended
 ELSEWHERE_EVERY_S = 0.5  # whether another command has left a run
-
-
-@dataclass
-class Entry:
-    """One run in the queue, and what has become of it so far. Views read it.
-
-    Attributes:
-        state: `elsewhere`: another process works on it. `skipped`: there was nothing to do, it was done before.
-        code: Exit code, once nothing is left to do.
-        gpus: Indices of the GPUs that it has.
-        attempts: Workers started for it by this queue.
-        message, hint: Why it did not end well, or why it is tried again.
-    """
-
-    run: PlannedRun
-    state: State = "waiting"
-    code: int | None = None
-    gpus: tuple[str, ...] = ()
-    attempts: int = 0
-    message: str | None = None
-    hint: str | None = None
-    verdicts: list[Verdict] = field(default_factory=list)  # of its attempts, in order
-    _work: _Work | None = None
-    _looked: float = 0.0
-
-    @property
-    def is_over(self) -> bool:
-        return self.state not in ("waiting", "running", "elsewhere")
-
-    def end(self, state: State, code: int, message: str | None = None, hint: str | None = None) -> None:
-        self.state, self.code, self.message, self.hint = state, code, message, hint
-
-
-@dataclass
-class _Work:
-    """What belongs to a run at work: given up when it leaves the queue."""
-
-    worker: LocalWorker
-    claim: contextlib.ExitStack
-    lock: int
-    lease: Lease
-    saved: int  # iterations that the attempt began with
 
 
 class Queue:
@@ -91,6 +50,7 @@ class Queue:
         self.slots = Slots(self.execution, gpus)
         self.asked = 0  # to stop: once for a checkpoint first, twice for at once
         self._passed_on = 0
+        self._leads = self.execution.rdzv is None or is_here(self.execution.rdzv)
 
     def stop(self) -> None:
         """Asks all workers to save and end, and begins nothing more; asked again, they end at once.
@@ -117,6 +77,7 @@ class Queue:
             time.sleep(LOOK_EVERY_S)
         for entry in ended:
             self._settle(entry)
+        self._leave_old_invitations()
         return self._is_left()
 
     def _is_left(self) -> bool:
@@ -127,6 +88,15 @@ class Queue:
             self._passed_on += 1
             for entry in self.entries:
                 if entry._work is not None:
+                    entry._work.worker.stop()
+
+    def _leave_old_invitations(self) -> None:
+        """An attempt that was joined is over on the machine that leads, or was of a command that was killed."""
+        for entry in self.entries:
+            if entry._work is not None and entry._work.lock is None:
+                newest = invitation(entry.run.folder)
+                if newest is not None and newest.id != entry.joined[-1] and not entry._work.left:
+                    entry._work.left = True
                     entry._work.worker.stop()
 
     def _fill(self) -> None:
@@ -142,7 +112,7 @@ class Queue:
                 return
             try:
                 if entry.state == "waiting" and entry.run.todo in ("skip", "failed", "unreadable"):
-                    _report_as_it_is(entry)  # for which no place is needed
+                    report_as_it_is(entry)  # for which no place is needed
                 elif entry.run.launch.processes < too_many and not self._begin(entry):
                     too_many = entry.run.launch.processes
             except UserError as error:
@@ -155,6 +125,8 @@ class Queue:
             return False
         claim = contextlib.ExitStack()
         try:
+            if not self._leads:
+                raise InUseError("on the machine that leads")
             lock = claim.enter_context(claimed(entry.run))
             todo = prepare(entry.run, self.command, self.slots.threads(entry.run.launch))
             if todo in ("start", "resume"):
@@ -162,29 +134,48 @@ class Queue:
             elif todo == "running":
                 raise InUseError("on a machine whose locks do not reach here")
             else:
-                _report_as_it_is(entry)
+                report_as_it_is(entry)
         except InUseError:
             entry.state, entry._looked = "elsewhere", time.monotonic()
+            if entry.run.launch.nodes > 1:
+                self._join(entry, claim, lease)
         finally:
             if entry._work is None:
                 claim.close()
                 self.slots.give_back(lease)
         return True
 
-    def _start(self, entry: Entry, claim: contextlib.ExitStack, lock: int, lease: Lease) -> None:
+    def _join(self, entry: Entry, claim: contextlib.ExitStack, lease: Lease) -> None:
+        """Takes part in the attempt that another machine leads, if it has invited to one that is new."""
+        invited = invitation(entry.run.folder)
+        if invited is None or invited.id in entry.joined:
+            return
+        if invited.id is not None:
+            entry.joined.append(invited.id)
+            self._start(entry, claim, None, lease)
+        elif entry.joined or entry.run.folder.read().status == "done":
+            report_as_it_is(entry)
+
+    def _start(self, entry: Entry, claim: contextlib.ExitStack, lock: int | None, lease: Lease) -> None:
         folder = entry.run.folder
         record = folder.read()
-        environment = inheriting(lock) | (lease.environment() if lease.gpus else {})
+        run_id = None
+        if record.launch.nodes > 1:
+            run_id = entry.joined[-1] if lock is None else invite(folder)
+        environment = {} if lock is None else inheriting(lock)
+        if lease.gpus:
+            environment |= lease.environment()
         if record.launch.threads is not None:
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(record.launch.threads)
         worker = LocalWorker(
             folder,
             launch=record.launch,
             rdzv=self.execution.rdzv,
+            run_id=run_id,
             environment=environment,
-            descriptors=(lock, *lease.descriptors),
+            descriptors=lease.descriptors if lock is None else (lock, *lease.descriptors),
         )
-        entry._work = _Work(worker, claim, lock, lease, iterations_saved(folder))
+        entry._work = Work(worker, claim, lock, lease, iterations_saved(folder))
         entry.state, entry.attempts = "running", entry.attempts + 1
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)
 
@@ -193,33 +184,34 @@ class Queue:
         work = entry._work
         assert work is not None
         try:
-            verdict = after_attempt(
-                entry.run.folder, work.worker, work.saved, entry.verdicts, bool(self.asked)
-            )
-            entry.verdicts.append(verdict)
-            if verdict.again:
-                entry.message, entry.hint = verdict.message, verdict.hint
-                entry._work = None
-                self._start(entry, work.claim, work.lock, work.lease)
+            if work.lock is None:  # what follows is decided on the machine that leads
+                self._left(entry)
+            elif self._judged(entry, work, work.lock):
                 return
-            entry.end(verdict.state, verdict.code, verdict.message, verdict.hint)
         except (UserError, OSError) as error:
             message = error.message if isinstance(error, UserError) else f"{entry.run.folder.path}: {error}"
             entry.end("failed", getattr(error, "exit_code", FAILED), message, getattr(error, "hint", None))
+        if work.lock is not None and entry.run.launch.nodes > 1:
+            with contextlib.suppress(OSError):
+                dismiss(entry.run.folder, entry.code or 0)
         entry._work, entry.gpus = None, ()
         work.claim.close()
         self.slots.give_back(work.lease)
 
+    def _left(self, entry: Entry) -> None:
+        if self.asked:
+            entry.end("interrupted", INTERRUPTED, "stopped", "type the same command to go on")
+        else:
+            entry.state, entry._looked = "elsewhere", time.monotonic()
 
-def _report_as_it_is(entry: Entry) -> None:
-    """The end of a run that nothing is to be done for: done, failed or cancelled earlier or by another command."""
-    folder = entry.run.folder
-    record = folder.read()
-    if record.status == "done":
-        entry.end("skipped" if entry.state == "waiting" else "done", DONE)
-        return
-    last = record.attempts[-1] if record.attempts else None
-    state: State = "cancelled" if record.status == "cancelled" else "failed"
-    code = INTERRUPTED if state == "cancelled" else (last and last.exit_code) or FAILED
-    reason = (last and last.message) or state
-    entry.end(state, code, f"{state} before: {reason}", f"--retry-failed tries again; log: {folder.log}")
+    def _judged(self, entry: Entry, work: Work, lock: int) -> bool:
+        """What follows the attempt. True if another has begun."""
+        verdict = after_attempt(entry.run.folder, work.worker, work.saved, entry.verdicts, bool(self.asked))
+        entry.verdicts.append(verdict)
+        if verdict.again:
+            entry.message, entry.hint = verdict.message, verdict.hint
+            entry._work = None
+            self._start(entry, work.claim, lock, work.lease)
+            return True
+        entry.end(verdict.state, verdict.code, verdict.message, verdict.hint)
+        return False
