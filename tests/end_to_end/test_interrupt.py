@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,9 +12,7 @@ from datetime import datetime
 import pytest
 import torch
 
-from experiments.launching.plan import plan, prepare
-from experiments.recipes import load_recipe
-from experiments.runs import Attempt, RunFolder, held, is_alive
+from experiments.runs import Attempt, RunFolder, is_alive
 
 from .conftest import Place, ended, rows, small, wait_until
 
@@ -68,6 +65,15 @@ def held_before(place: Place, what: int | str, command: list[str] = RUN) -> subp
         process.terminate()
         raise
     return process
+
+
+def killed_at(place: Place, run: RunFolder, then: int | str | None = None) -> None:
+    """Kills the worker where it is held, and has the one that takes up its run held before something else."""
+    worker = run.read().attempts[-1].pid
+    os.kill(worker, signal.SIGSTOP)  # else it would go on as soon as nothing holds it
+    hold = place.folder / "hold"
+    hold.unlink() if then is None else hold.write_text(str(then), encoding="utf-8")
+    os.kill(worker, signal.SIGKILL)
 
 
 def result(run: RunFolder) -> dict[str, object]:
@@ -143,20 +149,17 @@ def test_a_run_broken_off_four_times_ends_as_if_it_never_was(
     assert ended(process).returncode == 75
     assert run.last_checkpoint().name == "iter_14.pth"
 
-    # the worker is killed: what came after the last checkpoint (interval 4 ends with iteration 16) is lost
+    # the worker is killed: what came after the last checkpoint (interval 4 ends with iteration 16) is done again
     process = held_before(place, 18)
     assert [row["interval"] for row in rows(run.trace)][-1] == "4"
-    os.kill(run.read().attempts[-1].pid, signal.SIGKILL)
-    said = ended(process)
-    assert said.returncode == 75
-    assert "SIGKILL" in said.stdout and "type the same command to go on" in said.stdout
-    assert run.read().status == "running" and run.state() == "interrupted"
     assert run.last_checkpoint().name == "iter_15.pth"
+    killed_at(place, run, then=21)
+    wait_until(lambda: (place.folder / "held-21").exists(), "the run taken up by the same command")
 
     # the command itself is killed: its worker saves and ends without it; the next command waits for that
-    process = held_before(place, 21)
     process.kill()
-    process.communicate()
+    said_before, _ = process.communicate()
+    assert "SIGKILL" in said_before
     assert run.state() == "running"
     said = place.msdet(*RUN)
     assert said.returncode == 0, said.stdout + said.stderr
@@ -188,10 +191,8 @@ def test_a_run_broken_off_while_it_evaluates_evaluates_again(place: Place) -> No
     assert not run.metrics.exists()
     process = held_before(place, "evaluation-24", command)
     assert [row["iteration"] for row in rows(run.metrics)] == ["12"]
-    os.kill(run.read().attempts[-1].pid, signal.SIGKILL)
-    assert ended(process).returncode == 75
-    (place.folder / "hold").unlink()
-    said = place.msdet(*command)
+    killed_at(place, run)
+    said = ended(process)  # it takes up the run by itself
     assert said.returncode == 0, said.stdout
     assert [row["iteration"] for row in rows(run.metrics)] == ["12", "24"]
     assert [a.first_iteration for a in run.read().attempts] == [0, 12, 24]
@@ -225,63 +226,51 @@ def test_two_commands_at_once_do_a_run_once(place: Place) -> None:
     assert len(rows(run.metrics)) == 1
 
 
-def test_a_plan_that_another_command_has_overtaken_throws_nothing_away(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(place.folder)
-    recipe = load_recipe("retinanet-r50-rlo", "tiny", dataset="few.yaml")
-    ours, theirs, by_force = [
-        plan([("", recipe)], [0], place.folder / "results", force=force, generate=False)[0]
-        for force in (False, False, True)
-    ]
-    assert ours.todo == theirs.todo == by_force.todo == "start"
-    assert prepare(theirs, ["theirs"]) == "start"
-    checkpoint = ours.folder.checkpoints / "iter_5.pth"
-    with held(theirs.folder):  # as their worker does
-        checkpoint.parent.mkdir()
-        checkpoint.touch()
-        assert prepare(ours, []) == prepare(by_force, []) == "running"
-    assert ours.folder.read().command == ["theirs"]
-    assert prepare(ours, ["ours"]) == "resume"
-    assert checkpoint.exists()
-    record = ours.folder.read()
-    record.status = "done"
-    ours.folder.write(record)
-    assert prepare(ours, []) == "skip"
-    assert prepare(by_force, []) == "start"  # now it may
-    assert not checkpoint.exists() and ours.folder.read().status == "queued"
-
-
-def test_an_unreadable_record_is_one_clear_line_and_force_makes_it_anew(place: Place) -> None:
-    command = ["run", "retinanet-r50-rlo", *small("weighting.alpha=4", iterations=3)]
-    (planned,) = json.loads(place.msdet(*command, "--dry-run", "--json").stdout)
-    folder = place.folder / planned["folder"]
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text("{")
+def test_an_unreadable_record_is_kept_and_the_run_goes_on_from_its_checkpoint(place: Place) -> None:
+    gated(place)
+    command = ["run", "retinanet-r50-rlo", *small("weighting.alpha=4", *GATED, iterations=9)]
+    process = held_before(place, 5, command)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process).returncode == 75
+    run = place.only_run()
+    half = run.record_file.read_text()[:300]
+    run.record_file.write_text(half)
+    (place.folder / "hold").unlink()
     said = place.msdet(*command)
-    assert said.returncode == 2
-    assert "record.json cannot be read" in said.stderr and "--force" in said.stderr
-    assert "Traceback" not in said.stderr
-    said = place.msdet(*command, "--force", "--dry-run")
-    assert said.returncode == 0 and " start " in said.stdout
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert (run.path / "record.json.damaged").read_text() == half
+    record = run.read()
+    assert [attempt.first_iteration for attempt in record.attempts] == [6]
+    assert "record.json.damaged" in record.notes[0]
 
 
 @pytest.mark.slow
-def test_a_checkpoint_cut_short_is_one_clear_line(place: Place) -> None:
-    """What a full disk or a copied folder may leave; a checkpoint of ours is renamed when whole."""
+@pytest.mark.parametrize("what", ["checkpoint", "trace"])
+def test_what_was_lost_while_a_run_was_stopped_is_named_and_survived(
+    what: str, place: Place, unbroken: Callable[[], RunFolder]
+) -> None:
     gated(place)
-    process = held_before(place, 5)
-    run = place.only_run()
-    os.kill(run.read().attempts[-1].pid, signal.SIGKILL)
+    process = held_before(place, 11)
+    process.send_signal(signal.SIGTERM)
     assert ended(process).returncode == 75
-    checkpoint = run.last_checkpoint()
-    content = checkpoint.read_bytes()
-    checkpoint.write_bytes(content[: len(content) // 2])
     (place.folder / "hold").unlink()
+    run = place.only_run()
+    newest = run.last_checkpoint()
+    assert newest.name == "iter_12.pth"
+    if what == "checkpoint":
+        newest.write_bytes(newest.read_bytes()[:-1000])
+    else:
+        run.trace.unlink()
     said = place.msdet(*RUN)
-    assert said.returncode == 2, said.stdout
-    assert checkpoint.name in said.stdout and "cut short" in said.stdout
-    assert "Traceback" not in said.stdout + said.stderr
-    shutil.rmtree(run.path)  # which leaves the next command a fresh start
-    said = place.msdet(*RUN, "--dry-run", "--json")
-    assert json.loads(said.stdout)[0]["todo"] == "start"
+    assert said.returncode == 0, said.stdout + said.stderr
+    record, (note,) = run.read(), run.read().notes
+    assert note in run.log.read_text()
+    ours, theirs = result(run), result(unbroken())
+    if what == "checkpoint":
+        assert record.attempts[-1].first_iteration == 10
+        assert note.endswith("it was set aside as iter_12.pth.damaged, iter_10.pth is taken instead")
+    else:
+        assert note == "trace.csv was lost before iteration 12: it lacks the intervals up to there"
+        assert [row["interval"] for row in rows(run.trace)] == [t for t in "456" for _ in range(5)]
+        del ours["trace"], theirs["trace"]
+    assert_same(ours, theirs, "result")
