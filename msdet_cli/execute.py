@@ -105,8 +105,7 @@ def execute(planned: Sequence[PlannedRun], console: Console | None, how: How | N
             if queue.asked:
                 view.note = "stopping: saves checkpoints (Ctrl-C again to end at once)"
             view.update()
-    if len(planned) > 1:
-        _tell_failures(console, queue.entries)
+    _tell_failures(console, queue.entries)
     return shared_exit_code([entry.code or DONE for entry in queue.entries])
 
 
@@ -134,15 +133,18 @@ def _tell(console: Console | None, entry: Entry, of: int) -> None:
 
 
 def _tell_failures(console: Console | None, entries: Sequence[Entry]) -> None:
-    """What failed among many, together at the end: the last lines of each log, and where it is."""
+    """What failed, together at the end: the last lines of each log, and where it is."""
     failed = [entry for entry in entries if entry.state == "failed"]
-    if failed:
+    if failed and len(entries) > 1:
         _say(console, f"[red]{len(failed)} of {len(entries)} runs failed:[/]")
     for entry in failed:
-        _say(console, f"[red]{entry.run.folder.name}:[/] {escape(entry.message or '')}")
-        for line in last_lines(entry.run.folder, LOG_LINES):
+        if len(entries) > 1:
+            _say(console, f"[red]{entry.run.folder.name}:[/] {escape(entry.message or '')}")
+        lines = last_lines(entry.run.folder, LOG_LINES)
+        for line in lines:
             _say(console, f"    [dim]{escape(line)}[/]")
-        _say(console, f"  log: {escape(str(entry.run.folder.log))}")
+        if lines:
+            _say(console, f"  log: {escape(str(entry.run.folder.log))}")
 
 
 def _submit(planned: list[PlannedRun], how: How, results: Path, console: Console | None) -> None:

@@ -338,3 +338,72 @@ def test_a_signal_stops_the_run_at_work_and_begins_no_other(tmp_path, workers, m
     assert len(workers.started) == 1
     assert not runs[1].folder.path.exists()
     assert signal.getsignal(signal.SIGINT) is before  # Ctrl-C is the console's again
+
+
+def test_the_end_names_what_failed_with_the_last_lines_of_its_log(tmp_path, workers, monkeypatch):
+    class Writing(FakeWorker):
+        def __init__(self, folder, **how):
+            super().__init__(folder, **how)
+            folder.log.write_text("\n".join(["long ago", *(f"line {n} [x]" for n in range(5)), ""]))
+
+    monkeypatch.setattr(queue, "LocalWorker", Writing)
+    workers.codes = [NOT_FINITE, 0]
+    screen = Console(file=io.StringIO(), width=300)
+    executing.execute(planned(tmp_path, [0, 1]), screen)
+    end = screen.file.getvalue().partition("1 of 2 runs failed:")[2]
+    assert "seed0" in end and "seed1" not in end
+    assert "line 0 [x]" in end and "line 4 [x]" in end and "long ago" not in end
+    assert str(tmp_path / "results" / "runs") in end and end.rstrip().endswith("log.txt")
+
+
+def test_a_failure_of_no_known_kind_is_tried_again_and_said(tmp_path, workers):
+    workers.codes = [1, 0]
+    screen = console()
+    assert executing.execute(planned(tmp_path, [0]), screen) == 0
+    assert "attempt 2" in screen.file.getvalue() and "(1 of 2)" in screen.file.getvalue()
+
+
+def test_detached_it_goes_on_in_the_background(tmp_path, monkeypatch, capsys):
+    """The plan is made and checked in the foreground; what is left is the same command in a session of its own."""
+    code, _, err = msdet(monkeypatch, capsys, "run", "retinanet-r50", "-p", "tiny", "--gpus", "3", "--detach")
+    assert code == 2 and "3 workers cannot share" in err  # said here, not in a log
+    assert not (tmp_path / "results").exists()
+    from msdet_cli import detach
+
+    monkeypatch.setattr(
+        detach, "BOOT", "import os, sys, time; print(sys.argv[1:], os.getsid(0) == os.getpid())"
+    )
+    code, out, _ = msdet(monkeypatch, capsys, "run", "retinanet-r50", "-p", "tiny", *FEW, "--detach")
+    assert code == 0 and "msdet runs" in out
+    (log,) = (tmp_path / "results" / "queues").iterdir()
+    assert str(log.relative_to(tmp_path)) in out
+    pid = int(log.stem.rpartition("-")[2])
+    assert f"process {pid}" in out
+    deadline = time.monotonic() + 20
+    while not log.read_text().endswith("\n"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert log.read_text() == f"{['run', 'retinanet-r50', '-p', 'tiny', *FEW]} True\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--amp", "fp8"], "--amp: 'fp8' is not allowed: bf16, fp16"),
+        (["--nodes", "2"], "need a place to meet"),
+        (["--scale-lr"], "--gpus 8 --scale-lr"),
+    ],
+)
+def test_options_that_cannot_be(monkeypatch, capsys, words, says):
+    code, _, err = msdet(monkeypatch, capsys, "run", "retinanet-r50", "-p", "tiny", "--dry-run", *words)
+    assert code == 2 and says in err and "Traceback" not in err
+
+
+def test_another_batch_or_precision_is_another_run(monkeypatch, capsys):
+    words = ["run", "retinanet-r50", "-p", "tiny", "--dry-run", "--json", *FEW]
+    folders = set()
+    for more in ([], ["--gpus", "2"], ["--gpus", "2", "--scale-lr"], ["--amp", "bf16"]):
+        code, out, err = msdet(monkeypatch, capsys, *words, *more)
+        assert code == 0, err
+        folders.add(json.loads(out)[0]["folder"])
+    assert len(folders) == 3  # two workers alone change nothing

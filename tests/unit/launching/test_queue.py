@@ -143,6 +143,7 @@ def test_eight_runs_on_two_gpus_keep_both_busy_and_no_third(place: Path, monkeyp
     (place / "nvidia-smi").write_text("#!/bin/sh\necho '0, GPU-0, fake'\necho '1, GPU-1, fake'\n")
     (place / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    monkeypatch.setenv("SECONDS", "0.4")
     queue = Queue(planned(place, range(8)), ["msdet"], Execution(), visible_gpus())
     left = True
     while left:
