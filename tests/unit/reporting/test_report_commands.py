@@ -18,13 +18,17 @@ from typer.testing import CliRunner
 
 from experiments.errors import UserError
 from experiments.reporting import comparison
-from experiments.runs import process_started
+from experiments.runs import RunFolder, process_started
 from msdet_cli import report, runs
 from msdet_cli.tables import print_comparison
 
 from .conftest import MakeRun
 
 BASE, RLO = "retinanet-r50", "retinanet-r50-rlo"
+FIRST_SCHEMA = {
+    "recipe", "recipe_id", "config_hash", "seed", "profile", "status", "metrics", "iterations", "timings", "attempts",
+    "dataset", "git", "environment", "command", "created", "updated",
+}  # fmt: skip
 app = typer.Typer(rich_markup_mode=None)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
@@ -197,6 +201,56 @@ def test_runs_where_there_are_none():
     assert f"no runs of {BASE}" in typed("runs", BASE)
     assert json.loads(typed("runs", "--json")) == []
     assert "did you mean 'retinanet-r50-rlo'" in refusal("runs", "retinanet-r50-rl0").message
+
+
+def test_runs_by_state_with_what_they_wait_for_and_why_they_failed(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    failed = make_run(RLO, 1, status="failed", profile="tiny")
+    record = failed.read()
+    record.attempts[-1].message = "loss_cls of level P3 became NaN " + "x" * 60
+    failed.write(record)
+    make_run(RLO, 2, status="cancelled", profile="tiny")
+    jobs = {"slurm": {"job_id": "12_3", "folder": str(tmp_path)}}
+    make_run(RLO, 3, status="queued", profile="tiny", ways=(), **jobs)
+    (tmp_path / "bin").mkdir()
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\necho asked >> asked\necho '12_3|PENDING|Priority'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    assert [line.split()[1] for line in typed("runs").splitlines()[1:]] == [
+        "done", "failed", "cancelled", "queued"]  # fmt: skip
+    assert Path("asked").read_text().split() == ["asked"]  # once for all runs
+    (line,) = typed("runs", "--state", "failed").splitlines()[1:]
+    assert " loss_cls of level P3 became NaN x" in line
+    assert line.endswith("x…")
+    (line,) = typed("runs", RLO, "--state", "queued").splitlines()[1:]
+    assert line.endswith("Slurm job 12_3: Priority")
+    assert len(json.loads(typed("runs", "--state", "done", "--state", "cancelled", "--json"))) == 2
+    assert typed("runs", "--state", "running") == "no run is running\n"
+    assert "did you mean 'failed'" in refusal("runs", "--state", "faild").message
+
+
+def test_a_record_of_the_first_schema_is_listed_as_any_other(make_run: MakeRun):
+    run = make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    content = json.loads(run.record_file.read_text(encoding="utf-8"))
+    for key in set(content) - FIRST_SCHEMA:
+        del content[key]
+    content["schema_version"] = 1
+    run.record_file.write_text(json.dumps(content), encoding="utf-8")
+    (line,) = typed("runs").splitlines()[1:]
+    assert line.split()[:4] == [run.name, "done", "50.0", "1:30"]
+    (row,) = json.loads(typed("runs", "--json"))
+    assert (row["state"], row["record"]["launch"]["processes"]) == ("done", 1)
+
+
+def test_each_record_is_read_once(tiny_runs: None, monkeypatch: pytest.MonkeyPatch):
+    reads: list[str] = []
+    real = RunFolder.read
+    monkeypatch.setattr(RunFolder, "read", lambda self: (reads.append(self.name), real(self))[1])
+    typed("runs")
+    assert len(reads) == len(set(reads)) == 4
 
 
 def test_a_thousand_runs_are_listed_at_once(make_run: MakeRun, results: Path):
