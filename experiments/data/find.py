@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data import cache, coco, shapes, voc
+from experiments.data.archives import ARCHIVES
 from experiments.data.problems import missing_files
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError, did_you_mean, nearest
@@ -107,6 +108,8 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
     if spec.format == "voc":
         images = [f"{folder}{kind}/" for folder in images for kind in (voc.IMAGES, voc.ANNOTATIONS)]
     elsewhere = "--data-root PATH if it is elsewhere; without data: -p tiny, which makes its own"
+    if spec.name in ARCHIVES:
+        elsewhere = f"msdet data download {spec.name}, or {elsewhere}"
     if spec.generate is not None:
         elsewhere = f"msdet data make {spec.name}" + _data_root(spec, place)
     if not place.is_dir():

@@ -65,9 +65,9 @@ def _wandb(run: RunFolder, first_iteration: int) -> dict[str, Any]:
 
 def _mlflow(run: RunFolder, first_iteration: int) -> dict[str, Any]:
     place = run.path.resolve()
-    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+    server = os.environ.get("MLFLOW_TRACKING_URI")
     return dict(
-        type="ResumedMLflow", save_dir=str(place), run_name=run.name, key=_identity(place), tracking_uri=uri
+        type="ResumedMLflow", save_dir=str(place), run_name=run.name, key=_identity(place), server=server
     )
 
 
@@ -125,15 +125,19 @@ class ResumedWandb(WandbVisBackend):
 class ResumedMLflow(MLflowVisBackend):
     """Attempts go into one MLflow run, found again by its tag. The config is an artifact: parameters may not change."""
 
-    def __init__(self, save_dir: str, run_name: str, key: str, tracking_uri: str) -> None:
-        super().__init__(save_dir, exp_name=PROJECT, run_name=run_name, tracking_uri=tracking_uri)
-        self._key = key
+    def __init__(self, save_dir: str, run_name: str, key: str, server: str | None = None) -> None:
+        own = f"sqlite:///{Path(save_dir) / 'mlflow.db'}"
+        super().__init__(save_dir, exp_name=PROJECT, run_name=run_name, tracking_uri=server or own)
+        self._key, self._is_local = key, server is None
 
     def _init_env(self) -> None:
         import mlflow
 
         self._mlflow = mlflow
         mlflow.set_tracking_uri(self._tracking_uri)
+        if self._is_local and mlflow.get_experiment_by_name(self._exp_name) is None:
+            # its own default is the working directory
+            mlflow.create_experiment(self._exp_name, (Path(self._save_dir) / "mlflow").as_uri())
         mlflow.set_experiment(self._exp_name)
         found = mlflow.search_runs(filter_string=f"tags.msdet = '{self._key}'", output_format="list")
         if found:

@@ -31,6 +31,7 @@ from experiments.catalogue import load_dataset
 from experiments.data import archives, fetch
 from experiments.data import download as downloading
 from experiments.data.archives import ARCHIVES, Archive
+from experiments.data.find import find_dataset
 from experiments.errors import UserError
 from msdet_cli.data import app
 from tests.unit.data.test_voc_devkit import devkit
@@ -519,3 +520,9 @@ def test_ctrl_c_leaves_what_has_arrived(one, server, tmp_path):
     bring(one, tmp_path / "set", server)
     assert server.asked[-1][1:] == (f"bytes={left}-", left)
     assert contents(tmp_path / "set") == GOOD
+
+
+def test_who_lacks_the_data_is_told_of_the_command(tmp_path):
+    with pytest.raises(UserError) as caught:
+        find_dataset(load_dataset("coco"), tmp_path / "coco")
+    assert caught.value.hint.startswith("msdet data download coco, or --data-root PATH")
