@@ -132,7 +132,7 @@ def _as_json(run: PlannedRun, cost: Forecast | None) -> dict[str, Any]:
     if cost is not None:
         source = cost.source
         row |= {
-            "command": equivalent_command(run),
+            "command": equivalent_command(run) if run.todo in TO_DO else None,
             "workers": cost.workers,
             "iterations_left": cost.iterations,
             "worker_seconds": cost.worker_seconds,
