@@ -20,6 +20,7 @@ from experiments.runs import RunFolder
 
 STOP = threading.Event()  # set by a signal; honoured after the optimizer step under way
 HEARTBEAT_S = 5
+SAME_MOMENT_S = 1.0
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
@@ -69,12 +70,20 @@ class StopVote:
 
 
 def stop_when_asked() -> None:
-    """SIGINT and SIGTERM ask for a checkpoint and the end; a second one ends at once."""
+    """SIGINT and SIGTERM ask for a checkpoint and the end; a second one ends at once.
+
+    What comes in the same moment is the same request: Slurm signals every process of a job, and the launcher of
+    several ranks passes it on to them.
+    """
+    asked = 0.0
 
     def ask(number: int, frame: Any) -> None:
-        if STOP.is_set():
+        nonlocal asked
+        if not STOP.is_set():
+            asked = time.monotonic()
+            STOP.set()
+        elif time.monotonic() > asked + SAME_MOMENT_S:
             raise KeyboardInterrupt
-        STOP.set()
 
     def forget() -> None:
         """A forked child, of a pool or a data loader, ends when it is told to."""

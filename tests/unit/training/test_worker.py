@@ -5,7 +5,7 @@ import sys
 
 # Stock MMDetection's VOC metric ends its pool by SIGTERM; children that only took note of it would never end.
 POOL = """
-import multiprocessing, os, signal
+import multiprocessing, os, signal, time
 from experiments.training.stopping import STOP
 from experiments.training.stopping import stop_when_asked
 stop_when_asked()
@@ -16,6 +16,8 @@ pool.join()
 assert not STOP.is_set()
 os.kill(os.getpid(), signal.SIGTERM)
 assert STOP.is_set()
+os.kill(os.getpid(), signal.SIGTERM)  # the same request, on another way
+time.sleep(1.1)
 try:
     os.kill(os.getpid(), signal.SIGTERM)
 except KeyboardInterrupt:
