@@ -5,25 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
-import io
-import shlex
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from experiments.errors import UserError
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, claimed, prepare
 from experiments.launching.slurm_job import SlurmRun
 from experiments.launching.slurm_options import SlurmOptions
+from experiments.launching.slurm_sbatch import check_installed, executor_for, has_gpus, sbatch, scontrol
 from experiments.launching.slurm_state import cancel_jobs, slurm_states
-from experiments.runs import InUseError, Launch
+from experiments.runs import InUseError
 
 WHY_NOT = {
     "skip": "done already",
@@ -31,7 +25,6 @@ WHY_NOT = {
     "running": "another process works on it",
     "unreadable": "its record is of a newer msdet",
 }
-ANY_NUMBER = 1_000_000  # of times that a job is queued again after its time-out; submitit counts them down
 
 
 @dataclass(frozen=True)
@@ -48,22 +41,6 @@ class Submission:
     why: str | None = None
 
 
-def check_installed() -> None:
-    """Whether jobs can be submitted from here.
-
-    Raises:
-        UserError: Slurm's commands or submitit are missing.
-    """
-    for command in ("sbatch", "srun", "squeue", "scontrol", "scancel"):
-        if shutil.which(command) is None:
-            raise UserError(
-                f"--slurm: there is no {command} on this machine's PATH",
-                "type it on a login node of the cluster, or leave --slurm out",
-            )
-    if importlib.util.find_spec("submitit") is None:
-        raise UserError("--slurm: submitit is not installed", "pip install 'msdet[slurm]'")
-
-
 def on_slurm(execution: Execution, options: SlurmOptions) -> Execution:
     """How runs are executed there: the options that `--slurm` and the command share, brought together.
 
@@ -77,7 +54,7 @@ def on_slurm(execution: Execution, options: SlurmOptions) -> Execution:
             "leave one of them out",
         )
     workers = options.gpus or execution.workers
-    if workers is None and not _has_gpus(options):
+    if workers is None and not has_gpus(options):
         workers = 1
     nodes = options.nodes or execution.nodes
     return replace(execution, gpus=workers, gpus_per_run=None, nodes=nodes, slurm=True)
@@ -133,13 +110,13 @@ def _submit_array(
     """One job or array, held back until its runs' folders are ready, so that none is touched if Slurm refuses."""
     logs = _new_folder(results.resolve() / "slurm")
     launch = runs[0].launch
-    executor = _executor(logs, options, launch, _name(runs))
-    ids = _sbatch(executor, [SlurmRun(run.folder.path.resolve()) for run in runs])
+    executor = executor_for(options, launch, logs, _name(runs))
+    ids = sbatch(executor, [SlurmRun(run.folder.path.resolve()) for run in runs])
     array = ids[0].partition("_")[0]
     threads = max(1, options.cpus // launch.processes) if options.cpus else None
     try:
         submitted = [_hand_over(run, job_id, logs, command, threads) for run, job_id in zip(runs, ids)]
-        _scontrol("release", array)
+        scontrol("release", array)
     except BaseException:
         cancel_jobs([array])
         raise
@@ -162,73 +139,6 @@ def _hand_over(
         todo = "running"
     cancel_jobs([job_id])  # another command has come first
     return Submission(run, None, WHY_NOT[todo])
-
-
-def _executor(logs: Path, options: SlurmOptions, launch: Launch, name: str) -> Any:
-    import submitit
-
-    # The working directory stays off the path: a folder there that is called `experiments` is not ours.
-    safe = " -P" if sys.version_info >= (3, 11) else ""
-    executor = submitit.SlurmExecutor(
-        logs, max_num_timeout=ANY_NUMBER, python=shlex.quote(sys.executable) + safe
-    )
-    asked = {
-        "partition": options.partition,
-        "mem": options.mem,
-        "cpus_per_task": options.cpus,
-        "srun_args": [f"--cpus-per-task={options.cpus}"]
-        if options.cpus
-        else None,  # srun does not inherit it
-        "account": options.account,
-        "qos": options.qos,
-        "constraint": options.constraint,
-        "array_parallelism": options.max,
-        "gpus_per_node": launch.processes if _has_gpus(options) else None,
-    }
-    executor.update_parameters(
-        job_name=name,
-        time=options.time_min,
-        nodes=launch.nodes,
-        ntasks_per_node=1,
-        signal_delay_s=options.signal_delay_s,
-        wckey=None,  # submitit's own default would be a name that accounting may not know
-        additional_parameters={"hold": True, **options.sbatch},
-        **{key: value for key, value in asked.items() if value is not None},
-    )
-    return executor
-
-
-def _sbatch(executor: Any, calls: list[SlurmRun]) -> list[str]:
-    """Submits the calls as a job, or as an array if there are several; the jobs' ids, in order."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):  # submitit prints what sbatch said, and raises it as well
-            jobs = executor.submit_array(calls)
-    except (RuntimeError, OSError) as error:
-        lines = [line for line in (str(error) or said.getvalue()).splitlines() if line.strip()]
-        told = lines[0].removeprefix("sbatch: error: ") if lines else type(error).__name__
-        raise UserError(f"Slurm takes no such job: {told}", "sinfo --long") from None
-    return [job.job_id for job in jobs]
-
-
-def _scontrol(verb: str, job: str) -> None:
-    said = subprocess.run(["scontrol", verb, job], capture_output=True, text=True)
-    if said.returncode != 0:
-        raise UserError(f"scontrol {verb} {job}: {said.stderr.strip()}", "squeue --me")
-
-
-def _has_gpus(options: SlurmOptions) -> bool:
-    """Whether jobs are to ask for GPUs: as `gpus` says, else if a node of the partition has some."""
-    if options.gpus is not None:
-        return options.gpus > 0
-    partition = [f"--partition={options.partition}"] if options.partition else []
-    try:
-        said = subprocess.run(
-            ["sinfo", "--noheader", "--format=%G", *partition], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return "gpu" in said.stdout
 
 
 def _name(runs: Sequence[PlannedRun]) -> str:

@@ -44,6 +44,7 @@ class SlurmRun:
         self._leave = threading.Event()  # Slurm has told the worker to end; start no other
         self._ended = threading.Event()
         self._code = FAILED
+        self._attempts = 0  # of this job since it was last begun
         signal.signal(signal.SIGTERM, lambda number, frame: self._leave.set())
         threading.Thread(target=self._work, daemon=True).start()
         _sleep_until(self._ended)
@@ -64,10 +65,7 @@ class SlurmRun:
         # Slurm sends USR2 to every process of a job. Children inherit this thread's mask, so it does not kill them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {TELLS})
         try:
-            if _node() == 0:
-                self._code = self._lead()
-            else:
-                self._code = self._follow()
+            self._code = self._lead() if _node() == 0 else self._follow()
         except UserError as error:
             print(f"error: {error.message}", file=sys.stderr)
             self._code = error.exit_code
@@ -80,25 +78,31 @@ class SlurmRun:
         with held(run) as lock:
             while run.read().status not in ("done", "cancelled"):
                 saved = iterations_saved(run)
-                worker = self._attempt(run, {**inheriting(lock), **_threads(run)}, [lock])
+                worker = self._attempt(run, inheriting(lock), [lock])
                 verdict = after_attempt(run, worker, saved, self.before, self._asked())
                 self.before.append(verdict)
                 if verdict.message:
                     print(f"{run.name}: {verdict.message}", file=sys.stderr)
-                # The other nodes' launchers have ended, too: nothing can be begun again with them.
-                if not verdict.again or self._asked() or run.read().launch.nodes > 1:
+                if not verdict.again or self._asked():
                     return verdict.code
             return DONE if run.read().status == "done" else INTERRUPTED
 
     def _follow(self) -> int:
-        """What the other nodes of a run do: their ranks do as those of the first."""
+        """What the other nodes of a run do: they take part in one attempt after the other. It is the first node that
+        decides whether there is another; when it ends without being done, srun ends them, too."""
         run = RunFolder(self.folder)
-        return self._attempt(run, _threads(run), []).exit_code()
+        code = INTERRUPTED
+        while not self._asked() and code != DONE:
+            code = self._attempt(run, {}, []).exit_code()
+        return code
 
     def _attempt(self, run: RunFolder, environment: dict[str, str], descriptors: list[int]) -> LocalWorker:
         launch = run.read().launch
-        rdzv = _meeting_point() if launch.nodes > 1 else None
-        worker = LocalWorker(run, launch, rdzv, environment, descriptors)
+        if launch.threads is not None:
+            environment["OMP_NUM_THREADS"] = str(launch.threads)
+        self._attempts += 1
+        meeting = _meeting_point(self._attempts) if launch.nodes > 1 else (None, None)
+        worker = LocalWorker(run, launch, meeting[0], environment, descriptors, run_id=meeting[1])
         stopped = False
         while not worker.wait(0.2):
             if self._stop.is_set() and not stopped:  # only once: asked again, it ends without saving
@@ -114,17 +118,13 @@ def _node() -> int:
     return int(os.environ.get("SLURM_NODEID", 0))
 
 
-def _threads(run: RunFolder) -> dict[str, str]:
-    threads = run.read().launch.threads
-    return {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
-
-
-def _meeting_point() -> str:
-    """Where the nodes' launchers meet: a port of the first node that goes with the job."""
+def _meeting_point(attempt: int) -> tuple[str, str]:
+    """Where the nodes' launchers meet, a port of the first node that goes with the job; and for which attempt."""
     from submitit import JobEnvironment
 
     job = JobEnvironment()
-    return f"{job.hostnames[0]}:{20000 + int(job.raw_job_id) % 9000}"
+    number, restart = int(job.raw_job_id), os.environ.get("SLURM_RESTART_COUNT", "0")
+    return f"{job.hostnames[0]}:{20000 + number % 9000}", f"{number}-{restart}-{attempt}"
 
 
 def _sleep_until(event: threading.Event) -> None:

@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.launching.slurm_state import UNDER_WAY
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, on no ordinary user's PATH
 PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -72,9 +74,12 @@ class Slurm:
         assert done.returncode == 0, f"{words}: {done.stderr}"
         return done.stdout
 
-    def jobs(self, state: str = "PENDING,RUNNING,COMPLETING") -> list[str]:
-        """Their ids, from one call: between two a job may go from the second's state to the first's."""
-        return self("squeue", "--noheader", "--array", f"--states={state}", "--format=%i").split()
+    def jobs(self, *states: str) -> list[str]:
+        """Ids of the jobs in one of the states; without any, of all that have not ended."""
+        found = self("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T").split()
+        return [
+            job for job, _, state in (line.partition("|") for line in found) if state in (states or UNDER_WAY)
+        ]
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import os, signal, socket, sys, time
 from experiments.runs import Attempt, RunFolder, now, process_started
 run, asked = RunFolder(sys.argv[1]), []
 signal.signal(signal.SIGTERM, lambda *of: asked.append(of))
-record = run.read()
+began, record = time.monotonic(), run.read()
 record.status = "running"
 record.attempts.append(Attempt(started=now(), host=socket.gethostname(), pid=os.getpid(),
                                pid_started=process_started(os.getpid())))
@@ -33,7 +33,7 @@ run.write(record)
 saved = run.path / "saved"
 done = int(saved.read_text()) if saved.exists() else 0
 record.attempts[-1].first_iteration = done
-while done < 20 and not asked:
+while done < 20 and not asked and time.monotonic() < began + 120:
     time.sleep(0.1)
     done += done < 5 or not (run.path / "hold").exists()
 saved.write_text(str(done))
@@ -172,11 +172,11 @@ def test_real_runs_broken_off_by_slurm_end_as_if_they_never_were(
     jobs = submitted(cluster, "--seeds", "4", *SLURM)
     run = cluster.runs()[3]  # the last: Slurm 22 takes a signal badly while others of the array wait
     for iterations in (6, 14):
-        wait_until(lambda least=iterations: iteration(run) >= least, f"iteration {iterations}", 120)
+        wait_until(lambda least=iterations: iteration(run) >= least, f"iteration {iterations}", 300)
         assert len(slurm.jobs("RUNNING")) <= 2
         slurm("scancel", "--signal=USR2", jobs[3])
         start_now(slurm, jobs[3])
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while slurm.jobs():
         assert len(slurm.jobs("RUNNING")) <= 2
         assert time.monotonic() < deadline

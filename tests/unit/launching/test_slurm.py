@@ -99,6 +99,16 @@ def test_one_worker_and_no_gpu_where_there_are_none(slurm: Path, tmp_path: Path,
     assert "gpus" not in sbatch_text(tmp_path)
 
 
+def test_several_nodes_share_a_run(slurm: Path, tmp_path: Path) -> None:
+    options = "time=1h,nodes=2,gpus=2"
+    (run,) = planned(tmp_path, options)
+    assert (run.launch.processes, run.launch.nodes) == (2, 2)
+    submitted(tmp_path, options, [run])
+    text = sbatch_text(tmp_path)
+    assert "#SBATCH --nodes=2\n" in text and "#SBATCH --ntasks-per-node=1\n" in text
+    assert "--kill-on-bad-exit=1" in text
+
+
 def test_the_options_of_the_command_and_of_slurm_may_not_differ(slurm: Path, tmp_path: Path) -> None:
     assert planned(tmp_path, "time=1h", execution=Execution(gpus=2))[0].launch.processes == 2
     with pytest.raises(UserError, match="gpus=4 contradicts 2 workers"):
