@@ -102,6 +102,7 @@ class Record(BaseModel):
     command: list[str] = []
     launch: Launch = Launch()
     notes: list[str] = []  # what a reader of the numbers must know: a lost trace, a damaged checkpoint
+    queue: dict[str, Any] | None = None  # the command that waits with it: host, pid, pid_started
     slurm: dict[str, Any] | None = None  # job_id ("12_3"), folder of its logs; the last job that had the run
     imported: dict[str, Any] | None = None  # where it came from, if stock MMDetection trained it
     created: str = ""
@@ -194,8 +195,11 @@ class RunFolder:
         write_text(self.record_file, record.model_dump_json(indent=2) + "\n")
 
     def state(self, record: Record | None = None) -> Status:
-        """The status as it reads now: `running` without a live process is `interrupted`."""
+        """The status as it reads now: `running` without a live process is `interrupted`, and so is `queued`
+        without the command that waited with it."""
         record = record or self.read()
+        if record.status == "queued" and record.slurm is None and _has_ended(record.queue):
+            return "interrupted"
         if record.status == "running" and not self._alive(record):
             return "interrupted"
         return record.status
@@ -219,6 +223,19 @@ def iteration_of(checkpoint: Path) -> int:
 
 class NewerSchemaError(UserError):
     """A record that only a newer msdet understands; it is not broken."""
+
+
+def this_process() -> dict[str, Any]:
+    """Tells this process from all others, also from later ones with its number."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "pid_started": process_started(pid)}
+
+
+def _has_ended(process: dict[str, Any] | None) -> bool:
+    """Whether it is known to have: what runs elsewhere cannot be seen from here."""
+    if process is None or process["host"] != socket.gethostname():
+        return False
+    return not is_alive(process["pid"], process["pid_started"])
 
 
 class InUseError(UserError):

@@ -36,6 +36,7 @@ class Entry:
     hint: str | None = None
     verdicts: list[Verdict] = field(default_factory=list)  # of its attempts, in order
     _work: Work | None = None
+    in_line: bool = False  # marked as queued
     _looked: float = 0.0
     joined: list[str] = field(default_factory=list)  # attempts that another machine led
 

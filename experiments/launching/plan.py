@@ -16,7 +16,16 @@ from experiments.files import write_text
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.recipes import Recipe
-from experiments.runs import Launch, NewerSchemaError, Record, RunFolder, held, now, starting_weights
+from experiments.runs import (
+    Launch,
+    NewerSchemaError,
+    Record,
+    RunFolder,
+    held,
+    now,
+    starting_weights,
+    this_process,
+)
 
 Todo = Literal["start", "resume", "skip", "failed", "running", "unreadable"]
 
@@ -148,7 +157,7 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
         record.dataset["root"] = str(run.data.root)
         record.launch = _launch_after(record.launch, run.launch.model_copy(update={"threads": threads}), todo)
         record.status = "queued"
-        record.slurm = None  # an earlier job has it no longer
+        record.queue, record.slurm = this_process(), None  # an earlier job has it no longer
         folder.write(record)
         return todo
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from experiments.errors import FAILED, INTERRUPTED, UserError
 from experiments.launching.after import after_attempt, iterations_saved
@@ -26,6 +27,7 @@ from experiments.runs import InUseError, inheriting
 __all__ = ["Entry", "Queue", "State"]
 
 LOOK_EVERY_S = 0.02  # whether a worker has ended
+LINE_UP_S = 0.1  # of each step
 ELSEWHERE_EVERY_S = 0.5  # whether another command has left a run
 
 
@@ -70,6 +72,7 @@ class Queue:
                     entry.end("interrupted", INTERRUPTED, "another process works on it", "msdet runs")
         else:
             self._fill()
+            self._line_up()
         deadline = time.monotonic() + timeout_s
         while not (ended := [e for e in self.entries if e._work and e._work.worker.wait(0)]):
             if time.monotonic() >= deadline or self._passed_on < self.asked or not self._is_left():
@@ -117,6 +120,29 @@ class Queue:
                     too_many = entry.run.launch.processes
             except UserError as error:
                 entry.end("failed", error.exit_code, error.message, error.hint)
+
+    def _line_up(self) -> None:
+        """Marks what has no place yet as queued, so that other terminals see it and can cancel it.
+
+        A moment's worth at each step: there may be thousands. What `--retry-failed` and `--force` allow is used up
+        by that: a run that is cancelled while it waits stays cancelled.
+        """
+        deadline = time.monotonic() + LINE_UP_S
+        for entry in self.entries:
+            if time.monotonic() > deadline or not self._leads:
+                return
+            if entry.state != "waiting" or entry.in_line or entry.run.todo not in ("start", "resume"):
+                continue
+            entry.in_line = True
+            with (
+                contextlib.suppress(UserError),
+                claimed(entry.run),
+            ):  # or else it is found out when its turn comes
+                if prepare(entry.run, self.command, self.slots.threads(entry.run.launch)) in (
+                    "start",
+                    "resume",
+                ):
+                    entry.run = replace(entry.run, retry_failed=False, force=False)
 
     def _begin(self, entry: Entry) -> bool:
         """Takes a place, and starts the run there unless it needs none. False where there is no place."""

@@ -336,7 +336,7 @@ def test_a_signal_stops_the_run_at_work_and_begins_no_other(tmp_path, workers, m
     assert executing.execute(runs, None) == INTERRUPTED
     assert asked == [runs[0].folder.name]
     assert len(workers.started) == 1
-    assert not runs[1].folder.path.exists()
+    assert runs[1].folder.read().attempts == []
     assert signal.getsignal(signal.SIGINT) is before  # Ctrl-C is the console's again
 
 

@@ -316,6 +316,27 @@ def test_a_cancelled_run_is_not_taken_up_again(place: Path, monkeypatch: pytest.
     assert outcome(retried) == ("done", 0, 1)
 
 
+def test_what_waits_is_seen_and_can_be_cancelled(place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SECONDS", "1")
+    queue = a_queue(place, range(3), retry_failed=True)
+    queue.step(0)
+    waiting = [entry.run.folder for entry in queue.entries[1:]]
+    assert [folder.state() for folder in waiting] == ["queued", "queued"]
+    record = waiting[0].read()
+    record.status = "cancelled"
+    waiting[0].write(record)  # as `msdet cancel` does
+    assert [outcome(entry) for entry in worked(queue)] == [
+        ("done", 0, 1),
+        ("cancelled", 75, 0),
+        ("done", 0, 1),
+    ]
+    record = waiting[1].read()
+    record.status, record.queue = "queued", {"host": os.uname().nodename, "pid": 2**22, "pid_started": None}
+    assert waiting[1].state(record) == "interrupted"  # its command is gone
+    record.slurm = {"job_id": "1"}
+    assert waiting[1].state(record) == "queued"
+
+
 def test_what_failed_before_waits_for_retry_failed(place: Path):
     todo(place, seed0=[[3, False]])
     worked(a_queue(place, [0, 1]))
