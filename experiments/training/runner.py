@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmengine import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -14,8 +15,22 @@ from experiments.training.checkpoints import read_checkpoint
 from experiments.training.sampling import SeededDataset
 
 
+class PrintedOnce(Config):
+    """A config that is formatted once: every checkpoint holds its text, and formatting takes most of a second."""
+
+    @property
+    def pretty_text(self) -> str:
+        if "_printed" not in self.__dict__:
+            object.__setattr__(self, "_printed", super().pretty_text)
+        return self.__dict__["_printed"]
+
+
 class StrictRunner(Runner):
     """MMEngine's Runner that never unpickles code: checkpoints are read with `weights_only=True`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        object.__setattr__(self.cfg, "__class__", PrintedOnce)  # it is no longer changed from here on
 
     @property
     def timestamp(self) -> str:

@@ -163,3 +163,46 @@ def test_bfloat16_trains_on_the_cpu_too(train) -> None:
     losses = [float(row["loss"]) for row in rows(run.trace)]
     assert len(losses) == 15
     assert sum(losses[-5:]) < sum(losses[:5])
+
+
+# Out of memory as long as a forward pass has more than one image.
+SCARCE = """\
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class Scarce(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 6 and runner.train_dataloader.batch_sampler.pieces == 1:
+            raise MemoryError("no more to be had")
+"""
+
+
+@pytest.mark.slow
+def test_out_of_memory_is_tried_once_more_with_half_the_images(place: Place) -> None:
+    (place.folder / "scarce.py").write_text(SCARCE)
+    sets = "imports=[scarce]", "set.+default_hooks.scarce={type: Scarce}"
+    said = place.msdet("run", "retinanet-r50-rlo", *small(*sets, iterations=12))
+    assert said.returncode == 0, said.stdout + said.stderr
+    record = place.only_run().read()
+    assert [attempt.exit_code for attempt in record.attempts] == [4, 0]
+    assert [(a.micro_batch, a.accumulation) for a in record.attempts] == [(2, 1), (1, 2)]
+    assert record.attempts[1].first_iteration == 5  # from the last checkpoint
+    assert record.launch.reduced
+    report = place.msdet("report")
+    assert "†" in report.stdout and "out of memory" in report.stdout
+    assert "†" in place.msdet("runs").stdout
+
+
+@pytest.mark.slow
+def test_the_number_of_data_workers_changes_nothing(train) -> None:
+    none = train("no_workers", 1, 2)
+    two = train(
+        "two_workers", 1, 2,
+        "set.train_dataloader.num_workers=2", "set.train_dataloader.persistent_workers=true",
+    )  # fmt: skip
+    assert two.run.trace.read_text() == none.run.trace.read_text()
+    assert two.run.metrics.read_text() == none.run.metrics.read_text()
+    for name, value in two.ranks[0].items():
+        assert torch.equal(value, none.ranks[0][name]), name
