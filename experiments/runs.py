@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -17,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from experiments.errors import UserError, did_you_mean
 from experiments.files import write_text
+from experiments.processes import has_ended, is_alive
 
 SCHEMA_VERSION = 2  # 1 had no launch, notes, slurm and imported
-LOCK_FD = "MSDET_LOCK_FD"
 KEPT_CHECKPOINTS = 2  # of each run, the newest: one more than needed, should that be damaged
 STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
 
@@ -198,7 +196,7 @@ class RunFolder:
         """The status as it reads now: `running` without a live process is `interrupted`, and so is `queued`
         without the command that waited with it."""
         record = record or self.read()
-        if record.status == "queued" and record.slurm is None and _has_ended(record.queue):
+        if record.status == "queued" and record.slurm is None and has_ended(record.queue):
             return "interrupted"
         if record.status == "running" and not self._alive(record):
             return "interrupted"
@@ -225,86 +223,12 @@ class NewerSchemaError(UserError):
     """A record that only a newer msdet understands; it is not broken."""
 
 
-def this_process() -> dict[str, Any]:
-    """Tells this process from all others, also from later ones with its number."""
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "pid_started": process_started(pid)}
-
-
-def _has_ended(process: dict[str, Any] | None) -> bool:
-    """Whether it is known to have: what runs elsewhere cannot be seen from here."""
-    if process is None or process["host"] != socket.gethostname():
-        return False
-    return not is_alive(process["pid"], process["pid_started"])
-
-
-class InUseError(UserError):
-    """Another process works on the run."""
-
-
 class SeveralRunsError(UserError):
     """More than one run is meant where one is needed."""
 
 
-@contextlib.contextmanager
-def held(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
-    """Holds the run for this process and the children that inherit the descriptor, until the last of them ends.
-
-    A predecessor that was asked to stop is given time to save.
-
-    Yields:
-        The descriptor of the lock, for `inheriting`.
-
-    Raises:
-        InUseError: Another process still works on it after `patience_s`.
-    """
-    with open(run.lock, "w", encoding="utf-8") as stream:
-        deadline = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise InUseError(f"another process works on {run.name}", "msdet runs") from None
-                time.sleep(0.2)
-        yield stream.fileno()
-
-
-def inheriting(descriptor: int) -> dict[str, str]:
-    """The environment that tells a child of the lock it inherits; the descriptor goes into `pass_fds`, too."""
-    return {LOCK_FD: str(descriptor)}
-
-
-def inherits_lock(run: RunFolder) -> bool:
-    """Whether this process was given the run's lock by the one that started it."""
-    try:
-        return os.path.samestat(os.fstat(int(os.environ[LOCK_FD])), run.lock.stat())
-    except (KeyError, ValueError, OSError):
-        return False
-
-
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def process_started(pid: int) -> str | None:
-    """When a process began, in the kernel's own unit; None where the system does not tell."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return stat.rpartition(")")[2].split()[19]  # field 22 of proc(5), counted behind the command's name
-
-
-def is_alive(pid: int, started: str | None) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return started is None or process_started(pid) == started
 
 
 def results_dir(option: Path | None = None) -> Path:

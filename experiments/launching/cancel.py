@@ -10,7 +10,9 @@ from typing import Literal
 
 from experiments.errors import UserError
 from experiments.launching.slurm_state import cancel_jobs, slurm_states
-from experiments.runs import InUseError, Record, RunFolder, Status, held, is_alive
+from experiments.locks import InUseError, held
+from experiments.processes import is_alive
+from experiments.runs import Record, RunFolder, Status
 
 Outcome = Literal["cancelled", "was over", "ended first"]
 

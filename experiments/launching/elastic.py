@@ -22,7 +22,8 @@ from pathlib import Path
 from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
 from experiments.launching.local import BOOT
 from experiments.launching.ranks import UNBLOCK, Rank, Ranks
-from experiments.runs import Attempt, Record, RunFolder, now, process_started
+from experiments.processes import process_started
+from experiments.runs import Attempt, Record, RunFolder, now
 
 # Of several failures the first in this order is the cause: a rank that is alone may fail in any way.
 CAUSES = (OUT_OF_MEMORY, NOT_FINITE, BAD_INPUT, INTERRUPTED, FAILED)

@@ -15,17 +15,10 @@ from experiments.errors import UserError
 from experiments.files import write_text
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
+from experiments.locks import held
+from experiments.processes import this_process
 from experiments.recipes import Recipe
-from experiments.runs import (
-    Launch,
-    NewerSchemaError,
-    Record,
-    RunFolder,
-    held,
-    now,
-    starting_weights,
-    this_process,
-)
+from experiments.runs import Launch, NewerSchemaError, Record, RunFolder, now, starting_weights
 
 Todo = Literal["start", "resume", "skip", "failed", "running", "unreadable"]
 

@@ -22,7 +22,7 @@ from experiments.launching.local import LocalWorker
 from experiments.launching.nodes import dismiss, invitation, invite, is_here
 from experiments.launching.plan import PlannedRun, claimed, prepare
 from experiments.launching.slots import Slots
-from experiments.runs import InUseError, inheriting
+from experiments.locks import InUseError, inheriting
 
 __all__ = ["Entry", "Queue", "State"]
 

@@ -17,7 +17,7 @@ from experiments.launching.slurm_job import SlurmRun
 from experiments.launching.slurm_options import SlurmOptions
 from experiments.launching.slurm_sbatch import check_installed, executor_for, has_gpus, sbatch, scontrol
 from experiments.launching.slurm_state import cancel_jobs, slurm_states
-from experiments.runs import InUseError
+from experiments.locks import InUseError
 
 WHY_NOT = {
     "skip": "done already",

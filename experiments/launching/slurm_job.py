@@ -18,7 +18,8 @@ from typing import Any
 from experiments.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.launching.after import Verdict, after_attempt, iterations_saved
 from experiments.launching.local import LocalWorker
-from experiments.runs import RunFolder, held, inheriting
+from experiments.locks import held, inheriting
+from experiments.runs import RunFolder
 
 TELLS = signal.SIGUSR2  # what submitit listens to
 

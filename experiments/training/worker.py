@@ -19,17 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
 from experiments.files import write_json, write_text
-from experiments.runs import (
-    Attempt,
-    Record,
-    RunFolder,
-    held,
-    inherits_lock,
-    iteration_of,
-    now,
-    process_started,
-    starting_weights,
-)
+from experiments.locks import held, inherits_lock
+from experiments.processes import process_started
+from experiments.runs import Attempt, Record, RunFolder, iteration_of, now, starting_weights
 
 if TYPE_CHECKING:  # imported where it is needed
     from experiments.recipes import Recipe

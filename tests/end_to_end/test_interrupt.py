@@ -12,7 +12,8 @@ from datetime import datetime
 import pytest
 import torch
 
-from experiments.runs import Attempt, RunFolder, is_alive
+from experiments.processes import is_alive
+from experiments.runs import Attempt, RunFolder
 
 from .conftest import Place, ended, rows, small, wait_until
 

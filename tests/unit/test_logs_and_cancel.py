@@ -17,7 +17,9 @@ import typer
 from typer.testing import CliRunner
 
 from experiments.errors import UserError
-from experiments.runs import Attempt, Record, RunFolder, held, process_started
+from experiments.locks import held
+from experiments.processes import process_started
+from experiments.runs import Attempt, Record, RunFolder
 from msdet_cli import cancel, logs
 
 app = typer.Typer(rich_markup_mode=None)

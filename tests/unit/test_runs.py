@@ -14,6 +14,7 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.files import replacing, write_json, write_text
+from experiments.processes import process_started
 from experiments.runs import (
     SCHEMA_VERSION,
     STALE_AFTER_S,
@@ -21,7 +22,6 @@ from experiments.runs import (
     Record,
     RunFolder,
     iterate,
-    process_started,
     resolve,
     results_dir,
 )

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from experiments.launching.elastic import Failure
-from experiments.runs import Attempt, Record, RunFolder, is_alive
+from experiments.processes import is_alive
+from experiments.runs import Attempt, Record, RunFolder
 
 PATIENCE_S = 20
 

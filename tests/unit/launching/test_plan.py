@@ -15,8 +15,10 @@ from experiments import files
 from experiments.errors import UserError
 from experiments.launching import plan as planning
 from experiments.launching.plan import PlannedRun, Todo, claimed, plan
+from experiments.locks import InUseError, held
+from experiments.processes import process_started
 from experiments.recipes import config_hash, load_recipe
-from experiments.runs import Attempt, InUseError, RunFolder, held, process_started
+from experiments.runs import Attempt, RunFolder
 
 RECIPE = "retinanet-r50-rlo"
 NOBODY = 2**22 + 1  # above any process number

@@ -18,8 +18,9 @@ from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.local import shared_exit_code
 from experiments.launching.plan import PlannedRun, plan
 from experiments.launching.queue import Entry, Queue
+from experiments.locks import held
 from experiments.recipes import load_recipe
-from experiments.runs import RunFolder, held
+from experiments.runs import RunFolder
 
 PATIENCE_S = 60
 

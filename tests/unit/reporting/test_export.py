@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from experiments.bundle import check_bundle
 from experiments.errors import UserError
-from experiments.runs import RunFolder, iterate, process_started
+from experiments.processes import process_started
+from experiments.runs import RunFolder, iterate
 from msdet_cli.main import app
 
 from .conftest import MakeRun

@@ -17,8 +17,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from experiments.errors import UserError
+from experiments.processes import process_started
 from experiments.reporting import comparison
-from experiments.runs import RunFolder, process_started
+from experiments.runs import RunFolder
 from msdet_cli import report, runs
 from msdet_cli.tables import print_comparison
 
