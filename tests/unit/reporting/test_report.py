@@ -296,7 +296,11 @@ def test_links_lead_to_the_run_folders(make_run: MakeRun, results: Path, tmp_pat
 
 def trace(run: RunFolder, *weights: tuple[float, ...]) -> None:
     """One row a level and interval, the weights of each interval given."""
-    rows = [f"{t},{level},bbox_head,{w}" for t, each in enumerate(weights) for level, w in zip("abcde", each)]
+    rows = [
+        f"{t},{level},bbox_head,{w}"
+        for t, each in enumerate(weights, start=1)
+        for level, w in zip("abcde", each)
+    ]
     run.trace.write_text("\n".join(["interval,level,head,weight", *rows]) + "\n", encoding="utf-8")
 
 
