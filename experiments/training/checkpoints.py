@@ -66,8 +66,10 @@ class ResumableCheckpointHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         loader = runner.val_loop.dataloader
-        on_all_ranks = len(loader.dataset) // (runner.world_size * (loader.batch_size or 1))
-        if (runner.world_size == 1 or batch_idx < on_all_ranks) and self.asked_to_stop():
+        on_all_ranks = len(loader)
+        if not getattr(loader.sampler, "round_up", runner.world_size == 1):  # else some ranks have fewer
+            on_all_ranks = len(loader.dataset) // (runner.world_size * (loader.batch_size or 1))
+        if batch_idx < on_all_ranks and self.asked_to_stop():
             self.asked_to_stop.wait_for_all()
             raise Interrupted(runner.iter)  # what training reached is saved already
 
