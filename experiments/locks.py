@@ -43,6 +43,14 @@ def held(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
         yield stream.fileno()
 
 
+@contextlib.contextmanager
+def borrowed(run: RunFolder) -> Iterator[int]:
+    """What a machine has that works on the run together with the one that holds it: a descriptor of the same lock, for
+    `inheriting`, which locks nothing. Any of the machines may come to have rank 0."""
+    with open(run.lock, "a", encoding="utf-8") as stream:
+        yield stream.fileno()
+
+
 def inheriting(descriptor: int) -> dict[str, str]:
     """The environment that tells a child of the lock it inherits; the descriptor goes into `pass_fds`, too."""
     return {LOCK_FD: str(descriptor)}

@@ -22,7 +22,7 @@ from experiments.launching.local import LocalWorker
 from experiments.launching.nodes import dismiss, invitation, invite, is_here
 from experiments.launching.plan import PlannedRun, claimed, prepare
 from experiments.launching.slots import Slots
-from experiments.locks import InUseError, inheriting
+from experiments.locks import InUseError, borrowed, inheriting
 
 __all__ = ["Entry", "Queue", "State"]
 
@@ -188,7 +188,8 @@ class Queue:
         run_id = None
         if record.launch.nodes > 1:
             run_id = entry.joined[-1] if lock is None else invite(folder)
-        environment = {} if lock is None else inheriting(lock)
+        shared = claim.enter_context(borrowed(folder)) if lock is None else lock
+        environment = inheriting(shared)
         if lease.gpus:
             environment |= lease.environment()
         if record.launch.threads is not None:
@@ -199,7 +200,7 @@ class Queue:
             rdzv=self.execution.rdzv,
             run_id=run_id,
             environment=environment,
-            descriptors=lease.descriptors if lock is None else (lock, *lease.descriptors),
+            descriptors=(shared, *lease.descriptors),
         )
         entry._work = Work(worker, claim, lock, lease, iterations_saved(folder))
         entry.state, entry.attempts = "running", entry.attempts + 1

@@ -18,7 +18,7 @@ from typing import Any
 from experiments.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.launching.after import Verdict, after_attempt, iterations_saved
 from experiments.launching.local import LocalWorker
-from experiments.locks import held, inheriting
+from experiments.locks import borrowed, held, inheriting
 from experiments.runs import RunFolder
 
 TELLS = signal.SIGUSR2  # what submitit listens to
@@ -93,14 +93,15 @@ class SlurmRun:
         decides whether there is another; when it ends without being done, srun ends them, too."""
         run = RunFolder(self.folder)
         code = INTERRUPTED
-        while not self._asked() and code != DONE:
-            code = self._attempt(run, {}, []).exit_code()
+        with borrowed(run) as lock:
+            while not self._asked() and code != DONE:
+                code = self._attempt(run, inheriting(lock), [lock]).exit_code()
         return code
 
     def _attempt(self, run: RunFolder, environment: dict[str, str], descriptors: list[int]) -> LocalWorker:
         launch = run.read().launch
         if launch.threads is not None:
-            environment["OMP_NUM_THREADS"] = str(launch.threads)
+            environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(launch.threads)
         self._attempts += 1
         meeting = _meeting_point(self._attempts) if launch.nodes > 1 else (None, None)
         worker = LocalWorker(run, launch, meeting[0], environment, descriptors, run_id=meeting[1])
