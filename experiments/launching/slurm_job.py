@@ -90,11 +90,11 @@ class SlurmRun:
 
     def _follow(self) -> int:
         """What the other nodes of a run do: they take part in one attempt after the other. It is the first node that
-        decides whether there is another; when it ends without being done, srun ends them, too."""
+        decides whether there is another; when it has ended, srun soon ends them, too."""
         run = RunFolder(self.folder)
         code = INTERRUPTED
         with borrowed(run) as lock:
-            while not self._asked() and code != DONE:
+            while not self._asked() and code != DONE and run.read().status != "done":
                 code = self._attempt(run, inheriting(lock), [lock]).exit_code()
         return code
 

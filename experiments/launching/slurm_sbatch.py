@@ -61,7 +61,7 @@ def executor_for(options: SlurmOptions, launch: Launch, logs: Path, name: str) -
     )
     srun = [f"--cpus-per-task={options.cpus}"] if options.cpus else []  # it does not inherit that
     if launch.nodes > 1:
-        srun.append("--kill-on-bad-exit=1")  # nodes wait for each other
+        srun += ["--kill-on-bad-exit=1", "--wait=60"]  # nodes wait for each other
     asked = {
         "partition": options.partition,
         "mem": options.mem,

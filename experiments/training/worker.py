@@ -156,8 +156,9 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         attempt.last_iteration = _iterations_done(runner, sys.exc_info()[1])
         runner.visualizer.close()  # trackers keep what came last for a while
     record.iterations = runner.iter
-    record.metrics = _final_metrics(run)
-    record.timings.update(_timings(run))
+    if rank == 0:  # which alone has written them
+        record.metrics = _final_metrics(run)
+        record.timings.update(_timings(run))
 
 
 def _iterations_done(runner: Any, error: BaseException | None) -> int:
