@@ -88,8 +88,9 @@ def listed(place: Place) -> dict[str, dict[str, Any]]:
 
 
 def start_now(slurm: Slurm, job: str) -> None:
-    """A job that is queued again otherwise waits two minutes, for what is left of it on its node to end."""
+    """A job that is queued again otherwise waits a minute, so that what is left of it on its node has ended."""
     wait_until(lambda: job in slurm.jobs("PENDING"), f"job {job} in the queue again")
+    time.sleep(2)
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
