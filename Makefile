@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: run test test-all lint types clean
 
 run: $(VENV)/.installed
-	$(BIN)/msdet run retinanet-r50 retinanet-r50-rlo --profile tiny
+	$(BIN)/msdet run retinanet-r50 retinanet-r50-rlo --profile tiny --jobs 2
 	$(BIN)/msdet report table1
 
 test: $(VENV)/.installed

@@ -158,7 +158,7 @@ class Trained:
     said: subprocess.CompletedProcess[str]
 
 
-TRAINED = ("run", "retinanet-r50", "retinanet-r50-rlo", "-p", "tiny")
+TRAINED = ("run", "retinanet-r50", "retinanet-r50-rlo", "-p", "tiny", "--jobs", "2")
 
 
 @pytest.fixture(scope="session")
