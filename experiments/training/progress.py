@@ -103,7 +103,7 @@ class ProgressHook(Hook):
             "seconds_per_iteration": seconds,
             "eta_s": None if seconds is None else seconds * (runner.max_iters - done),  # of training
             "lr": runner.optim_wrapper.get_lr()["lr"][0] if phase == "train" else None,
-            "loss": float(outputs["loss"]) if outputs else None,
+            "loss": float(outputs["loss"].detach()) if outputs else None,
             "heads": [_head(head) for head in unwrap(runner.model).weighting],
             **(extra or {}),
         }

@@ -31,7 +31,9 @@ def differences(*runs: RunFolder) -> dict[str, dict[str, tuple[Any, Any]]]:
 
 
 def shown(*runs: RunFolder) -> str:
-    result = CliRunner().invoke(app, ["diff", *(str(run.path) for run in runs)], catch_exceptions=False)
+    result = CliRunner().invoke(
+        app, ["diff", *(str(run.path) for run in runs)], env={"COLUMNS": "300"}, catch_exceptions=False
+    )
     assert result.exit_code == 0
     return result.stdout
 
