@@ -11,7 +11,7 @@ run: $(VENV)/.installed
 	$(BIN)/msdet report table1
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -68,7 +68,8 @@ def finish(
         detach(results, as_json)
         raise typer.Exit(DONE)
     if how.slurm is not None and not dry_run:
-        _submit(planned, how, results, console)
+        more = later()  # it says what has to wait
+        _submit([*planned, *more], how, results, console)
         raise typer.Exit(DONE)
     code = DONE if dry_run else execute(planned, console, how)
     if code != INTERRUPTED:
