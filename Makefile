@@ -1,4 +1,4 @@
-# make run    train RetinaNet with and without RLO on the built-in data, and look at a table (about 8 minutes)
+# make run    train RetinaNet with and without RLO on the built-in data, and look at a table (about 5 minutes)
 # make test   the tests that take minutes;   make test-all   all of them
 PYTHON ?= python3
 VENV ?= .venv
