@@ -12,9 +12,9 @@ import torch
 from mmengine import Config, ConfigDict
 
 from experiments import detection  # first: it installs the operators that MMDetection needs
-from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError, did_you_mean
 from experiments.recipes import Recipe
+from experiments.training.config_data import set_data, set_image_size
 from experiments.training.config_keys import set_key
 
 
@@ -51,12 +51,12 @@ def build_config(
     _weight_levels(config, recipe)
     if classes:
         _set_classes(config.model, len(classes))
-    _set_data(config, recipe, list(classes), data_root)
+    set_data(config, recipe, list(classes), data_root)
     _set_schedule(config, recipe)
     accumulation = _share_batch(config, recipe, processes, micro_batch)
     _set_runtime(config, recipe, work_dir, seed)
     if recipe.image_size is not None:
-        _set_image_size(config, recipe.image_size)
+        set_image_size(config, recipe.image_size)
     for key, value in recipe.set.items():
         set_key(config, key, value)
     if (counts := config.optim_wrapper.get("accumulative_counts", 1)) % accumulation:
@@ -144,23 +144,6 @@ def _dicts(node: Any) -> Iterator[dict]:
             yield from _dicts(child)
 
 
-def _set_data(config: Config, recipe: Recipe, classes: list[str], root: Path) -> None:
-    spec = recipe.dataset
-    train, val = config.train_dataloader, config.val_dataloader
-    train.dataset = _train_set(spec, classes, root, _innermost(train.dataset))
-    val.dataset = _part(spec, spec.splits["val"][0], classes, root, _innermost(val.dataset), train=False)
-    config.val_evaluator = _evaluator(spec, root)
-    for helper in (
-        "data_root",
-        "dataset_type",
-        "train_pipeline",
-        "test_pipeline",
-        "backend_args",
-        "img_scales",
-    ):
-        config.pop(helper, None)  # the base's own variables would now mislead a reader
-
-
 def _share_batch(config: Config, recipe: Recipe, processes: int, micro_batch: int | None) -> int:
     """Deals the batch out to the workers; returns the micro-batches that each of them accumulates."""
     schedule, train = recipe.schedule, config.train_dataloader
@@ -181,66 +164,6 @@ def _share_batch(config: Config, recipe: Recipe, processes: int, micro_batch: in
     if accumulation > 1:
         config.optim_wrapper.accumulative_counts = accumulation
     return accumulation
-
-
-def _innermost(dataset: Any) -> Any:
-    while "dataset" in dataset or "datasets" in dataset:
-        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
-    return dataset
-
-
-def _train_set(spec: DatasetSpec, classes: list[str], root: Path, base: Any) -> ConfigDict:
-    parts = [_part(spec, part, classes, root, base, train=True) for part in spec.splits["train"]]
-    dataset = parts[0]
-    if len(parts) > 1:
-        dataset = ConfigDict(type="ConcatDataset", ignore_keys=["dataset_type"], datasets=parts)
-    if spec.repeat > 1:
-        dataset = ConfigDict(type="RepeatDataset", times=spec.repeat, dataset=dataset)
-    return dataset
-
-
-def _part(spec: DatasetSpec, part: Any, classes: list[str], root: Path, base: Any, train: bool) -> ConfigDict:
-    folder = part.images.rstrip("/") + "/" if part.images else ""
-    dataset = ConfigDict(
-        data_root=str(root), ann_file=part.annotations, pipeline=base.pipeline, backend_args=None
-    )
-    if classes:
-        dataset.metainfo = dict(classes=tuple(classes))
-    if spec.format == "coco":
-        dataset.update(type="CocoDataset", data_prefix=dict(img=folder))
-    else:
-        dataset.update(type="VOCDataset", data_prefix=dict(sub_data_root=folder))
-    if train:
-        dataset.filter_cfg = dict(base.get("filter_cfg") or dict(filter_empty_gt=True, min_size=32))
-        if spec.format == "voc":
-            dataset.filter_cfg["bbox_min_size"] = spec.min_box_size
-    else:
-        dataset.test_mode = True
-    return dataset
-
-
-def _evaluator(spec: DatasetSpec, root: Path) -> ConfigDict:
-    if spec.format == "coco":
-        annotations = Path(root) / spec.splits["val"][0].annotations
-        return ConfigDict(type="ExactCocoMetric", ann_file=str(annotations), metric="bbox")
-    return ConfigDict(type="ExactVocMetric", metric="mAP", eval_mode="11points")
-
-
-def _set_image_size(config: Config, size: Sequence[int]) -> None:
-    for dataset in (_innermost(config.train_dataloader.dataset), config.val_dataloader.dataset):
-        steps = [
-            step
-            for step in dataset.pipeline
-            if step["type"] in ("Resize", "RandomResize", "RandomChoiceResize")
-        ]
-        if not steps:
-            raise UserError(
-                "image_size: the model's pipeline has no Resize to set", "set it under 'set' instead"
-            )
-        for step in steps:
-            keep_ratio = step.get("keep_ratio", True)
-            step.clear()
-            step.update(type="Resize", scale=tuple(size), keep_ratio=keep_ratio)
 
 
 def _set_schedule(config: Config, recipe: Recipe) -> None:
