@@ -36,6 +36,8 @@ def equivalent_command(run: PlannedRun) -> str | None:
         words += ["--data-root", str(run.data.root)]
     if run.launch.processes > 1:
         words += ["--gpus", str(run.launch.processes)]
+    if run.launch.track:
+        words += ["--track", ",".join(run.launch.track)]
     results = str(run.folder.path.parents[3])
     return shlex.join(words + (["--results-dir", results] if results != "results" else []))
 

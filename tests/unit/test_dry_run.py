@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,8 @@ def test_the_command_names_a_results_folder_and_workers():
     assert (equivalent_command(run) or "").endswith("--seed 0 --results-dir 'else where'")
     many = PlannedRun(run.recipe, 0, run.data, run.folder, "start", "", launch=Launch(processes=4))
     assert "--gpus 4 " in (equivalent_command(many) or "")
+    tracked = replace(many, launch=many.launch.model_copy(update={"track": ["wandb", "mlflow"]}))
+    assert "--track wandb,mlflow" in (equivalent_command(tracked) or "")
 
 
 def test_a_recipe_without_a_name_has_no_such_command():
