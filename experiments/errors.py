@@ -13,6 +13,11 @@ NOT_FINITE = 3
 OUT_OF_MEMORY = 4
 INTERRUPTED = 75
 
+EXIT_CLASSES = {
+    DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",
+    OUT_OF_MEMORY: "out of memory", INTERRUPTED: "interrupted",
+}  # fmt: skip
+
 MOST_NAMES = 12  # that an error message lists
 
 

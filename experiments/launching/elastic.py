@@ -19,7 +19,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
+from experiments.errors import (
+    BAD_INPUT,
+    DONE,
+    EXIT_CLASSES,
+    FAILED,
+    INTERRUPTED,
+    NOT_FINITE,
+    OUT_OF_MEMORY,
+    UserError,
+)
 from experiments.launching.local import BOOT
 from experiments.launching.ranks import UNBLOCK, Rank, Ranks
 from experiments.processes import process_started
@@ -27,8 +36,6 @@ from experiments.runs import Attempt, Record, RunFolder, now
 
 # Of several failures the first in this order is the cause: a rank that is alone may fail in any way.
 CAUSES = (OUT_OF_MEMORY, NOT_FINITE, BAD_INPUT, INTERRUPTED, FAILED)
-CLASSES = {FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite", OUT_OF_MEMORY: "out of memory",
-           INTERRUPTED: "interrupted"}  # fmt: skip
 # Words in what a rank says when another has left it.
 LEFT_ALONE = (
     "connection closed",
@@ -196,7 +203,7 @@ def _leave_word(run: RunFolder, cause: Failure) -> None:
     """For the machine that has rank 0: a rank that was killed could not do it itself."""
     path = run.failure_of_rank(cause.rank)
     if cause.rank and not path.exists():
-        content = {"exit_code": cause.code, "exit_class": CLASSES.get(cause.code, "failed")}
+        content = {"exit_code": cause.code, "exit_class": EXIT_CLASSES.get(cause.code, "failed")}
         path.write_text(
             json.dumps({**content, "message": cause.message, "hint": cause.hint}), encoding="utf-8"
         )
@@ -211,7 +218,7 @@ def _amend(
         own = Attempt(started=began, host=socket.gethostname(), pid=pid, pid_started=process_started(pid))
         own.world_size = world_size
         record.attempts.append(own)
-    own.ended, own.exit_code, own.exit_class = now(), cause.code, CLASSES.get(cause.code, "failed")
+    own.ended, own.exit_code, own.exit_class = now(), cause.code, EXIT_CLASSES.get(cause.code, "failed")
     own.message, own.hint = cause.message, cause.hint
     record.status = "interrupted" if cause.code == INTERRUPTED else "failed"
     run.write(record)

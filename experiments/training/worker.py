@@ -17,7 +17,15 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY, UserError
+from experiments.errors import (
+    BAD_INPUT,
+    DONE,
+    EXIT_CLASSES,
+    FAILED,
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    UserError,
+)
 from experiments.files import write_json, write_text
 from experiments.locks import held, inherits_lock
 from experiments.processes import process_started
@@ -25,11 +33,6 @@ from experiments.runs import Attempt, Record, RunFolder, iteration_of, now, star
 
 if TYPE_CHECKING:  # imported where it is needed
     from experiments.recipes import Recipe
-
-EXIT_CLASSES = {
-    DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",
-    OUT_OF_MEMORY: "out of memory", INTERRUPTED: "interrupted",
-}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
