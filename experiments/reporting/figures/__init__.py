@@ -1,0 +1,1 @@
+"""Figures of runs, drawn with matplotlib: not for a command's start."""
