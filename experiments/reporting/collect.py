@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +19,7 @@ METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "mAP")  # the order in whi
 COLUMNS = (
     "run", "recipe", "recipe_id", "config_hash", "seed", "profile", "dataset", "fingerprint", "state",
     "iterations", "seconds", "world_size", "micro_batch", "accumulation", "execution", "commit", "marks", "notes",
-    "path",
+    "created", "results", "path",
 )  # fmt: skip
 
 
@@ -41,18 +41,23 @@ class Collected:
         return metric_names(self.runs)
 
 
-def collect(results: Path) -> Collected:
-    """All runs below a results folder; a broken or newer record is a problem, never an error."""
-    return frame(iterate(results))
+def collect(results: Path | Sequence[Path]) -> Collected:
+    """All runs below one results folder or several; a broken or newer record is a problem, never an error."""
+    places = [results] if isinstance(results, (str, Path)) else results
+    return _frame((folder, str(place)) for place in places for folder in iterate(place))
 
 
 def frame(folders: Iterable[RunFolder]) -> Collected:
     """The same for given run folders."""
+    return _frame((folder, str(Path(*folder.path.parts[:-4]))) for folder in folders)
+
+
+def _frame(folders: Iterable[tuple[RunFolder, str]]) -> Collected:
     rows, problems = [], []
-    for folder in folders:
+    for folder, place in folders:
         try:
             record = folder.read()
-            rows.append(_row(folder, record))
+            rows.append(_row(folder, record) | {"results": place})
         except UserError as error:
             problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
     names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
@@ -88,6 +93,7 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
         "commit": _text((record.git or {}).get("commit")),
         "marks": marks_of(record),
         "notes": "; ".join(record.notes),
+        "created": record.created,
         "path": str(folder.path),
     }
     if state == "done":  # an earlier attempt may have left metrics of a run that is being done again

@@ -62,11 +62,19 @@ class Matcher:
         self.problems: list[str] = []
         self.matched: set[str] = set()
         self._loaded: dict[tuple[str, str, str], Recipe | None] = {}
-        self._own = {
-            str(digest): self._recipe_of_runs(alike["path"])
-            for digest, alike in runs.groupby("recipe_id", sort=False)
+        self._own: dict[str, Recipe | None] = {}
+        self._rows = {
+            str(digest): rows for digest, rows in runs.groupby("recipe_id", sort=False).indices.items()
         }
-        self.contexts = list(dict.fromkeys(context_of(recipe) for recipe in self._own.values() if recipe))
+        owned = [self.own(digest) for digest in self._rows]
+        self.contexts = list(dict.fromkeys(context_of(recipe) for recipe in owned if recipe))
+
+    def own(self, recipe_id: str) -> Recipe | None:
+        """The recipe that the runs of that identity were started from; None where no page of it can be read."""
+        if recipe_id not in self._own:
+            paths = self.runs["path"].iloc[self._rows[recipe_id]]
+            self._own[recipe_id] = self._recipe_of_runs(paths)
+        return self._own[recipe_id]
 
     def full_size(self, recipe: str, overrides: Mapping[str, Any]) -> Recipe | None:
         """A row's recipe as it stands, on its own data set; None where it cannot be read."""
@@ -125,17 +133,23 @@ class Matcher:
 
     def find(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
         """All runs of these recipes, whatever they were called; marks them as matched."""
-        ids = [recipes.recipe_id(recipe) for recipe in wanted]
-        found = self.runs.drop(self.runs.index[~self.runs["recipe_id"].isin(ids)])
+        found = self.runs_of(wanted)
         self.matched.update(found["path"])
         return found
 
+    def runs_of(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
+        """The same, without a mark: for a look aside that shows no run of them as a row's."""
+        ids = dict.fromkeys(recipes.recipe_id(recipe) for recipe in wanted)
+        rows = [row for digest in ids for row in self._rows.get(digest, ())]
+        return self.runs.iloc[sorted(rows)]
+
     def unmatched(self) -> pd.DataFrame:
+        """The runs that no `find` has found."""
         return self.runs.drop(self.runs.index[self.runs["path"].isin(self.matched)])
 
     def differs(self, run: pd.Series) -> str:
         """In what a run differs from the recipe of its name, as far as that can be told; else empty."""
-        own = self._own[run["recipe_id"]]
+        own = self.own(run["recipe_id"])
         named = self.load(run["recipe"], {}, run["profile"], quiet=True)
         return differences(own, named) if own and named else ""
 
