@@ -58,7 +58,7 @@ def print_comparison(console: Console, compared: Comparison) -> None:
             _line(console, f"{row.label}: {row.remark}")
     if main:
         both = "mean ± standard deviation (seeds)"
-        _line(console, f"{both}; Δ: to the first row, ± its standard error" if change else both)
+        _line(console, f"{both}; Δ: to the first row [its 95 % interval]" if change else both)
     print_marks(console, [row.marks for row in compared.rows])
     print_problems(console, compared.problems)
 

@@ -47,6 +47,13 @@ class Group:
     def is_imported(self) -> bool:
         return IMPORTED in self.marks
 
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """A metric of the finished runs, by seed; empty where none has it."""
+        if metric not in self.runs:
+            return {}
+        found = self.runs.dropna(subset=[metric])
+        return {int(seed): float(value) for seed, value in zip(found["seed"], found[metric])}
+
     def marked(self, mark: str) -> list[int]:
         """The seeds of the runs with a mark."""
         return sorted(self.runs.loc[self.runs["marks"].str.contains(mark, regex=False), "seed"])
@@ -59,6 +66,12 @@ class Group:
     def folders(self) -> list[Path]:
         """The run folders, by seed."""
         return [Path(path) for path in self.runs.sort_values("seed")["path"]]
+
+    @property
+    def finished_folders(self) -> list[Path]:
+        """Those of finished runs, by seed."""
+        runs = self.runs.sort_values("seed")
+        return [Path(path) for path, state in zip(runs["path"], runs["state"]) if state == "done"]
 
     def counts(self) -> str:
         """`2 done, 1 failed`."""
@@ -131,22 +144,39 @@ def against(group: Group, baselines: list[Group], metric: str) -> tuple[Differen
     """The difference of a group to its baseline row, and a remark where the two were not executed alike.
 
     Only a baseline on the same data is compared; among several the one trained by the same program, executed alike
-    and with most seeds.
+    and with most seeds in common. An imported run drew other random numbers than ours of the same seed: not paired.
     """
     candidates = [b for b in baselines if b.fingerprint == group.fingerprint and metric in b.metrics]
     if metric not in group.metrics or not candidates:
         return None, ""
+    mine = group.by_seed(metric)
     best = min(
         candidates,
         key=lambda b: (
             b.is_imported != group.is_imported,
             b.execution != group.execution,
+            -len(mine.keys() & b.by_seed(metric).keys()),
             -b.metrics[metric].n,
         ),
     )
-    remark = f"baseline run as {best.execution}" if best.execution not in ("", group.execution) else ""
-    if best.is_imported and not group.is_imported:
-        remark = "baseline imported"
-    elif group.is_imported and not best.is_imported:
-        remark = "baseline not imported"
-    return difference(group.metrics[metric], best.metrics[metric]), remark
+    theirs = best.by_seed(metric)
+    if best.is_imported != group.is_imported:
+        remark = "baseline imported" if best.is_imported else "baseline not imported"
+        return difference(_renumbered(mine, 0), _renumbered(theirs, len(mine))), remark
+    remarks = [f"baseline run as {best.execution}"] if best.execution not in ("", group.execution) else []
+    change = difference(mine, theirs)
+    if change is not None:
+        remarks += _left_out(change, len(mine), len(theirs))
+    return change, "; ".join(remarks)
+
+
+def _renumbered(values: dict[int, float], first: int) -> dict[int, float]:
+    """With seeds that match nobody's."""
+    return dict(enumerate(values.values(), start=first))
+
+
+def _left_out(change: Difference, mine: int, theirs: int) -> list[str]:
+    if change.paired:
+        alone = mine + theirs - 2 * change.n
+        return [f"Δ over the {change.n} seeds that both have"] if alone else []
+    return ["no two seeds match: Δ unpaired"] if mine > 1 and theirs > 1 else []

@@ -1,13 +1,16 @@
-"""Means, spreads and differences, against numbers worked out by hand and against NumPy."""
+"""Means, spreads and differences, against numbers worked out by hand, NumPy and SciPy."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from experiments.reporting.statistics import Difference, Spread, difference, spread
+from experiments.reporting.ranks import ranks
+from experiments.reporting.statistics import Difference, Spread, difference, power, spread
 
 
 def test_one_seed_has_no_standard_deviation():
@@ -44,32 +47,149 @@ def test_what_is_no_number_does_not_count():
     assert spread([math.nan, None]) is None
 
 
-def test_difference_with_unequal_numbers_of_seeds_by_hand():
-    # 36, 37, 38: variance 1.  35, 37: variance 2.  pooled (2 * 1 + 1 * 2) / 3 = 4/3, times 1/3 + 1/2 = 10/9
-    found = difference(spread([36.0, 37.0, 38.0]), spread([35.0, 37.0]))
-    assert found.value == pytest.approx(1.0)
-    assert found.error == pytest.approx(math.sqrt(10 / 9), rel=1e-12)
-    assert str(found) == "+1.0 ± 1.1"
+def by_seed(*values: float, first: int = 0) -> dict[int, float]:
+    return dict(enumerate(values, start=first))
 
 
-def test_with_equal_numbers_the_error_is_that_of_the_two_means():
-    one, two = np.array([50.1, 50.9, 49.8]), np.array([50.9, 51.2, 51.4])
-    expected = math.sqrt(one.var(ddof=1) / 3 + two.var(ddof=1) / 3)
-    assert difference(spread(two), spread(one)).error == pytest.approx(expected, rel=1e-9)
+def test_paired_by_hand():
+    # differences 1, 2, 3: mean 2, variance 1, error sqrt(1/3); t(2) at 97.5 % is 4.302653
+    found = difference(by_seed(36.0, 38.0, 40.0), by_seed(35.0, 36.0, 37.0))
+    assert (found.value, found.paired, found.n) == (pytest.approx(2.0), True, 3)
+    assert found.error == pytest.approx(math.sqrt(1 / 3), rel=1e-12)
+    assert found.high - found.value == pytest.approx(4.30265273 * math.sqrt(1 / 3), rel=1e-8)
+    assert str(found) == "+2.0 [-0.5, +4.5]"
+    assert found.verdict == "within noise"
 
 
-def test_a_single_seed_on_either_side_gives_no_error():
-    assert difference(spread([36.9]), spread([36.0, 36.2])).error is None
-    assert difference(spread([36.0, 36.2]), spread([36.9])).error is None
-    assert str(difference(spread([36.0]), spread([36.9]))) == "-0.9"
+@pytest.mark.parametrize("n", [2, 3, 5, 17])
+def test_paired_as_scipy_says(n: int):
+    random = np.random.default_rng(n)
+    base = random.normal(36, 0.4, n)
+    other = base + random.normal(0.5, 0.3, n)
+    found = difference(by_seed(*other), by_seed(*base))
+    expected = stats.ttest_rel(other, base).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert found.value == pytest.approx((other - base).mean(), rel=1e-12)
+    assert found.pairs == pytest.approx(tuple(other - base))
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 5), (17, 4)])
+def test_seeds_that_do_not_match_are_compared_as_scipy_says(n: int, m: int):
+    random = np.random.default_rng(n)
+    one, base = random.normal(36.5, 0.4, n), random.normal(36, 0.2, m)
+    found = difference(by_seed(*one), by_seed(*base, first=100))
+    expected = stats.ttest_ind(one, base, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert not found.paired
+    assert found.pairs == ()
+    assert found.n == min(n, m)
+    assert found.bootstrap() is None
+
+
+def test_unequal_seeds_are_paired_where_they_match():
+    # seeds 0 and 2 are on both sides (a run of seed 1 failed here, one of seed 3 is only here): 1.0 and 2.0
+    found = difference({0: 37.0, 2: 38.0, 3: 99.0}, {0: 36.0, 1: 12.0, 2: 36.0})
+    assert found.pairs == pytest.approx((1.0, 2.0))
+    assert found.value == pytest.approx(1.5)
+    assert found.verdict == "too few seeds"
+
+
+def test_one_seed_that_matches_is_no_pairing():
+    found = difference({0: 37.0, 1: 37.4}, {0: 36.0, 5: 36.2})
+    assert not found.paired
+    assert found.value == pytest.approx(37.2 - 36.1)
+
+
+def test_a_single_seed_on_either_side_gives_no_interval():
+    for one, base in ((by_seed(36.9), by_seed(36.0, 36.2)), (by_seed(36.0, 36.2), by_seed(36.9))):
+        found = difference(one, base)
+        assert (found.error, found.low, found.high) == (None, None, None)
+        assert found.verdict == "too few seeds"
+        assert power(found, 0.8) is None
+    assert str(difference(by_seed(36.0), by_seed(36.9))) == "-0.9"
 
 
 def test_nothing_to_compare_with():
-    assert difference(None, spread([36.0])) is None
-    assert difference(spread([36.0]), None) is None
+    assert difference({}, by_seed(36.0)) is None
+    assert difference(by_seed(36.0), {0: math.nan}) is None
+
+
+def test_identical_values_differ_by_nothing():
+    found = difference(by_seed(36.0, 36.5, 36.1), by_seed(36.0, 36.5, 36.1))
+    assert (found.value, found.low, found.high, found.verdict) == (0.0, 0.0, 0.0, "within noise")
+    assert found.bootstrap() == (0.0, 0.0)
+    assert power(found, 0.8) is None
+    same = difference(by_seed(36.0, 36.0, 36.0), by_seed(35.0, 35.0, 35.0, first=7))
+    assert (same.value, same.low, same.high, same.verdict) == (1.0, 1.0, 1.0, "gain")
+
+
+def test_words_follow_the_interval():
+    def verdict(*pairs: float) -> str:
+        return difference(by_seed(*(36 + p for p in pairs)), by_seed(*[36.0] * len(pairs))).verdict
+
+    assert verdict(0.8, 0.9, 0.7) == "gain"
+    assert verdict(-0.8, -0.9, -0.7) == "loss"
+    assert verdict(0.8, -0.9, 0.7) == "within noise"
+    assert verdict(0.8, 0.8001) == "too few seeds"  # whatever two seeds agree on
+
+
+def test_bootstrap_against_all_resamples():
+    """With three pairs there are 27 resamples; the outermost (1 in 27 each) are more than 2.5 %."""
+    found = difference(by_seed(36.5, 37.5, 38.1), by_seed(36.0, 36.0, 36.0))
+    means = sorted(sum(c) / 3 for c in itertools.product((0.5, 1.5, 2.1), repeat=3))
+    assert found.bootstrap() == pytest.approx((means[0], means[-1]))
+    many = difference(by_seed(*np.random.default_rng(0).normal(37, 1, 40)), by_seed(*[36.0] * 40))
+    low, high = many.bootstrap()  # for many pairs it comes near the t interval
+    assert (low, high) == pytest.approx((many.low, many.high), abs=0.05)
+    assert many.bootstrap() == (low, high)  # the same at every call
+
+
+def test_power_as_noncentral_t_says():
+    pairs = np.array([0.2, 1.1, 0.5, 0.9, 0.1])
+    found = power(difference(by_seed(*(36 + pairs)), by_seed(*[36.0] * 5)), 0.4)
+    sd = pairs.std(ddof=1)
+
+    def exact(effect: float, n: int) -> float:
+        limit, shift = stats.t.ppf(0.975, n - 1), effect / sd * math.sqrt(n)
+        return stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift)
+
+    assert exact(0.4, found.needed) >= 0.8 > exact(0.4, found.needed - 1)
+    assert exact(found.detectable, 5) == pytest.approx(0.8, abs=1e-4)
+    assert f"the published +0.4 takes {found.needed} seeds" in str(found)
+
+
+def test_power_of_two_seeds_by_simulation():
+    """There the noncentral t is not computed by SciPy: 100 000 experiments instead."""
+    found = power(difference(by_seed(37.0, 38.0), by_seed(36.0, 36.0)), None)  # sd sqrt(1/2)
+    draws = np.random.default_rng(0).normal(found.detectable, math.sqrt(0.5), (100_000, 2))
+    t = draws.mean(1) / (draws.std(1, ddof=1) / math.sqrt(2))
+    assert (np.abs(t) > stats.t.ppf(0.975, 1)).mean() == pytest.approx(0.8, abs=0.005)
+
+
+def test_power_unpaired_needs_both_sides():
+    found = power(difference(by_seed(36.9, 37.1, 36.7), by_seed(36.1, 36.0, 36.4, first=7)), 0.3)
+    sd = math.sqrt(np.var([36.9, 37.1, 36.7], ddof=1) + np.var([36.1, 36.0, 36.4], ddof=1))
+
+    def exact(n: int) -> float:
+        limit = stats.t.ppf(0.975, 2 * (n - 1))
+        return stats.nct.sf(limit, 2 * (n - 1), 0.3 / sd * math.sqrt(n))
+
+    assert exact(found.needed) >= 0.8 > exact(found.needed - 1)
+
+
+def test_a_published_difference_too_small_to_be_seen():
+    found = power(difference(by_seed(30.0, 37.0, 44.0), by_seed(36.0, 36.0, 36.0)), 0.1)
+    assert found.needed is None
+    assert "more than 1000 seeds" in str(found)
 
 
 def test_no_difference_has_no_sign():
     assert str(Difference(0.0)) == "0.0"
     assert str(Difference(-0.04)) == "0.0"
-    assert str(Difference(-0.06, 0.0)) == "-0.1 ± 0.0"
+    assert str(Difference(-0.06, 0.0, -0.06, -0.06)) == "-0.1 [-0.1, -0.1]"
+
+
+def test_ties_share_a_rank():
+    assert ranks({"a": 36.1, "b": 36.9, "c": 36.94, "d": 36.0, "e": None}) == {"b": 1, "c": 1, "a": 2}
+    assert ranks({"a": 36.1, "b": 36.1}) == {}  # all alike: nothing stands out
+    assert ranks({"a": 36.1, "b": None}) == {}

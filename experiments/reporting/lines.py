@@ -1,0 +1,102 @@
+"""The lines of a table: each row's runs, what they come to, and what must stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from experiments.reporting.controls import controls_of
+from experiments.reporting.groups import Group, against, split
+from experiments.reporting.matching import Matcher
+from experiments.reporting.ranks import ranks_by_metric
+from experiments.reporting.statistics import power
+from experiments.reporting.tables import Line
+from experiments.tables import Block, Row, Table
+
+MOST_WITH_CONTROLS = 50  # rows of a table; looking up the controls of more would take longer than all else
+
+Blocks = list[tuple[str, list[Line]]]
+
+
+def blocks_of(
+    table: Table,
+    runs: Mapping[str, pd.DataFrame],
+    shown: set[str],
+    columns: Sequence[str],
+    matcher: Matcher,
+    as_published: bool = False,
+) -> Blocks:
+    """The table's blocks with a line for each group of a row's runs, or one that says that there is none.
+
+    Args:
+        runs: By row id.
+        shown: Ids of the rows to show.
+        columns: Metrics; differences are of the first.
+        as_published: Whether published values compare with the measured ones.
+    """
+    groups = {row_id: split(found) for row_id, found in runs.items() if len(found)}
+    with_controls = len(groups) <= MOST_WITH_CONTROLS
+    blocks = []
+    for block in table.blocks:
+        lines = [
+            line
+            for row in block.rows
+            if row.id in shown
+            for line in _lines(row, table, groups, columns[0], matcher if with_controls else None)
+        ]
+        if lines:
+            blocks.append((block.title or "", _ranked(lines, block, columns, as_published)))
+    return blocks
+
+
+def _lines(
+    row: Row, table: Table, groups: dict[str, list[Group]], metric: str, matcher: Matcher | None
+) -> list[Line]:
+    published = _published_difference(row, table)
+    if row.id not in groups:
+        return [Line(row, None, published, None, "no runs" if row.recipe else "no recipe yet")]
+    lines = []
+    for group in groups[row.id]:
+        change, remark = against(group, groups.get(row.baseline or "", []), metric)
+        remark = "; ".join(text for text in (group.remark(), remark) if text)
+        above = change is not None and change.value > 0
+        controls = controls_of(group, metric, matcher) if above and matcher else ()
+        able = power(change, published)
+        lines.append(Line(row, group, published, change, remark, power=able, controls=controls))
+    return lines
+
+
+def _published_difference(row: Row, table: Table) -> float | None:
+    baseline = table.row(row.baseline) if row.baseline else None
+    if baseline is None or baseline.published is None or row.published is None:
+        return None
+    return round(row.published[0] - baseline.published[0], 1)
+
+
+def _ranked(lines: list[Line], block: Block, columns: Sequence[str], as_published: bool) -> list[Line]:
+    published = ranks_by_metric(
+        {r.id: dict(zip(columns, r.published or ())) for r in block.rows if not r.reference}, columns
+    )
+    measured = _measured_ranks(lines, columns)
+    ranked = []
+    for index, line in enumerate(lines):
+        found, row = line.group.metrics.get(columns[0]) if line.group else None, line.row
+        gap = found.mean - row.published[0] if found and row.published and as_published else None
+        shown = published.get(row.id, {}) if as_published else {}
+        ranked.append(replace(line, ranks=measured.get(index, {}), published_ranks=shown, gap=gap))
+    return ranked
+
+
+def _measured_ranks(lines: Sequence[Line], columns: Iterable[str]) -> dict[int, dict[str, int]]:
+    """By place of the line; only results on the same data are ranked together, and no row of another table."""
+    by_data: dict[str, dict[int, dict[str, float]]] = {}
+    for index, line in enumerate(lines):
+        if line.group and not line.row.reference:
+            means = {name: found.mean for name, found in line.group.metrics.items()}
+            by_data.setdefault(line.group.fingerprint, {})[index] = means
+    found: dict[int, dict[str, int]] = {}
+    for rows in by_data.values():
+        found |= ranks_by_metric(rows, list(columns))
+    return found
