@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # these import pandas
     from experiments.reporting.statistics import Spread
     from experiments.reporting.tables import Line, MeasuredTable, OtherRuns
 
+MOST_ROWS = 60  # of a table; longer ones are for a file
+STYLES = {1: "bold", 2: "underline"}  # best and second of a block
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "interrupted": "yellow"}
 
 
@@ -67,18 +70,48 @@ def print_table(console: Console, table: MeasuredTable) -> None:
     """Prints one of the report's tables, what must be said of it, and where its runs are."""
     console.print(Text(table.title, "bold"))
     numbered = {id(line): f"[{i}]" for i, line in enumerate((x for x in table.lines if x.group), start=1)}
+    left_out = len(table.lines) - MOST_ROWS
+    table = _shortened(table)
     if table.has_published and table.context is None:
         console.print(_published_grid(table, numbered))
     else:
         console.print(_fitting(console, lambda more: _context_grid(table, numbered, more), table.columns[1:]))
     for note in table.notes:
         console.print(Text(note, "dim"))
+    if left_out > 0:
+        console.print(Text(f"{left_out} more rows: msdet report --format csv", "dim"))
     if len(table.columns) > 1:
-        console.print(Text(f"All of {', '.join(table.columns)}: --format md or csv.", "dim"))
+        console.print(Text(f"All of {', '.join(table.columns)}: --format md, csv or html.", "dim"))
     for line in table.lines:
         if line.group:
-            _line(console, f"{numbered[id(line)]} {line.row.label}: {line.remark}: {_where(line.group)}")
+            _print_evidence(console, numbered[id(line)], line)
     console.print()
+
+
+def _shortened(table: MeasuredTable) -> MeasuredTable:
+    """The table with no more rows than a person scrolls through."""
+    blocks, room = [], MOST_ROWS
+    for title, lines in table.blocks:
+        if room > 0:
+            blocks.append((title, lines[:room]))
+        room -= len(lines)
+    return replace(table, blocks=blocks)
+
+
+def _print_evidence(console: Console, number: str, line: Line) -> None:
+    """What stands behind a row's number: the verdict, how it was compared, its controls, its runs."""
+    from experiments.reporting.render import words
+
+    group = line.group
+    if group is None:
+        return
+    verdict = [line.difference.verdict] if line.difference else []
+    told = "; ".join([*verdict, *words.evidence(line)])
+    _line(console, f"{number} {line.row.label}: {told + ': ' if told else ''}{_where(group)}")
+    if line.controls:
+        _line(console, f"    {words.controls_in_words(line.controls)}")
+    for command in dict.fromkeys(command for control in line.controls for command in control.commands):
+        _line(console, f"    {command}")
 
 
 def print_legend(console: Console) -> None:
@@ -102,7 +135,7 @@ def print_other(console: Console, other: Sequence[OtherRuns]) -> None:
     metric = next(iter(metrics_of(runs.group for runs in other)), "runs")
     console.print(Text(OTHER_TITLE, "bold"))
     grid = _grid(["Recipe", "Profile, data set", "Config", metric], texts=3)
-    for runs in other:
+    for runs in other[:MOST_ROWS]:
         found = next(iter(runs.group.metrics.values()), None)
         context = " on ".join(text for text in (runs.of("profile"), runs.of("dataset")) if text)
         grid.add_row(
@@ -112,7 +145,9 @@ def print_other(console: Console, other: Sequence[OtherRuns]) -> None:
             value(found, runs.group.states, runs.group.marks),
         )
     console.print(grid)
-    for runs in other:
+    if len(other) > MOST_ROWS:
+        console.print(Text(f"{len(other) - MOST_ROWS} more: msdet report --format csv", "dim"))
+    for runs in other[:MOST_ROWS]:
         differs = f"; differs from the recipe: {runs.differs}" if runs.differs else ""
         _line(console, f"{runs.of('config_hash')}: {runs.group.remark()}{differs}: {_where(runs.group)}")
     console.print()
@@ -143,7 +178,10 @@ def _published_grid(table: MeasuredTable, numbered: dict[int, str]) -> Table:
                 _cell(line, metric),
             ]
             cells += [str(line.difference or ""), numbered.get(id(line), "")] if numbered else []
-            grid.add_row(*[Text(cell) for cell in cells])
+            texts = [Text(cell) for cell in cells]
+            texts[2].stylize(STYLES.get(line.published_ranks.get(metric, 0), ""))
+            texts[4].stylize(STYLES.get(line.ranks.get(metric, 0), ""))
+            grid.add_row(*texts)
     return grid
 
 
@@ -153,11 +191,17 @@ def _context_grid(table: MeasuredTable, numbered: dict[int, str], more: Sequence
     grid = _grid(
         ["", *(["Recipe"] if recipes else []), metric, f"Δ {metric}", *more, ""], texts=1 + bool(recipes)
     )
+    titled = {id(lines[0]): title for title, lines in table.blocks if title}
     for line, recipe in zip_longest(table.lines, recipes):
-        cells = [line.row.label, *([] if recipe is None else [recipe])]
-        cells += [_cell(line, metric), str(line.difference or "")]
-        cells += _means(line.group.metrics if line.group else {}, more)
-        grid.add_row(*[Text(cell) for cell in cells], numbered.get(id(line), ""))
+        if id(line) in titled:
+            grid.add_section()
+            grid.add_row(Text(titled[id(line)], "italic"))
+        texts = [Text(line.row.label), *([] if recipe is None else [Text(recipe)])]
+        ranked = [Text(_cell(line, metric)), Text(str(line.difference or ""))]
+        ranked += map(Text, _means(line.group.metrics if line.group else {}, more))
+        for cell, name in zip([ranked[0], *ranked[2:]], [metric, *more]):
+            cell.stylize(STYLES.get(line.ranks.get(name, 0), ""))
+        grid.add_row(*texts, *ranked, numbered.get(id(line), ""))
     return grid
 
 

@@ -6,7 +6,6 @@ import math
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from experiments.reporting.collect import collect, execution
@@ -160,9 +159,19 @@ def test_comparison_of_labels_by_hand(make_run: MakeRun):
     assert (first.metrics["AP"].mean, first.metrics["AP"].n, first.difference) == (50.5, 2, None)
     assert second.states == {"done": 3, "failed": 1}
     assert (second.metrics["AP"].mean, second.metrics["AP"].sd) == (53.0, 1.0)
-    assert second.difference.value == 2.5
-    pooled = (1 * np.var([50, 51], ddof=1) + 2 * 1.0) / 3
-    assert second.difference.error == pytest.approx(math.sqrt(pooled * (1 / 2 + 1 / 3)), rel=1e-12)
+    assert second.difference.pairs == (2.0, 2.0)  # seed 2 has no baseline
+    assert second.remark == "Δ over the 2 seeds that both have"
+
+
+def test_imported_runs_are_not_paired(make_run: MakeRun, results: Path):
+    for seed, (base, rlo) in enumerate(((50.0, 52.0), (51.0, 53.5), (52.0, 53.0))):
+        make_run(BASE, seed, {"AP": base}, imported={"from": "a work folder"})
+        make_run(RLO, seed, {"AP": rlo})
+    runs = collect(results).runs
+    (base,), (rlo,) = (split(runs[runs["recipe"] == name]) for name in (BASE, RLO))
+    change, remark = against(rlo, [base], "AP")
+    assert (change.paired, remark) == (False, "baseline imported")  # another shuffle under the same number
+    assert change.value == pytest.approx(158.5 / 3 - 51.0)
 
 
 def test_comparison_without_labels_names_recipes_and_tells_configs_apart(make_run: MakeRun):

@@ -83,11 +83,11 @@ def test_the_console_shows_own_runs_first_and_where_they_are(
     assert text.index("Table 5, profile tiny on shapes (NOT comparable") < text.index("Table 1: Detectors")
     row = next(line for line in text.splitlines() if line.startswith("RetinaNet w/ RLO"))
     assert "51.5 ± 0.7 (2)" in row
-    assert "+1.0 ± 0.7" in row
+    assert "+1.0 [+1.0, +1.0]" in row
     assert ("26.5" in row) == (columns == "120")
     assert "results/runs/retinanet-r50-rlo/" in text
-    assert "standard error of the difference" in " ".join(text.split())
-    tables = [line for line in text.splitlines() if not line.startswith("[")]
+    assert "95 % confidence interval" in " ".join(text.split())
+    tables = [line for line in text.splitlines() if not line.startswith(("[", "    "))]
     assert max(len(line) for line in tables) <= int(columns)
 
 
@@ -147,7 +147,7 @@ def test_tables_without_published_numbers(tiny_runs: None, make_run: MakeRun):
     assert "published" not in text
     rows = [" ".join(line.split()) for line in text.splitlines() if line.startswith("RetinaNet w/ RLO")]
     assert rows == [
-        "RetinaNet w/ RLO retinanet-r50-rlo 51.5 ± 0.7 (2) +1.0 ± 0.7 60.0 60.0 26.5 60.0 60.0 [2]",
+        "RetinaNet w/ RLO retinanet-r50-rlo 51.5 ± 0.7 (2) +1.0 [+1.0, +1.0] 60.0 60.0 26.5 60.0 60.0 [2]",
         "RetinaNet w/ RLO retinanet-r50-rlo no runs",
     ]
 
@@ -286,7 +286,7 @@ def test_a_comparison_on_the_console(make_run: MakeRun):
         assert "[uniform]" in text  # no markup
         row = next(line for line in text.splitlines() if line.startswith("rlo"))
         assert "52.5 ± 0.7 (2), 1 failed" in row
-        assert "+2.0 ± 0.7" in row
+        assert "+2.0 [+2.0, +2.0]" in row
     assert "APL" in wide
     assert "APL" not in narrow
     assert "1 failed" in printed(80, comparison(made[-1:]))
