@@ -1,4 +1,4 @@
-"""How every figure looks: widths of a paper's columns, colours that all can tell apart, and files that do not change."""
+"""How every figure looks: a paper's column widths, colours that all can tell apart, files that do not change."""
 
 from __future__ import annotations
 

@@ -1,0 +1,69 @@
+"""Fig 1 (b-d) of the paper: each level's losses and the IoU of its positives over training."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from experiments.reporting.figures import series
+from experiments.reporting.figures.style import drawing, level_looks, new_figure, picture
+from experiments.reporting.figures.traces import Traces, only
+from experiments.reporting.sections import Picture
+
+PANELS = {
+    "loss_cls": "Classification loss",
+    "loss_bbox": "Regression loss",
+    "loss_centerness": "Centerness loss",
+    "iou": "Mean IoU of positives",
+}
+PANEL_IN = 1.15
+MOST_POINTS = 200
+
+
+def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
+    """The figure of one head's traces; None where they hold nothing of levels.
+
+    Args:
+        what: Whose traces they are, for the caption.
+    """
+    shown = _panels(traces)
+    if not shown:
+        return None
+    figure, every = draw_levels(traces)
+    without = [
+        level for level, part in traces.levels.groupby("level", sort=False) if part["iou"].isna().all()
+    ]
+    caption = (
+        f"{what}: {', '.join(PANELS[c].lower() if c != 'iou' else PANELS[c][0].lower() + PANELS[c][1:] for c in shown)}"
+        f" of each level over training, finest level first; {series.seeds_in_words(traces.seeds)}."
+        f" Losses are unweighted.{series.points_in_words(every)}"
+    )
+    if "iou" in shown and without:
+        caption += f" No positives in: {', '.join(without)}."
+    return picture(
+        figure, name, caption, f"Lines of {', '.join(traces.level_names)} over iterations: {what}."
+    )
+
+
+def draw_levels(traces: Traces) -> tuple[Figure, int]:
+    """A panel for each quantity that the traces hold, a line for each level; and the intervals in a point."""
+    shown, looks = _panels(traces), level_looks(traces.level_names)
+    points, every = series.thinned(traces.levels, shown, MOST_POINTS)
+    with drawing():
+        figure = new_figure(PANEL_IN * len(shown) + 0.45)
+        panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, column in zip(panels, shown):
+            for number, (level, look) in enumerate(looks.items()):
+                spread = series.over_seeds(only(points, "level", level), column)
+                series.draw_line(axes, spread, look, level, number)
+            axes.set_title(PANELS[column])
+            axes.set_ylim(bottom=0)
+            axes.grid(axis="y")
+        series.iteration_axis(panels[-1])
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=5, columnspacing=1.2)
+    return figure, every
+
+
+def _panels(traces: Traces) -> list[str]:
+    """The quantities that have a value somewhere."""
+    return [column for column in PANELS if traces.levels[column].notna().any()]

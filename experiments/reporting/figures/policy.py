@@ -1,0 +1,171 @@
+"""What a rule did: each level's weight over training, and of RLO the probabilities and the actions that were drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.reporting.figures import series
+from experiments.reporting.figures.style import Look, action_looks, drawing, level_looks, new_figure, picture
+from experiments.reporting.figures.traces import POLICY, Traces, only
+from experiments.reporting.sections import Picture
+
+MOST_STEPS, MOST_POINTS, MOST_CELLS, MOST_ROWS = 60, 200, 480, 10
+LEVEL_IN, PROBABILITIES_IN, ROW_IN = 0.3, 1.2, 0.13
+
+
+def policy(traces: Traces, name: str, what: str) -> Picture | None:
+    """The figure of one head's traces; None where no weight ever moved (the baseline, fixed weights).
+
+    Args:
+        what: Whose traces they are, for the caption.
+    """
+    if not weights_move(traces):
+        return None
+    figure, every = draw_policy(traces)
+    caption = f"{what}: weight of each level (filled from 1), {series.seeds_in_words(traces.seeds)}." + (
+        f" Each step is the mean of {every['weights']} intervals." if every["weights"] > 1 else ""
+    )
+    if "probabilities" in every:
+        caption += (
+            f" Below, the probabilities of the actions.{series.points_in_words(every['probabilities'])}"
+        )
+    if "actions" in every:
+        caption += _of_actions(traces, every["actions"])
+    return picture(
+        figure, name, caption, f"Weights of {', '.join(traces.level_names)} over iterations: {what}."
+    )
+
+
+def weights_move(traces: Traces) -> bool:
+    """Whether a level's weight changes behind the first interval, during which every rule has weight 1."""
+    later = traces.levels.loc[traces.levels["interval"] > 1]
+    return bool((later.groupby(["run", "level"])["weight"].nunique() > 1).any())
+
+
+def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
+    """Panels `weights` and, where there are any, `probabilities` and `actions`, each with the intervals of a point."""
+    looks, actions = level_looks(traces.level_names), _actions(traces)
+    has_policy = bool(traces.intervals[POLICY].notna().any().any())
+    heights = [LEVEL_IN] * len(looks) + [PROBABILITIES_IN] * has_policy
+    if len(actions) > 1:
+        heights.append(ROW_IN * min(MOST_ROWS, len(traces.seeds)) + 0.12)
+    with drawing():
+        figure = new_figure(sum(heights) + 0.17 * len(heights) + 0.5)
+        panels = list(
+            figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+        )
+        every = {"weights": _draw_weights(panels[: len(looks)], traces, looks)}
+        panels, last = panels[len(looks) :], panels[-1]
+        if has_policy:
+            every["probabilities"] = _draw_probabilities(panels.pop(0), traces)
+        if panels:
+            every["actions"] = _draw_actions(panels.pop(0), traces, actions)
+        series.iteration_axis(last)
+        if len(every) > 1:
+            handles = [
+                Line2D(
+                    [],
+                    [],
+                    color=look.colour,
+                    linestyle=look.dash,
+                    marker=look.marker,
+                    linewidth=2,
+                    label=action,
+                )
+                for action, look in actions.items()
+            ]
+            figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.2)
+    return figure, every
+
+
+def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, Look]) -> int:
+    """A low panel for each level, for steps on top of each other cannot be read."""
+    points, every = series.thinned(traces.levels, ["weight"], MOST_STEPS)
+    start = float(traces.levels["iteration"].iloc[0] - _alpha(traces) * traces.levels["interval"].iloc[0])
+    for axes, (level, look) in zip(panels, looks.items()):
+        series.draw_steps(axes, series.over_seeds(only(points, "level", level), "weight"), start, look)
+        axes.axhline(1, color="black", linewidth=0.5)
+        axes.set_ylabel(level, rotation=0, ha="right", va="center", color=look.colour, fontweight="bold")
+    low = min(axes.get_ylim()[0] for axes in panels)
+    high = max(axes.get_ylim()[1] for axes in panels)
+    for axes in panels:
+        axes.set_ylim(low, high)
+    panels[0].set_title("Weight of each level")
+    return every
+
+
+def _draw_probabilities(axes: Axes, traces: Traces) -> int:
+    points, every = series.thinned(traces.intervals, POLICY, MOST_POINTS)
+    looks = action_looks(())
+    for number, column in enumerate(c for c in POLICY if points[c].notna().any()):
+        action = column.removeprefix("p_")
+        series.draw_line(axes, series.over_seeds(points, column), looks[action], action, number)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    axes.set_title("Probability of each action")
+    return every
+
+
+def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, Look]) -> int:
+    """A strip a run; of more intervals than a column can show every so-manieth, which keeps their shares."""
+    cells, every = action_cells(traces, list(actions))
+    colours = ListedColormap([look.colour for look in actions.values()])
+    end = float(traces.intervals["iteration"].max())
+    axes.imshow(
+        np.ma.masked_invalid(cells), cmap=colours, vmin=-0.5, vmax=len(actions) - 0.5, aspect="auto",
+        interpolation="nearest", extent=(0, end, len(cells) - 0.5, -0.5),
+    )  # fmt: skip
+    for row in range(1, len(cells)):
+        axes.axhline(row - 0.5, color="white", linewidth=1)
+    axes.set_yticks(range(len(cells)), [f"seed {seed}" for seed in traces.seeds[: len(cells)]])
+    axes.tick_params(axis="y", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("Action in force")
+    return every
+
+
+def action_cells(traces: Traces, actions: list[str]) -> tuple[np.ndarray, int]:
+    """(runs, intervals) the actions' numbers, NaN where none was in force; at most MOST_ROWS x MOST_CELLS.
+
+    Returns:
+        The cells, and every how-manieth interval they are.
+    """
+    table = traces.intervals.pivot_table(
+        index="run", columns="interval", values="action", aggfunc="first", dropna=False, sort=False
+    )
+    last = int(traces.intervals["interval"].max())
+    every = -(-last // MOST_CELLS)
+    shown = table.reindex(columns=range(every, last + 1, every)).iloc[:MOST_ROWS]
+    return shown.apply(lambda row: row.map({a: float(n) for n, a in enumerate(actions)})).to_numpy(
+        float
+    ), every
+
+
+def _actions(traces: Traces) -> dict[str, Look]:
+    """Those that were drawn, or have a probability; the paper's in its order, then others by name."""
+    drawn = set(traces.intervals["action"].dropna())
+    drawn |= {c.removeprefix("p_") for c in POLICY if traces.intervals[c].notna().any()}
+    return {action: look for action, look in action_looks(sorted(drawn)).items() if action in drawn}
+
+
+def _of_actions(traces: Traces, every: int) -> str:
+    text = " The strips show the action that was in force in each interval, a row for each seed"
+    text += f" (every {every}th interval)" if every > 1 else ""
+    if len(traces.seeds) > MOST_ROWS:
+        text += f"; the first {MOST_ROWS} of {len(traces.seeds)} seeds"
+    rewards = traces.intervals.loc[traces.intervals["interval"] > 1, "reward"].dropna()
+    if len(rewards):
+        text += (
+            f". Of {len(rewards)} rewards {(rewards > 0).mean():.0%} were positive: the total loss had fallen"
+        )
+    return text + "."
+
+
+def _alpha(traces: Traces) -> float:
+    """Iterations of an interval."""
+    first = traces.intervals.iloc[0]
+    return float(first["iteration"] / first["interval"])

@@ -1,0 +1,89 @@
+"""Numbers that vary over training: thinned out to what a column can show, and their mean and spread over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from experiments.reporting.figures.style import Look
+
+MARKERS = 6  # on a line, to tell it apart in grey
+
+
+def thinned(frame: pd.DataFrame, columns: Sequence[str], most: int) -> tuple[pd.DataFrame, int]:
+    """Averages as many consecutive intervals as it takes for at most `most` points a run.
+
+    Returns:
+        A row per run, `level` (where the frame has levels) and point, with `interval` and `iteration` of the
+        point's end and the means of the columns; and how many intervals a point is the mean of (1: nothing is done).
+    """
+    every = math.ceil(frame["interval"].max() / most)
+    point = (frame["interval"] - 1) // every
+    keys = ["run", "level", point.rename("point")] if "level" in frame else ["run", point.rename("point")]
+    means = frame.groupby(keys, sort=False)[list(columns)].mean().reset_index()
+    ends = frame.groupby(point.rename("point"))[["interval", "iteration"]].max()
+    return means.join(ends, on="point"), every
+
+
+def over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Mean and sample standard deviation (NaN for one seed) over the runs, a row per point from the first to the last.
+
+    A point that no run has is NaN, so that a line breaks there.
+    """
+    spread = frame.groupby(["point", "iteration"])[column].agg(mean="mean", sd="std").reset_index("iteration")
+    return spread.reindex(range(int(spread.index.max()) + 1))
+
+
+def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: int = 0) -> None:
+    """The mean as a line, ± one standard deviation as a band; `number` shifts the markers against other lines'."""
+    step = max(1, len(spread) // MARKERS)
+    axes.plot(
+        spread["iteration"], spread["mean"],
+        color=look.colour, linestyle=look.dash, label=label,
+        marker=look.marker, markevery=(number * step // 5 % step, step), markeredgewidth=0,
+    )  # fmt: skip
+    low, high = spread["mean"] - spread["sd"], spread["mean"] + spread["sd"]
+    if spread["sd"].notna().any():
+        axes.fill_between(spread["iteration"], low, high, color=look.colour, alpha=0.18, linewidth=0)
+
+
+def draw_steps(axes: Axes, spread: pd.DataFrame, start: float, look: Look) -> None:
+    """What was in force during intervals: a step for each, filled down to 1, its band as in `draw_line`.
+
+    Args:
+        start: Iteration at which the first interval begins.
+    """
+    ends = spread["iteration"].interpolate()  # of an interval that is missing
+    edges = np.concatenate([[start], ends])
+    axes.stairs(spread["mean"], edges, color=look.colour, linewidth=0.9, baseline=None)
+    axes.stairs(spread["mean"], edges, color=look.colour, alpha=0.3, fill=True, baseline=1)
+    if spread["sd"].notna().any():
+        x, low, high = (
+            np.repeat(edges, 2)[1:-1],
+            np.repeat(spread["mean"] - spread["sd"], 2),
+            np.repeat(spread["mean"] + spread["sd"], 2),
+        )
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.25, linewidth=0)
+
+
+def iteration_axis(axes: Axes) -> None:
+    axes.set_xlabel("Iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 10_000 else f"{x:g}"))
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """`seed 0`, `mean over seeds 0, 1, 2`, `mean over 30 runs`; and what the band is."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 6 else f"{len(seeds)} seeds"
+    return f"mean over {named}, band ± one standard deviation"
+
+
+def points_in_words(every: int) -> str:
+    return f" Each point is the mean of {every} intervals." if every > 1 else ""
