@@ -152,9 +152,11 @@ class _Variants:
         return Row(id=row_id, label=label, recipe=self.name, baseline=baseline, set=changes)
 
     def _take(self, row_id: str, recipe: Recipe) -> None:
-        self.runs[row_id] = self.matcher.find([recipe])
+        self.runs[row_id] = self.matcher.runs_of([recipe])
+        self.recipes.append(recipe)
 
     def _measured(self, blocks: list[Block]) -> MeasuredTable:
+        self.matcher.find(self.recipes)  # only now, for a table that comes to nothing shows none of them
         common = described(self.context, self.matcher.contexts)
         columns = metric_names(pd.concat(self.runs.values())) or ["AP"]
         title = f"Variants of {self.name}"
