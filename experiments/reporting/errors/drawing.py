@@ -1,0 +1,125 @@
+"""Boxes on images, side by side as in the paper's Fig 3: ground truth green, baseline blue, RLO red."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.reporting.figures.style import BLUE, GREEN, RED, drawing, new_figure
+
+THRESHOLD = 0.5  # the score from which the paper draws a detection
+WIDTH_IN = 5.4  # of three columns, so that four rows of them fit on a page
+_MOST_PIXELS = 512  # of an image's longer side in a figure
+
+
+@dataclass(frozen=True)
+class Ink:
+    """How one column's boxes are drawn: colour, and a dash for where colours cannot be told apart."""
+
+    colour: str
+    dash: str | tuple[int, tuple[float, ...]]
+
+
+TRUTH = Ink(GREEN, "-")
+BASELINE = Ink(BLUE, (0, (4, 1.2)))
+WEIGHTED = Ink(RED, (0, (6, 1, 1.5, 1)))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """x, y, width, height in pixels of the image, and what stands at it: a class, with its score if it has one."""
+
+    box: tuple[float, float, float, float]
+    label: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of an image."""
+
+    title: str
+    ink: Ink
+    boxes: Sequence[Labelled]
+
+
+def labelled(box: Sequence[float], category: str, score: float | None = None) -> Labelled:
+    x, y, width, height = box
+    return Labelled((x, y, width, height), category if score is None else f"{category} {score:.2f}")
+
+
+def read_image(path: Path) -> Any:
+    """(height, width, 3) uint8 in RGB, turned as its EXIF data says, as MMDetection reads it.
+
+    Raises:
+        UserError: Not there, or no image.
+    """
+    import cv2
+    import numpy as np
+
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"image {path}: {error.strerror or error}") from None
+    image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
+    if image is None:
+        raise UserError(f"{path} is no image, or a damaged or cut off one")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], width_in: float = WIDTH_IN) -> Any:
+    """A figure with one row an image and one column a panel; every row has the same number of panels.
+
+    Args:
+        rows: Each an image as `read_image` gives it, and its panels.
+        width_in: Of the whole figure, in inches.
+    """
+    columns = max(len(panels) for _, panels in rows)
+    width = width_in / columns
+    heights = [width * image.shape[0] / image.shape[1] for image, _ in rows]
+    with drawing():
+        figure = new_figure(sum(heights) + 0.25, width_in)
+        axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+        for row, (image, panels) in enumerate(rows):
+            for place, panel in zip(axes[row], panels):
+                _draw(place, image, panel, with_title=row == 0)
+    return figure
+
+
+def _draw(axes: Any, image: Any, panel: Panel, with_title: bool) -> None:
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
+    height, width = image.shape[:2]
+    axes.imshow(_smaller(image), extent=(0, width, height, 0), interpolation="auto")
+    axes.set_axis_off()
+    if with_title:
+        axes.set_title(panel.title, color=panel.ink.colour, fontweight="bold")
+    white = [withStroke(linewidth=2.4, foreground="white")]
+    for one in panel.boxes:
+        x, y, w, h = one.box
+        for colour, wide, dash in (("white", 2.2, "-"), (panel.ink.colour, 1.2, panel.ink.dash)):
+            axes.add_patch(
+                Rectangle((x, y), w, h, fill=False, edgecolor=colour, linewidth=wide, linestyle=dash)
+            )
+    for one in panel.boxes:  # above every outline
+        x, y = min(max(one.box[0], 0), width), min(max(one.box[1], 0), height)
+        below = y < 0.06 * height  # no room above the box
+        axes.text(x, y, one.label, color=panel.ink.colour, fontsize=6, ha="left", va="top" if below else "bottom",
+                  path_effects=white, clip_on=False)  # fmt: skip
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+
+
+def _smaller(image: Any) -> Any:
+    """Not larger than a figure can show: it is in the file once for each column."""
+    import cv2
+
+    height, width = image.shape[:2]
+    factor = _MOST_PIXELS / max(height, width)
+    if factor >= 1:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

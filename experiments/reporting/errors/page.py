@@ -1,0 +1,163 @@
+"""The report's sections on where differences lie, and on what was detected."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments import recipes
+from experiments.errors import UserError
+from experiments.reporting.errors.breakdown import evaluated
+from experiments.reporting.errors.comparing import KINDS, grid, incomparable, same_levels, side
+from experiments.reporting.errors.detections import detections_picture
+from experiments.reporting.errors.figures import class_picture, level_picture
+from experiments.reporting.groups import Group
+from experiments.reporting.sections import Section
+from experiments.reporting.tables import Line, MeasuredTable, Report
+from experiments.runs import RunFolder
+
+MOST_PAIRS = 4  # on a page: on COCO each run takes tens of seconds the first time
+LEVELS = (
+    "By level: objects belong to the level that the detector's own assignment gives to their size at test scale,"
+    " whichever level found them. Objects on a border between two levels or sizes count on both sides, as COCO's ranges have it."
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An RLO row with runs beside its baseline row with runs, in one table."""
+
+    table: MeasuredTable
+    baseline: Line
+    other: Line
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        return _label(self.baseline), _label(self.other)
+
+    @property
+    def title(self) -> str:
+        where = self.table.common or "full size"
+        return f"{self.labels[1]} against {self.labels[0]}, {where}"
+
+
+def sections(report: Report) -> list[Section]:
+    """For the RLO rows of each context's first table that has any: AP taken apart, and drawn detections.
+
+    Works on the finished runs of both rows; says so on standard error where it takes its time.
+    """
+    pairs = list(_pairs(report))
+    made = []
+    for number, pair in enumerate(pairs[:MOST_PAIRS], start=1):
+        suffix = "" if number == 1 else f"-{number}"
+        made.append(_differences(pair, suffix))
+        made.append(_detections(pair, suffix))
+    if len(pairs) > MOST_PAIRS:
+        rest = "; ".join(pair.title for pair in pairs[MOST_PAIRS:])
+        text = f"Not taken apart here: {rest}. For any of them: msdet errors BASELINE RUN."
+        made.append(Section("Where other differences lie", [text]))
+    return made
+
+
+def _pairs(report: Report) -> Iterator[Pair]:
+    """Of each context's first table with such rows, all of them; no two runs twice."""
+    seen: set[object] = set()
+    known: set[tuple[Path, ...]] = set()
+    for table in report.tables:
+        if table.context in seen:
+            continue
+        for pair in _pairs_of(table):
+            seen.add(table.context)
+            folders = tuple(_done(pair.other.group))
+            if folders not in known:
+                known.add(folders)
+                yield pair
+
+
+def _pairs_of(table: MeasuredTable) -> Iterator[Pair]:
+    for line in table.lines:
+        if line.group is None or not _done(line.group) or not _learns(line.group):
+            continue
+        for base in table.lines:
+            alike = base.group is not None and base.group.fingerprint == line.group.fingerprint
+            if base.row.id == line.row.baseline and alike and _done(base.group):
+                yield Pair(table, base, line)
+                break
+
+
+def _done(group: Group | None) -> list[Path]:
+    """Folders of the finished runs of our own, by seed."""
+    if group is None or group.is_imported:
+        return []
+    done = set(group.runs.loc[group.runs["state"] == "done", "path"])
+    return [folder for folder in group.folders if str(folder) in done]
+
+
+def _learns(group: Group) -> bool:
+    """Whether the group's rule is RLO, and not its control that learns nothing."""
+    try:
+        weighting = recipes.load_recipe(str(RunFolder(group.folders[0]).recipe)).weighting
+    except UserError:
+        return False  # a problem of the report's already
+    return weighting.get("rule") == "rlo" and weighting.get("gamma") != 0
+
+
+def _label(line: Line) -> str:
+    return line.row.label
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _differences(pair: Pair, suffix: str) -> Section:
+    title = f"Where the differences lie: {pair.title}"
+    sides = [
+        side(label, map(RunFolder, _done(line.group)), say=_say)
+        for label, line in zip(pair.labels, (pair.baseline, pair.other))
+    ]
+    problems = [f"Left out: {text}" for one in sides for text in one.problems]
+    why_not = incomparable(*sides)
+    if why_not:
+        return Section(title, [why_not, *problems])
+    baseline, other = sides
+    grids = [made for kind in KINDS if (made := grid(baseline, [other], kind)) is not None]
+    drawn = [
+        class_picture(baseline, other, f"errors-classes{suffix}"),
+        level_picture(baseline, other, f"errors-levels{suffix}"),
+    ]
+    texts = [
+        "Mean ± sample standard deviation over seeds (number of seeds); Δ: difference with its 95 % interval, paired"
+        " by seed where two or more match."
+    ]
+    if judged:
+        texts[0] += (
+            f" {outside} of {judged} classes have an interval that leaves out 0; without any true difference 1 in 20"
+            " would by chance, so no single class is evidence."
+        )
+    else:
+        texts[0] += " With fewer than three seeds on each side nothing here is told from noise."
+    if baseline.first.remark:
+        texts.append(baseline.first.remark)
+    elif not same_levels(baseline, other):
+        texts.append("No AP by level: a level stands for other object sizes on either side.")
+    else:
+        absent = [name for name in baseline.first.level_sizes if name not in baseline.first.levels]
+        texts.append(LEVELS + (f" {', '.join(absent)}: no object of that size." if absent else ""))
+    return texts
+
+
+def _detections(pair: Pair, suffix: str) -> Section:
+    """Fig 3, of the lowest seed that both rows have."""
+    title = f"Detections: {pair.title}"
+    folders = [{path.name: path for path in _done(line.group)} for line in (pair.baseline, pair.other)]
+    common = [name for name in folders[0] if name in folders[1]]
+    chosen = [by_name[common[0]] if common else next(iter(by_name.values())) for by_name in folders]
+    try:
+        baseline, other = (evaluated(RunFolder(path)) for path in chosen)
+        drawn = detections_picture(baseline, other, pair.labels, f"detections{suffix}")
+    except UserError as error:
+        return Section(title, [f"No detections are drawn: {error.message}."])
+    return Section(title, pictures=[drawn], folders=chosen)
