@@ -10,7 +10,7 @@ from pathlib import Path
 from experiments import recipes
 from experiments.errors import UserError
 from experiments.reporting.errors.breakdown import evaluated
-from experiments.reporting.errors.comparing import KINDS, grid, incomparable, same_levels, side
+from experiments.reporting.errors.comparing import KINDS, Side, change, grid, incomparable, same_levels, side
 from experiments.reporting.errors.detections import detections_picture
 from experiments.reporting.errors.figures import class_picture, level_picture
 from experiments.reporting.groups import Group
@@ -21,7 +21,8 @@ from experiments.runs import RunFolder
 MOST_PAIRS = 4  # on a page: on COCO each run takes tens of seconds the first time
 LEVELS = (
     "By level: objects belong to the level that the detector's own assignment gives to their size at test scale,"
-    " whichever level found them. Objects on a border between two levels or sizes count on both sides, as COCO's ranges have it."
+    " whichever level found them. Objects on a border between two levels or sizes count on both sides, as COCO's"
+    " ranges have it."
 )
 
 
@@ -128,14 +129,23 @@ def _differences(pair: Pair, suffix: str) -> Section:
         class_picture(baseline, other, f"errors-classes{suffix}"),
         level_picture(baseline, other, f"errors-levels{suffix}"),
     ]
+    texts = [*remarks(baseline, other), *problems]
+    return Section(title, texts, grids, [p for p in drawn if p], (*baseline.folders, *other.folders))
+
+
+def remarks(baseline: Side, other: Side) -> list[str]:
+    """What must be said beside the numbers."""
+    found = [change(other, baseline, "classes", part) for part in baseline.parts("classes")]
+    judged = [c.verdict for c in found if c is not None and c.verdict != "too few seeds"]
     texts = [
         "Mean ± sample standard deviation over seeds (number of seeds); Δ: difference with its 95 % interval, paired"
         " by seed where two or more match."
     ]
     if judged:
+        outside = sum(verdict in ("gain", "loss") for verdict in judged)
         texts[0] += (
-            f" {outside} of {judged} classes have an interval that leaves out 0; without any true difference 1 in 20"
-            " would by chance, so no single class is evidence."
+            f" {outside} of {len(judged)} classes have an interval that leaves out 0; without any true difference 1 in"
+            " 20 would by chance, so no single class is evidence."
         )
     else:
         texts[0] += " With fewer than three seeds on each side nothing here is told from noise."
