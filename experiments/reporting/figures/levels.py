@@ -10,10 +10,10 @@ from experiments.reporting.figures.traces import Traces, only
 from experiments.reporting.sections import Picture
 
 PANELS = {
-    "loss_cls": "Classification loss",
-    "loss_bbox": "Regression loss",
-    "loss_centerness": "Centerness loss",
-    "iou": "Mean IoU of positives",
+    "loss_cls": "classification loss",
+    "loss_bbox": "regression loss",
+    "loss_centerness": "centerness loss",
+    "iou": "mean IoU of positives",
 }
 PANEL_IN = 1.15
 MOST_POINTS = 200
@@ -29,19 +29,16 @@ def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
     if not shown:
         return None
     figure, every = draw_levels(traces)
-    without = [
-        level for level, part in traces.levels.groupby("level", sort=False) if part["iou"].isna().all()
-    ]
+    with_positives = set(traces.levels.dropna(subset=["iou"])["level"].unique())
+    without = [level for level in traces.level_names if level not in with_positives]
     caption = (
-        f"{what}: {', '.join(PANELS[c].lower() if c != 'iou' else PANELS[c][0].lower() + PANELS[c][1:] for c in shown)}"
-        f" of each level over training, finest level first; {series.seeds_in_words(traces.seeds)}."
-        f" Losses are unweighted.{series.points_in_words(every)}"
+        f"{what}: {', '.join(PANELS[column] for column in shown)}, for each level over training, finest level first;"
+        f" {series.seeds_in_words(traces.seeds)}. Losses are unweighted.{series.points_in_words(every)}"
     )
     if "iou" in shown and without:
-        caption += f" No positives in: {', '.join(without)}."
-    return picture(
-        figure, name, caption, f"Lines of {', '.join(traces.level_names)} over iterations: {what}."
-    )
+        caption += f" Without positives: {', '.join(without)}."
+    alt = f"{what}: lines of {', '.join(traces.level_names)} over iterations, in panels of loss and IoU."
+    return picture(figure, name, caption, alt)
 
 
 def draw_levels(traces: Traces) -> tuple[Figure, int]:
@@ -55,7 +52,7 @@ def draw_levels(traces: Traces) -> tuple[Figure, int]:
             for number, (level, look) in enumerate(looks.items()):
                 spread = series.over_seeds(only(points, "level", level), column)
                 series.draw_line(axes, spread, look, level, number)
-            axes.set_title(PANELS[column])
+            axes.set_title(PANELS[column][0].upper() + PANELS[column][1:])
             axes.set_ylim(bottom=0)
             axes.grid(axis="y")
         series.iteration_axis(panels[-1])

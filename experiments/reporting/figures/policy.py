@@ -42,8 +42,8 @@ def policy(traces: Traces, name: str, what: str) -> Picture | None:
 
 def weights_move(traces: Traces) -> bool:
     """Whether a level's weight changes behind the first interval, during which every rule has weight 1."""
-    later = traces.levels.loc[traces.levels["interval"] > 1]
-    return bool((later.groupby(["run", "level"])["weight"].nunique() > 1).any())
+    weights = traces.levels.loc[traces.levels["interval"] > 1].groupby(["run", "level"])["weight"]
+    return bool((weights.max() > weights.min()).any())
 
 
 def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
@@ -134,15 +134,12 @@ def action_cells(traces: Traces, actions: list[str]) -> tuple[np.ndarray, int]:
     Returns:
         The cells, and every how-manieth interval they are.
     """
-    table = traces.intervals.pivot_table(
-        index="run", columns="interval", values="action", aggfunc="first", dropna=False, sort=False
-    )
     last = int(traces.intervals["interval"].max())
     every = -(-last // MOST_CELLS)
-    shown = table.reindex(columns=range(every, last + 1, every)).iloc[:MOST_ROWS]
-    return shown.apply(lambda row: row.map({a: float(n) for n, a in enumerate(actions)})).to_numpy(
-        float
-    ), every
+    shown = traces.intervals.loc[traces.intervals["interval"] % every == 0]
+    numbers = shown["action"].map({action: float(n) for n, action in enumerate(actions)})
+    table = shown.assign(number=numbers).pivot(index="run", columns="interval", values="number")
+    return table.reindex(columns=range(every, last + 1, every)).iloc[:MOST_ROWS].to_numpy(float), every
 
 
 def _actions(traces: Traces) -> dict[str, Look]:
@@ -154,7 +151,7 @@ def _actions(traces: Traces) -> dict[str, Look]:
 
 def _of_actions(traces: Traces, every: int) -> str:
     text = " The strips show the action that was in force in each interval, a row for each seed"
-    text += f" (every {every}th interval)" if every > 1 else ""
+    text += f" (of one interval in {every})" if every > 1 else ""
     if len(traces.seeds) > MOST_ROWS:
         text += f"; the first {MOST_ROWS} of {len(traces.seeds)} seeds"
     rewards = traces.intervals.loc[traces.intervals["interval"] > 1, "reward"].dropna()

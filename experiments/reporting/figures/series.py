@@ -49,7 +49,9 @@ def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: 
     )  # fmt: skip
     low, high = spread["mean"] - spread["sd"], spread["mean"] + spread["sd"]
     if spread["sd"].notna().any():
-        axes.fill_between(spread["iteration"], low, high, color=look.colour, alpha=0.18, linewidth=0)
+        axes.fill_between(spread["iteration"], low, high, color=look.colour, alpha=0.15, linewidth=0)
+        for edge in (low, high):  # where bands overlap
+            axes.plot(spread["iteration"], edge, color=look.colour, alpha=0.4, linewidth=0.4)
 
 
 def draw_steps(axes: Axes, spread: pd.DataFrame, start: float, look: Look) -> None:
@@ -73,7 +75,7 @@ def draw_steps(axes: Axes, spread: pd.DataFrame, start: float, look: Look) -> No
 
 def iteration_axis(axes: Axes) -> None:
     axes.set_xlabel("Iteration")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 10_000 else f"{x:g}"))
 
 

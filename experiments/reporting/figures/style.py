@@ -21,7 +21,7 @@ DPI = 220
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/): told apart with every common colour vision.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, RED, PINK = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-GREY, PALE = "#6E6E6E", "#C8C8C8"
+GREY, PALE = "#6E6E6E", "#E4E4E4"
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ LEVELS = (
     Look(BLACK, (0, (8, 2)), "x"),
     Look(GREY, (0, (3, 1, 1, 1, 1, 1)), "+"),
 )
-# Dark to light, so that a strip of them reads in grey, too.
+# Of four different lightnesses, so that a strip of them reads in grey, too.
 ACTIONS = {
     "variance": Look(BLACK, "-", "o"),
     "smallest": Look(BLUE, (0, (5, 1.5)), "s"),
     "largest": Look(ORANGE, (0, (1.2, 1.2)), "^"),
-    "uniform": Look(PALE, (0, (5, 1.5, 1, 1.5)), "D"),
+    "uniform": Look("#8C8C8C", (0, (5, 1.5, 1, 1.5)), "D"),
 }
 
 SETTINGS = {
@@ -75,7 +75,7 @@ SETTINGS = {
     "legend.frameon": False,
     "legend.handlelength": 2.4,
     "grid.linewidth": 0.4,
-    "grid.color": "#E4E4E4",
+    "grid.color": PALE,
     "axes.axisbelow": True,
     "text.parse_math": False,  # a `$` in the name of somebody's data set is a `$`
     "svg.fonttype": "path",  # needs no font where it is shown
@@ -95,7 +95,7 @@ def drawing() -> Iterator[None]:
 def new_figure(height_in: float, width_in: float = COLUMN_IN) -> Figure:
     """An empty figure without pyplot's state, which lays itself out. To be called within `drawing`."""
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0.03, wspace=0.03)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, hspace=0.03, wspace=0.03)
     FigureCanvasAgg(figure)
     return figure
 
@@ -107,6 +107,7 @@ def picture(figure: Figure, name: str, caption: str, alt: str) -> Picture:
         # A name in a script that the font lacks shows as boxes: nothing that a user must read a warning of.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.set_layout_engine("none")  # it has its layout by now
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(svg, format="svg", dpi=DPI, metadata=nothing)
     text = svg.getvalue()

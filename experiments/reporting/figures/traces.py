@@ -40,7 +40,7 @@ class Traces:
     @property
     def heads(self) -> list[str]:
         """In the order of the trace; two where a two-stage detector has both its heads weighted."""
-        return list(dict.fromkeys(self.levels["head"]))
+        return [str(head) for head in self.levels["head"].unique()]
 
     def of(self, head: str) -> Traces:
         return Traces(only(self.levels, "head", head), only(self.intervals, "head", head), self.problems)
@@ -48,7 +48,7 @@ class Traces:
     @property
     def level_names(self) -> list[str]:
         """Finest first, as every interval has them."""
-        return list(dict.fromkeys(self.levels["level"]))
+        return [str(level) for level in self.levels["level"].unique()]
 
     @property
     def seeds(self) -> list[int]:
@@ -59,7 +59,7 @@ class Traces:
 def read(folders: Sequence[Path]) -> Traces:
     """The traces of run folders of one config; what cannot be read is a sentence in `problems`, never an error."""
     frames, problems = [], []
-    for number, folder in enumerate(folders):
+    for number, folder in enumerate(sorted(folders, key=_seed)):
         run = RunFolder(folder)
         try:
             rows, lost = _rows(run.trace)
