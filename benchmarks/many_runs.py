@@ -1,23 +1,35 @@
-"""How long a thousand runs take to plan, and to list: whole processes, in a results folder made for it."""
+"""How long thousands of runs take to plan, to list and to report: whole processes, in results folders made for it."""
 
 from __future__ import annotations
 
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experiments.recipes import Recipe
 
 RUNS = 1000
+REPORTED = 10_000
+SEEDS = 5  # of each config, where a report has many configs
 RECIPE, PROFILE = "retinanet-r50-rlo", "tiny"
+NAMED = (
+    "retinanet-r50", "retinanet-r50-avw", "retinanet-r50-rlo", "retinanet-r50-guided", "fcos-r50", "fcos-r50-avw",
+    "fcos-r50-rlo", "faster-rcnn-r50", "faster-rcnn-r50-avw", "faster-rcnn-r50-rlo",
+)  # fmt: skip
 PATCH = "+ a line of a patch\n" * 500  # 10 kB: a record keeps what its code differed in
+SETTLED_S = 4.0  # a record that was written a moment ago is not taken into the index yet
 
 
-def measure(runs: int = RUNS, repeats: int = 5) -> dict[str, Any]:
-    """Seconds (median, and the least) of a dry run of so many variants, without and with their runs on disk, and of
-    listing them."""
+def measure(runs: int = RUNS, repeats: int = 5, reported: int = REPORTED) -> dict[str, Any]:
+    """Seconds (median, and the least) of a dry run of so many variants, without and with their runs on disk, of
+    listing them, and of the report over more runs."""
     values = ",".join(str(i / (runs + 1)) for i in range(1, runs + 1))
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
@@ -34,49 +46,96 @@ def measure(runs: int = RUNS, repeats: int = 5) -> dict[str, Any]:
         ]
         listing = ["runs", "--results-dir", str(results)]
         figures = _timed("dry run of new ones", plan, repeats, folder)
-        make(results, values.split(","))
+        make(results, variants(values.split(",")), patch=PATCH)
         figures |= _timed("dry run of done ones", plan, repeats, folder)
         figures |= _timed("runs", listing, repeats, folder)
-    return {"runs": runs, **figures}
+    return {"runs": runs, **figures, "report": reports(reported)}
 
 
-def make(results: Path, gammas: list[str]) -> None:
-    """A done run for each value, as a worker leaves its record and its recipe."""
+def reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
+    """Seconds of `msdet report` over so many runs of two shapes: ablations of 5 seeds a config, and ten recipes with
+    all the seeds. Cold: there is no index of the results folder yet; warm: there is one."""
+    from experiments import recipes
+
+    gammas = [str(i / (runs + 1)) for i in range(1, runs // SEEDS + 1)]
+    shapes: dict[str, tuple[list[Recipe], int]] = {
+        "ablations": (variants(gammas), SEEDS),
+        "seeds": ([recipes.load_recipe(name, PROFILE) for name in NAMED], runs // len(NAMED)),
+    }
+    figures: dict[str, Any] = {"runs": runs}
+    for shape, (made, seeds) in shapes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            results = Path(folder) / "results"
+            make(results, made, range(seeds))
+            time.sleep(SETTLED_S)
+            command = ["report", "--results-dir", str(results)]
+            figures[f"{shape} cold s"] = _seconds(command, folder)
+            figures |= _timed(f"{shape} warm", command, repeats, folder)
+    return figures
+
+
+def variants(gammas: Sequence[str]) -> list[Recipe]:
+    """The recipe with each of these values."""
+    from experiments import recipes
+
+    return list(recipes.load_variants(RECIPE, PROFILE, [[f"weighting.gamma={gamma}"] for gamma in gammas]))
+
+
+def make(
+    results: Path, made: Sequence[Recipe], seeds: Sequence[int] = (0,), patch: str | None = None
+) -> None:
+    """A done run of each recipe and seed, as a worker leaves its record and its recipe."""
     from experiments import recipes
     from experiments.data.find import find_dataset
-    from experiments.runs import Attempt, Record, RunFolder
+    from experiments.runs import Attempt, Launch, Record, RunFolder
 
-    sets = [[f"weighting.gamma={gamma}"] for gamma in gammas]
-    for recipe in recipes.load_variants(RECIPE, PROFILE, sets):
+    chance = random.Random(0)
+    attempt = Attempt(
+        started="2026-01-01T10:00:00+00:00",
+        ended="2026-01-01T10:01:30+00:00",
+        host="elsewhere",
+        pid=1,
+        micro_batch=8,
+        exit_code=0,
+        exit_class="done",
+    )
+    for recipe in made:
         data = find_dataset(recipe.dataset, generate=False)
         digest = recipes.config_hash(recipe, data.fingerprint)
-        run = RunFolder.of(results, recipe.name, digest, 0)
-        run.path.mkdir(parents=True)
-        attempt = Attempt(
-            started="2026-01-01T10:00:00+00:00", ended="2026-01-01T10:01:30+00:00", host="elsewhere", pid=1
-        )
-        record = Record(
-            recipe=recipe.name,
-            recipe_id=recipes.recipe_id(recipe),
-            config_hash=digest,
-            seed=0,
-            profile=recipe.profile,
-            status="done",
-            metrics={"AP": 40.0},
-            iterations=330,
-            timings={"total_s": 90.0, "seconds_per_iteration": 0.2},
-            attempts=[attempt],
-            git={"commit": "c0ffee", "dirty": True, "patch": PATCH},
-        )
-        run.record_file.write_text(record.model_dump_json(indent=2), encoding="utf-8")
-        run.recipe.write_text(f"model: {recipe.model}\n", encoding="utf-8")
+        page = recipes.dump(recipe)
+        for seed in seeds:
+            run = RunFolder.of(results, recipe.name, digest, seed)
+            run.path.mkdir(parents=True)
+            ap = chance.gauss(50, 1)
+            record = Record(
+                recipe=recipe.name,
+                recipe_id=recipes.recipe_id(recipe),
+                config_hash=digest,
+                seed=seed,
+                profile=recipe.profile,
+                status="done",
+                metrics={"AP": ap, "AP50": ap + 40, "AP75": ap, "APS": ap - 3, "APM": ap + 10, "APL": ap + 9},
+                iterations=330,
+                timings={"total_s": 90.0, "seconds_per_iteration": 0.2},
+                attempts=[attempt],
+                dataset={"name": recipe.dataset.name, "format": "coco", "fingerprint": data.fingerprint},
+                git={"commit": "c0ffee", "dirty": patch is not None, "patch": patch},
+                environment={"packages": {f"package-{i}": "1.0" for i in range(10)}, "host": "elsewhere"},
+                command=["msdet", "run", recipe.name, "-p", PROFILE],
+                launch=Launch(micro_batch=8),
+                created="2026-01-01T09:59:00+00:00",
+            )
+            run.record_file.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+            run.recipe.write_text(page, encoding="utf-8")
 
 
 def _timed(name: str, words: list[str], repeats: int, folder: str) -> dict[str, float]:
+    seconds = [_seconds(words, folder) for _ in range(repeats + 1)][1:]
+    return {f"{name} s": statistics.median(seconds), f"{name} least s": min(seconds)}
+
+
+def _seconds(words: list[str], folder: str) -> float:
     command = [sys.executable, "-c", "from msdet_cli.main import main; main()", *words]
-    seconds = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=folder)
-        seconds.append(time.perf_counter() - start)
-    return {f"{name} s": statistics.median(seconds[1:]), f"{name} least s": min(seconds[1:])}
+    start = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=folder)
+    return time.perf_counter() - start

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from statistics import fmean
 from typing import Literal
 
@@ -13,37 +15,12 @@ from experiments.runs import RunFolder
 DIGITS = 4  # after the point: a page that can be read, and far below any effect
 
 
-def mean_weights(runs: Sequence[RunFolder], mean: Literal["level", "overall"]) -> list[list[float]]:
-    """The weights that a rule had in force, averaged over time and then over runs, from `trace.csv`.
-
-    A trace row covers one interval, so the mean over rows is the mean over iterations. The first interval's
-    weights of 1 were in force and count; what came after the last whole interval leaves no row.
-
-    Args:
-        runs: All of the same detector, with one weighted head.
-        mean: `level` by level, or `overall`: the mean over levels, on every level.
-
-    Returns:
-        For each run the mean over it and those before it: K values, finest level first.
+def time_means(run: RunFolder) -> dict[str, float]:
+    """Level to its mean weight over a run, in the order in which its trace has them: finest first.
 
     Raises:
-        UserError: A trace is missing or broken, has no rows or several heads, or the runs differ in their levels.
+        UserError: The trace is missing or broken, has no rows or several heads.
     """
-    by_run = [_time_means(run) for run in runs]
-    for run, means in zip(runs, by_run):
-        if list(means) != list(by_run[0]):
-            raise UserError(f"{run.trace}: its levels are {list(means)}, another run's {list(by_run[0])}")
-    so_far = []
-    for count in range(1, len(by_run) + 1):
-        weights = [fmean(means[level] for means in by_run[:count]) for level in by_run[0]]
-        if mean == "overall":
-            weights = [fmean(weights)] * len(weights)
-        so_far.append([round(weight, DIGITS) for weight in weights])
-    return so_far
-
-
-def _time_means(run: RunFolder) -> dict[str, float]:
-    """Level to its mean weight, in the order in which the trace has them: finest first."""
     weights: dict[tuple[str, str], list[float]] = {}
     intervals = []
     try:
@@ -63,7 +40,46 @@ def _time_means(run: RunFolder) -> dict[str, float]:
         raise UserError(
             f"{run.trace} lacks some of its {last} intervals: no mean weights follow from it", _again(run)
         )
-    return {level: fmean(values) for (_, level), values in weights.items()}
+    means = {level: fmean(values) for (_, level), values in weights.items()}
+    if not all(map(math.isfinite, means.values())):
+        raise UserError(f"{run.trace} has weights that are no finite numbers", _again(run))
+    return means
+
+
+def mean_weights(
+    runs: Sequence[RunFolder],
+    mean: Literal["level", "overall"],
+    time_means: Callable[[RunFolder], dict[str, float]] = time_means,
+) -> list[list[float]]:
+    """The weights that a rule had in force, averaged over time and then over runs, from `trace.csv`.
+
+    A trace row covers one interval, so the mean over rows is the mean over iterations. The first interval's
+    weights of 1 were in force and count; what came after the last whole interval leaves no row.
+
+    Args:
+        runs: All of the same detector, with one weighted head.
+        mean: `level` by level, or `overall`: the mean over levels, on every level.
+        time_means: In place of reading a trace, for who has read it before.
+
+    Returns:
+        For each run the mean over it and those before it: K values, finest level first.
+
+    Raises:
+        UserError: A trace is missing or broken, has no rows or several heads, or the runs differ in their levels.
+    """
+    by_run = [time_means(run) for run in runs]
+    for run, means in zip(runs, by_run):
+        if list(means) != list(by_run[0]):
+            raise UserError(f"{run.trace}: its levels are {list(means)}, another run's {list(by_run[0])}")
+    totals = dict.fromkeys(by_run[0] if by_run else (), Fraction())  # exact, so that no sum is begun anew
+    so_far = []
+    for count, means in enumerate(by_run, start=1):
+        totals = {level: total + Fraction(means[level]) for level, total in totals.items()}
+        weights = [float(total) / count for total in totals.values()]
+        if mean == "overall":
+            weights = [fmean(weights)] * len(weights)
+        so_far.append([round(weight, DIGITS) for weight in weights])
+    return so_far
 
 
 def _again(run: RunFolder) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -236,10 +236,40 @@ def results_dir(option: Path | None = None) -> Path:
     return Path(option or os.environ.get("MSDET_RESULTS") or "results")
 
 
-def iterate(results: Path) -> Iterator[RunFolder]:
-    """Every run folder below a results folder, in the order of their names."""
-    for record in sorted(Path(results).glob("runs/*/*/seed*/record.json")):
-        yield RunFolder(record.parent)
+def iterate(results: Path, unreadable: Callable[[OSError], object] | None = None) -> Iterator[RunFolder]:
+    """Every run folder below a results folder, in the order of their names.
+
+    Args:
+        unreadable: Told of each folder that may not be looked into.
+    """
+    tell = unreadable or (lambda error: None)
+    for recipe in _inside(Path(results) / "runs", tell):
+        for config in _inside(recipe, tell):
+            for run in _inside(config, tell):
+                if run.name.startswith("seed") and _is_there(run / "record.json", tell):
+                    yield RunFolder(run)
+
+
+def _is_there(file: Path, tell: Callable[[OSError], object]) -> bool:
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        tell(error)
+        return False
+    return True
+
+
+def _inside(folder: Path, tell: Callable[[OSError], object]) -> list[Path]:
+    """What lies in a folder, by name; nothing where there is no such folder."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        tell(error)
+        return []
 
 
 def resolve(reference: str, results: Path) -> RunFolder:

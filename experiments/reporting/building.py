@@ -27,7 +27,7 @@ def build_report(collected: Collected, names: Sequence[str] = ()) -> Report:
         UserError: A table is unknown, or its file is wrong.
     """
     wanted = [load_table(name) for name in dict.fromkeys(names or all_tables())]
-    matcher = Matcher(collected.runs)
+    matcher = Matcher(collected.runs, collected.indexes)
     published = [_published(table, matcher) for table in wanted]
     in_contexts = [_in_context(table, c, matcher) for c in matcher.contexts for table in wanted]
     shown = [table for table in in_contexts if table is not None]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pandas as pd
 
 from experiments.errors import UserError
 from experiments.marks import marks_of
+from experiments.reporting.index import Index
 from experiments.runs import Attempt, Record, RunFolder, iterate
 
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "mAP")  # the order in which tables show them
@@ -23,18 +26,25 @@ COLUMNS = (
 )  # fmt: skip
 
 
+LIVE = ("queued", "running")  # what these say is looked at anew each time: the process may have ended
+
+
 @dataclass(frozen=True)
 class Collected:
-    """What a results folder holds.
+    """What results folders hold.
 
     Attributes:
         runs: One row a run, columns COLUMNS and one per metric (percent, NaN where the run has none; only
-            finished runs have any). Text columns hold "" where nothing is known; `path` is text.
+            finished runs have any). Text columns hold "" where nothing is known; `path` is text, and so is
+            `results`, the results folder as it was given. `run` is a run's name, or its path where two results
+            folders have a run of that name.
         problems: One sentence for each folder that could not be read.
+        indexes: By results folder, what is known of its files.
     """
 
     runs: pd.DataFrame
     problems: list[str]
+    indexes: dict[str, Index] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def metrics(self) -> list[str]:
@@ -42,28 +52,93 @@ class Collected:
 
 
 def collect(results: Path | Sequence[Path]) -> Collected:
-    """All runs below one results folder or several; a broken or newer record is a problem, never an error."""
-    places = [results] if isinstance(results, (str, Path)) else results
-    return _frame((folder, str(place)) for place in places for folder in iterate(place))
+    """All runs below one results folder or several; a broken or newer record is a problem, never an error.
+
+    A folder that is given twice, or reached by two ways, counts once. What was read before and has not changed
+    since is taken from the folder's index.
+    """
+    places = [Path(results)] if isinstance(results, (str, Path)) else [Path(place) for place in results]
+    indexes = {str(place): Index(place) for place in places}
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    seen: dict[tuple[int, int], str] = {}
+
+    def tell(error: OSError) -> None:
+        problems.append(_unreadable(error))
+
+    for place in dict.fromkeys(places):
+        problems += _no_results(place, len(places) > 1)
+        index = indexes[str(place)]
+        names = set()
+        for folder in iterate(place, tell):
+            names.add(folder.name)
+            if not _is_again(folder, seen):
+                _add(rows, problems, folder, str(place), index)
+        index.forget_all_but(names)
+        index.save()
+    return Collected(_frame(rows), problems, indexes)
 
 
 def frame(folders: Iterable[RunFolder]) -> Collected:
     """The same for given run folders."""
-    return _frame((folder, str(Path(*folder.path.parts[:-4]))) for folder in folders)
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for folder in folders:
+        _add(rows, problems, folder, str(Path(*folder.path.parts[:-4])), Index())
+    return Collected(_frame(rows), problems)
 
 
-def _frame(folders: Iterable[tuple[RunFolder, str]]) -> Collected:
-    rows, problems = [], []
-    for folder, place in folders:
-        try:
-            record = folder.read()
-            rows.append(_row(folder, record) | {"results": place})
-        except UserError as error:
-            problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
+def _no_results(place: Path, among_others: bool) -> list[str]:
+    """What is wrong with a results folder. None yet is usual, where it is the only one."""
+    try:
+        if stat.S_ISDIR(place.stat().st_mode):
+            looks_inside = place.name == "runs" and not (place / "runs").exists()
+            return (
+                [f"{place} has no folder `runs`: the results folder is the one above."]
+                if looks_inside
+                else []
+            )
+    except FileNotFoundError:
+        return [f"There is no folder {place}."] if among_others else []
+    except OSError as error:
+        return [_unreadable(error)]
+    return [f"{place} is a file, no results folder."]
+
+
+def _unreadable(error: OSError) -> str:
+    return f"{error.filename} cannot be read: {error.strerror}."
+
+
+def _is_again(folder: RunFolder, seen: dict[tuple[int, int], str]) -> bool:
+    """Whether the folder was met before by another way. A hard link's inode is that of another run, too."""
+    found, path = folder.path.stat(), str(folder.path)
+    before = seen.setdefault((found.st_dev, found.st_ino), path)
+    return before != path and os.path.realpath(before) == os.path.realpath(path)
+
+
+def _add(
+    rows: list[dict[str, Any]], problems: list[str], folder: RunFolder, place: str, index: Index
+) -> None:
+    def read() -> tuple[dict[str, Any], bool]:
+        record = folder.read()
+        return _row(folder, record), record.status not in LIVE
+
+    try:
+        row = index.fact(folder.record_file, read)
+    except UserError as error:
+        problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
+    else:
+        rows.append(row | {"run": folder.name, "results": place, "path": str(folder.path)})
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     names.sort(key=lambda n: METRICS.index(n) if n in METRICS else len(METRICS))
-    runs = pd.DataFrame(rows, columns=[*COLUMNS, *names])
-    return Collected(runs.astype(dict.fromkeys(names, float)), problems)
+    runs = pd.DataFrame(rows, columns=[*COLUMNS, *names]).astype(dict.fromkeys(names, float))
+    if len(set(runs["results"])) > 1:
+        again = runs["run"].duplicated(keep=False)
+        runs["run"] = runs["run"].mask(again, runs["path"])
+    return runs
 
 
 def metric_names(runs: pd.DataFrame) -> list[str]:
@@ -75,7 +150,6 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
     state = folder.state(record)
     last = record.attempts[-1] if record.attempts else None
     row: dict[str, Any] = {
-        "run": folder.name,
         "recipe": record.recipe,
         "recipe_id": record.recipe_id,
         "config_hash": record.config_hash,
@@ -94,7 +168,6 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
         "marks": marks_of(record),
         "notes": "; ".join(record.notes),
         "created": record.created,
-        "path": str(folder.path),
     }
     if state == "done":  # an earlier attempt may have left metrics of a run that is being done again
         # COCO's tools write -1 where no object of a size exists: no measurement, not a low one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ from experiments import recipes
 from experiments.config_text import flat
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError
-from experiments.mean_weights import mean_weights
-from experiments.recipes import Recipe
+from experiments.mean_weights import mean_weights, time_means
+from experiments.recipes import Recipe, Schedule
+from experiments.reporting.index import Index
 from experiments.runs import RunFolder
 from experiments.tables import Row, Table
 
@@ -51,14 +53,16 @@ class Matcher:
 
     Args:
         runs: As collected.
+        indexes: Of their results folders, as collected.
 
     Attributes:
         contexts: Of all runs, in the order in which they come.
         problems: One sentence for each recipe that could not be read.
     """
 
-    def __init__(self, runs: pd.DataFrame) -> None:
+    def __init__(self, runs: pd.DataFrame, indexes: Mapping[str, Index] | None = None) -> None:
         self.runs = runs
+        self._indexes = defaultdict(Index, indexes or {})
         self.problems: list[str] = []
         self.matched: set[str] = set()
         self._loaded: dict[tuple[str, str, str], Recipe | None] = {}
@@ -68,12 +72,14 @@ class Matcher:
         }
         owned = [self.own(digest) for digest in self._rows]
         self.contexts = list(dict.fromkeys(context_of(recipe) for recipe in owned if recipe))
+        self._results = dict(zip(runs["path"], runs["results"]))
+        self._fixed_weights = {tuple(r.weighting.get("weights", ())) for r in owned if r}
+        self._save()
 
     def own(self, recipe_id: str) -> Recipe | None:
         """The recipe that the runs of that identity were started from; None where no page of it can be read."""
         if recipe_id not in self._own:
-            paths = self.runs["path"].iloc[self._rows[recipe_id]]
-            self._own[recipe_id] = self._recipe_of_runs(paths)
+            self._own[recipe_id] = self._recipe_of_runs(self._rows[recipe_id])
         return self._own[recipe_id]
 
     def full_size(self, recipe: str, overrides: Mapping[str, Any]) -> Recipe | None:
@@ -108,14 +114,45 @@ class Matcher:
     def _mean_weights(
         self, table: Table, source: Row, mean: Literal["level", "overall"], context: Context | None
     ) -> list[list[float]]:
-        weights = []
-        runs = self.find(self.of_row(table, source, context))
-        done = runs.drop(runs.index[runs["state"] != "done"]).sort_values("seed")
-        for _, alike in done.groupby(done["path"].map(lambda path: Path(path).parent), sort=False):
-            in_turn = [path for n, (path, seed) in enumerate(zip(alike["path"], alike["seed"])) if n == seed]
-            with contextlib.suppress(UserError):  # nobody can have run the row; `msdet reproduce` says why
-                weights += mean_weights([RunFolder(path) for path in in_turn], mean)
-        return weights
+        """Those that there are runs with; else what the control would have now. Thousands of seeds give as many."""
+        runs = self.runs_of(self.of_row(table, source, context))
+        done = runs.drop(runs.index[runs["state"] != "done"]).sort_values("seed", kind="stable")
+        weights: list[list[float]] = []
+        for _, alike in done.groupby("config_hash", sort=False):
+            folders = alike["path"].map(lambda path: Path(path).parent)
+            parts = [part for _, part in alike.groupby(folders, sort=False)]
+            for part in [
+                *parts,
+                *([alike] if len(parts) > 1 else []),
+            ]:  # then the seeds of several, brought together
+                weights += self._means_in_turn(part, mean)
+        return [one for one in weights if tuple(one) in self._fixed_weights] or weights[-1:]
+
+    def _means_in_turn(self, runs: pd.DataFrame, mean: Literal["level", "overall"]) -> list[list[float]]:
+        """Over seed 0, over 0 and 1, and so on to the first that is missing; none where a trace is broken."""
+        once = runs.drop_duplicates("seed")
+        in_turn = [path for n, (path, seed) in enumerate(zip(once["path"], once["seed"])) if n == seed]
+        with contextlib.suppress(UserError):  # nobody can have run the row; `msdet reproduce` says why
+            return self.mean_weights(in_turn, mean)
+        return []
+
+    def mean_weights(
+        self, paths: Iterable[Path | str], mean: Literal["level", "overall"]
+    ) -> list[list[float]]:
+        """As `experiments.mean_weights` has it, reading no trace that was read before and has not changed.
+
+        Raises:
+            UserError: A trace is missing or broken, or the runs differ in their levels.
+        """
+        try:
+            return mean_weights([RunFolder(path) for path in paths], mean, self._time_means)
+        finally:
+            self._save()
+
+    def _time_means(self, run: RunFolder) -> dict[str, float]:
+        index = self._indexes[self._results[str(run.path)]]
+        found: dict[str, float] = index.fact(run.trace, lambda: (time_means(run), True))
+        return found
 
     def load(
         self, recipe: str, overrides: Mapping[str, Any], profile: str, quiet: bool = False
@@ -153,21 +190,54 @@ class Matcher:
         named = self.load(run["recipe"], {}, run["profile"], quiet=True)
         return differences(own, named) if own and named else ""
 
-    def _recipe_of_runs(self, paths: pd.Series) -> Recipe | None:
+    def _recipe_of_runs(self, rows: Iterable[int]) -> Recipe | None:
         """The recipe that runs with one identity were started from; the first page that can be read."""
         errors = []
-        for path in paths:
+        for row in rows:
+            run = RunFolder(str(self.runs["path"].iat[row]))
+            index = self._indexes[str(self.runs["results"].iat[row])]
             try:
-                return recipes.load_recipe(str(RunFolder(path).recipe.resolve()))
+                return _recipe(run, index)
             except UserError as error:
                 errors.append(error)
         self._note(errors[0])
         return None
 
+    def _save(self) -> None:
+        for index in self._indexes.values():
+            index.save()
+
     def _note(self, error: UserError) -> None:
         sentence = f"{error.message}."
         if sentence not in self.problems:
             self.problems.append(sentence)
+
+
+def _recipe(run: RunFolder, index: Index) -> Recipe:
+    """The recipe on a run's page; UserError where it cannot be read."""
+
+    def read() -> tuple[Any, bool]:
+        recipe = recipes.load_resolved(run.recipe)
+        if recipe is None:
+            return recipes.load_recipe(str(run.recipe.resolve())), False
+        content = recipe.model_dump()
+        return (content, True) if _outlasts_json(content) else (recipe, False)
+
+    found = index.fact(run.recipe, read)
+    if isinstance(found, Recipe):
+        return found
+    parts = {
+        "dataset": DatasetSpec.model_validate(found["dataset"]),
+        "schedule": Schedule.model_construct(**found["schedule"]),
+    }
+    return Recipe.model_construct(**{**found, **parts})  # validated when it was read
+
+
+def _outlasts_json(content: dict[str, Any]) -> bool:
+    try:
+        return bool(json.loads(json.dumps(content)) == content)
+    except (TypeError, ValueError):
+        return False
 
 
 def differences(recipe: Recipe, other: Recipe, most: int = 4) -> str:

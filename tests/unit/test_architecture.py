@@ -92,19 +92,25 @@ def test_nothing_read_is_run_as_code(path):
             assert words.get("weights_only") == "True"
         if called in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
             loader = words.get("Loader") or (ast.unparse(node.args[1]) if len(node.args) > 1 else "")
-            assert called == "yaml.load" and loader.split(".")[-1] in ("SafeLoader", "PlainLoader")
+            assert called == "yaml.load" and loader.split(".")[-1] in (
+                "SafeLoader",
+                "PlainLoader",
+                "QuickLoader",
+            )
         if called.startswith("subprocess."):
             assert words.get("shell") in (None, "False")
 
 
-def test_the_yaml_loader_is_a_safe_one():
+@pytest.mark.parametrize("name", ["PlainLoader", "QuickLoader"])
+def test_the_yaml_loaders_are_safe_ones(name):
     import yaml
 
-    from experiments.catalogue import PlainLoader
+    from experiments import catalogue
 
-    assert issubclass(PlainLoader, yaml.SafeLoader)
+    loader = getattr(catalogue, name)
+    assert issubclass(loader, yaml.constructor.SafeConstructor)
     with pytest.raises(yaml.YAMLError):
-        yaml.load("!!python/object/apply:os.getcwd []", PlainLoader)
+        yaml.load("!!python/object/apply:os.getcwd []", loader)
 
 
 def test_every_command_explains_itself_with_examples():
