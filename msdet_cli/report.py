@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +13,20 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.errors import UserError, did_you_mean
-from experiments.files import write_text
 from experiments.runs import results_dir
-from msdet_cli.options import RESULTS, ResultsOpt, complete
+from msdet_cli import __version__
+from msdet_cli.options import complete
+from msdet_cli.report_files import WRITTEN, files_of, whole, write_all
 from msdet_cli.tables import print_legend, print_marks, print_other, print_problems, print_table, wide_console
 
 if TYPE_CHECKING:
     from experiments.reporting import Report
+    from experiments.reporting.render import Made
+    from experiments.reporting.sections import Section
 
-FORMATS = ("console", "md", "csv")
+FORMATS = ("console", *WRITTEN, "all")
+DEFAULT_OUT = Path("report")  # of --format all
+AN_EXAMPLE = "msdet report --format html --out report/"
 
 
 def report(
@@ -30,113 +38,123 @@ def report(
             autocompletion=complete("table"),
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="console, md or csv.")] = "console",
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="FORMAT", help="console, md, csv, latex, html, or all of these."),
+    ] = "console",
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write a file per table there (md and csv).")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write files there, figures too (all: default report/)."),
     ] = None,
-    results: ResultsOpt = RESULTS,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Leave the figures out: quicker.")] = False,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--results-dir",
+            metavar="DIR",
+            envvar="MSDET_RESULTS",
+            help="Where run folders are kept. Repeatable: runs of several machines in one report.",
+        ),
+    ] = None,
 ) -> None:
     """The paper's tables: every row as published, and beside it what was measured here.
 
     Runs belong to a row by what their recipe says, whatever it is called. Runs under a profile, or on
     another data set, get tables of their own: they do not compare with the published numbers. Without
     table names, runs that fit no table close the report, and tables without published numbers are left out
-    while they have no run of their own.
+    while they have no run of their own. The files of --out and the page of html have figures, error analysis
+    and bench below the tables.
 
     \b
     msdet report
     msdet report table1 table4
     msdet report controls                RLO beside its controls and rivals
-    msdet report --format md --out report/
+    msdet report --format html --out report/          one page: report/report.html
+    msdet report --format all --results-dir A --results-dir B
     """
     from experiments.reporting import build_report, collect
+    from experiments.reporting.render import Made, standing
 
-    if form not in FORMATS:
-        raise UserError(
-            f"--format: '{form}' is unknown; {did_you_mean(form, FORMATS)}", "msdet report --format md"
-        )
-    if out is not None and form == "console":
-        raise UserError(
-            "--out: the console's tables are not written to files", "msdet report --format md --out DIR"
-        )
-    folder = results_dir(results)
-    made = build_report(collect(folder), tables or ())
+    _check(form, out)
+    out = DEFAULT_OUT if form == "all" and out is None else out
+    folders = list(dict.fromkeys(results_dir(folder) for folder in results)) if results else [results_dir()]
+    aside = Console(stderr=True)
+    with aside.status("reading runs"):
+        report = build_report(collect(folders), tables or ())
+    made = Made(datetime.now(timezone.utc), __version__, folders)
     if form == "console":
-        _print(made, folder)
-    elif out is None:
-        print(_whole(made, form, folder), end="")
+        _print(report, made)
+        return
+    sections: list[Section] = []
+    if out is not None or form == "html":
+        sections = _sections(report, folders, not no_figures, aside)
+    if out is None:
+        print(whole(report, made, form, sections), end="")
     else:
-        _write(made, form, out)
+        forms = WRITTEN if form == "all" else (form,)
+        with aside.status("writing"):
+            files = files_of(report, made, forms, out, sections)
+        write_all(files, out)
     if form == "csv" or out is not None:  # elsewhere it is part of the page
-        aside = Console(stderr=True)
-        print_problems(aside, made.problems)
-        if not made.has_runs:
-            aside.print(Text(_no_runs(folder)), soft_wrap=True)
+        print_problems(aside, report.problems)
+        if sentence := standing(report, folders):
+            aside.print(Text(sentence), soft_wrap=True)
 
 
-def _print(made: Report, folder: Path) -> None:
+def _check(form: str, out: Path | None) -> None:
+    if form not in FORMATS:
+        raise UserError(f"--format: '{form}' is unknown; {did_you_mean(form, FORMATS)}", AN_EXAMPLE)
+    if out is not None and form == "console":
+        raise UserError("--out: the console's tables are not written to files", AN_EXAMPLE)
+
+
+def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Console) -> list[Section]:
+    """What stands below the tables. Problems of reading it become the report's."""
+    from dataclasses import replace
+
+    from experiments.reporting import bench
+
+    with aside.status("reading benches"):
+        benches, problems = bench.read(folders)
+    report.problems.extend(problems)
+    found: list[Section] = []
+    if with_figures:
+        with aside.status("drawing figures"):
+            found += _maker("figures")(report, benches)
+    with aside.status("looking at detections (the first time takes a while)"):
+        found += _maker("errors")(report)
+    found += _maker("bench")(benches)
+    return found if with_figures else [replace(section, pictures=()) for section in found]
+
+
+def _maker(name: str) -> Callable[..., list[Section]]:
+    """A part's `sections`; while there is no such part, nothing."""
+    try:
+        return import_module(f"experiments.reporting.{name}").sections
+    except (ImportError, AttributeError):
+        return lambda *_: []
+
+
+def _print(report: Report, made: Made) -> None:
     """Contexts first while nothing measured stands in the published tables, else each below its own."""
+    from experiments.reporting.render import standing
+
     console = wide_console()
     console.print()
-    if any(table.folders for table in made.published):
-        tables = [table for forms in made.by_name.values() for table in forms]
+    if any(table.folders for table in report.published):
+        tables = report.tables
     else:
-        tables = [*made.in_contexts, *made.published]
+        tables = [*report.in_contexts, *report.variants, *report.published]
     for table in tables:
         print_table(console, table)
     if any(table.folders for table in tables):
         print_legend(console)
-    if made.other:
-        print_other(console, made.other)
+    if report.other:
+        print_other(console, report.other)
     groups = [line.group for table in tables for line in table.lines if line.group]
-    print_marks(console, [group.marks for group in [*groups, *(runs.group for runs in made.other)]])
-    print_problems(console, made.problems)
-    if not made.has_runs:
-        console.print(Text(_no_runs(folder)), soft_wrap=True)
-
-
-def _no_runs(folder: Path) -> str:
-    return f"There are no runs in {folder} yet. For a first one: msdet run retinanet-r50-rlo -p tiny"
-
-
-def _whole(made: Report, form: str, folder: Path) -> str:
-    """The report as one text; its links start from the working directory."""
-    from experiments.reporting import render
-
-    tables = [table for forms in made.by_name.values() for table in forms]
-    if form == "csv":
-        return render.csv_text(tables, made.other)
-    parts = [render.markdown(table, Path.cwd()) for table in tables]
-    parts += [render.markdown_other(made.other, Path.cwd())] if made.other else []
-    parts += [] if made.has_runs else [render.escaped(_no_runs(folder)) + "\n"]
-    parts += (
-        ["".join(f"- {render.escaped(f'Left out: {text}')}\n" for text in made.problems)]
-        if made.problems
-        else []
-    )
-    return "\n".join(parts)
-
-
-def _write(made: Report, form: str, out: Path) -> None:
-    """One file per table, its own contexts with it; what fits none in `other-runs`."""
-    from experiments.reporting import render
-
-    texts = {}
-    for name, forms in made.by_name.items():
-        stem = render.file_name(name)
-        texts[stem] = (
-            "\n".join(render.markdown(t, out) for t in forms) if form == "md" else render.csv_text(forms)
-        )
-    if made.other:
-        other = render.markdown_other(made.other, out) if form == "md" else render.csv_text([], made.other)
-        texts["other-runs"] = other
-    console = Console()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for stem, text in texts.items():
-            write_text(out / f"{stem}.{form}", text)
-            console.print(Text(str(out / f"{stem}.{form}")), soft_wrap=True)
-    except OSError as error:
-        raise UserError(
-            f"--out: {out} cannot be written: {error.strerror or error}", "name another folder"
-        ) from None
+    print_marks(console, [group.marks for group in [*groups, *(runs.group for runs in report.other)]])
+    print_problems(console, report.problems)
+    if sentence := standing(report, made.folders):
+        console.print(Text(sentence), soft_wrap=True)
+    else:
+        console.print(Text(f"With figures, error analysis and bench: {AN_EXAMPLE}", "dim"), soft_wrap=True)
