@@ -18,11 +18,13 @@ from msdet_cli import (
     data,
     diff,
     doctor,
+    errors,
     evaluate,
     export,
     imports,
     logs,
     ls,
+    predict,
     prior,
     report,
     reproduce,
@@ -52,6 +54,8 @@ app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("errors")(errors.errors)
 app.command("import")(imports.import_)
 app.command("export")(export.export)
 app.command("ls")(ls.ls)

@@ -6,7 +6,9 @@ import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.data.find import FoundDataset
 from experiments.errors import UserError
@@ -41,27 +43,48 @@ def _evaluate(
     recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None, folder: Path
 ) -> dict[str, float]:
     from experiments.training import components  # noqa: F401
-    from experiments.training.checkpoints import read_checkpoint
+    from experiments.training.worker import build_runner
+
+    config = config_of(recipe, checkpoint, data.classes, data.root, data.fingerprint, folder)
+    config.test_evaluator.outfile_prefix = str((out or folder).resolve() / "val")
+    runner = build_runner(config)
+    load_weights(runner.model, checkpoint, recipe)
+    return dict(runner.test())
+
+
+def config_of(
+    recipe: Recipe, checkpoint: Path, classes: Sequence[str], root: Path, fingerprint: str, folder: Path
+) -> Any:
+    """The config that a checkpoint is tested with: all its weights come from there.
+
+    Args:
+        classes, root, fingerprint: Of the data set to test on.
+        folder: For what MMEngine writes.
+    """
+    from experiments.training import components  # noqa: F401
     from experiments.training.config import build_config
     from experiments.training.pretrained import without_pretrained
     from experiments.training.prior import set_prior
-    from experiments.training.worker import build_runner
 
-    config = build_config(recipe, data.classes, data.root, folder)
+    config = build_config(recipe, classes, root, folder)
     run = RunFolder(checkpoint.resolve().parent.parent)
     trained_on = run.read().dataset if run.record_file.exists() else {}
-    set_prior(config, recipe, data.fingerprint, trained_with=trained_on.get("foreground_prior"))
+    set_prior(config, recipe, fingerprint, trained_with=trained_on.get("foreground_prior"))
     without_pretrained(config.model)
-    config.test_evaluator.outfile_prefix = str((out or folder).resolve() / "val")
     config.default_hooks.pop("checkpoint")
     config.log_level = "ERROR"
+    return config
+
+
+def load_weights(model: Any, checkpoint: Path, recipe: Recipe) -> None:
+    """Raises UserError where the checkpoint is broken, or of another model."""
+    from experiments.training.checkpoints import read_checkpoint
+
     content = read_checkpoint(checkpoint)
-    runner = build_runner(config)
     try:
-        runner.model.load_state_dict(content.get("state_dict", content))
+        model.load_state_dict(content.get("state_dict", content))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{checkpoint} does not fit recipe {recipe.name}: {reason}", "--recipe names another one"
         ) from None
-    return dict(runner.test())

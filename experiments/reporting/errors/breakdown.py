@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -14,13 +13,13 @@ from typing import Any
 
 from experiments import recipes
 from experiments.config_text import read_config
-from experiments.data.find import resolve_root
-from experiments.data.truth import Truth, read_truth
+from experiments.data.truth import Truth
 from experiments.errors import UserError
 from experiments.files import write_json
 from experiments.recipes import Recipe
 from experiments.reporting.errors.levels import Levels, levels_of
 from experiments.runs import Record, RunFolder
+from experiments.validation import truth_of
 
 VERSION = 1  # of what is remembered; raise it when an answer changes
 TOLERANCE = 1e-9  # percentage points between the record's AP and this one
@@ -118,22 +117,7 @@ def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
         why = "was imported" if record.imported else "keeps no detections"
         raise UserError(f"run {run.name} {why}: there is no {run.detections / 'val.bbox.json'}", "msdet runs")
     recipe = recipes.load_recipe(str(run.recipe))
-    classes = tuple(record.dataset.get("classes") or ())
-    root = data_root or _root(record, recipe)
-    return Evaluated(run, record, recipe, _truth(recipe.dataset.model_dump_json(), root, classes))
-
-
-def _root(record: Record, recipe: Recipe) -> Path:
-    """Where the run had its data, else where its recipe says."""
-    recorded = Path(str(record.dataset.get("root") or ""))
-    return recorded if recorded.is_absolute() and recorded.is_dir() else resolve_root(recipe.dataset)
-
-
-@functools.lru_cache(maxsize=4)
-def _truth(spec: str, root: Path, classes: tuple[str, ...]) -> Truth:
-    from experiments.data.spec import DatasetSpec
-
-    return read_truth(DatasetSpec.model_validate_json(spec), root, classes)
+    return Evaluated(run, record, recipe, truth_of(run, data_root))
 
 
 def breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Breakdown:

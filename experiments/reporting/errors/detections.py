@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from experiments.reporting.errors.breakdown import Evaluated
@@ -19,15 +18,10 @@ from experiments.reporting.errors.drawing import (
 )
 from experiments.reporting.figures.style import picture
 from experiments.reporting.sections import Picture
+from experiments.validation import random_places
 
 IMAGES = 4
 CHOICE_SEED = 0  # the images are drawn once and for all, before anybody has seen what is on them
-
-
-def random_ids(ids: Sequence[int | str], count: int = IMAGES, seed: int = CHOICE_SEED) -> list[int | str]:
-    """That many of the validation set's ids, in the set's order: the same for each run on it."""
-    chosen = random.Random(seed).sample(range(len(ids)), min(count, len(ids)))
-    return [ids[i] for i in sorted(chosen)]
 
 
 def detections_picture(
@@ -41,7 +35,8 @@ def detections_picture(
     Raises:
         UserError: An image is not on this machine, or detections cannot be read; names it.
     """
-    ids = random_ids([image.id for image in other.truth.images])
+    places = random_places(len(other.truth.images), IMAGES, CHOICE_SEED)
+    ids = [other.truth.images[place].id for place in places]
     images = other.truth.by_id
     pixels = [read_image(images[i].path) for i in ids]
     found = [_boxes(one, ids, threshold) for one in (baseline, other)]

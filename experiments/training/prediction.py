@@ -1,0 +1,119 @@
+"""A run's detections on image files: its newest weights, MMDetection's own test pipeline, no augmentation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments import recipes
+from experiments.errors import UserError
+from experiments.runs import RunFolder
+from experiments.training.evaluation import config_of, load_weights
+
+
+@dataclass(frozen=True)
+class Detection:
+    """`box` is x, y, width, height in pixels of the original image; `score` from 0 to 1."""
+
+    category: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Predictor:
+    """A run's detector, loaded.
+
+    Args:
+        run: With a checkpoint; finished or not. The newest is taken.
+
+    Raises:
+        UserError: It has none, it is broken, or does not fit the run's recipe.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        checkpoint = run.last_checkpoint()
+        if checkpoint is None:
+            raise UserError(f"run {run.name} has no checkpoint yet", "msdet runs")
+        self.checkpoint, self.record = checkpoint, run.read()
+        self.classes = list(self.record.dataset.get("classes") or ())
+        sys.path.append(str(Path.cwd()))  # the user's `imports`
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            self._load(recipes.load_recipe(str(run.recipe)))
+
+    def _load(self, recipe: recipes.Recipe) -> None:
+        import torch
+        from mmcv.transforms import Compose
+        from mmdet.registry import MODELS
+        from mmengine.registry import init_default_scope
+
+        data = self.record.dataset
+        with tempfile.TemporaryDirectory() as folder:
+            root, fingerprint = Path(str(data.get("root") or "")), str(data.get("fingerprint") or "")
+            config = config_of(recipe, self.checkpoint, self.classes, root, fingerprint, Path(folder))
+        init_default_scope("mmdet")
+        self._model = MODELS.build(config.model)
+        load_weights(self._model, self.checkpoint, recipe)
+        self._model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        steps = [s for s in config.test_dataloader.dataset.pipeline if s["type"] != "LoadAnnotations"]
+        self._pipeline = Compose(steps)
+        self._batch_size = int(config.test_dataloader.batch_size)
+
+    def detect(self, files: Sequence[Path]) -> Iterator[list[Detection]]:
+        """The detections on each file, the highest score first, down to the detector's own least score.
+
+        One image at a time.
+        """
+        for path in files:
+            yield self._batch([path])[0]
+
+    def detect_val(self, files: Sequence[Path], wanted: Sequence[int]) -> Iterator[list[Detection]]:
+        """The same for some images of the validation set, as the run's final evaluation found them.
+
+        A batch is padded to its largest image, and with it what the detector sees at the edges changes: each image
+        goes through it beside those that were beside it then.
+
+        Args:
+            files: The whole set, in its order.
+            wanted: Places in it.
+        """
+        ranks = self.record.attempts[-1].world_size if self.record.attempts else 1
+        made: dict[int, list[Detection]] = {}
+        for place in wanted:
+            if place not in made:
+                members = batch_of(place, len(files), self._batch_size, ranks)
+                made.update(zip(members, self._batch([files[i] for i in members])))
+            yield made[place]
+
+    def _batch(self, files: Sequence[Path]) -> list[list[Detection]]:
+        import torch
+        from mmengine.dataset import pseudo_collate
+
+        data = [self._pipeline({"img_path": str(path), "img_id": i}) for i, path in enumerate(files)]
+        with torch.no_grad():
+            found = self._model.test_step(pseudo_collate(data))
+        return [self._detections(sample.pred_instances) for sample in found]
+
+    def _detections(self, found: Any) -> list[Detection]:
+        columns = (found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist())
+        made = [
+            Detection(self.classes[label], score, (x1, y1, x2 - x1, y2 - y1))
+            for (x1, y1, x2, y2), score, label in zip(*columns)
+        ]
+        return sorted(made, key=lambda detection: -detection.score)
+
+
+def batch_of(place: int, images: int, batch_size: int, ranks: int = 1) -> list[int]:
+    """The places of the images that an evaluation has in one batch with the image at `place`.
+
+    MMEngine's sampler deals the images out in turn, and fills up with the first ones so that all ranks have as many.
+    """
+    rank, turn = place % ranks, place // ranks
+    whole = -(-images // ranks)  # of each rank
+    first = turn - turn % batch_size
+    return [(i * ranks + rank) % images for i in range(first, min(first + batch_size, whole))]
