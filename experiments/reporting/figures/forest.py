@@ -1,0 +1,131 @@
+"""Differences to the baseline with their intervals, all rows of a table below each other: is there a gain at all?"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.reporting.figures.style import BLUE, GREY, RED, drawing, new_figure, picture
+from experiments.reporting.sections import Picture
+from experiments.reporting.statistics import LEAST, Difference
+from experiments.reporting.tables import Line, MeasuredTable
+
+MOST_ROWS = 40  # more cannot be read on a page
+ROW_IN, WIDEST_LABEL = 0.27, 24
+COLOURS = {"gain": BLUE, "loss": RED, "within noise": GREY, "too few seeds": GREY}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One row of the figure.
+
+    Attributes:
+        published: The published difference; None where it does not compare, or nothing is published.
+    """
+
+    label: str
+    difference: Difference
+    published: float | None = None
+
+
+def differences(table: MeasuredTable, name: str) -> Picture | None:
+    """The figure of a table; None where it has no measured difference, or more than a page can bear."""
+    rows = effects(table)
+    if not 0 < len(rows) <= MOST_ROWS:
+        return None
+    metric, baselines = table.columns[0], _baselines(table)
+    to = baselines[0] if len(baselines) == 1 else "each row's own baseline"
+    caption = (
+        f"{table.title}. Difference in {metric} to {to}, in points: mean (filled) with its 95 % confidence interval,"
+        " small dots the single seeds' differences. Blue: gain, red: loss, grey: within noise or too few seeds."
+    )
+    if any(row.published is not None for row in rows):
+        caption += " Open diamonds: the published difference."
+    if any(row.difference.low is not None and row.difference.n < LEAST for row in rows):
+        caption += " An arrow: the interval goes on, for two seeds say little."
+    alt = f"{table.title}: " + "; ".join(f"{row.label} {row.difference}" for row in rows) + "."
+    return picture(draw_differences(rows, metric), name, caption, alt)
+
+
+def effects(table: MeasuredTable) -> list[Effect]:
+    """The rows of a table that have a difference; a published one only where the table is the published one."""
+    several = len({line.row.backbone for line in table.lines if line.difference}) > 1
+    return [
+        Effect(
+            _label(line, several),
+            line.difference,
+            line.published_difference if table.context is None else None,
+        )
+        for line in table.lines
+        if line.difference is not None
+    ]
+
+
+def draw_differences(rows: list[Effect], metric: str) -> Figure:
+    """One row each, top to bottom, with the numbers beside it."""
+    with drawing():
+        figure = new_figure(ROW_IN * len(rows) + 0.75)
+        axes = figure.subplots()
+        axes.axvline(0, color="black", linewidth=0.8)
+        low, high = _limits(rows)
+        for place, row in enumerate(rows):
+            _draw_row(axes, place, row, low, high)
+        axes.set_xlim(low, high)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [textwrap.fill(row.label, WIDEST_LABEL) for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_xlabel(f"Δ {metric} to the baseline, points")
+    return figure
+
+
+def _draw_row(axes: Axes, place: int, row: Effect, low: float, high: float) -> None:
+    change, colour = row.difference, COLOURS[row.difference.verdict]
+    if change.low is not None and change.high is not None:
+        left, right = max(change.low, low), min(change.high, high)
+        axes.plot([left, right], [place, place], color=colour, linewidth=1.4, solid_capstyle="butt")
+        for end, edge, marker in ((change.low, low, "<"), (change.high, high, ">")):
+            cut = end < low if marker == "<" else end > high
+            x, shape, size = (edge, marker, 4) if cut else (end, "|", 5)
+            axes.plot([x], [place], shape, color=colour, markersize=size, clip_on=False)
+    axes.plot(
+        change.pairs, [place + 0.22] * len(change.pairs), ".", color=colour, markersize=2.5, alpha=0.7,
+        markeredgewidth=0,
+    )  # fmt: skip
+    axes.plot([change.value], [place], "o", color=colour, markersize=4.5, markeredgewidth=0)
+    if row.published is not None:
+        axes.plot(
+            [row.published], [place - 0.2], "D", markerfacecolor="white", markeredgecolor="black", markersize=3.5,
+            markeredgewidth=0.8,
+        )  # fmt: skip
+    axes.text(1.03, place, str(change), transform=axes.get_yaxis_transform(), va="center", fontsize=6.5)
+
+
+def _limits(rows: list[Effect]) -> tuple[float, float]:
+    """From all that is drawn, but the intervals of two seeds: 13 standard errors wide, they would hide all else."""
+    numbers = [0.0]
+    for row in rows:
+        change = row.difference
+        numbers += [change.value, *change.pairs]
+        numbers += [row.published] if row.published is not None else []
+        if change.n >= LEAST and change.low is not None and change.high is not None:
+            numbers += [change.low, change.high]
+    room = max(0.1 * (max(numbers) - min(numbers)), 0.1)
+    return min(numbers) - room, max(numbers) + room
+
+
+def _label(line: Line, with_backbone: bool) -> str:
+    text = line.row.label + (f", {line.row.backbone}" if with_backbone and line.row.backbone else "")
+    if line.group is None:
+        return text
+    return text + (f" ({line.group.apart})" if line.group.apart else "") + line.group.marks
+
+
+def _baselines(table: MeasuredTable) -> list[str]:
+    wanted = [line.row.baseline for line in table.lines if line.difference]
+    labels = {line.row.id: line.row.label for line in table.lines}
+    return list(dict.fromkeys(labels.get(name or "", "the baseline") for name in wanted))

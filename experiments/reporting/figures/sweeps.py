@@ -1,0 +1,187 @@
+"""A metric as one number of the recipe varies: Tables 4 and 5 as curves, and a user's own ablations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import recipes
+from experiments.config_text import flat
+from experiments.errors import UserError
+from experiments.reporting.figures.style import BLUE, GREY, ORANGE, drawing, new_figure, picture
+from experiments.reporting.sections import Picture
+from experiments.reporting.statistics import Spread
+from experiments.reporting.tables import Line, MeasuredTable
+from experiments.runs import RunFolder
+
+MOST_LINES = 100
+MOST_TICKS = 8
+LOG_FROM = 8  # largest value over smallest
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of the key.
+
+    Attributes:
+        spread: As measured; None where nothing was.
+        seeds: The single results behind it.
+        published: None also where it does not compare.
+    """
+
+    x: float
+    spread: Spread | None
+    seeds: tuple[float, ...]
+    published: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A metric over the values of one key.
+
+    Attributes:
+        key: Dotted, of the recipe.
+        points: By ascending value.
+        baseline: Measured, and as published; None where there is none.
+    """
+
+    key: str
+    metric: str
+    points: list[Point]
+    baseline_label: str
+    baseline: Spread | None
+    baseline_published: float | None
+
+
+def curves(table: MeasuredTable, name: str) -> list[Picture]:
+    """A figure for each block of the table in which one number varies, and at least two values of it were run."""
+    found = [sweep for _, lines in table.blocks if (sweep := sweep_of(table, lines)) is not None]
+    return [
+        picture(draw_sweep(sweep), f"{name}-{_short(sweep.key)}", *_texts(table, sweep)) for sweep in found
+    ]
+
+
+def sweep_of(table: MeasuredTable, lines: list[Line]) -> Sweep | None:
+    """What varies in a block's own rows, by their recipes as they were run; None where that is not one number."""
+    rows = [line for line in lines if not line.row.reference]
+    if not 2 <= len(rows) <= MOST_LINES:
+        return None
+    as_published, metric = table.context is None, table.columns[0]
+    with_recipe = [(line, recipe) for line in rows if (recipe := _recipe(line, as_published)) is not None]
+    keys = {key for _, recipe in with_recipe for key in recipe}
+    varied = [key for key in keys if len({repr(recipe.get(key)) for _, recipe in with_recipe}) > 1]
+    if len(varied) != 1 or not all(_is_number(recipe.get(varied[0])) for _, recipe in with_recipe):
+        return None
+    points = [_point(line, recipe[varied[0]], metric, as_published) for line, recipe in with_recipe]
+    if len({point.x for point in points if point.spread is not None}) < 2:
+        return None
+    base = next((line for line in lines if line.row.reference), None)
+    return Sweep(
+        varied[0],
+        metric,
+        sorted(points, key=lambda point: point.x),
+        base.row.label if base else "",
+        base.group.metrics.get(metric) if base and base.group else None,
+        base.row.published[0] if base and base.row.published and as_published else None,
+    )
+
+
+def draw_sweep(sweep: Sweep) -> Figure:
+    """Mean ± standard deviation with the single seeds, on the band of the baseline; published values beside."""
+    measured = [(point.x, point.spread) for point in sweep.points if point.spread is not None]
+    with drawing():
+        figure = new_figure(2.2)
+        axes = figure.subplots()
+        _draw_baseline(axes, sweep)
+        means, sds = [spread.mean for _, spread in measured], [spread.sd or 0.0 for _, spread in measured]
+        axes.errorbar(
+            [x for x, _ in measured], means, yerr=sds, color=BLUE, marker="o", markersize=4, capsize=2,
+            elinewidth=0.8, label="measured, mean ± sd",
+        )  # fmt: skip
+        dots = [(point.x, value) for point in sweep.points for value in point.seeds]
+        axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=BLUE,
+                  markeredgewidth=0.6, label="single seeds")  # fmt: skip
+        published = [(point.x, point.published) for point in sweep.points if point.published is not None]
+        if published:
+            axes.plot(*zip(*published), color=ORANGE, linestyle="--", marker="D", markersize=3.5,
+                      markerfacecolor="white", label="published")  # fmt: skip
+        _x_axis(axes, sweep)
+        axes.set_ylabel(sweep.metric)
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2)
+    return figure
+
+
+def _draw_baseline(axes: Axes, sweep: Sweep) -> None:
+    if sweep.baseline is not None:
+        mean, sd = sweep.baseline.mean, sweep.baseline.sd
+        axes.axhline(
+            mean, color=GREY, linewidth=0.9, label="baseline" + (", mean ± sd" if sd is not None else "")
+        )
+        if sd is not None:
+            axes.axhspan(mean - sd, mean + sd, color=GREY, alpha=0.18, linewidth=0)
+    if sweep.baseline_published is not None:
+        axes.axhline(
+            sweep.baseline_published, color=ORANGE, linestyle=":", linewidth=1, label="baseline, published"
+        )
+
+
+def _x_axis(axes: Axes, sweep: Sweep) -> None:
+    values = sorted({point.x for point in sweep.points})
+    if values[0] > 0 and values[-1] / values[0] >= LOG_FROM:
+        axes.set_xscale("log")
+    if len(values) <= MOST_TICKS:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.set_xticks([], minor=True)
+    axes.set_xlabel(_short(sweep.key))
+
+
+def _texts(table: MeasuredTable, sweep: Sweep) -> tuple[str, str]:
+    """Caption and alternative text."""
+    counts = sorted({point.spread.n for point in sweep.points if point.spread is not None})
+    seeds = (
+        f"{counts[0]} to {counts[-1]} seeds"
+        if len(counts) > 1
+        else f"{counts[0]} seed{'s' * (counts[0] > 1)}"
+    )
+    caption = f"{table.title}. {sweep.metric} by {sweep.key}: mean ± standard deviation over {seeds} a value"
+    caption += ", open dots the single seeds."
+    if sweep.baseline is not None:
+        caption += f" Grey: {sweep.baseline_label}, {sweep.baseline}."
+    if table.context is not None and table.has_published:
+        caption += " Values as run here; the published curve is not drawn, for it does not compare."
+    listed = "; ".join(f"{point.x:g}: {point.spread}" for point in sweep.points if point.spread is not None)
+    return caption, f"{sweep.metric} by {sweep.key}: {listed}."
+
+
+def _point(line: Line, x: float, metric: str, as_published: bool) -> Point:
+    spread = line.group.metrics.get(metric) if line.group else None
+    seeds = tuple(float(v) for v in line.group.runs[metric].dropna()) if line.group and spread else ()
+    return Point(
+        float(x), spread, seeds, line.row.published[0] if line.row.published and as_published else None
+    )
+
+
+def _recipe(line: Line, as_published: bool) -> dict[str, Any] | None:
+    """What the recipe says that the line's runs were started from; without runs, the row's own at full size."""
+    try:
+        if line.group is not None:
+            recipe = recipes.load_recipe(str(RunFolder(line.group.folders[0]).recipe.resolve()))
+        elif line.row.recipe is not None and as_published:
+            recipe = recipes.load_recipe(line.row.recipe, overrides=line.row.overrides())
+        else:
+            return None
+    except UserError:  # the report names what cannot be read
+        return None
+    return flat(recipes.identity(recipe))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("weighting.")
