@@ -1,57 +1,159 @@
-"""What level weighting adds to a training iteration: RLO and AVW against uniform, interleaved in one process.
+"""What level weighting adds to a training iteration: whole trainings that take turns in one process.
 
-The three detectors share weights, data and machine; blocks of iterations take turns, in an order that turns
-round by round, so that what else the machine does falls on all alike. The ratio is taken within each round.
-Stock MMDetection's own detector is a fourth, for what the level split itself costs.
+Four loops train the same recipe on the same data: MMEngine's own with MMDetection's own detector, and the worker's with
+uniform weights, AVW and RLO. A fifth is uniform once more: what it differs from the first is the measurement's own
+error, for nothing else is different. Loading, augmentation and all hooks that belong to a step are in it; evaluation
+and checkpoints are not. Blocks of iterations take turns in a balanced order, so that what else the machine does falls
+on all alike, and ratios are taken within each round.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from benchmarks.stepper import Stepper
+from benchmarks.loops import RuleClock, Task, build_config, build_runner, stock_config
+from benchmarks.ratios import orders, ratio, times
+from benchmarks.turns import Training
+from experiments.recipes import Recipe
 
-KINDS = ("stock", "uniform", "avw", "rlo")
+LOOPS = {
+    "stock": "MMDetection's own loop",
+    "uniform": "uniform",
+    "again": "uniform, once more",
+    "avw": "AVW",
+    "rlo": "RLO",
+}
+RULES = {"stock": "uniform", "uniform": "uniform", "again": "uniform", "avw": "avw", "rlo": "rlo"}
+RATIOS = (
+    ("rlo", "uniform"),
+    ("avw", "uniform"),
+    ("again", "uniform"),
+    ("uniform", "stock"),
+    ("rlo", "stock"),
+)
+PREFETCHED = 2  # batches that each loading process has ready, PyTorch's default
+WARM_UP = 5  # iterations of each loop before the first round
 
 
-def measure(rounds: int = 12, steps: int = 10, batch_size: int = 8, size: int = 160) -> dict[str, Any]:
-    """Milliseconds per iteration, ratios to uniform within each round, and what the rule itself takes.
+def measure(
+    task: Task,
+    rounds: int = 20,
+    steps: int | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Seconds per iteration of each loop, and their ratios (`experiments.reporting.bench` says how they are kept).
 
-    A ratio's uncertainty is two standard errors over the rounds. The rule's own share is timed directly: it
-    is far below what the ratio of two trainings can resolve.
+    The rule's own step is timed directly, too: it is far below what the ratio of two trainings can resolve.
+
+    Args:
+        rounds: Blocks of each loop; at least 2.
+        steps: Iterations of a block (None: 6, on a GPU 20), or a few more: an interval's end must not always fall on
+            the same place in it.
+
+    Raises:
+        UserError: The recipe or its data is not there, or MMDetection does not have its detector.
     """
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    steppers = {
-        kind: Stepper(
-            "retinanet-r50",
-            "tiny",
-            [] if kind == "stock" else [f"weighting.rule={kind}", "weighting.alpha=100"],
-            stock=kind == "stock",
-            batch_size=batch_size,
-            size=(size, size),
-            device=device,
-        )
-        for kind in KINDS
+    cuda = torch.cuda.is_available()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        trainings, clocks, recipe = _trainings(task, Path(folder), cuda, progress)
+        # What others left in the caches, and what loading processes have ready from the pause, is used up first.
+        settle = 1 + PREFETCHED * trainings["uniform"].runner._train_dataloader.get("num_workers", 0)
+        steps = _beside(recipe.weighting["alpha"], settle, steps or (20 if cuda else 6))
+        try:
+            seconds = _in_turns(trainings, clocks, rounds, steps, settle, progress)
+        finally:
+            for training in trainings.values():
+                training.end()
+    return {
+        **_told(task, recipe, cuda),
+        "rounds": rounds,
+        "steps": steps,
+        "loops": [_loop(name, trainings[name], seconds[name], clocks.get(name)) for name in LOOPS],
+        "ratios": [{"of": of, "to": to, **ratio(seconds[of], seconds[to])} for of, to in RATIOS],
     }
-    for stepper in steppers.values():
-        stepper.seconds(3)
-    times: dict[str, list[float]] = {kind: [] for kind in KINDS}
+
+
+def _trainings(
+    task: Task, folder: Path, cuda: bool, progress: Callable[[str], None]
+) -> tuple[dict[str, Training], dict[str, RuleClock], Recipe]:
+    from experiments.data.find import find_dataset
+
+    recipe = task.load("rlo")
+    data = find_dataset(recipe.dataset, task.data_root)
+    trainings, clocks = {}, {}
+    for name in LOOPS:
+        progress(f"building {LOOPS[name]}")
+        config = build_config(task, RULES[name], data, folder / name)
+        runner = build_runner(stock_config(config) if name == "stock" else config, stock=name == "stock")
+        if name != "stock":
+            clocks[name] = RuleClock(runner.hooks)
+        trainings[name] = Training(runner, cuda)
+    return trainings, clocks, recipe
+
+
+def _in_turns(
+    trainings: dict[str, Training],
+    clocks: dict[str, RuleClock],
+    rounds: int,
+    steps: int,
+    settle: int,
+    progress: Callable[[str], None],
+) -> dict[str, list[float]]:
+    """Seconds per iteration by loop, one number a round."""
+    for name, training in trainings.items():
+        progress(f"warming up {LOOPS[name]}")
+        training.advance(WARM_UP)
+    for clock in clocks.values():
+        clock.reset()
+    names, turns = list(trainings), orders(len(trainings))
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
-        order = KINDS[number % len(KINDS) :] + KINDS[: number % len(KINDS)]
-        for kind in order:
-            times[kind].append(steppers[kind].seconds(steps) / steps)
-    found: dict[str, Any] = {f"{kind} ms": 1000 * statistics.median(times[kind]) for kind in KINDS}
-    for kind in ("stock", "avw", "rlo"):
-        ratios = [a / b for a, b in zip(times[kind], times["uniform"])]
-        error = statistics.stdev(ratios) / len(ratios) ** 0.5
-        found[f"{kind} to uniform"] = {"ratio": statistics.mean(ratios), "two standard errors": 2 * error}
-    for kind in ("uniform", "avw", "rlo"):
-        stepper = steppers[kind]
-        found[f"{kind} finish_step"] = {
-            "us per iteration": 1e6 * stepper.rule_s / stepper.steps,
-            "% of the iteration": 100 * stepper.rule_s / stepper.all_s,
-        }
-    return found
+        progress(f"round {number + 1} of {rounds}")
+        for place in turns[number % len(turns)]:
+            training = trainings[names[place]]
+            training.advance(settle)
+            seconds[names[place]].append(training.advance(steps) / steps)
+    return seconds
+
+
+def _beside(alpha: int, settle: int, steps: int) -> int:
+    """So many iterations or a few more that blocks do not keep step with the rule's intervals."""
+    while alpha > 1 and math.gcd(settle + steps, alpha) > 1:
+        steps += 1
+    return steps
+
+
+def _loop(name: str, training: Training, seconds: list[float], clock: RuleClock | None) -> dict[str, Any]:
+    runner = training.runner
+    rule = None
+    if clock is not None:
+        own = clock.seconds / clock.steps
+        rule = {"iteration_s": own, "share": own / statistics.fmean(seconds)}
+    return {
+        "id": name,
+        "label": LOOPS[name],
+        "detector": type(runner.model).__name__,
+        "loop": type(runner.train_loop).__name__,
+        "runner": type(runner).__name__,
+        "iteration": times(seconds),
+        "rule": rule,
+    }
+
+
+def _told(task: Task, recipe: Recipe, cuda: bool) -> dict[str, Any]:
+    return {
+        "recipe": task.recipe,
+        "profile": task.profile,
+        "dataset": recipe.dataset.name,
+        "device": "cuda" if cuda else "cpu",
+        "batch": recipe.schedule.images_per_gpu,
+        "size": recipe.image_size,
+        "alpha": recipe.weighting["alpha"],
+    }

@@ -25,7 +25,8 @@ A file is one machine's measurements of one day (schema 1; times in seconds, unl
                            "iteration": TIMES, "rule": {"iteration_s", "share"} or null}, ...],
                 "ratios": [{"of": "rlo", "to": "uniform", **RATIO}, ...]}
     eval       {"images", "classes", "truths", "detections", "repeats", "faster_coco_eval": TIMES,
-                "pycocotools": TIMES, "ratio": RATIO or null, "metrics": {"AP": [faster, pycocotools], ...},
+                "pycocotools": TIMES, "ratio": RATIO or null (how many times as long pycocotools takes),
+                "metrics": {"AP": [faster, pycocotools], ...},
                 "largest_difference": 1e-16, "equal": true}
     any other  Figures by name, nested.
 
@@ -40,7 +41,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.reporting.bench_grids import device, grid_of, interval
+from experiments.reporting.sections import Section
+
 SCHEMA = 1
+BUSY = 0.5  # load from which it is worth a word
+KINDS = ("model", "end_to_end")
 
 
 def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -51,9 +57,14 @@ def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     benches, problems = [], []
     for path in sorted(path for folder in folders for path in Path(folder).glob("bench/*.json")):
         try:
-            benches.append({**read_file(path), "file": str(path)})
+            bench = read_file(path)
         except ValueError as error:
-            problems.append(f"{path}: {error}")
+            problems.append(f"{path} {error}")
+            continue
+        odd = {name for name, part in bench["parts"].items() if not _fits(name, part)}
+        problems += [f"{path}: its part '{name}' does not have the figures it should" for name in sorted(odd)]
+        parts = {name: part for name, part in bench["parts"].items() if name not in odd}
+        benches.append({**bench, "parts": parts, "file": str(path)})
     benches.sort(key=lambda bench: (str(bench["date"]), bench["file"]), reverse=True)
     return benches, problems
 
@@ -78,6 +89,15 @@ def read_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def _fits(name: str, part: Any) -> bool:
+    try:
+        grid_of(name, part)
+        _same(name, part["result"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return True
+
+
 def newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]:
     """The measurements of a part, the newest of each machine and device, newest first.
 
@@ -92,10 +112,80 @@ def newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]
     return sorted(found.values(), key=lambda m: str(m.get("measured", "")), reverse=True)
 
 
-def device(part: dict[str, Any]) -> str:
-    """What a part was measured on, in words."""
-    environment = part.get("environment", {})
-    gpus = environment.get("gpus") or []
-    return (
-        ", ".join(gpus) or f"{environment.get('cpu', 'CPU')}, {environment.get('cpu_threads', '?')} threads"
-    )
+def sections(benches: Sequence[dict[str, Any]]) -> list[Section]:
+    """What stands in a report of the newest measurement of each part on each machine; nothing where there is none."""
+    made = []
+    for title, parts, texts in SECTIONS:
+        measured = [(part, m) for part in parts or _others(benches) for m in newest(benches, part)]
+        if measured:
+            grids = [grid_of(part, m) for part, m in measured]
+            made.append(Section(title, [*texts, *_notes(measured)], grids))
+    return made
+
+
+SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    (
+        "What level weighting costs in training",
+        ("overhead",),
+        (
+            "Whole training iterations, loading and augmentation included, of trainings that took turns in one "
+            "process. Medians with quartiles over rounds; ratios are means over rounds (geometric) with 95 % "
+            "intervals. 'Uniform, once more' is uniform itself: how far its ratio lies from 1 is the error of the "
+            "measurement. The rule's step (observe, decide, write the trace) is timed directly, for it is less than "
+            "the ratios can show; on a GPU it includes waiting for the device at an interval's end.",
+        ),
+    ),
+    (
+        "Inference time",
+        ("inference",),
+        (
+            "One image at a time, medians with quartiles over all inferences. Model only: a tensor on the device in, "
+            "detections out, NMS included; end to end: from the image file to detections in its own coordinates. "
+            "Ratios are means over rounds (geometric) of the rounds' medians, with 95 % intervals. Weights are "
+            "untrained and the score threshold is 0, so that every model gives NMS equally many candidates: the most "
+            "that its settings allow. Parameters are those that inference uses.",
+        ),
+    ),
+    (
+        "Evaluation time",
+        ("eval",),
+        ("From a list of made-up detections to COCO's twelve metrics, seconds as medians with quartiles.",),
+    ),
+    ("Other measurements", (), ("Medians. Names say the units: s, ms, us.",)),
+)
+
+
+def _others(benches: Sequence[dict[str, Any]]) -> list[str]:
+    own = {part for _, parts, _ in SECTIONS for part in parts}
+    return sorted({part for bench in benches for part in bench["parts"]} - own)
+
+
+def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """What else a reader has to know of these measurements: a busy machine, a noise that is larger than it says."""
+    notes = []
+    for part, m in measured:
+        load, where = m.get("load"), f"{m['host']}, {m['date']}"
+        if load is not None and load >= BUSY:
+            cores = m["environment"].get("cpu_cores", "?")
+            notes.append(
+                f"{where}, {part}: the machine was at other work when it began (load {load} on {cores} cores)."
+            )
+        for name, found in _same(part, m["result"]).items():
+            if not found["low"] <= 1 <= found["high"]:
+                notes.append(
+                    f"{where}, {part}: {name} is the same program and measures {interval(found)}: take differences of "
+                    "that size for noise."
+                )
+    return notes
+
+
+def _same(part: str, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The ratios that are 1 by construction."""
+    if part == "overhead":
+        return {f"{r['of']} to {r['to']}": r for r in result["ratios"] if r["of"] == "again"}
+    if part == "inference":
+        models = [model for model in result["models"] if model["id"] == "rlo"]
+        return {
+            f"RLO ({kind.replace('_', ' ')})": model[f"{kind}_ratio"] for model in models for kind in KINDS
+        }
+    return {}

@@ -1,0 +1,248 @@
+"""What an image takes in inference, by neck: Figure 4 of arXiv 2108.04014, batch 1, models in turns.
+
+*Model only*: a preprocessed tensor on the device in, detections on the device out, NMS included. *End to end*: an image
+file in, through the test pipeline, the preprocessing and the model, detections in the file's own coordinates out. RLO's
+model is the baseline's, so its ratio to the baseline is what this measurement takes for noise.
+
+No weights are trained: time does not depend on them, but the work of NMS does, for they decide how many candidates it
+gets. So the score threshold is 0 here, and every model hands NMS the most that its test settings allow (`nms_pre` of
+each level), all equally many. Trained, with the usual threshold, each would be a little quicker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ratios import orders, ratio, times
+from experiments.recipes import Recipe
+
+TABLE, BASELINE = "fig4", "baseline"
+PAPER_SIZE = (1333, 800)
+WARM_UP = 3  # inferences of each kind and model before the first round
+WIDEST = 640  # pixels of the image file, COCO's usual width
+
+
+def measure(
+    profile: str | None = None,
+    dataset: str | None = None,
+    size: tuple[int, int] | None = None,
+    rounds: int = 20,
+    repeats: int = 5,
+    device: str | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Seconds per image of each row of table fig4 (`experiments.reporting.bench` says how they are kept).
+
+    Args:
+        profile, dataset: As on the command line; of the data set only the number of classes counts.
+        size: Width and height that images are resized to fit in, in pixels; None: the profile's, else (1333, 800).
+        rounds: At least 2; in each, every model has `repeats` inferences of either kind.
+        device: `cpu` or `cuda`; None: the GPU where there is one.
+    """
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        image = Path(folder) / "image.jpg"
+        with _quiet():
+            systems = _systems(profile, dataset, size, image, device, progress)
+            counts = {system.id: system.count() for system in systems}
+        seconds = _in_turns(systems, rounds, repeats, progress)
+    first = systems[0]
+    return {
+        "profile": profile,
+        "dataset": first.recipe.dataset.name,
+        "device": device,
+        "image": list(first.image_size),
+        "size": list(first.size),
+        "tensor": list(first.tensor.shape),
+        "rounds": rounds,
+        "repeats": repeats,
+        "candidates": first.candidates(),
+        "models": [_model(system, counts[system.id], seconds) for system in systems],
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without MMEngine's line for every weight that it initialises and every operator that it does not count."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@dataclass
+class System:
+    """One row of the table, ready to detect."""
+
+    id: str
+    label: str
+    recipe: Recipe
+    model: Any
+    pipeline: Any
+    image: Path
+    image_size: tuple[int, int]
+    size: tuple[int, int]
+    device: str
+
+    def __post_init__(self) -> None:
+        prepared = self.model.data_preprocessor(self.load(), False)
+        self.tensor, self.samples = prepared["inputs"], prepared["data_samples"]
+
+    def load(self) -> dict[str, Any]:
+        """As a data loader gives it, a batch of one."""
+        loaded = self.pipeline(dict(img_path=str(self.image), img_id=0))
+        return {"inputs": [loaded["inputs"]], "data_samples": [loaded["data_samples"]]}
+
+    def model_only(self) -> None:
+        self.model(self.tensor, self.samples, mode="predict")
+
+    def end_to_end(self) -> None:
+        self.model.test_step(self.load())
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """How long it takes, the device's work included."""
+        import torch
+
+        began = time.perf_counter()
+        work()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    def candidates(self) -> int:
+        """Boxes that NMS gets."""
+        most = self.model.test_cfg.nms_pre
+        scores, *_ = self.model(self.tensor)
+        return sum(min(most, level.numel()) for level in scores)
+
+    def count(self) -> dict[str, Any]:
+        """Parameters that inference uses, and multiply-adds up to the head's maps (convolutions and products)."""
+        from mmengine.analysis import get_model_complexity_info
+
+        training_only = sum(p.numel() for name, p in self.model.named_parameters() if name.startswith("aux_"))
+        parameters = sum(p.numel() for p in self.model.parameters()) - training_only
+        try:
+            found = get_model_complexity_info(
+                self.model, inputs=(self.tensor,), show_table=False, show_arch=False
+            )
+            flops = float(found["flops"])
+        except Exception:  # tracing fails on what a neck of one's own may do; the time does not rest on it
+            flops = None
+        return {"parameters": parameters, "flops": flops}
+
+
+def _systems(
+    profile: str | None,
+    dataset: str | None,
+    size: tuple[int, int] | None,
+    image: Path,
+    device: str,
+    progress: Callable[[str], None],
+) -> list[System]:
+    """The rows of table fig4, each with its own recipe's model, all with the same random seed."""
+    from experiments import recipes
+    from experiments.tables import load_table
+
+    found = []
+    for row in load_table(TABLE).rows():
+        if row.recipe is None:
+            continue
+        progress(f"building {row.label}")
+        sets = [f"image_size={list(size)}"] if size else []
+        recipe = recipes.load_recipe(row.recipe, profile, sets, dataset, row.set)
+        width, height = size or recipe.image_size or PAPER_SIZE
+        pixels = made_up_image(image, (width, height))
+        found.append(_system(row, recipe, image, pixels, (width, height), device))
+    return found
+
+
+def _system(
+    row: Any, recipe: Recipe, image: Path, pixels: tuple[int, int], size: tuple[int, int], device: str
+) -> System:
+    import torch
+
+    from experiments.training.config import build_config  # first: it installs the operators
+    from experiments.training.pretrained import without_pretrained
+
+    from mmcv.transforms import Compose  # isort: skip
+    from mmdet.registry import MODELS  # isort: skip
+    from mmdet.utils import register_all_modules  # isort: skip
+
+    register_all_modules(init_default_scope=True)
+    config = build_config(recipe, classes(recipe), Path(), Path())
+    without_pretrained(config.model)
+    config.model.test_cfg.score_thr = 0.0
+    steps = copy.deepcopy(config.val_dataloader.dataset.pipeline)
+    pipeline = Compose([step for step in steps if step["type"] != "LoadAnnotations"])
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return System(row.id, row.label, recipe, model.to(device).eval(), pipeline, image, pixels, size, device)
+
+
+def classes(recipe: Recipe) -> list[str]:
+    """Of the recipe's data set; none where they stand in annotations, which need not be here: the model's own 80."""
+    from experiments.data.find import find_dataset
+
+    spec = recipe.dataset
+    return find_dataset(spec, generate=False).classes if spec.generate is not None else list(spec.classes)
+
+
+def made_up_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
+    """Writes an image that fills `size` exactly when it is resized: noise of all scales, as JPEG; its own size."""
+    import cv2
+    import numpy as np
+
+    shrunk = min(1.0, WIDEST / size[0])
+    width, height = round(size[0] * shrunk), round(size[1] * shrunk)
+    random = np.random.default_rng(0)
+    pixels = np.zeros((height, width, 3))
+    for side in (4, 16, 64):
+        noise = random.uniform(0, 85, (side, side, 3))
+        pixels += cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+    cv2.imwrite(str(path), pixels.astype(np.uint8))
+    return width, height
+
+
+def _in_turns(
+    systems: list[System], rounds: int, repeats: int, progress: Callable[[str], None]
+) -> dict[tuple[str, str], list[list[float]]]:
+    """(row, kind) -> for each round the seconds of `repeats` inferences."""
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    turns = orders(len(systems))
+    for number in range(-1, rounds):  # the first only warms up
+        progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
+        for place in turns[number % len(turns)]:
+            system = systems[place]
+            for kind, work in (("model", system.model_only), ("end_to_end", system.end_to_end)):
+                for _ in range(1 if number >= 0 else WARM_UP):  # what others left in the caches goes first
+                    system.seconds(work)
+                block = [system.seconds(work) for _ in range(repeats)]
+                if number >= 0:
+                    found.setdefault((system.id, kind), []).append(block)
+    return found
+
+
+def _model(
+    system: System, counts: dict[str, Any], seconds: dict[tuple[str, str], list[list[float]]]
+) -> dict[str, Any]:
+    told: dict[str, Any] = {"id": system.id, "label": system.label, "recipe": system.recipe.name, **counts}
+    for kind in ("model", "end_to_end"):
+        own, base = seconds[system.id, kind], seconds[BASELINE, kind]
+        told[kind] = times([second for block in own for second in block])
+        # Nothing in inference comes once in a while, so a block's median is what it takes when nothing disturbs it.
+        medians = [[statistics.median(block) for block in blocks] for blocks in (own, base)]
+        told[f"{kind}_ratio"] = None if system.id == BASELINE else ratio(*medians)
+    return told

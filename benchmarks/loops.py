@@ -1,0 +1,134 @@
+"""The trainings that are compared: msdet's own worker's, and MMDetection's own, of the same recipe and data."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.data.find import FoundDataset
+from experiments.errors import UserError
+from experiments.recipes import Recipe
+
+ALPHA = 100  # the paper's, before a profile shortens it
+NEVER = 10**9
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all of them train.
+
+    Attributes:
+        recipe, profile, dataset: As on the command line.
+        batch: Images of a step, in one forward pass; None: `images_per_gpu` of the recipe.
+        size: Width and height in pixels; None: as the recipe has it.
+        data_root: The data set's folder; None: its own.
+    """
+
+    recipe: str
+    profile: str | None = None
+    dataset: str | None = None
+    batch: int | None = None
+    size: tuple[int, int] | None = None
+    data_root: Path | None = None
+
+    def load(self, rule: str) -> Recipe:
+        """The recipe under that rule, on one device, with no end in sight."""
+        sets = ["schedule.gpus=1", "schedule.eval_every=null", f"checkpoint_every={NEVER}"]
+        if self.batch is not None:
+            sets.append(f"schedule.images_per_gpu={self.batch}")
+        if self.size is not None:
+            sets.append(f"image_size={list(self.size)}")
+        length = "epochs" if self._load(rule, sets).schedule.epochs else "iterations"
+        return self._load(rule, [*sets, f"schedule.{length}={NEVER}"])
+
+    def _load(self, rule: str, sets: list[str]) -> Recipe:
+        from experiments import recipes
+
+        overrides = {"weighting.rule": rule, "weighting.alpha": ALPHA}
+        return recipes.load_recipe(self.recipe, self.profile, sets, self.dataset, overrides)
+
+
+def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> Any:
+    """The worker's config, without pretrained weights (none are needed to take time) and without evaluation."""
+    from experiments.training import components  # noqa: F401  (registers what it names)
+    from experiments.training import config as configs
+    from experiments.training.pretrained import without_pretrained
+    from experiments.training.prior import set_prior
+
+    recipe = task.load(rule)
+    config = configs.build_config(recipe, data.classes, data.root, work_dir)
+    set_prior(config, recipe, data.fingerprint)
+    without_pretrained(config.model)
+    for part in ("val", "test"):
+        for kind in ("dataloader", "evaluator", "cfg"):
+            config[f"{part}_{kind}"] = None
+    config.log_level = "ERROR"
+    config.experiment_name = config.visualizer.name = str(work_dir)  # MMEngine keeps one of each name
+    return config
+
+
+def stock_config(config: Any) -> Any:
+    """The worker's config with everything of msdet's own replaced by MMDetection's and MMEngine's.
+
+    Raises:
+        UserError: The recipe's detector is not MMDetection's.
+    """
+    from mmdet.registry import MODELS
+    from mmengine import ConfigDict
+
+    config = copy.deepcopy(config)
+    kind = config.model.type.removeprefix("LevelWeighted")
+    if not (MODELS.get(kind) or Task).__module__.startswith("mmdet."):
+        raise UserError(
+            f"bench overhead: MMDetection has no detector '{kind}' to compare with",
+            "name a recipe of one that it has: --recipe retinanet-r50",
+        )
+    config.model.type = kind
+    config.model.pop("weighting")
+    length = config.train_cfg
+    config.train_cfg = (
+        ConfigDict(type="IterBasedTrainLoop", max_iters=length.max_iters, val_interval=NEVER)
+        if "max_iters" in length
+        else ConfigDict(type="EpochBasedTrainLoop", max_epochs=length.max_epochs, val_interval=NEVER)
+    )
+    loader = config.train_dataloader
+    loader.batch_sampler = loader.batch_sampler.inner
+    config.default_hooks.checkpoint = ConfigDict(type="CheckpointHook", interval=NEVER, save_last=False)
+    config.custom_hooks = [hook for hook in config.custom_hooks if hook.type != "ProgressHook"]
+    config.custom_imports = None
+    return config
+
+
+def build_runner(config: Any, stock: bool) -> Any:
+    """The runner that trains it: the worker's, or MMEngine's own."""
+    if not stock:
+        from experiments.training.worker import build_runner as of_the_worker
+
+        return of_the_worker(config)
+    from mmengine.runner import Runner
+
+    return Runner.from_cfg(config)
+
+
+class RuleClock:
+    """What the rule's own part of a step takes: the hook that lets it observe, decide, and write the trace."""
+
+    def __init__(self, hooks: Sequence[Any]) -> None:
+        from experiments.detection import LevelWeightingHook
+
+        self.reset()
+        hook: Any = next(hook for hook in hooks if isinstance(hook, LevelWeightingHook))
+        self._finish, hook.after_train_iter = hook.after_train_iter, self._timed
+
+    def reset(self) -> None:
+        self.seconds, self.steps = 0.0, 0
+
+    def _timed(self, *args: Any, **kwargs: Any) -> None:
+        began = time.perf_counter()
+        self._finish(*args, **kwargs)
+        self.seconds += time.perf_counter() - began
+        self.steps += 1

@@ -1,0 +1,144 @@
+"""The measurements of `msdet bench` as grids of text, one function a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from experiments.reporting.sections import Grid
+
+Part = Mapping[str, Any]
+
+
+def overhead(part: Part) -> Grid:
+    """Seconds per iteration of each loop, its ratios, and the rule's own step."""
+    result = part["result"]
+    ratios = {(r["of"], r["to"]): interval(r) for r in result["ratios"]}
+    rows = []
+    for loop in result["loops"]:
+        rule = loop["rule"]
+        own = ["", ""] if rule is None else [f"{1e6 * rule['iteration_s']:.0f}", f"{100 * rule['share']:.2f}"]
+        to = [ratios.get((loop["id"], other), "") for other in ("uniform", "stock")]
+        rows.append(
+            [loop["label"], f"{loop['loop']}, {loop['detector']}", spread(loop["iteration"]), *to, *own]
+        )
+    header = ["training", "loop and detector", "ms per iteration", "to uniform", "to MMDetection's own",
+              "rule's step, µs", "% of an iteration"]  # fmt: skip
+    what = f"{result['recipe']}{_profile(result)} on {result['dataset']}, batch {result['batch']}"
+    size = f", {_by(result['size'])}" if result["size"] else ""
+    rounds = f"{result['rounds']} rounds of {result['steps']} iterations, alpha {result['alpha']}"
+    return Grid(header, rows, texts=2, title=f"{what}{size}; {rounds}. {where(part)}")
+
+
+def inference(part: Part) -> Grid:
+    """Time of an image by neck (Fig 4)."""
+    result = part["result"]
+    rows = []
+    for model in result["models"]:
+        flops = "" if model["flops"] is None else f"{model['flops'] / 1e9:.3g}"
+        row = [model["label"], f"{model['parameters'] / 1e6:.2f}", flops]
+        for kind in ("model", "end_to_end"):
+            found = model[f"{kind}_ratio"]
+            row += [spread(model[kind]), "" if found is None else interval(found)]
+        rows.append(row)
+    header = ["model", "parameters, M", "multiply-adds, G", "model only, ms", "to baseline", "end to end, ms",
+              "to baseline"]  # fmt: skip
+    what = f"batch 1 at {_by(result['size'])}{_profile(result)}, {result['candidates']} candidates to NMS"
+    rounds = f"{result['rounds']} rounds of {result['repeats']}"
+    return Grid(header, rows, title=f"{what}; {rounds}. {where(part)}")
+
+
+def evaluation(part: Part) -> Grid:
+    """faster-coco-eval beside pycocotools."""
+    result = part["result"]
+    rows = [
+        [name, spread(result[key], 1), "" if ratio is None else f"{ratio['ratio']:.3g}"]
+        for name, key, ratio in (
+            ("faster-coco-eval", "faster_coco_eval", None),
+            ("pycocotools", "pycocotools", result["ratio"]),
+        )
+    ]
+    what = f"{result['images']} images, {result['detections']} detections of {result['classes']} classes"
+    same = f"largest difference of COCO's twelve metrics {result['largest_difference']:.1g}"
+    verdict = "equal" if result["equal"] else "NOT equal"
+    header = ["evaluation with", "seconds", "times as long"]
+    return Grid(header, rows, title=f"{what}; {same} ({verdict}). {where(part)}")
+
+
+def others(name: str) -> Callable[[Part], Grid]:
+    """Figures by name, however nested."""
+
+    def grid(part: Part) -> Grid:
+        rows = [[label, value] for label, value in _flat(part["result"])]
+        return Grid(["figure", "value"], rows, title=f"{name}. {where(part)}")
+
+    return grid
+
+
+def grid_of(name: str, part: Part) -> Grid:
+    """The grid of a part.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: It does not fit the schema.
+    """
+    known = {"overhead": overhead, "inference": inference, "eval": evaluation}
+    return known.get(name, others(name))(part)
+
+
+def where(part: Part) -> str:
+    """Device, versions and day of a measurement."""
+    environment = part["environment"]
+    packages = environment["packages"]
+    words = [device(part), f"torch {packages['torch']}"]
+    words += [
+        f"{key} {packages[name]}" for key, name in (("MMDetection", "onedl-mmdetection"),) if name in packages
+    ]
+    words += [f"operators {environment['operators']}"] if environment.get("operators") else []
+    if environment.get("gpus"):
+        words += [f"CUDA {environment['cuda']}", f"cuDNN {environment['cudnn']}"]
+        on = {
+            "tf32_matmul": "TF32 matmul",
+            "tf32_cudnn": "TF32 convolutions",
+            "cudnn_benchmark": "cuDNN benchmark",
+        }
+        words += [
+            f"{text} {'on' if environment[key] else 'off'}" for key, text in on.items() if key in environment
+        ]
+    return ", ".join([*words, str(part["measured"])[:10]])
+
+
+def device(part: Part) -> str:
+    """What a part was measured on, in words."""
+    environment = part["environment"]
+    cpu = f"{environment.get('cpu', 'CPU')}, {environment.get('cpu_threads', '?')} threads"
+    return ", ".join(environment.get("gpus") or [cpu])
+
+
+def spread(times: Mapping[str, Any], unit: float = 1000) -> str:
+    """Median and quartiles of TIMES, in seconds times `unit`: `41.2 (40.9-41.8)`."""
+    median, low, high = (unit * times[key] for key in ("median_s", "q1_s", "q3_s"))
+    digits = 0 if median >= 100 else 1 if median >= 10 else 2
+    return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def interval(ratio: Mapping[str, Any]) -> str:
+    """A RATIO with its interval: `1.002 [0.998, 1.006]`."""
+    return f"{ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+
+
+def _profile(result: Part) -> str:
+    return f" ({result['profile']})" if result["profile"] else ""
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(str(side) for side in size)
+
+
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name} ")
+        else:
+            rows.append((f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)))
+    return rows
