@@ -24,6 +24,7 @@ from msdet_cli import (
     imports,
     logs,
     ls,
+    plot,
     predict,
     prior,
     report,
@@ -55,6 +56,7 @@ app.command("cancel")(cancel.cancel)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("plot")(plot.plot)
 app.command("errors")(errors.errors)
 app.command("import")(imports.import_)
 app.command("export")(export.export)

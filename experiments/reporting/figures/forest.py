@@ -93,7 +93,7 @@ def _draw_row(axes: Axes, place: int, row: Effect, low: float, high: float) -> N
             x, shape, size = (edge, marker, 4) if cut else (end, "|", 5)
             axes.plot([x], [place], shape, color=colour, markersize=size, clip_on=False)
     axes.plot(
-        change.pairs, [place + 0.22] * len(change.pairs), ".", color=colour, markersize=2.5, alpha=0.7,
+        change.pairs, [place + 0.22] * len(change.pairs), ".", color=colour, markersize=3.2, alpha=0.7,
         markeredgewidth=0,
     )  # fmt: skip
     axes.plot([change.value], [place], "o", color=colour, markersize=4.5, markeredgewidth=0)

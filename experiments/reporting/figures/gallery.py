@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments import recipes
 from experiments.errors import UserError
+from experiments.recipes import Recipe
 from experiments.reporting.bench import newest
 from experiments.reporting.figures import traces as trace_files
 from experiments.reporting.figures.forest import differences
@@ -34,19 +35,18 @@ def sections(report: Report, bench: Sequence[dict[str, Any]]) -> list[Section]:
     contexts: dict[Context | None, list[MeasuredTable]] = {}
     for table in report.tables:
         contexts.setdefault(table.context, []).append(table)
-    names = _Names()
+    names = Names()
     made = [_of_context(tables, names) for tables in contexts.values()]
     return [section for section in (*made, _of_bench(report, bench, names)) if section is not None]
 
 
-def pictures_of_runs(folders: Sequence[Path], name: str, what: str) -> tuple[list[Picture], list[str]]:
+def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture], list[str]]:
     """Level curves and policy of the runs of one config, each head apart; and what is wrong with their traces.
 
     Args:
         name: Stem of the pictures' names.
-        what: Whose they are, for the captions.
     """
-    traces = trace_files.read(folders)
+    traces, what = trace_files.read(folders), _whose(folders[0])
     pictures = []
     for head in traces.heads:
         of, stem, whose = traces.of(head), name, what
@@ -57,7 +57,29 @@ def pictures_of_runs(folders: Sequence[Path], name: str, what: str) -> tuple[lis
     return pictures, traces.problems
 
 
-def _of_context(tables: Sequence[MeasuredTable], names: _Names) -> Section | None:
+def _whose(folder: Path) -> str:
+    """`retinanet-r50-rlo (bae2048e: rlo, alpha 10, n 2; profile tiny on shapes)`: as a caption must name runs."""
+    recipe, digest = folder.parts[-3:-1]
+    try:
+        own = _recipe(folder)
+    except UserError:
+        return f"{recipe} ({digest})"
+    options = [f"{key} {own.weighting[key]}" for key in ("alpha", "n", "gamma") if key in own.weighting]
+    rule = ", ".join([str(own.weighting.get("rule")), *options])
+    where = f"profile {own.profile} on {own.dataset.name}" if own.profile else own.dataset.name
+    return f"{recipe} ({digest}: {rule}; {where})"
+
+
+def _recipe(folder: Path) -> Recipe:
+    """What a run was started from.
+
+    Raises:
+        UserError: Its page is lost or wrong.
+    """
+    return recipes.load_recipe(str(RunFolder(folder).recipe.resolve()))
+
+
+def _of_context(tables: Sequence[MeasuredTable], names: Names) -> Section | None:
     drawn = [table for table in tables if table.folders]
     pictures: list[Picture] = []
     seen: set[str] = set()
@@ -75,7 +97,7 @@ def _of_context(tables: Sequence[MeasuredTable], names: _Names) -> Section | Non
         )
     of_training, problems, folders = _training(drawn, names)
     texts += problems
-    if not pictures and not of_training:
+    if not pictures and not of_training and not texts:
         return None
     common = tables[0].common
     return Section(
@@ -83,27 +105,28 @@ def _of_context(tables: Sequence[MeasuredTable], names: _Names) -> Section | Non
     )
 
 
-def _training(tables: Iterable[MeasuredTable], names: _Names) -> tuple[list[Picture], list[str], list[Path]]:
+def _training(tables: Iterable[MeasuredTable], names: Names) -> tuple[list[Picture], list[str], list[Path]]:
     """What went on in the trainings of a baseline and of RLO: of the first table that has both."""
+    all_problems: list[str] = []
     for table in tables:
         for line in table.lines:
             base = _baseline(table, line)
             if line.group is None or base is None or not _is_rlo(line.group):
                 continue
-            pictures, problems, folders = [], [], []
+            pictures, folders = [], []
             for group in (base, line.group):
                 recipe, digest = (str(group.runs[column].iloc[0]) for column in ("recipe", "config_hash"))
                 own = _with_results(group)
-                drawn, wrong = pictures_of_runs(own, names.new(f"{recipe}-{digest}"), f"{recipe} ({digest})")
+                drawn, problems = pictures_of_runs(own, names.new(f"{recipe}-{digest}"))
                 pictures += drawn
-                problems += wrong
                 folders += own
-            if pictures or problems:
-                return pictures, problems, folders
-    return [], [], []
+                all_problems += [problem for problem in problems if problem not in all_problems]
+            if pictures:
+                return pictures, all_problems, folders
+    return [], all_problems, []
 
 
-def _of_bench(report: Report, bench: Sequence[dict[str, Any]], names: _Names) -> Section | None:
+def _of_bench(report: Report, bench: Sequence[dict[str, Any]], names: Names) -> Section | None:
     pictures = []
     for part in newest(bench, "inference"):
         stem = names.new(f"fig4-{part['host']}-{part['result']['device']}")
@@ -128,7 +151,7 @@ def _baseline(table: MeasuredTable, line: Line) -> Group | None:
 def _is_rlo(group: Group) -> bool:
     """Whether its rule is RLO, and learns: gamma = 0 is a control."""
     try:
-        weighting = recipes.load_recipe(str(RunFolder(group.folders[0]).recipe.resolve())).weighting
+        weighting = _recipe(group.folders[0]).weighting
     except UserError:
         return False
     return weighting.get("rule") == "rlo" and weighting.get("gamma") != 0
@@ -141,7 +164,7 @@ def _with_results(group: Group) -> list[Path]:
     return done or group.folders
 
 
-class _Names:
+class Names:
     """Stems of file names, each used once."""
 
     def __init__(self) -> None:

@@ -19,6 +19,7 @@ from experiments.runs import RunFolder
 
 MOST_LINES = 100
 MOST_TICKS = 8
+NAMES = {"weighting.alpha": "α, iterations of an interval", "weighting.n": "N, levels enhanced"}
 LOG_FROM = 8  # largest value over smallest
 
 
@@ -96,6 +97,10 @@ def draw_sweep(sweep: Sweep) -> Figure:
         figure = new_figure(2.2)
         axes = figure.subplots()
         _draw_baseline(axes, sweep)
+        published = [(point.x, point.published) for point in sweep.points if point.published is not None]
+        if published:
+            axes.plot(*zip(*published), color=ORANGE, linestyle="--", marker="D", markersize=3.5,
+                      markerfacecolor="white", label="published")  # fmt: skip
         means, sds = [spread.mean for _, spread in measured], [spread.sd or 0.0 for _, spread in measured]
         axes.errorbar(
             [x for x, _ in measured], means, yerr=sds, color=BLUE, marker="o", markersize=4, capsize=2,
@@ -104,10 +109,6 @@ def draw_sweep(sweep: Sweep) -> Figure:
         dots = [(point.x, value) for point in sweep.points for value in point.seeds]
         axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=BLUE,
                   markeredgewidth=0.6, label="single seeds")  # fmt: skip
-        published = [(point.x, point.published) for point in sweep.points if point.published is not None]
-        if published:
-            axes.plot(*zip(*published), color=ORANGE, linestyle="--", marker="D", markersize=3.5,
-                      markerfacecolor="white", label="published")  # fmt: skip
         _x_axis(axes, sweep)
         axes.set_ylabel(sweep.metric)
         axes.grid(axis="y")
@@ -136,7 +137,7 @@ def _x_axis(axes: Axes, sweep: Sweep) -> None:
     if len(values) <= MOST_TICKS:
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.set_xticks([], minor=True)
-    axes.set_xlabel(_short(sweep.key))
+    axes.set_xlabel(NAMES.get(sweep.key, _short(sweep.key)))
 
 
 def _texts(table: MeasuredTable, sweep: Sweep) -> tuple[str, str]:

@@ -103,7 +103,7 @@ def _draw_bar(axes: Axes, place: float, times: Mapping[str, float], colour: str,
 
 def _measured(table: MeasuredTable, result: Part) -> dict[str, Spread]:
     """The main metric by row id, of rows run under the profile and on the data of the measurement."""
-    found = {}
+    found: dict[str, Spread] = {}
     for line in table.lines:
         if line.group is None or table.columns[0] not in line.group.metrics:
             continue

@@ -58,13 +58,16 @@ class Traces:
 
 def read(folders: Sequence[Path]) -> Traces:
     """The traces of run folders of one config; what cannot be read is a sentence in `problems`, never an error."""
-    frames, problems = [], []
+    frames, problems, missing = [], [], []
     for number, folder in enumerate(sorted(folders, key=_seed)):
         run = RunFolder(folder)
         try:
             rows, lost = _rows(run.trace)
+        except FileNotFoundError:
+            missing.append(run)
+            continue
         except (OSError, ValueError) as error:
-            problems.append(_why_not(run, error))
+            problems.append(f"{run.trace} cannot be read: {' '.join(str(error).split())}.")
             continue
         if rows.empty:
             problems.append(f"{run.trace} has no interval yet.")
@@ -73,6 +76,8 @@ def read(folders: Sequence[Path]) -> Traces:
         rows.insert(0, "run", number)
         rows.insert(1, "seed", _seed(folder))
         frames.append(rows)
+    if missing:
+        problems.insert(0, _without(missing, len(folders)))
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=LEVEL_COLUMNS)
     intervals = rows.drop_duplicates(["run", "head", "interval"])
     return Traces(rows.reindex(columns=LEVEL_COLUMNS), intervals.reindex(columns=INTERVAL_COLUMNS), problems)
@@ -131,10 +136,14 @@ def _gaps(trace: Path, rows: pd.DataFrame, lost: int) -> list[str]:
     return texts
 
 
-def _why_not(run: RunFolder, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{run.path} has no trace.csv: nothing was traced, or the run has not begun."
-    return f"{run.trace} cannot be read: {' '.join(str(error).split())}."
+def _without(missing: Sequence[RunFolder], number: int) -> str:
+    """That runs have no trace, and how that can be."""
+    which = (
+        f"{missing[0].path} has"
+        if len(missing) == 1
+        else f"{len(missing)} of {number} runs of {missing[0].path.parent} have"
+    )
+    return f"{which} no trace.csv: not begun, or imported from a training without one."
 
 
 def _seed(folder: Path) -> int:
