@@ -39,7 +39,7 @@ def detections_picture(
     ids = [other.truth.images[place].id for place in places]
     images = other.truth.by_id
     pixels = [read_image(images[i].path) for i in ids]
-    found = [_boxes(one, ids, threshold) for one in (baseline, other)]
+    found = [drawn_boxes(one, ids, threshold) for one in (baseline, other)]
     rows = []
     for i, image in zip(ids, pixels):
         truth = [labelled(box.box, box.category) for box in images[i].boxes if not box.aside]
@@ -62,7 +62,10 @@ def detections_picture(
     return picture(side_by_side(rows), name, caption, alt)
 
 
-def _boxes(one: Evaluated, ids: Sequence[int | str], threshold: float) -> dict[int | str, list[Labelled]]:
+def drawn_boxes(
+    one: Evaluated, ids: Sequence[int | str], threshold: float
+) -> dict[int | str, list[Labelled]]:
+    """A run's kept detections on some images, as they are drawn: those with at least the threshold's score."""
     boxes: dict[int | str, list[Labelled]] = {i: [] for i in ids}
     for entry in one.detections():
         if entry["image_id"] in boxes and entry["score"] >= threshold:
