@@ -16,6 +16,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from experiments import detection  # noqa: F401  (first: it installs the operators)
+from experiments.data.truth import TrueBox, TrueImage, Truth
+from experiments.reporting.errors.voc_pass import voc_average_precisions
 from experiments.training.metrics import ExactCocoMetric, ExactVocMetric
 
 CLASSES = ("cat", "dog", "cow")
@@ -243,6 +245,29 @@ def test_voc_map_is_the_eleven_point_average_precision(seed: int):
     expected = case.expected()
     assert 10 < expected < 90
     assert case.measured() == {"mAP": pytest.approx(expected, rel=0, abs=1e-5)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_analysis_takes_the_same_map_apart(seed: int, tmp_path: Path):
+    """`experiments.reporting` may not use MMDetection's function, and computes its own."""
+    case = VocCase(seed)
+    measured = case.measured(outfile_prefix=str(tmp_path / "val"))["mAP"]
+    images = []
+    for number, sample in enumerate(case.samples):
+        boxes = [
+            TrueBox(CLASSES[c], (x1, y1, x2 - x1, y2 - y1), hard)
+            for c in range(3)
+            for (x1, y1, x2, y2), hard in ((box.tolist(), hard) for box, hard in case.truth[c][number])
+        ]
+        images.append(TrueImage(sample["img_id"], tmp_path, boxes))
+    kept = json.loads((tmp_path / "val.bbox.json").read_text())
+    classes, mean, counts = voc_average_precisions(Truth(images, ""), kept, CLASSES)
+    assert mean == measured  # to the last bit
+    for label in range(2):
+        alone = 100 * average_precision(case.truth[label], case.found()[label])
+        assert classes[CLASSES[label]] == pytest.approx(alone, rel=0, abs=1e-5)
+        assert counts[CLASSES[label]] == sum(not hard for image in case.truth[label] for _, hard in image)
+    assert list(classes) == list(CLASSES[:2])  # the third has no objects
 
 
 def test_difficult_objects_and_the_pixel_more_both_count_in_these_cases(monkeypatch: pytest.MonkeyPatch):
