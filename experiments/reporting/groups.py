@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from experiments.marks import IMPORTED, REDUCED, joined
-from experiments.reporting.collect import metric_names
+from experiments.reporting.collect import COLUMNS
 from experiments.reporting.statistics import Difference, Spread, difference, spread
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "cancelled")
+USED = (
+    "seed",
+    "path",
+    "state",
+    "execution",
+    "marks",
+    "notes",
+    "fingerprint",
+)  # columns that every group is asked for
 
 
 @dataclass(frozen=True)
@@ -29,19 +42,24 @@ class Group:
     metrics: dict[str, Spread]
     apart: str = ""
 
+    @functools.cached_property
+    def _columns(self) -> dict[str, list[Any]]:
+        """Plain lists: of thousands of groups with five runs each, pandas would take longer than all else."""
+        return {name: self.runs[name].tolist() for name in USED}
+
     @property
     def states(self) -> dict[str, int]:
-        counted = Counter(self.runs["state"])
+        counted = Counter(self._columns["state"])
         return {state: counted[state] for state in STATES if counted[state]}
 
     @property
     def execution(self) -> str:
-        return next((text for text in self.runs["execution"] if text), "")
+        return next((text for text in self._columns["execution"] if text), "")
 
     @property
     def marks(self) -> str:
         """What the runs' number is marked with in every table; see `experiments.marks`."""
-        return joined(list(self.runs["marks"]))
+        return joined(self._columns["marks"])
 
     @property
     def is_imported(self) -> bool:
@@ -51,27 +69,41 @@ class Group:
         """A metric of the finished runs, by seed; empty where none has it."""
         if metric not in self.runs:
             return {}
-        found = self.runs.dropna(subset=[metric])
-        return {int(seed): float(value) for seed, value in zip(found["seed"], found[metric])}
+        found = zip(self._columns["seed"], self.runs[metric].tolist())
+        return {int(seed): float(value) for seed, value in found if not math.isnan(value)}
 
     def marked(self, mark: str) -> list[int]:
         """The seeds of the runs with a mark."""
-        return sorted(self.runs.loc[self.runs["marks"].str.contains(mark, regex=False), "seed"])
+        return sorted(
+            seed for seed, marks in zip(self._columns["seed"], self._columns["marks"]) if mark in marks
+        )
 
     @property
     def fingerprint(self) -> str:
-        return str(self.runs["fingerprint"].iloc[0])
+        return str(self._columns["fingerprint"][0])
 
     @property
     def folders(self) -> list[Path]:
         """The run folders, by seed."""
-        return [Path(path) for path in self.runs.sort_values("seed")["path"]]
+        return [Path(path) for _, path, _ in self._in_order()]
 
     @property
     def finished_folders(self) -> list[Path]:
         """Those of finished runs, by seed."""
-        runs = self.runs.sort_values("seed")
-        return [Path(path) for path, state in zip(runs["path"], runs["state"]) if state == "done"]
+        return [Path(path) for _, path, state in self._in_order() if state == "done"]
+
+    @property
+    def configs(self) -> list[Path]:
+        """The folders that the run folders lie in, each once."""
+        return [
+            Path(path)
+            for path in dict.fromkeys(path.rpartition(os.sep)[0] for _, path, _ in self._in_order())
+        ]
+
+    def _in_order(self) -> list[tuple[int, str, str]]:
+        """Seed, path and state, by seed."""
+        columns = self._columns
+        return sorted(zip(columns["seed"], columns["path"], columns["state"]))
 
     def counts(self) -> str:
         """`2 done, 1 failed`."""
@@ -93,7 +125,7 @@ class Group:
     def notes(self) -> list[str]:
         """What the records say that a reader must know, each sentence with the seeds that it is about."""
         about: dict[str, list[str]] = {}
-        for seed, notes in sorted(zip(self.runs["seed"], self.runs["notes"])):
+        for seed, notes in sorted(zip(self._columns["seed"], self._columns["notes"])):
             if notes:
                 about.setdefault(notes, []).append(str(seed))
         return [f"seed {', '.join(seeds)}: {note}" for note, seeds in about.items()]
@@ -104,40 +136,67 @@ def split(runs: pd.DataFrame) -> list[Group]:
 
     A run that never came to load data belongs to those of its recipe and data that most were executed like.
     """
-    groups: list[tuple[dict[str, str], pd.DataFrame]] = []
-    imported = runs["marks"].str.contains(IMPORTED, regex=False)
-    for _, alike in runs.groupby(["recipe_id", "fingerprint", imported.rename("imported")], sort=False):
-        recipe, data, ways = alike["recipe_id"].iloc[0], alike["fingerprint"].iloc[0], alike["execution"]
-        usual = ways[ways != ""].mode()
-        ways = ways.where(ways != "", usual.iloc[0] if len(usual) else "")
-        for way, members in alike.groupby(ways, sort=False):
-            marks = {"recipe": recipe, "data": data[:12] or "unknown", "run as": str(way)}
-            for copy, part in _without_copies(members):
-                groups.append(({**marks, "folder": copy}, part))
-    return [_group(part, _apart(marks, [m for m, _ in groups])) for marks, part in groups]
-
-
-def _group(runs: pd.DataFrame, apart: str) -> Group:
-    found = {name: spread(runs[name]) for name in metric_names(runs)}
-    return Group(runs, {name: s for name, s in found.items() if s is not None}, apart)
-
-
-def _without_copies(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The runs as one part where every seed is there once; else one part per folder and copy, named by it."""
-    if not runs["seed"].duplicated().any():
-        return [("", runs)]
-    parents = runs["path"].map(lambda path: Path(path).parent.as_posix())
-    copies = runs.groupby([parents, runs["seed"]]).cumcount()
+    columns = {name: runs[name].tolist() for name in ("seed", "path")}
+    groups: list[tuple[dict[str, str], list[int]]] = []
+    for (recipe, data, _, way), members in _alike(runs).items():
+        marks = {"recipe": recipe, "data": data[:12] or "unknown", "run as": way}
+        groups += [
+            ({**marks, "": copy}, part)
+            for copy, part in _without_copies(members, columns["seed"], columns["path"])
+        ]
+    differing = (
+        [key for key in groups[0][0] if len({marks[key] for marks, _ in groups}) > 1] if groups else []
+    )
     return [
-        (parent if copy == 0 else f"{parent} (copy {copy + 1})", part)
-        for (parent, copy), part in runs.groupby([parents, copies], sort=False)
+        _group(
+            runs if len(part) == len(runs) else runs.take(part),
+            ", ".join(f"{key} {marks[key]}".strip() for key in differing if marks[key]),
+        )
+        for marks, part in groups
     ]
 
 
-def _apart(marks: dict[str, str], all_marks: list[dict[str, str]]) -> str:
-    """Those marks in which the groups differ."""
-    differing = [key for key in marks if len({other[key] for other in all_marks}) > 1 and marks[key]]
-    return ", ".join(f"{key} {marks[key]}" for key in differing)
+def _alike(runs: pd.DataFrame) -> dict[tuple[str, str, bool, str], list[int]]:
+    """Places of runs by recipe, data, whether imported, and execution, in the order in which they come."""
+    ways = runs["execution"].tolist()
+    keys = [
+        (str(recipe), str(data), IMPORTED in marks)
+        for recipe, data, marks in zip(runs["recipe_id"], runs["fingerprint"], runs["marks"])
+    ]
+    known = Counter((key, way) for key, way in zip(keys, ways) if way)
+    usual: dict[tuple[str, str, bool], str] = {}
+    for (key, way), _ in sorted(known.items(), key=lambda item: (-item[1], item[0][1])):
+        usual.setdefault(key, way)
+    found: dict[tuple[str, str, bool, str], list[int]] = {}
+    for place, (key, way) in enumerate(zip(keys, ways)):
+        found.setdefault((*key, way or usual.get(key, "")), []).append(place)
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    return dict(sorted(found.items(), key=lambda item: (first[item[0][:3]], item[1][0])))
+
+
+def _group(runs: pd.DataFrame, apart: str) -> Group:
+    found = {name: spread(runs[name].tolist()) for name in runs.columns if name not in COLUMNS}
+    return Group(runs, {name: s for name, s in found.items() if s is not None}, apart)
+
+
+def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> list[tuple[str, list[int]]]:
+    """The runs as one part where every seed is there once. Else the seeds without a copy, whatever folders they lie in,
+    as one part; and those with copies as one part per folder and copy. Which of several copies counts is not ours to
+    choose: none is averaged with the seeds that are there once."""
+    counted = Counter(seeds[place] for place in places)
+    alone = [place for place in places if counted[seeds[place]] == 1]
+    if len(alone) == len(places):
+        return [("", places)]
+    parts = {"seeds without a copy": alone} if alone else {}
+    copies: Counter[tuple[str, int]] = Counter()
+    for place in places:
+        if counted[seeds[place]] > 1:
+            parent = paths[place].rpartition(os.sep)[0]
+            copies[parent, seeds[place]] += 1
+            copy = copies[parent, seeds[place]]
+            name = f"folder {parent}" + (f" (copy {copy})" if copy > 1 else "")
+            parts.setdefault(name, []).append(place)
+    return list(parts.items())
 
 
 def against(group: Group, baselines: list[Group], metric: str) -> tuple[Difference | None, str]:

@@ -138,8 +138,13 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     numbers = [float(v) for v in values if v is not None and math.isfinite(v)]
     if not numbers:
         return None
-    sd = statistics.stdev(numbers) if len(numbers) > 1 else None
-    return Spread(statistics.fmean(numbers), sd, len(numbers))
+    mean = math.fsum(numbers) / len(numbers)
+    if len(numbers) == 1:
+        return Spread(mean, None, 1)
+    squares = math.fsum(
+        (number - mean) ** 2 for number in numbers
+    )  # statistics.stdev is exact, and 30 times slower
+    return Spread(mean, math.sqrt(squares / (len(numbers) - 1)), len(numbers))
 
 
 def difference(one: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:

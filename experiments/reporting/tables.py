@@ -131,9 +131,7 @@ class Report:
 
 def patterns(groups: Iterable[Group]) -> list[str]:
     """`results/runs/<recipe>/<hash>/seed*`, one for each config."""
-    return list(
-        dict.fromkeys((folder.parent / "seed*").as_posix() for group in groups for folder in group.folders)
-    )
+    return list(dict.fromkeys((config / "seed*").as_posix() for group in groups for config in group.configs))
 
 
 def described(context: Context, contexts: Sequence[Context]) -> str:
