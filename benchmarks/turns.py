@@ -24,7 +24,7 @@ class Turns(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         self.left -= 1
-        if self.left == 0:
+        if self.left == 0 or self.ended:
             self.pause()
 
     def pause(self) -> None:
@@ -78,7 +78,7 @@ class Training:
         return seconds
 
     def end(self) -> None:
-        """Lets go of it; it trains no more."""
+        """Lets go of it; it trains no more. In the middle of a turn (Ctrl-C) its iteration is finished first."""
         self.turns.ended = True
         self.turns.go.release()
         if self._thread.ident is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import shlex
 from collections.abc import Callable
@@ -122,7 +124,8 @@ def _measure(parts: list[str], options: dict[str, Any], kept: BenchFile, done: d
     measures = _measures(options)
     load = keeping.load()
     console = Console(stderr=True)
-    with console.status("measuring ...") as status:
+    nowhere = io.StringIO()  # what others print: annotations that are loaded, packages that are not there
+    with console.status("measuring ...") as status, contextlib.redirect_stdout(nowhere):
         for part in parts:
             status.update(f"measuring {part} ...")
             measure, takes = measures[part]
