@@ -9,6 +9,7 @@ import re
 from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,6 +210,40 @@ def test_eval_of_a_run_gives_its_metrics_again(trained: Trained) -> None:
     said = trained.place.msdet("eval", trained.rlo.name, "--json")
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["metrics"] == pytest.approx(trained.rlo.read().metrics, abs=1e-6)
+
+
+def test_predict_detects_what_the_evaluation_kept(trained: Trained) -> None:
+    """To the last bit with as many threads: each image goes through beside those that were beside it then."""
+    ids = [149, 5, 2]  # of two batches
+    words = [
+        "predict",
+        trained.rlo.name,
+        "--val-ids",
+        ",".join(map(str, ids)),
+        "--against",
+        trained.baseline.name,
+    ]
+    told = trained.place.msdet(*words, "--json", "--out", "drawn")
+    assert told.returncode == 0, told.stderr
+    images = json.loads(told.stdout)["images"]
+    assert [image["id"] for image in images] == ids
+    names = {entry["id"]: entry["name"] for entry in _annotations(trained.rlo)["categories"]}
+    for number, run in enumerate((trained.baseline, trained.rlo)):
+        kept = json.loads((run.detections / "val.bbox.json").read_text())
+        for image in images:
+            own = list(image["detections"].values())[number]
+            wanted = sorted((e for e in kept if e["image_id"] == image["id"]), key=lambda e: -e["score"])
+            assert [d["class"] for d in own] == [names[e["category_id"]] for e in wanted]
+            assert len(own) > 5
+            for found, entry in zip(own, wanted):
+                assert [*found["box"], found["score"]] == pytest.approx(
+                    [*entry["bbox"], entry["score"]], abs=1e-3
+                )
+            assert (trained.place.folder / image["drawn"]).stat().st_size > 10_000
+
+
+def _annotations(run: RunFolder) -> dict[str, Any]:
+    return json.loads((Path(run.read().dataset["root"]) / "annotations" / "val.json").read_text())
 
 
 def test_recipe_and_config_in_the_run_folder_are_runnable(trained: Trained) -> None:
