@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.errors import UserError
-from experiments.reporting.figures.style import BLUE, GREEN, RED, drawing, new_figure
+from experiments.reporting.figures.style import BLUE, DPI, GREEN, RED, drawing, new_figure
 
 THRESHOLD = 0.5  # the score from which the paper draws a detection
 WIDTH_IN = 5.4  # of three columns, so that four rows of them fit on a page
-_MOST_PIXELS = 512  # of an image's longer side in a figure
+TEXT_PT = 6
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], width_in: float = 
         axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
         for row, (image, panels) in enumerate(rows):
             for place, panel in zip(axes[row], panels):
-                _draw(place, image, panel, with_title=row == 0)
+                _draw(place, image, panel, width, with_title=row == 0)
     return figure
 
 
-def _draw(axes: Any, image: Any, panel: Panel, with_title: bool) -> None:
+def _draw(axes: Any, image: Any, panel: Panel, width_in: float, with_title: bool) -> None:
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
     height, width = image.shape[:2]
-    axes.imshow(_smaller(image), extent=(0, width, height, 0), interpolation="auto")
+    axes.imshow(_smaller(image, round(width_in * DPI)), extent=(0, width, height, 0), interpolation="auto")
     axes.set_axis_off()
     if with_title:
         axes.set_title(panel.title, color=panel.ink.colour, fontweight="bold")
@@ -104,22 +104,56 @@ def _draw(axes: Any, image: Any, panel: Panel, with_title: bool) -> None:
             axes.add_patch(
                 Rectangle((x, y), w, h, fill=False, edgecolor=colour, linewidth=wide, linestyle=dash)
             )
+    point = width / (width_in * 72)  # pixels of the image
+    taken: list[_Area] = []
     for one in panel.boxes:  # above every outline
-        x, y = min(max(one.box[0], 0), width), min(max(one.box[1], 0), height)
-        below = y < 0.06 * height  # no room above the box
-        axes.text(x, y, one.label, color=panel.ink.colour, fontsize=6, ha="left", va="top" if below else "bottom",
-                  path_effects=white, clip_on=False)  # fmt: skip
+        area = _place(one, (width, height), point, taken)
+        taken.append(area)
+        axes.text(area.x, area.y, one.label, color=panel.ink.colour, fontsize=TEXT_PT, ha="left", va="top",
+                  path_effects=white)  # fmt: skip
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
 
 
-def _smaller(image: Any) -> Any:
-    """Not larger than a figure can show: it is in the file once for each column."""
+class _Area(NamedTuple):
+    """Of a label: its upper left corner and its size, in pixels of the image."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def meets(self, other: _Area) -> bool:
+        apart_x = self.x + self.width <= other.x or other.x + other.width <= self.x
+        return not (apart_x or self.y + self.height <= other.y or other.y + other.height <= self.y)
+
+
+def _place(one: Labelled, image: tuple[int, int], point: float, taken: Sequence[_Area]) -> _Area:
+    """Above the box, else below it or in its corners: the first place in the image that meets no other label."""
+    x, y, w, h = one.box
+    width, height = len(one.label) * 0.58 * TEXT_PT * point, 1.25 * TEXT_PT * point
+    places = [
+        (x, y - height),
+        (x, y + h),
+        (x + w - width, y - height),
+        (x + w - width, y + h),
+        (x, y),
+        (x, y + h - height),
+    ]
+    inside = [
+        _Area(min(max(a, 0), max(image[0] - width, 0)), b, width, height)
+        for a, b in places
+        if 0 <= b <= image[1] - height
+    ]
+    free = [area for area in inside if not any(area.meets(other) for other in taken)]
+    return next(iter([*free, *inside]), _Area(max(x, 0), max(y, 0), width, height))
+
+
+def _smaller(image: Any, pixels: int) -> Any:
+    """Not wider than a figure can show: it is in the file once for each column."""
     import cv2
 
     height, width = image.shape[:2]
-    factor = _MOST_PIXELS / max(height, width)
-    if factor >= 1:
+    if width <= pixels:
         return image
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (pixels, max(1, round(height * pixels / width))), interpolation=cv2.INTER_AREA)

@@ -30,7 +30,8 @@ def class_picture(baseline: Side, other: Side, name: str) -> Picture | None:
             axes.axvline(overall.value, color=RED, linewidth=0.8, linestyle=(0, (4, 2)))
         for row, part in enumerate(drawn):
             _dot(axes, row, known[part])
-        axes.set_yticks(range(len(drawn)), drawn)
+        counts = baseline.first.counts["classes"]
+        axes.set_yticks(range(len(drawn)), [f"{part} ({counts[part]:,})" for part in drawn])
         axes.set_ylim(len(drawn) - 0.5, -0.5)
         axes.grid(axis="x")
         metric = baseline.first.metric
@@ -39,7 +40,7 @@ def class_picture(baseline: Side, other: Side, name: str) -> Picture | None:
     caption = (
         f"Difference in {metric} by class, {other.label} minus {baseline.label} ({seeds})."
         " Dot: mean; bar: its 95 % interval, where there are two seeds or more; rings: the seeds, paired."
-        " Dashed: over all classes."
+        " Dashed: over all classes. In brackets: how many objects."
     )
     if left_out:
         caption += (

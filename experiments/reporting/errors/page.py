@@ -21,8 +21,8 @@ from experiments.runs import RunFolder
 MOST_PAIRS = 4  # on a page: on COCO each run takes tens of seconds the first time
 LEVELS = (
     "By level: objects belong to the level that the detector's own assignment gives to their size at test scale,"
-    " whichever level found them. Objects on a border between two levels or sizes count on both sides, as COCO's"
-    " ranges have it."
+    " whichever level found them. By size: the root of the annotations' area in the original image; small, medium and"
+    " large are COCO's. An object on a border counts on both sides, as COCO's ranges have it."
 )
 
 
