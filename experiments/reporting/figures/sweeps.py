@@ -101,14 +101,17 @@ def draw_sweep(sweep: Sweep) -> Figure:
         if published:
             axes.plot(*zip(*published), color=ORANGE, linestyle="--", marker="D", markersize=3.5,
                       markerfacecolor="white", label="published")  # fmt: skip
-        means, sds = [spread.mean for _, spread in measured], [spread.sd or 0.0 for _, spread in measured]
+        several = any(spread.n > 1 for _, spread in measured)
         axes.errorbar(
-            [x for x, _ in measured], means, yerr=sds, color=BLUE, marker="o", markersize=4, capsize=2,
-            elinewidth=0.8, label="measured, mean ± sd",
+            [x for x, _ in measured], [spread.mean for _, spread in measured],
+            yerr=[spread.sd or 0.0 for _, spread in measured] if several else None,
+            color=BLUE, marker="o", markersize=4, capsize=2, elinewidth=0.8,
+            label="measured" + (", mean ± sd" if several else ""),
         )  # fmt: skip
-        dots = [(point.x, value) for point in sweep.points for value in point.seeds]
-        axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=BLUE,
-                  markeredgewidth=0.6, label="single seeds")  # fmt: skip
+        dots = [(point.x, value) for point in sweep.points for value in point.seeds if several]
+        if dots:
+            axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=BLUE,
+                      markeredgewidth=0.6, label="single seeds")  # fmt: skip
         _x_axis(axes, sweep)
         axes.set_ylabel(sweep.metric)
         axes.grid(axis="y")
@@ -148,8 +151,8 @@ def _texts(table: MeasuredTable, sweep: Sweep) -> tuple[str, str]:
         if len(counts) > 1
         else f"{counts[0]} seed{'s' * (counts[0] > 1)}"
     )
-    caption = f"{table.title}. {sweep.metric} by {sweep.key}: mean ± standard deviation over {seeds} a value"
-    caption += ", open dots the single seeds."
+    caption = f"{table.title}. {sweep.metric} by {sweep.key}, {seeds} a value"
+    caption += ": mean ± standard deviation, open dots the single seeds." if counts[-1] > 1 else "."
     if sweep.baseline is not None:
         caption += f" Grey: {sweep.baseline_label}, {sweep.baseline}."
     if table.context is not None and table.has_published:
