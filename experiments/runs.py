@@ -264,7 +264,7 @@ def _is_there(file: Path, tell: Callable[[OSError], object]) -> bool:
 def _inside(folder: Path, tell: Callable[[OSError], object]) -> list[Path]:
     """What lies in a folder, by name; nothing where there is no such folder."""
     try:
-        return sorted(folder.iterdir())
+        return sorted(folder.iterdir(), key=lambda path: path.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -72,9 +72,10 @@ def collect(results: Path | Sequence[Path]) -> Collected:
         index = indexes[str(place)]
         names = set()
         for folder in iterate(place, tell):
-            names.add(folder.name)
-            if not _is_again(folder, seen):
-                _add(rows, problems, folder, str(place), index)
+            name = folder.name
+            names.add(name)
+            if len(places) == 1 or not _is_again(folder, seen):
+                _add(rows, problems, folder, name, str(place), index)
         index.forget_all_but(names)
         index.save()
     return Collected(_frame(rows), problems, indexes)
@@ -85,7 +86,7 @@ def frame(folders: Iterable[RunFolder]) -> Collected:
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for folder in folders:
-        _add(rows, problems, folder, str(Path(*folder.path.parts[:-4])), Index())
+        _add(rows, problems, folder, folder.name, str(Path(*folder.path.parts[:-4])), Index())
     return Collected(_frame(rows), problems)
 
 
@@ -118,18 +119,18 @@ def _is_again(folder: RunFolder, seen: dict[tuple[int, int], str]) -> bool:
 
 
 def _add(
-    rows: list[dict[str, Any]], problems: list[str], folder: RunFolder, place: str, index: Index
+    rows: list[dict[str, Any]], problems: list[str], folder: RunFolder, name: str, place: str, index: Index
 ) -> None:
     def read() -> tuple[dict[str, Any], bool]:
         record = folder.read()
         return _row(folder, record), record.status not in LIVE
 
     try:
-        row = index.fact(folder.record_file, read)
+        row = index.fact(name, folder.record_file, read)
     except UserError as error:
         problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
     else:
-        rows.append(row | {"run": folder.name, "results": place, "path": str(folder.path)})
+        rows.append(row | {"run": name, "results": place, "path": str(folder.path)})
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -40,17 +40,18 @@ class Index:
         self._kept: dict[str, list[Any]] = {} if results is None else _read(results / FILE)
         self._changed = False
 
-    def fact(self, path: Path, read: Callable[[], tuple[Any, bool]]) -> Any:
+    def fact(self, run: str, path: Path, read: Callable[[], tuple[Any, bool]]) -> Any:
         """What follows from a file: as kept, if it is as it was, else as `read` has it.
 
         Args:
-            path: `<results>/runs/<recipe>/<hash>/seed<k>/<file>`.
+            run: `<recipe>/<hash>/seed<k>`.
+            path: Of a file in that run's folder.
             read: Gives the fact, in values that JSON gives back equal, and whether it follows from the file alone. What
                 it raises is raised.
         """
         if self._results is None:
             return read()[0]
-        name = "/".join(path.parts[-4:])
+        name = f"{run}/{path.name}"
         now = time.time_ns()
         before = signature(path)
         known = self._kept.get(name)

@@ -151,7 +151,7 @@ class Matcher:
 
     def _time_means(self, run: RunFolder) -> dict[str, float]:
         index = self._indexes[self._results[str(run.path)]]
-        found: dict[str, float] = index.fact(run.trace, lambda: (time_means(run), True))
+        found: dict[str, float] = index.fact(run.name, run.trace, lambda: (time_means(run), True))
         return found
 
     def load(
@@ -223,7 +223,7 @@ def _recipe(run: RunFolder, index: Index) -> Recipe:
         content = recipe.model_dump()
         return (content, True) if _outlasts_json(content) else (recipe, False)
 
-    found = index.fact(run.recipe, read)
+    found = index.fact(run.name, run.recipe, read)
     if isinstance(found, Recipe):
         return found
     parts = {
