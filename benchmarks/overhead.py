@@ -24,7 +24,7 @@ from experiments.recipes import Recipe
 LOOPS = {
     "stock": "MMDetection's own loop",
     "uniform": "uniform",
-    "again": "uniform, once more",
+    "again": "uniform again",
     "avw": "AVW",
     "rlo": "RLO",
 }

@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -210,7 +210,8 @@ def _show(found: dict[str, Any]) -> None:
             console.print(Text(f"\n{section.title}: {grid.title}"), soft_wrap=True)
             table = Table(box=None, pad_edge=False)
             for number, name in enumerate(grid.header):
-                table.add_column(name, justify="left" if number < grid.texts else "right")
+                justify: Literal["left", "right"] = "left" if number < grid.texts else "right"
+                table.add_column(name, justify=justify, overflow="fold")
             for row in grid.rows:
                 table.add_row(*map(Text, row))
             console.print(table)

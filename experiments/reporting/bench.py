@@ -21,7 +21,8 @@ A file is one machine's measurements of one day (schema 1; times in seconds, unl
                In the order of table fig4, whose rows `id` names; ratios are to `baseline` (null for itself).
     overhead   {"recipe", "profile", "dataset", "device", "batch": 8, "size": [160, 160] or null, "alpha": 10,
                 "rounds": 24, "steps": 10,
-                "loops": [{"id": "stock", "label": ..., "detector": "RetinaNet", "loop": "EpochBasedTrainLoop",
+                "loops": [{"id": "stock", "label": ..., "detector": "RetinaNet", "runner": "Runner",
+                           "loop": "EpochBasedTrainLoop",
                            "iteration": TIMES, "rule": {"iteration_s", "share"} or null}, ...],
                 "ratios": [{"of": "rlo", "to": "uniform", **RATIO}, ...]}
     eval       {"images", "classes", "truths", "detections", "repeats", "faster_coco_eval": TIMES,
@@ -41,7 +42,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting.bench_grids import device, grid_of, interval
+from experiments.reporting.bench_grids import device, grid_of, interval, loops
 from experiments.reporting.sections import Section
 
 SCHEMA = 1
@@ -92,7 +93,7 @@ def read_file(path: Path) -> dict[str, Any]:
 def _fits(name: str, part: Any) -> bool:
     try:
         grid_of(name, part)
-        _same(name, part["result"])
+        _notes([(name, {**part, "host": "", "date": ""})])
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
     return True
@@ -130,7 +131,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         (
             "Whole training iterations, loading and augmentation included, of trainings that took turns in one "
             "process. Medians with quartiles over rounds; ratios are means over rounds (geometric) with 95 % "
-            "intervals. 'Uniform, once more' is uniform itself: how far its ratio lies from 1 is the error of the "
+            "intervals. 'Uniform again' is uniform itself: how far its ratio lies from 1 is the error of the "
             "measurement. The rule's step (observe, decide, write the trace) is timed directly, for it is less than "
             "the ratios can show; on a GPU it includes waiting for the device at an interval's end.",
         ),
@@ -165,6 +166,7 @@ def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     notes = []
     for part, m in measured:
         load, where = m.get("load"), f"{m['host']}, {m['date']}"
+        notes += [loops(m)] if part == "overhead" else []
         if load is not None and load >= BUSY:
             cores = m["environment"].get("cpu_cores", "?")
             notes.append(

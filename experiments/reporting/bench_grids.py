@@ -19,15 +19,29 @@ def overhead(part: Part) -> Grid:
         rule = loop["rule"]
         own = ["", ""] if rule is None else [f"{1e6 * rule['iteration_s']:.0f}", f"{100 * rule['share']:.2f}"]
         to = [ratios.get((loop["id"], other), "") for other in ("uniform", "stock")]
-        rows.append(
-            [loop["label"], f"{loop['loop']}, {loop['detector']}", spread(loop["iteration"]), *to, *own]
-        )
-    header = ["training", "loop and detector", "ms per iteration", "to uniform", "to MMDetection's own",
-              "rule's step, µs", "% of an iteration"]  # fmt: skip
+        rows.append([loop["label"], spread(loop["iteration"]), *to, *own])
+    header = [
+        "training",
+        "ms per iteration",
+        "to uniform",
+        "to MMDetection's own",
+        "rule's step, µs",
+        "% of it",
+    ]
     what = f"{result['recipe']}{_profile(result)} on {result['dataset']}, batch {result['batch']}"
     size = f", {_by(result['size'])}" if result["size"] else ""
     rounds = f"{result['rounds']} rounds of {result['steps']} iterations, alpha {result['alpha']}"
-    return Grid(header, rows, texts=2, title=f"{what}{size}; {rounds}. {where(part)}")
+    return Grid(header, rows, title=f"{what}{size}; {rounds}. {where(part)}")
+
+
+def loops(part: Part) -> str:
+    """Which detector each loop trained, in a sentence."""
+    of: dict[str, list[str]] = {}
+    for loop in part["result"]["loops"]:
+        of.setdefault(f"{loop['detector']} under {loop['runner']} and {loop['loop']}", []).append(
+            loop["label"]
+        )
+    return "; ".join(f"{', '.join(labels)}: {what}" for what, labels in of.items()) + "."
 
 
 def inference(part: Part) -> Grid:
@@ -110,7 +124,8 @@ def where(part: Part) -> str:
 def device(part: Part) -> str:
     """What a part was measured on, in words."""
     environment = part["environment"]
-    cpu = f"{environment.get('cpu', 'CPU')}, {environment.get('cpu_threads', '?')} threads"
+    threads = environment.get("cpu_threads", "?")
+    cpu = f"{environment.get('cpu', 'CPU')}, {threads} thread{'' if threads == 1 else 's'}"
     return ", ".join(environment.get("gpus") or [cpu])
 
 

@@ -121,7 +121,7 @@ def test_the_newest_of_each_machine_and_device_is_shown(tmp_path):
     assert [m["result"]["help s"] for m in newest(benches, "startup")] == [3.0]
     ((section),) = sections(benches)
     assert section.grids[0].rows == [["help s", "3"]]
-    assert "Z80, 1 threads, torch 2.4.0, 2026-01-03" in section.grids[0].title
+    assert "Z80, 1 thread, torch 2.4.0, 2026-01-03" in section.grids[0].title
     assert sections([]) == [] and newest(benches, "eval") == []
 
 
@@ -310,3 +310,34 @@ def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="torch sees no GPU") as caught:
         bench(["gpu"], results=tmp_path)
     assert caught.value.exit_code == 2
+
+
+def test_a_busy_machine_and_a_control_that_is_off_are_said():
+    def loop(name):
+        return {
+            "id": name,
+            "label": name,
+            "detector": "D",
+            "runner": "R",
+            "loop": "L",
+            "iteration": times([0.5]),
+            "rule": None,
+        }
+
+    result = {"recipe": "r", "profile": None, "dataset": "coco", "device": "cpu", "batch": 2, "size": None, "alpha": 100,
+              "rounds": 20, "steps": 6, "loops": [loop("stock"), loop("uniform"), loop("again")],
+              "ratios": [{"of": "again", "to": "uniform", "ratio": 1.02, "low": 1.01, "high": 1.03, "rounds": 20}]}  # fmt: skip
+    bench = {
+        "date": "2026-01-01",
+        "host": "here",
+        "file": "",
+        "parts": {"overhead": part(result, load=1.5, cpu_cores=2)},
+    }
+    (section,) = sections([bench])
+    assert section.grids[0].rows[2] == ["again", "500 (500-500)", "1.020 [1.010, 1.030]", "", "", ""]
+    said = " ".join(section.texts)
+    assert "load 1.5 on 2 cores" in said and "measures 1.020 [1.010, 1.030]: take differences" in said
+    result["ratios"][0]["low"] = 0.99
+    bench["parts"]["overhead"]["load"] = 0.1
+    said = " ".join(sections([bench])[0].texts)
+    assert "at other work" not in said and "take differences" not in said
