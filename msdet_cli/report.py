@@ -86,7 +86,7 @@ def report(
         _print(report, made)
         return
     sections: list[Section] = []
-    if out is not None or form == "html":
+    if form != "csv" and (out is not None or form == "html"):
         sections = _sections(report, folders, not no_figures, aside)
     if out is None:
         print(whole(report, made, form, sections), end="")

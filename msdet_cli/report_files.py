@@ -31,8 +31,7 @@ def whole(report: Report, made: Made, form: str, sections: Sequence[Section] = (
     if form == "csv":
         return render.csv_text(report.tables, report.other)
     if form == "latex":
-        tables = {render.long_name(table): render.latex_table(table) for table in report.tables}
-        return render.latex_report(report, made, tables, inline=True)
+        return render.latex_report(report, made)
     parts = [render.markdown(table, Path.cwd()) for table in report.tables]
     parts += [render.markdown_other(report.other, Path.cwd())] if report.other else []
     standing = render.standing(report, made.folders)
@@ -108,9 +107,9 @@ def _latex(report: Report, made: Made, out: Path, sections: Sequence[Section]) -
     from experiments.reporting import render
 
     named = {render.long_name(table): table for table in report.tables}
-    stems = render.stems(named)
-    tables = {f"{stems[name]}.tex": render.latex_table(table) for name, table in named.items()}
-    return {"report.tex": render.latex_report(report, made, tables, sections), **tables}
+    files = {name: f"{stem}.tex" for name, stem in render.stems(named).items()}
+    tables = {files[name]: render.latex_table(table) for name, table in named.items()}
+    return {"report.tex": render.latex_report(report, made, sections, files), **tables}
 
 
 def _html(report: Report, made: Made, out: Path, sections: Sequence[Section]) -> dict[str, str]:

@@ -148,7 +148,7 @@ class _Beside:
                 Column("measured − published", True, main),
                 Column("published", True, f"Δ {main}"),
             ]
-            self.columns += [Column("measured [95 %]", True, f"Δ {main}")]
+            self.columns += [Column("measured [95\u00a0%]", True, f"Δ {main}")]
         else:
             self.columns += [Column(main, True), Column(f"Δ {main} [95 %]", True)]
         self.columns += [Column("Verdict"), *[Column(name, True) for name in others], Column("Seeds")]
@@ -227,12 +227,12 @@ def _controls(table: MeasuredTable, anchor: str, base: Path) -> TableView | None
         rows.append(
             [
                 row,
-                name,
+                Cell(name.text, below=control.note),
                 value,
                 change,
                 Cell(verdict.text, verdict=told),
                 missing,
-                Cell(links=links, text=control.note),
+                Cell(links=links),
             ]
         )
     columns = [

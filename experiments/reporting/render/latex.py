@@ -54,16 +54,16 @@ def latex_table(table: MeasuredTable) -> str:
 def latex_report(
     report: Report,
     made: words.Made,
-    tables: Mapping[str, str],
     sections: Sequence[Section] = (),
-    inline: bool = False,
+    files: Mapping[str, str] | None = None,
 ) -> str:
     """A document that pdflatex compiles.
 
     Args:
-        tables: File name to the table's LaTeX.
-        inline: Puts the tables themselves into it; otherwise it reads the files.
+        files: Where each table is read from, by `words.long_name`; without, the tables themselves are in it.
     """
+    measured = [table for table in report.tables if any(line.group for line in table.lines)]
+    published = [table for table in report.tables if table not in measured]
     found, standing = words.claims(report.tables), words.standing(report, made.folders)
     parts = [_PREAMBLE, r"\begin{document}", r"\section*{Published beside measured}"]
     parts += [tex(words.made_line(report, made)), ""]
@@ -73,11 +73,16 @@ def latex_report(
         parts += [r"\subsection*{What can be claimed}", tex(words.balance(found)), "", *_claims(found)]
     parts += [tex(f"Left out: {text}") + "\n" for text in report.problems]
     parts.append(r"\clearpage")
-    for name, text in tables.items():
-        parts += [text if inline else rf"\input{{{name}}}", r"\clearpage"]
+    for table in measured:
+        parts += [_read(table, files), r"\clearpage"]
+    parts += [*(_read(table, files) for table in published), r"\clearpage"]
     parts += [_other(report.other), r"\clearpage"] if report.other else []
     parts += [_section(section) for section in sections]
     return "\n".join([*parts, r"\end{document}"]) + "\n"
+
+
+def _read(table: MeasuredTable, files: Mapping[str, str] | None) -> str:
+    return latex_table(table) if files is None else rf"\input{{{files[words.long_name(table)]}}}"
 
 
 def _claims(found: Sequence[words.Claim]) -> list[str]:
@@ -103,20 +108,11 @@ def _as_printed(table: MeasuredTable) -> str:
 def _parts(table: MeasuredTable) -> list[str]:
     """The main metric, published beside measured; then the other metrics."""
     main, *others = table.columns
-    spans = (
-        rf" & & \multicolumn{{2}}{{c}}{{{tex(main)}}} & \multicolumn{{2}}{{c}}{{{tex('Δ ' + main)}}} & & \\"
-    )
-    rule = r"\cmidrule(lr){3-4}\cmidrule(lr){5-6}"
-    head = [
-        "Method",
-        "Backbone",
-        "published",
-        "measured",
-        "published",
-        "measured [95 \\%]",
-        "measured $-$ published",
-        "",
-    ]
+    above = rf"\multicolumn{{3}}{{c}}{{{tex(main)}}} & \multicolumn{{2}}{{c}}{{{tex('Δ ' + main)}}}"
+    spans = rf" & & {above} & \\"
+    rule = r"\cmidrule(lr){3-5}\cmidrule(lr){6-7}"
+    beside = ["published", "measured", "measured $-$ published", "published", r"measured [95\,\%]"]
+    head = ["Method", "Backbone", *beside, ""]
     first: list[list[str] | str] = []
     for title, lines in table.blocks:
         first.append(_block(title, len(head)))
@@ -125,7 +121,7 @@ def _parts(table: MeasuredTable) -> list[str]:
             shown = tex(words.published_change(line)) if published else ""
             gap = "" if line.gap is None else tex(signed(line.gap))
             cells = [tex(words.label(line)), tex(line.row.backbone or ""), published, _measured(line, main)]
-            first += [*_sources(line), [*cells, shown, *_change(line)[:1], gap, *_change(line)[1:]]]
+            first += [*_sources(line), [*cells, gap, shown, *_change(line)]]
     made = [_tabular("llrrrrrl", [spans, rule, _row(head)], first)]
     if others and any(line.group and line.group.metrics for line in table.lines):
         made.append(_other_metrics(table, others))
@@ -201,7 +197,7 @@ def _caption(table: MeasuredTable) -> str:
 def _float(caption: str, label: str, parts: Sequence[str]) -> str:
     head = [
         r"\begin{table*}[htbp]",
-        r"\centering\small",
+        r"\centering\small\renewcommand{\arraystretch}{1.15}",
         rf"\caption{{{tex(caption)}.}}",
         rf"\label{{tab:{label}}}",
     ]
@@ -308,7 +304,7 @@ def _section(section: Section) -> str:
             rf"\caption{{{tex(picture.caption)}}}",
             r"\end{figure}",
         ]
-    return "\n".join([*parts, r"\clearpage"])
+    return "\n".join([*parts, *([r"\clearpage"] if section.pictures else [])])
 
 
 def _grid_section(grid: Grid) -> str:

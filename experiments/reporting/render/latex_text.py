@@ -6,8 +6,9 @@ import re
 import unicodedata
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\ensuremath{\mathdollar}", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
+    ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''", "'": "{'}", "`": "{`}",
     "[": "{[}", "]": "{]}",  # at the start of a row, `[` would be an option of the `\\` before it
     "-": "{-}",  # no ligatures: `--seeds` must stay as it is typed

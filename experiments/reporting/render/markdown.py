@@ -24,8 +24,10 @@ def markdown(table: MeasuredTable, base: Path) -> str:
         base: The folder that links are relative to.
     """
     own = table.has_published and table.context is None
+    measured = any(line.group for line in table.lines)
     header = ["Row", "Backbone" if own else "Recipe", *([""] if own else []), *table.columns]
-    header += [f"Δ {table.columns[0]} [95 %]", "Verdict", *(["Measured - published"] if own else []), "Runs"]
+    header += [f"Δ {table.columns[0]}" + (" [95 %]" if measured else ""), *(["Verdict"] if measured else [])]
+    header += [*(["Measured - published"] if own and measured else []), "Runs"]
     parts = [f"## {escaped(table.title)}"]
     for title, lines in table.blocks:
         rows = [
@@ -130,7 +132,9 @@ def _published_rows(line: Line, table: MeasuredTable, base: Path) -> list[list[s
         ]
         if words.is_first(line, table):
             last = "" if line.group else escaped(line.remark)
-            rows = [[*head, "published", *values, words.published_change(line), "", "", last]]
+            measured = any(other.group for other in table.lines)
+            empty = ["", ""] if measured else []
+            rows = [[*head, "published", *values, words.published_change(line), *empty, last]]
         head = ["", ""]
     if line.group or row.published is None:
         rows.append([*head, "measured", *_measured_cells(line, table, base, gap=True)])

@@ -54,7 +54,7 @@ class _Page:
     made: words.Made
     standing: str
     balance: str
-    claims: list[tuple[str, list[ClaimView]]]
+    claims: list[tuple[str, list[ClaimView]]]  # by context
     measured: list[TableView]
     published: list[TableView]
     other: TableView | None
@@ -81,7 +81,7 @@ def html_page(report: Report, made: words.Made, base: Path, sections: Sequence[S
         made=made,
         standing=words.standing(report, made.folders),
         balance=words.balance(found),
-        claims=_by_verdict(found, anchors),
+        claims=_by_context(found, anchors),
         measured=[view for view in views if view.is_measured],
         published=[view for view in views if not view.is_measured],
         other=_other(report.other, base) if report.other else None,
@@ -104,19 +104,13 @@ def html_page(report: Report, made: words.Made, base: Path, sections: Sequence[S
     return environment.get_template("page.html").render(page=page, script_digest=digest)
 
 
-def _by_verdict(found: Sequence[words.Claim], anchors: dict[int, str]) -> list[tuple[str, list[ClaimView]]]:
-    views = [
-        ClaimView(
-            claim,
-            [(words.short_title(table), f"#{anchors[id(table)]}") for table in claim.tables],
-            words.controls_in_words(words.controls_to_show(claim.line)),
-        )
-        for claim in found
-    ]
-    by_verdict = [
-        (verdict, [v for v in views if v.claim.difference.verdict == verdict]) for verdict in words.VERDICTS
-    ]
-    return [(verdict, those) for verdict, those in by_verdict if those]
+def _by_context(found: Sequence[words.Claim], anchors: dict[int, str]) -> list[tuple[str, list[ClaimView]]]:
+    by_context: dict[str, list[ClaimView]] = {}
+    for claim in found:
+        links = [(words.short_title(table), f"#{anchors[id(table)]}") for table in claim.tables]
+        told = words.controls_in_words(words.controls_to_show(claim.line))
+        by_context.setdefault(claim.context, []).append(ClaimView(claim, links, told))
+    return list(by_context.items())
 
 
 def _other(other: Sequence[OtherRuns], base: Path) -> TableView:

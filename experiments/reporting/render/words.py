@@ -22,16 +22,14 @@ if TYPE_CHECKING:
     from experiments.reporting.controls import Control
 
 OTHER_TITLE = "Other runs: they fit no row of any table"
+AS_PUBLISHED = "full size, as published"
 VERDICTS: tuple[Verdict, ...] = (
     "gain",
     "loss",
     "within noise",
     "too few seeds",
 )  # the order in which claims are listed
-RANKS = (
-    "Bold is the best value of a block, underlined the second; equal values share the mark. Both ignore noise: whether"
-    " a difference is one, only its interval says."
-)
+RANKS = "Bold is the best value of a block, underlined the second; equal values share the mark."
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Claim:
 
     @property
     def context(self) -> str:
-        return self.tables[0].common or "full size, as published"
+        return self.tables[0].common or AS_PUBLISHED
 
     def __str__(self) -> str:
         where = ", ".join(short_title(table) for table in self.tables)
@@ -84,7 +82,7 @@ class Claim:
 
 
 def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
-    """All measured differences, by verdict, then in the order of the tables."""
+    """All measured differences: those at full size first, by verdict, then in the order of the tables."""
     found: dict[object, Claim] = {}
     for table in tables:
         for line in table.lines:
@@ -98,7 +96,11 @@ def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
                 found[key] = Claim(line, line.difference, name, [])
             if table not in found[key].tables:
                 found[key].tables.append(table)
-    return sorted(found.values(), key=lambda claim: VERDICTS.index(claim.difference.verdict))
+    contexts = list(dict.fromkeys(claim.context for claim in found.values()))
+    contexts.sort(key=lambda context: context != AS_PUBLISHED)
+    return sorted(
+        found.values(), key=lambda c: (contexts.index(c.context), VERDICTS.index(c.difference.verdict))
+    )
 
 
 def balance(made: Sequence[Claim]) -> str:
@@ -181,10 +183,10 @@ def control_commands(table: MeasuredTable) -> list[str]:
 def row_notes(table: MeasuredTable) -> list[tuple[str, str]]:
     """What stands behind each measured row, its label first; what holds for all of them is said once."""
     lines = [line for line in table.lines if line.group]
-    ways = {line.group.execution for line in lines if line.group}
+    ways = {line.group.execution for line in lines if line.group} - {""}
     shared = f"run as {ways.pop()}" if len(lines) > 1 and len(ways) == 1 else ""
     notes = [(label(line), "; ".join(text for text in evidence(line) if text != shared)) for line in lines]
-    common = [("All rows", shared)] if shared not in ("", "run as ") else []
+    common = [("Unless said otherwise", shared)] if shared else []
     return common + [(name, text) for name, text in notes if text]
 
 

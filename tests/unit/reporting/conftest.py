@@ -23,6 +23,10 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_run(results: Path) -> MakeRun:
+    return run_maker(results)
+
+
+def run_maker(results: Path) -> MakeRun:
     """Writes one run folder as the launcher and the worker would leave it."""
 
     def make(

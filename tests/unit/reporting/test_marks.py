@@ -54,7 +54,7 @@ def test_a_halved_batch_is_marked_in_every_form(make_run: MakeRun):
     assert f"† {LEGEND['†']}" in text
     assert "† halved batch: seed 1" in text
     page = typed("report", "table1", "--format", "md")
-    assert "60.0 ± - (1)†" in page and "50.0 ± - (1) |" in page
+    assert "60.0 ± - (1)†" in page and "50.0 ± - (1)</u> |" in page
     assert page.count(LEGEND["†"]) == 1
     rows = list(csv.DictReader(io.StringIO(typed("report", "table1", "--format", "csv"))))
     found = {row["measured_AP_mean"]: (row["reduced"], row["imported"]) for row in rows}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -23,7 +24,7 @@ from experiments.runs import RunFolder
 from msdet_cli import report, runs
 from msdet_cli.tables import print_comparison
 
-from .conftest import MakeRun
+from .conftest import MakeRun, run_maker
 
 BASE, RLO = "retinanet-r50", "retinanet-r50-rlo"
 FIRST_SCHEMA = {
@@ -106,18 +107,18 @@ def test_with_full_size_runs_each_table_stands_above_its_contexts(make_run: Make
 def test_csv_on_standard_output_is_one_csv(tiny_runs: None, make_run: MakeRun):
     make_run(RLO, 0, {"AP": 40.0}, profile="tiny", sets=("weighting.gamma=0.5",))
     frame = pd.read_csv(io.StringIO(typed("report", "--format", "csv")))
-    assert set(frame["table"]) == {"table1", "table2", "table3", "table4", "table5", "other"}
-    assert frame.loc[frame["table"] == "other", "measured_AP_mean"].tolist() == [40.0]
+    variants = f"{RLO}, profile tiny on shapes"
+    assert set(frame["table"]) == {"table1", "table2", "table3", "table4", "table5", variants}
+    assert 40.0 in frame.loc[frame["table"] == variants, "measured_AP_mean"].tolist()
     assert frame["measured_AP_mean"].dropna().isin([50.5, 51.5, 40.0]).all()
 
 
 def test_out_writes_a_file_per_table(tiny_runs: None, make_run: MakeRun, tmp_path: Path):
-    make_run(RLO, 0, {"AP": 40.0}, profile="tiny", sets=("weighting.gamma=0.5",))
-    for form in ("md", "csv"):
-        said = typed("report", "--format", form, "--out", "a/report")
-        names = [
-            f"{stem}.{form}" for stem in ("table1", "table2", "table3", "table4", "table5", "other-runs")
-        ]
+    make_run("fcos-r50", 0, {"AP": 40.0}, profile="tiny", sets=("schedule.lr=0.02",))
+    for form, first in (("md", ["report.md"]), ("csv", [])):
+        said = typed("report", "--format", form, "--out", "a/report", "--no-figures")
+        stems = ("table1", "table2", "table3", "table4", "table5", "other-runs")
+        names = [*first, *(f"{stem}.{form}" for stem in stems)]
         assert said.split() == [f"a/report/{name}" for name in names]
         assert sorted(p.name for p in Path("a/report").glob(f"*.{form}")) == sorted(names)
     page = Path("a/report/table4.md").read_text(encoding="utf-8")
@@ -150,6 +151,50 @@ def test_tables_without_published_numbers(tiny_runs: None, make_run: MakeRun):
         "RetinaNet w/ RLO retinanet-r50-rlo 51.5 ± 0.7 (2) +1.0 [+1.0, +1.0] 60.0 60.0 26.5 60.0 60.0 [2]",
         "RetinaNet w/ RLO retinanet-r50-rlo no runs",
     ]
+
+
+FORMS = ("console", "md", "csv", "latex", "html")
+
+
+def said(form: str, *more: str) -> str:
+    """What a report of table 2 says in a format, standard error included, as one line without escapes."""
+    result = CliRunner().invoke(app, ["report", "table2", "--format", form, *more], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return " ".join((result.stdout + result.stderr).replace("\\_", "_").split())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_without_a_number_each_format_says_why(make_run: MakeRun, form: str):
+    assert "There are no runs in results yet." in said(form)
+    run = make_run("retinanet-r50-voc", 0, status="failed")
+    assert "No run in results that belongs here has finished: 1 failed." in said(form)
+    text = run.record_file.read_text(encoding="utf-8")
+    newer = re.sub(r'"schema_version": \d+', '"schema_version": 99', text)
+    run.record_file.write_text(newer, encoding="utf-8")
+    told = said(form)
+    assert "No run in results can be read." in told
+    assert ("Left out" if form == "html" else "Left out: ") in told
+    assert "schema" in told
+
+
+def test_runs_of_two_machines_in_one_report(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run_maker(tmp_path / "other")("retinanet-r50-voc", 1, {"mAP": 78.0})
+    make_run("retinanet-r50-voc", 0, {"mAP": 76.0})
+    for form in ("csv", "html"):
+        assert "77.0" in said(form, "--results-dir", "results", "--results-dir", "other")
+    monkeypatch.setenv("MSDET_RESULTS", "other")
+    assert "78.0 ± - (1)" in said("html")
+
+
+def test_all_formats_are_written_at_once(make_run: MakeRun):
+    make_run("retinanet-r50-voc", 0, {"mAP": 76.0})
+    told = typed("report", "table2", "--format", "all", "--no-figures")
+    names = ["report.md", "table2.md", "table2.csv", "report.tex", "table2.tex", "report.html"]
+    assert told.split() == [f"report/{name}" for name in names]
+    assert all(Path("report", name).stat().st_size for name in names)
+    assert r"\input{table2.tex}" in Path("report/report.tex").read_text(encoding="utf-8")
 
 
 def test_mistakes():
