@@ -4,7 +4,8 @@ Four loops train the same recipe on the same data: MMEngine's own with MMDetecti
 uniform weights, AVW and RLO. A fifth is uniform once more: what it differs from the first is the measurement's own
 error, for nothing else is different. Loading, augmentation and all hooks that belong to a step are in it; evaluation
 and checkpoints are not. Blocks of iterations take turns in a balanced order, so that what else the machine does falls
-on all alike, and ratios are taken within each round.
+on all alike, and ratios are taken within each round. Without a GPU they are taken of processor time, too: of all
+threads of this process, without what it waited for others. On a busy machine that is the sharper measure.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,7 @@ def measure(
         settle = 1 + PREFETCHED * trainings["uniform"].runner._train_dataloader.get("num_workers", 0)
         steps = _beside(recipe.weighting["alpha"], settle, steps or (20 if cuda else 6))
         try:
-            seconds = _in_turns(trainings, clocks, rounds, steps, settle, progress)
+            seconds, cpu_seconds = _in_turns(trainings, clocks, rounds, steps, settle, progress)
         finally:
             for training in trainings.values():
                 training.end()
@@ -76,8 +78,12 @@ def measure(
         "rounds": rounds,
         "steps": steps,
         "loops": [_loop(name, trainings[name], seconds[name], clocks.get(name)) for name in LOOPS],
-        "ratios": [{"of": of, "to": to, **ratio(seconds[of], seconds[to])} for of, to in RATIOS],
-    }
+        "ratios": [
+            {"of": of, "to": to, **ratio(seconds[of], seconds[to]),
+             "cpu": None if cuda else ratio(cpu_seconds[of], cpu_seconds[to])}
+            for of, to in RATIOS
+        ],
+    }  # fmt: skip
 
 
 def _trainings(
@@ -105,8 +111,8 @@ def _in_turns(
     steps: int,
     settle: int,
     progress: Callable[[str], None],
-) -> dict[str, list[float]]:
-    """Seconds per iteration by loop, one number a round."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds per iteration by loop, one number a round; and those in which this process had a processor."""
     for name, training in trainings.items():
         progress(f"warming up {LOOPS[name]}")
         training.advance(WARM_UP)
@@ -114,13 +120,16 @@ def _in_turns(
         clock.reset()
     names, turns = list(trainings), orders(len(trainings))
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")
         for place in turns[number % len(turns)]:
-            training = trainings[names[place]]
-            training.advance(settle)
-            seconds[names[place]].append(training.advance(steps) / steps)
-    return seconds
+            name = names[place]
+            trainings[name].advance(settle)
+            began = time.process_time()
+            seconds[name].append(trainings[name].advance(steps) / steps)
+            cpu_seconds[name].append((time.process_time() - began) / steps)
+    return seconds, cpu_seconds
 
 
 def _beside(alpha: int, settle: int, steps: int) -> int:

@@ -24,7 +24,7 @@ A file is one machine's measurements of one day (schema 1; times in seconds, unl
                 "loops": [{"id": "stock", "label": ..., "detector": "RetinaNet", "runner": "Runner",
                            "loop": "EpochBasedTrainLoop",
                            "iteration": TIMES, "rule": {"iteration_s", "share"} or null}, ...],
-                "ratios": [{"of": "rlo", "to": "uniform", **RATIO}, ...]}
+                "ratios": [{"of": "rlo", "to": "uniform", **RATIO, "cpu": RATIO of processor time, or null}, ...]}
     eval       {"images", "classes", "truths", "detections", "repeats", "faster_coco_eval": TIMES,
                 "pycocotools": TIMES, "ratio": RATIO or null (how many times as long pycocotools takes),
                 "metrics": {"AP": [faster, pycocotools], ...},
@@ -131,9 +131,10 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         (
             "Whole training iterations, loading and augmentation included, of trainings that took turns in one "
             "process. Medians with quartiles over rounds; ratios are means over rounds (geometric) with 95 % "
-            "intervals. 'Uniform again' is uniform itself: how far its ratio lies from 1 is the error of the "
-            "measurement. The rule's step (observe, decide, write the trace) is timed directly, for it is less than "
-            "the ratios can show; on a GPU it includes waiting for the device at an interval's end.",
+            "intervals, of time and, without a GPU, of processor time, which other work on the machine touches less. "
+            "'Uniform again' is uniform itself: how far its ratio lies from 1 is the error of the measurement. The "
+            "rule's step (observe, decide, write the trace) is timed directly, for it is less than the ratios can "
+            "show; on a GPU it includes waiting for the device at an interval's end.",
         ),
     ),
     (

@@ -13,21 +13,21 @@ Part = Mapping[str, Any]
 def overhead(part: Part) -> Grid:
     """Seconds per iteration of each loop, its ratios, and the rule's own step."""
     result = part["result"]
-    ratios = {(r["of"], r["to"]): interval(r) for r in result["ratios"]}
+    ratios = {(r["of"], r["to"]): r for r in result["ratios"]}
+    cpu = any(r.get("cpu") for r in result["ratios"])
     rows = []
     for loop in result["loops"]:
         rule = loop["rule"]
         own = ["", ""] if rule is None else [f"{1e6 * rule['iteration_s']:.0f}", f"{100 * rule['share']:.2f}"]
-        to = [ratios.get((loop["id"], other), "") for other in ("uniform", "stock")]
+        to = []
+        for found in (ratios.get((loop["id"], other)) for other in ("uniform", "stock")):
+            to += [
+                "" if r is None else interval(r)
+                for r in ([found, found and found["cpu"]] if cpu else [found])
+            ]
         rows.append([loop["label"], spread(loop["iteration"]), *to, *own])
-    header = [
-        "training",
-        "ms per iteration",
-        "to uniform",
-        "to MMDetection's own",
-        "rule's step, µs",
-        "% of it",
-    ]
+    others = [[f"to {name}", *(["CPU time"] if cpu else [])] for name in ("uniform", "MMDetection's own")]
+    header = ["training", "ms per iteration", *others[0], *others[1], "rule's step, µs", "% of it"]
     what = f"{result['recipe']}{_profile(result)} on {result['dataset']}, batch {result['batch']}"
     size = f", {_by(result['size'])}" if result["size"] else ""
     rounds = f"{result['rounds']} rounds of {result['steps']} iterations, alpha {result['alpha']}"

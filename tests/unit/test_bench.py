@@ -314,30 +314,37 @@ def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
 
 def test_a_busy_machine_and_a_control_that_is_off_are_said():
     def loop(name):
-        return {
-            "id": name,
-            "label": name,
-            "detector": "D",
-            "runner": "R",
-            "loop": "L",
-            "iteration": times([0.5]),
-            "rule": None,
-        }
+        kinds = {"detector": "D", "runner": "R", "loop": "L"}
+        return {"id": name, "label": name, **kinds, "iteration": times([0.5]), "rule": None}
 
-    result = {"recipe": "r", "profile": None, "dataset": "coco", "device": "cpu", "batch": 2, "size": None, "alpha": 100,
-              "rounds": 20, "steps": 6, "loops": [loop("stock"), loop("uniform"), loop("again")],
-              "ratios": [{"of": "again", "to": "uniform", "ratio": 1.02, "low": 1.01, "high": 1.03, "rounds": 20}]}  # fmt: skip
-    bench = {
-        "date": "2026-01-01",
-        "host": "here",
-        "file": "",
-        "parts": {"overhead": part(result, load=1.5, cpu_cores=2)},
+    off = {
+        "of": "again",
+        "to": "uniform",
+        "ratio": 1.02,
+        "low": 1.01,
+        "high": 1.03,
+        "rounds": 20,
+        "cpu": None,
     }
+    task = {
+        "recipe": "r",
+        "profile": None,
+        "dataset": "coco",
+        "device": "cpu",
+        "batch": 2,
+        "size": None,
+        "alpha": 100,
+    }
+    trained = [loop("stock"), loop("uniform"), loop("again")]
+    result = {**task, "rounds": 20, "steps": 6, "loops": trained, "ratios": [off]}
+    parts = {"overhead": part(result, load=1.5, cpu_cores=2)}
+    bench = {"date": "2026-01-01", "host": "here", "file": "", "parts": parts}
     (section,) = sections([bench])
     assert section.grids[0].rows[2] == ["again", "500 (500-500)", "1.020 [1.010, 1.030]", "", "", ""]
     said = " ".join(section.texts)
     assert "load 1.5 on 2 cores" in said and "measures 1.020 [1.010, 1.030]: take differences" in said
-    result["ratios"][0]["low"] = 0.99
-    bench["parts"]["overhead"]["load"] = 0.1
-    said = " ".join(sections([bench])[0].texts)
+    off["low"], off["cpu"], parts["overhead"]["load"] = 0.99, {"ratio": 1.0, "low": 0.99, "high": 1.01}, 0.1
+    (section,) = sections([bench])
+    assert section.grids[0].rows[2][2:4] == ["1.020 [0.990, 1.030]", "1.000 [0.990, 1.010]"]
+    said = " ".join(section.texts)
     assert "at other work" not in said and "take differences" not in said
