@@ -17,15 +17,6 @@ from experiments.reporting.collect import COLUMNS
 from experiments.reporting.statistics import Difference, Spread, difference, spread
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "cancelled")
-USED = (
-    "seed",
-    "path",
-    "state",
-    "execution",
-    "marks",
-    "notes",
-    "fingerprint",
-)  # columns that every group is asked for
 
 
 @dataclass(frozen=True)
@@ -44,8 +35,7 @@ class Group:
 
     @functools.cached_property
     def _columns(self) -> dict[str, list[Any]]:
-        """Plain lists: of thousands of groups with five runs each, pandas would take longer than all else."""
-        return {name: self.runs[name].tolist() for name in USED}
+        return _lists(self.runs)
 
     @property
     def states(self) -> dict[str, int]:
@@ -69,7 +59,7 @@ class Group:
         """A metric of the finished runs, by seed; empty where none has it."""
         if metric not in self.runs:
             return {}
-        found = zip(self._columns["seed"], self.runs[metric].tolist())
+        found = zip(self._columns["seed"], self._columns[metric])
         return {int(seed): float(value) for seed, value in found if not math.isnan(value)}
 
     def marked(self, mark: str) -> list[int]:
@@ -136,9 +126,9 @@ def split(runs: pd.DataFrame) -> list[Group]:
 
     A run that never came to load data belongs to those of its recipe and data that most were executed like.
     """
-    columns = {name: runs[name].tolist() for name in ("seed", "path")}
+    columns = _lists(runs)
     groups: list[tuple[dict[str, str], list[int]]] = []
-    for (recipe, data, _, way), members in _alike(runs).items():
+    for (recipe, data, _, way), members in _alike(columns).items():
         marks = {"recipe": recipe, "data": data[:12] or "unknown", "run as": way}
         groups += [
             ({**marks, "": copy}, part)
@@ -150,18 +140,26 @@ def split(runs: pd.DataFrame) -> list[Group]:
     return [
         _group(
             runs if len(part) == len(runs) else runs.take(part),
+            {name: [values[i] for i in part] for name, values in columns.items() if name not in COLUMNS},
             ", ".join(f"{key} {marks[key]}".strip() for key in differing if marks[key]),
         )
         for marks, part in groups
     ]
 
 
-def _alike(runs: pd.DataFrame) -> dict[tuple[str, str, bool, str], list[int]]:
+def _lists(runs: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns as plain lists, in one step: of thousands of groups with a few runs each, asking a data frame for one
+    column after another would take longer than all else."""
+    rows = runs.to_numpy(dtype=object).tolist()
+    return {name: [row[i] for row in rows] for i, name in enumerate(runs.columns)}
+
+
+def _alike(columns: dict[str, list[Any]]) -> dict[tuple[str, str, bool, str], list[int]]:
     """Places of runs by recipe, data, whether imported, and execution, in the order in which they come."""
-    ways = runs["execution"].tolist()
+    ways = columns["execution"]
     keys = [
         (str(recipe), str(data), IMPORTED in marks)
-        for recipe, data, marks in zip(runs["recipe_id"], runs["fingerprint"], runs["marks"])
+        for recipe, data, marks in zip(columns["recipe_id"], columns["fingerprint"], columns["marks"])
     ]
     known = Counter((key, way) for key, way in zip(keys, ways) if way)
     usual: dict[tuple[str, str, bool], str] = {}
@@ -174,8 +172,8 @@ def _alike(runs: pd.DataFrame) -> dict[tuple[str, str, bool, str], list[int]]:
     return dict(sorted(found.items(), key=lambda item: (first[item[0][:3]], item[1][0])))
 
 
-def _group(runs: pd.DataFrame, apart: str) -> Group:
-    found = {name: spread(runs[name].tolist()) for name in runs.columns if name not in COLUMNS}
+def _group(runs: pd.DataFrame, metrics: dict[str, list[float]], apart: str) -> Group:
+    found = {name: spread(values) for name, values in metrics.items()}
     return Group(runs, {name: s for name, s in found.items() if s is not None}, apart)
 
 

@@ -69,8 +69,10 @@ def _lines(
 
 
 def _published_difference(row: Row, table: Table) -> float | None:
-    baseline = table.row(row.baseline) if row.baseline else None
-    if baseline is None or baseline.published is None or row.published is None:
+    if row.published is None or not row.baseline:
+        return None
+    baseline = table.row(row.baseline)
+    if baseline.published is None:
         return None
     return round(row.published[0] - baseline.published[0], 1)
 

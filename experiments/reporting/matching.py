@@ -72,6 +72,8 @@ class Matcher:
         }
         owned = [self.own(digest) for digest in self._rows]
         self.contexts = list(dict.fromkeys(context_of(recipe) for recipe in owned if recipe))
+        self._owned = {id(recipe) for recipe in owned if recipe}  # all held by self._own
+        self._ids: dict[int, str] = {}
         self._results = dict(zip(runs["path"], runs["results"]))
         self._fixed_weights = {tuple(r.weighting.get("weights", ())) for r in owned if r}
         self._save()
@@ -176,9 +178,18 @@ class Matcher:
 
     def runs_of(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
         """The same, without a mark: for a look aside that shows no run of them as a row's."""
-        ids = dict.fromkeys(recipes.recipe_id(recipe) for recipe in wanted)
+        ids = dict.fromkeys(self._id(recipe) for recipe in wanted)
         rows = [row for digest in ids for row in self._rows.get(digest, ())]
         return self.runs.iloc[sorted(rows)]
+
+    def _id(self, recipe: Recipe) -> str:
+        """Its identity; of a recipe that `own` gave, and so for thousands, worked out once."""
+        known = self._ids.get(id(recipe))
+        if known is None:
+            known = recipes.recipe_id(recipe)
+            if id(recipe) in self._owned:
+                self._ids[id(recipe)] = known
+        return known
 
     def unmatched(self) -> pd.DataFrame:
         """The runs that no `find` has found."""

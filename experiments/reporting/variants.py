@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,9 +80,10 @@ class _Variants:
         named = self.matcher.load(self.name, {}, self.context.profile, quiet=True)
         named = named and named.model_copy(update={"dataset": self.context.dataset})
         reference = named or self.own[0]
+        said = flat(recipes.identity(reference))
         by_keys: dict[tuple[str, ...], list[tuple[dict[str, Any], Recipe]]] = {}
         for own in self.own:
-            changes = _changes(own, reference)
+            changes = _changes(own, said)
             if changes or named is None:
                 by_keys.setdefault(tuple(changes), []).append((changes, own))
         blocks = [
@@ -133,16 +134,15 @@ class _Variants:
         self, own: Recipe, reference: Recipe, number: int, shown: dict[str, str], made: list[Row]
     ) -> str | None:
         """The row of the uniformly weighted runs that are otherwise the same; made where it is not there yet."""
-        if own.weighting.get("rule") == "uniform":
+        if own.weighting.get("rule") == "uniform" or not self.uniform:
             return None
         for base in self.uniform.get(_apart_from_weighting(own), []):
             digest = recipes.recipe_id(base)
             if digest not in shown:
                 shown[digest] = row_id = f"{number}.uniform{len(shown)}"
                 self._take(row_id, base)
-                changes = {
-                    k: v for k, v in _changes(base, reference).items() if not k.startswith("weighting.")
-                }
+                said = flat(recipes.identity(reference))
+                changes = {k: v for k, v in _changes(base, said).items() if not k.startswith("weighting.")}
                 label = f"uniform, {_label(changes)}" if changes else "uniform (baseline)"
                 made.append(Row(id=row_id, label=label, recipe=base.name, reference=True))
             return shown[digest]
@@ -166,10 +166,9 @@ class _Variants:
         return MeasuredTable(table.name, f"{title}, {common}", self.context, columns, lines, notes, common)
 
 
-def _changes(recipe: Recipe, reference: Recipe) -> dict[str, Any]:
-    """What the recipe says otherwise than the reference, a change of the rule first; not what it lacks."""
-    one, two = flat(recipes.identity(recipe)), flat(recipes.identity(reference))
-    changed = {key: value for key, value in one.items() if two.get(key) != value}
+def _changes(recipe: Recipe, reference: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe says otherwise than the reference (key by key), a change of the rule first; not what it lacks."""
+    changed = {k: v for k, v in flat(recipes.identity(recipe)).items() if reference.get(k) != v}
     if "weighting.rule" in changed:
         changed = {"weighting.rule": changed.pop("weighting.rule"), **changed}
     return changed
