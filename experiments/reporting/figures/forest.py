@@ -76,7 +76,7 @@ def draw_differences(rows: list[Effect], metric: str) -> Figure:
         axes.set_xlim(low, high)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [textwrap.fill(row.label, WIDEST_LABEL) for row in rows])
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=6)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         axes.set_xlabel(f"Δ {metric} to the baseline, points")
@@ -102,7 +102,7 @@ def _draw_row(axes: Axes, place: int, row: Effect, low: float, high: float) -> N
             [row.published], [place - 0.2], "D", markerfacecolor="white", markeredgecolor="black", markersize=3.5,
             markeredgewidth=0.8,
         )  # fmt: skip
-    axes.text(1.03, place, str(change), transform=axes.get_yaxis_transform(), va="center", fontsize=6.5)
+    axes.text(1.06, place, str(change), transform=axes.get_yaxis_transform(), va="center", fontsize=6.5)
 
 
 def _limits(rows: list[Effect]) -> tuple[float, float]:

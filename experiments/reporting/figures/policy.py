@@ -68,16 +68,11 @@ def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
         if len(every) > 1:
             handles = [
                 Line2D(
-                    [],
-                    [],
-                    color=look.colour,
-                    linestyle=look.dash,
-                    marker=look.marker,
-                    linewidth=2,
-                    label=action,
+                    [], [], color=look.colour, linestyle=look.dash, linewidth=1.6, label=action,
+                    marker=look.marker, markersize=6, markerfacecolor=look.area,
                 )
                 for action, look in actions.items()
-            ]
+            ]  # fmt: skip
             figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.2)
     return figure, every
 
@@ -113,7 +108,7 @@ def _draw_probabilities(axes: Axes, traces: Traces) -> int:
 def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, Look]) -> int:
     """A strip a run; of more intervals than a column can show every so-manieth, which keeps their shares."""
     cells, every = action_cells(traces, list(actions))
-    colours = ListedColormap([look.colour for look in actions.values()])
+    colours = ListedColormap([look.area for look in actions.values()])
     end = float(traces.intervals["iteration"].max())
     axes.imshow(
         np.ma.masked_invalid(cells), cmap=colours, vmin=-0.5, vmax=len(actions) - 0.5, aspect="auto",

@@ -26,11 +26,20 @@ GREY, PALE = "#6E6E6E", "#E4E4E4"
 
 @dataclass(frozen=True)
 class Look:
-    """One series: its dash (as matplotlib has it) and marker tell it apart where colours do not print."""
+    """One series: its dash (as matplotlib has it) and marker tell it apart where colours do not print.
+
+    Attributes:
+        fill: For areas, where they are not to have the lines' colour.
+    """
 
     colour: str
     dash: str | tuple[int, tuple[float, ...]]
     marker: str
+    fill: str = ""
+
+    @property
+    def area(self) -> str:
+        return self.fill or self.colour
 
 
 # The order of the paper's Fig 1, blue, green, red, yellow, pink = finest to coarsest; orange stands for
@@ -44,12 +53,12 @@ LEVELS = (
     Look(BLACK, (0, (8, 2)), "x"),
     Look(GREY, (0, (3, 1, 1, 1, 1, 1)), "+"),
 )
-# Of four different lightnesses, so that a strip of them reads in grey, too.
+# Areas of four different lightnesses, so that a strip of them reads in grey, too.
 ACTIONS = {
     "variance": Look(BLACK, "-", "o"),
     "smallest": Look(BLUE, (0, (5, 1.5)), "s"),
     "largest": Look(ORANGE, (0, (1.2, 1.2)), "^"),
-    "uniform": Look("#8C8C8C", (0, (5, 1.5, 1, 1.5)), "D"),
+    "uniform": Look("#8C8C8C", (0, (5, 1.5, 1, 1.5)), "D", "#DCDCDC"),
 }
 
 SETTINGS = {

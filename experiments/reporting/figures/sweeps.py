@@ -105,13 +105,13 @@ def draw_sweep(sweep: Sweep) -> Figure:
         axes.errorbar(
             [x for x, _ in measured], [spread.mean for _, spread in measured],
             yerr=[spread.sd or 0.0 for _, spread in measured] if several else None,
-            color=BLUE, marker="o", markersize=4, capsize=2, elinewidth=0.8,
+            color=BLUE, marker="o", markersize=4, capsize=2.5, elinewidth=1.2, zorder=3,
             label="measured" + (", mean ± sd" if several else ""),
         )  # fmt: skip
         dots = [(point.x, value) for point in sweep.points for value in point.seeds if several]
         if dots:
             axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=BLUE,
-                      markeredgewidth=0.6, label="single seeds")  # fmt: skip
+                      markeredgewidth=0.6, alpha=0.6, label="single seeds")  # fmt: skip
         _x_axis(axes, sweep)
         axes.set_ylabel(sweep.metric)
         axes.grid(axis="y")

@@ -188,7 +188,7 @@ def test_policy_shows_weights_probabilities_and_each_seeds_actions(tmp_path):
     np.testing.assert_allclose(steps.edges, [0, 10, 20, 30, 40])
     np.testing.assert_allclose(lines_of(probabilities)["smallest"][1], [0.29, 0.28, 0.27, 0.26])
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    colours = [to_hex(handle.get_color()) for handle in figure.legends[0].legend_handles]
+    colours = [to_hex(handle.get_markerfacecolor()) for handle in figure.legends[0].legend_handles]
     (image,) = strip.images
     shown = image.to_rgba(image.get_array())
     for row, actions in enumerate(drawn):
