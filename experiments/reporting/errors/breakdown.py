@@ -36,6 +36,7 @@ class Breakdown:
         sizes: small, medium, large, and octaves of sqrt(area), by the annotations' area in the original image.
         levels: P3, ...; empty where none follow from a size.
         level_sizes: Level to the sizes that it stands for, in words.
+        level_measure: What of an object these are sizes of, in the image as it is tested.
         counts: Objects by class, size or level.
         data: Digest of the annotations.
         remark: Why there are no levels.
@@ -48,6 +49,7 @@ class Breakdown:
     sizes: dict[str, float] = field(default_factory=dict)
     levels: dict[str, float] = field(default_factory=dict)
     level_sizes: dict[str, str] = field(default_factory=dict)
+    level_measure: str = ""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     remark: str = ""
 
@@ -169,7 +171,7 @@ def _coco(one: Evaluated, levels: Levels | None, remark: str) -> Breakdown:
     per_level, counts = made.by_level(levels)
     by_kind["levels"] = {name: counts[name] for name in per_level}
     words = {name: levels.words(name) for name in levels.ranges}
-    return Breakdown("AP", one.truth.digest, overall, classes, sizes, per_level, words, by_kind, remark)
+    return Breakdown("AP", one.truth.digest, overall, classes, sizes, per_level, words, levels.named, by_kind)
 
 
 def _voc(one: Evaluated) -> Breakdown:

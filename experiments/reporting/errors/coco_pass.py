@@ -7,7 +7,9 @@ outside it that match nothing. Both ends belong to a range, so an object on a bo
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,8 +59,7 @@ class CocoPass:
         precision = self._precision(areas)
         by_class = {name: precision[:, :, k, 0, -1] for k, name in enumerate(self._order())}
         per_range, counts = self._ranges(precision, areas)
-        for name in by_class:
-            counts[name] = sum(self.names[a["category_id"]] == name for a in self._counting())
+        counts |= Counter(self.names[a["category_id"]] for a in self._counting)
         return _averages(by_class), per_range, counts
 
     def by_level(self, levels: Levels) -> tuple[Values, Counts]:
@@ -91,11 +92,12 @@ class CocoPass:
 
     def _ranges(self, precision: np.ndarray, areas: Areas) -> tuple[Values, Counts]:
         slices = {name: precision[:, :, :, i, -1] for i, name in enumerate(["all", *areas])}
-        counts = {"all": len(self._counting())}
+        counts = {"all": len(self._counting)}
         for name, (low, high) in areas.items():
-            counts[name] = sum(low <= a["area"] <= high for a in self._counting())
+            counts[name] = sum(low <= a["area"] <= high for a in self._counting)
         return _averages(slices), counts
 
+    @functools.cached_property
     def _counting(self) -> list[dict[str, Any]]:
         """Ground truth that can be found or missed."""
         every = self.truth.anns.values()

@@ -114,7 +114,7 @@ def grid(baseline: Side, others: Sequence[Side], kind: str) -> Grid | None:
         rows.append(_row(baseline, others, kind, name, f"{counts.get(part, 0):,}", part))
     titles = {
         "classes": f"{metric} by class",
-        "levels": f"{metric} by pyramid level",
+        "levels": f"{metric} by pyramid level, object size as {baseline.first.level_measure} in the tested image",
         "sizes": f"{metric} by object size",
     }
     return Grid(header, rows, 1, titles[kind])

@@ -22,7 +22,7 @@ def class_picture(baseline: Side, other: Side, name: str) -> Picture | None:
     ordered = by_gain(baseline, other, list(known))
     drawn, left_out = _ends(ordered)
     with drawing():
-        figure = new_figure(0.75 + _ROW_IN * len(drawn), COLUMN_IN)
+        figure = new_figure(0.95 + _ROW_IN * len(drawn), COLUMN_IN)
         axes = figure.subplots()
         axes.axvline(0, color=GREY, linewidth=0.8)
         overall = change(other, baseline, "overall", "")
@@ -94,7 +94,7 @@ def level_picture(baseline: Side, other: Side, name: str) -> Picture | None:
         axes.set_xticks(
             range(len(levels)), [f"{n}\n{sizes[n].replace(' px', '')}\n{counts[n]:,}" for n in levels]
         )
-        axes.set_xlabel("level, object size in px as tested, objects")
+        axes.set_xlabel(f"level, {baseline.first.level_measure} in px as tested, objects")
         axes.set_ylabel(f"{baseline.first.metric}, %")
         axes.set_ylim(0, axes.get_ylim()[1] * 1.22)  # room for the legend
         axes.grid(axis="y", color=PALE)

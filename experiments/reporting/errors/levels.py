@@ -69,9 +69,15 @@ class Levels:
         width, height = width * x, height * y
         return math.sqrt(width * height) if self.measure == BY_AREA else max(width, height) / 2
 
+    @property
+    def named(self) -> str:
+        """What `words` are about."""
+        return "longer side" if self.measure == BY_HALF_SIDE else "sqrt(w h)"
+
     def words(self, level: str) -> str:
-        """The sizes that a level stands for."""
-        low, high = self.ranges[level]
+        """The sizes that a level stands for, as `named` has them."""
+        whole = 2 if self.measure == BY_HALF_SIDE else 1
+        low, high = (end * whole for end in self.ranges[level])
         if low <= 0:
             return f"below {high:.0f} px"
         return f"from {low:.0f} px" if math.isinf(high) else f"{low:.0f} to {high:.0f} px"

@@ -75,6 +75,7 @@ def test_fcos_levels_are_its_regression_ranges_at_an_objects_centre():
     assert levels.measure == BY_HALF_SIDE
     assert levels.ranges["P3"] == (0, 64)
     assert levels.ranges["P7"] == (512, math.inf)
+    assert (levels.named, levels.words("P4")) == ("longer side", "128 to 256 px")
     given = {
         "bbox_head": {**FCOS["bbox_head"], "regress_ranges": [[-1, 16], [16, 1e8], [1, 2], [1, 2], [1, 2]]}
     }
@@ -258,11 +259,7 @@ def test_a_report_says_where_differences_lie(
         aps[recipe].append(farm(recipe, draw // 2, draw).read().metrics["AP"])
     differences, detections = errors.sections(build_report(collect(results)))
     assert differences.title.startswith("Where the differences lie: RetinaNet w/ RLO against RetinaNet")
-    assert [grid.title for grid in differences.grids] == [
-        "AP by class",
-        "AP by pyramid level",
-        "AP by object size",
-    ]
+    assert [grid.header[0] for grid in differences.grids] == ["class", "level", "size"]
     means = [f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f} (3)" for values in aps.values()]
     change = np.mean(aps["retinanet-r50-rlo"]) - np.mean(aps["retinanet-r50"])
     for grid in differences.grids:
