@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timezone
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,7 +110,7 @@ def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Co
     """What stands below the tables. Problems of reading it become the report's."""
     from dataclasses import replace
 
-    from experiments.reporting import bench
+    from experiments.reporting import bench, errors, figures
 
     with aside.status("reading benches"):
         benches, problems = bench.read(folders)
@@ -120,19 +118,10 @@ def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Co
     found: list[Section] = []
     if with_figures:
         with aside.status("drawing figures"):
-            found += _maker("figures")(report, benches)
-    with aside.status("looking at detections (the first time takes a while)"):
-        found += _maker("errors")(report)
-    found += _maker("bench")(benches)
+            found += figures.sections(report, benches)
+    found += errors.sections(report)  # says itself what it is at
+    found += bench.sections(benches)
     return found if with_figures else [replace(section, pictures=()) for section in found]
-
-
-def _maker(name: str) -> Callable[..., list[Section]]:
-    """A part's `sections`; while there is no such part, nothing."""
-    try:
-        return import_module(f"experiments.reporting.{name}").sections
-    except (ImportError, AttributeError):
-        return lambda *_: []
 
 
 def _print(report: Report, made: Made) -> None:

@@ -12,8 +12,6 @@ from experiments.reporting.sections import Grid
 from experiments.reporting.statistics import signed
 from experiments.reporting.tables import Line, MeasuredTable
 
-MINUS = str.maketrans("-", "−")
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -132,7 +130,7 @@ class _AsPrinted:
         cells = [Cell(words.label(line)), Cell(row.backbone or "")]
         cells += [_published(value, line, name) for name, value in zip(self.table.columns, values)]
         change = line.published_difference
-        return [*cells, Cell(_number(words.published_change(line)), sort=change), Cell(line.remark)]
+        return [*cells, Cell(words.minus(words.published_change(line)), sort=change), Cell(line.remark)]
 
 
 class _Beside:
@@ -162,9 +160,9 @@ class _Beside:
         if self.own:
             shown = words.published_change(line) if first else ""
             cells += [_published(published.get(main), line, main), self._measured(line, main)]
-            cells += [Cell("" if line.gap is None else _number(signed(line.gap)), sort=line.gap)]
+            cells += [Cell("" if line.gap is None else words.minus(signed(line.gap)), sort=line.gap)]
             cells += [
-                Cell(_number(shown), sort=line.published_difference if shown else None, published="text")
+                Cell(words.minus(shown), sort=line.published_difference if shown else None, published="text")
             ]
         else:
             cells += [self._measured(line, main)]
@@ -202,7 +200,7 @@ def _change(line: Line) -> list[Cell]:
         return [Cell(), Cell()]
     brief = words.controls_in_brief(line)
     return [
-        Cell(_number(str(change)), sort=change.value),
+        Cell(words.minus(str(change)), sort=change.value),
         Cell(change.verdict, verdict=change.verdict, below=brief),
     ]
 
@@ -249,11 +247,6 @@ def seed_links(folders: Sequence[Path], base: Path) -> list[tuple[str, str]]:
 def _plain(text: str) -> Cell:
     """A number in a grid sorts as one, if it begins with one."""
     try:
-        return Cell(_number(text), sort=float(text.split()[0].rstrip("%s,").replace("−", "-")))
+        return Cell(words.minus(text), sort=float(text.split()[0].rstrip("%s,").replace("−", "-")))
     except (ValueError, IndexError):
         return Cell(text)
-
-
-def _number(text: str) -> str:
-    """With the minus sign in place of the hyphen."""
-    return text.translate(MINUS)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from experiments.marks import joined, legend
 from experiments.reporting.render import words
 from experiments.reporting.render.latex_text import comment, tex
-from experiments.reporting.sections import Grid, Section
+from experiments.reporting.sections import Grid, Picture, Section
 from experiments.reporting.statistics import signed
 from experiments.reporting.tables import LEGEND, Line, MeasuredTable, OtherRuns, Report
 
 PACKAGES = "booktabs and graphicx"
+MOST_ON_A_PAGE = 35  # rows
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[landscape,margin=18mm]{geometry}
 \usepackage{booktabs,longtable,graphicx}
@@ -294,21 +296,30 @@ def _long(columns: str, head: Sequence[str], rows: Sequence[list[str] | str]) ->
 
 def _section(section: Section) -> str:
     parts = [rf"\section*{{{tex(section.title)}}}", *[tex(text) + "\n" for text in section.texts]]
-    for grid in section.grids:
-        parts += [_grid_section(grid)]
-    for picture in section.pictures:
-        file = f"figures/{words.file_name(picture.name)}.png"
-        parts += [
-            r"\begin{figure}[htbp]\centering",
-            rf"\includegraphics[width=\linewidth,height=.75\textheight,keepaspectratio]{{{file}}}",
-            rf"\caption{{{tex(picture.caption)}}}",
-            r"\end{figure}",
-        ]
-    return "\n".join([*parts, *([r"\clearpage"] if section.pictures else [])])
+    return "\n".join([*parts, *map(_grid_section, section.grids), *_pictures(section.pictures)])
 
 
 def _grid_section(grid: Grid) -> str:
-    columns = "l" * grid.texts + "r" * (len(grid.header) - grid.texts)
     title = rf"\subsection*{{{tex(grid.title)}}}" + "\n" if grid.title else ""
+    if len(grid.rows) <= MOST_ON_A_PAGE:
+        return f"{title}{{\\centering\\small\n{_fitted(_plain(replace(grid, title='')))}\\par}}\\medskip"
+    columns = "l" * grid.texts + "r" * (len(grid.header) - grid.texts)
     rows: list[list[str] | str] = [[tex(cell) for cell in row] for row in grid.rows]
     return title + _long(columns, [_row([tex(name) for name in grid.header])], rows)
+
+
+def _pictures(pictures: Sequence[Picture]) -> list[str]:
+    """Two beside one another where they are no wider than a column."""
+    parts, column = [], 0
+    for picture in pictures:
+        wide = words.is_wide(picture)
+        parts.append(r"\hfill" if column == 1 and not wide else r"\par\bigskip\noindent")
+        column = 0 if wide or column == 1 else 1
+        file = f"figures/{words.file_name(picture.name)}.png"
+        parts += [
+            rf"\begin{{minipage}}[t]{{{'' if wide else '.48'}\linewidth}}\vspace{{0pt}}\centering",
+            _fitted(rf"\includegraphics{{{file}}}"),
+            rf"\par\smallskip{{\footnotesize\raggedright {tex(picture.caption)}\par}}",
+            r"\end{minipage}",
+        ]
+    return [*parts, r"\par"] if parts else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
+
+from experiments.reporting.render.words import minus
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\ensuremath{\mathdollar}", "&": r"\&", "#": r"\#",
@@ -23,14 +24,12 @@ _GREEK = {
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
     "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
 }  # fmt: skip
-_MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
 _CAPITALS = {"gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "upsilon", "phi", "psi", "omega"}
 
 
 def tex(text: str) -> str:
     """One line of LaTeX. What the fonts do not have stands as its code point, `U+4E2D`."""
-    signed = _MINUS.sub("−", " ".join(text.split()))
-    return "".join(_character(character) for character in signed)
+    return "".join(_character(character) for character in minus(" ".join(text.split())))
 
 
 def comment(text: str) -> str:

@@ -27,13 +27,13 @@ class SectionView:
 
     Attributes:
         anchor: Id on the page.
-        pictures: The picture and its URI.
+        pictures: The picture, its URI, and whether it takes the whole width.
     """
 
     anchor: str
     section: Section
     grids: list[TableView]
-    pictures: list[tuple[Picture, str]]
+    pictures: list[tuple[Picture, str, bool]]
     links: list[tuple[str, str]]
 
 
@@ -100,6 +100,7 @@ def html_page(report: Report, made: words.Made, base: Path, sections: Sequence[S
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["minus"] = words.minus
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(page=page, script_digest=digest)
 
@@ -164,7 +165,7 @@ def _section(section: Section, anchor: str, base: Path) -> SectionView:
         anchor,
         section,
         [grid_view(grid, f"{anchor}g{i}") for i, grid in enumerate(section.grids, start=1)],
-        [(picture, _data_uri(picture)) for picture in section.pictures],
+        [(picture, _data_uri(picture), words.is_wide(picture)) for picture in section.pictures],
         [("/".join(folder.parts[-3:]), words.link(folder, base) + "/") for folder in section.folders],
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from experiments.reporting.collect import METRICS
 from experiments.reporting.groups import Group
-from experiments.reporting.sections import Grid
+from experiments.reporting.sections import Grid, Picture
 from experiments.reporting.statistics import Difference, Verdict, signed
 from experiments.reporting.tables import Line, MeasuredTable, Report
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 OTHER_TITLE = "Other runs: they fit no row of any table"
 AS_PUBLISHED = "full size, as published"
+COLUMN_PT = 300  # a column of a two-column paper has about 240
+_MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
 VERDICTS: tuple[Verdict, ...] = (
     "gain",
     "loss",
@@ -303,6 +305,17 @@ def is_first(line: Line, table: MeasuredTable) -> bool:
 
 def published_change(line: Line) -> str:
     return "" if line.published_difference is None else signed(line.published_difference)
+
+
+def minus(text: str) -> str:
+    """With a minus sign before numbers in place of the hyphen, as print has it."""
+    return _MINUS.sub("−", text)
+
+
+def is_wide(picture: Picture) -> bool:
+    """Whether a picture is wider than a column of a paper; a page puts the others side by side."""
+    width = re.search(r'<svg[^>]*\swidth="([\d.]+)pt"', picture.svg[:2000])
+    return width is None or float(width[1]) > COLUMN_PT
 
 
 def file_name(table: str) -> str:
