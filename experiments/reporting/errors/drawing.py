@@ -110,7 +110,7 @@ def _draw(axes: Any, image: Any, panel: Panel, width_in: float, with_title: bool
         area = _place(one, (width, height), point, taken)
         taken.append(area)
         axes.text(area.x, area.y, one.label, color=panel.ink.colour, fontsize=TEXT_PT, ha="left", va="top",
-                  path_effects=white)  # fmt: skip
+                  path_effects=white, clip_on=True).set_in_layout(False)  # fmt: skip
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
 
