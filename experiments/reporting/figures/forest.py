@@ -46,6 +46,8 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
         caption += " Open diamonds: the published difference."
     if any(row.difference.low is not None and row.difference.n < LEAST for row in rows):
         caption += " An arrow: the interval goes on, for two seeds say little."
+    if table.context is not None and table.has_published:
+        caption += f" {table.notes[0]}" if table.notes else ""  # what a profile made of the rows' intervals
     alt = f"{table.title}: " + "; ".join(f"{row.label} {row.difference}" for row in rows) + "."
     return picture(draw_differences(rows, metric), name, caption, alt)
 

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import recipes
-from experiments.errors import UserError
-from experiments.recipes import Recipe
 from experiments.reporting.bench import newest
 from experiments.reporting.figures import traces as trace_files
 from experiments.reporting.figures.forest import differences
 from experiments.reporting.figures.levels import level_curves
+from experiments.reporting.figures.origin import recipe_of
 from experiments.reporting.figures.policy import policy
 from experiments.reporting.figures.sweeps import curves
 from experiments.reporting.figures.timing import ap_against_time, inference_time
@@ -21,7 +19,6 @@ from experiments.reporting.groups import Group
 from experiments.reporting.matching import Context
 from experiments.reporting.sections import Picture, Section
 from experiments.reporting.tables import Line, MeasuredTable, Report
-from experiments.runs import RunFolder
 
 MOST_TABLES = 12  # of one context that are drawn: what a page can bear
 
@@ -46,7 +43,7 @@ def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture],
     Args:
         name: Stem of the pictures' names.
     """
-    traces, what = trace_files.read(folders), _whose(folders[0])
+    traces, what = trace_files.read(folders), _whose(folders)
     pictures = []
     for head in traces.heads:
         of, stem, whose = traces.of(head), name, what
@@ -57,12 +54,11 @@ def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture],
     return pictures, traces.problems
 
 
-def _whose(folder: Path) -> str:
+def _whose(folders: Sequence[Path]) -> str:
     """`retinanet-r50-rlo (bae2048e: rlo, alpha 10, n 2; profile tiny on shapes)`: as a caption must name runs."""
-    recipe, digest = folder.parts[-3:-1]
-    try:
-        own = _recipe(folder)
-    except UserError:
+    recipe, digest = folders[0].parts[-3:-1]
+    own = recipe_of(folders)
+    if own is None:
         return f"{recipe} ({digest})"
     options = [f"{key} {own.weighting[key]}" for key in ("alpha", "n", "gamma") if key in own.weighting]
     rule = ", ".join([str(own.weighting.get("rule")), *options])
@@ -70,25 +66,13 @@ def _whose(folder: Path) -> str:
     return f"{recipe} ({digest}: {rule}; {where})"
 
 
-def _recipe(folder: Path) -> Recipe:
-    """What a run was started from.
-
-    Raises:
-        UserError: Its page is lost or wrong.
-    """
-    return recipes.load_recipe(str(RunFolder(folder).recipe.resolve()))
-
-
 def _of_context(tables: Sequence[MeasuredTable], names: Names) -> Section | None:
     drawn = [table for table in tables if table.folders]
     pictures: list[Picture] = []
-    seen: set[str] = set()
     for table in drawn[:MOST_TABLES]:
         stem = names.new(f"{table.name}-{table.common}" if table.common not in table.name else table.name)
-        compared = {f"{line.row.baseline} {folder}" for line in table.lines for folder in _folders_of(line)}
-        if not compared <= seen and (forest := differences(table, f"{stem}-differences")) is not None:
-            pictures.append(forest)
-        seen |= compared
+        forest = differences(table, f"{stem}-differences") if _says_more(table, drawn) else None
+        pictures += [forest] if forest is not None else []
         pictures += curves(table, stem)
     texts = []
     if len(drawn) > MOST_TABLES:
@@ -136,8 +120,21 @@ def _of_bench(report: Report, bench: Sequence[dict[str, Any]], names: Names) -> 
     return Section("Figure 4: inference time", (), (), pictures) if pictures else None
 
 
-def _folders_of(line: Line) -> list[Path]:
-    return line.group.folders if line.group is not None and line.difference is not None else []
+def _says_more(table: MeasuredTable, tables: Sequence[MeasuredTable]) -> bool:
+    """Whether no other table shows all of its differences, too, nor one before it the same. Published ones all do."""
+    own, before = _compared(table), True
+    for other in tables if table.context is not None else ():
+        if other is table:
+            before = False
+        elif own < (theirs := _compared(other)) or (before and own == theirs):
+            return False
+    return True
+
+
+def _compared(table: MeasuredTable) -> set[tuple[Path, Path]]:
+    """The configs that it has a difference of, each with that of its baseline."""
+    pairs = [(line.group, _baseline(table, line)) for line in table.lines if line.difference is not None]
+    return {(one.folders[0].parent, base.folders[0].parent) for one, base in pairs if one and base}
 
 
 def _baseline(table: MeasuredTable, line: Line) -> Group | None:
@@ -150,11 +147,8 @@ def _baseline(table: MeasuredTable, line: Line) -> Group | None:
 
 def _is_rlo(group: Group) -> bool:
     """Whether its rule is RLO, and learns: gamma = 0 is a control."""
-    try:
-        weighting = _recipe(group.folders[0]).weighting
-    except UserError:
-        return False
-    return weighting.get("rule") == "rlo" and weighting.get("gamma") != 0
+    recipe = recipe_of(group.folders)
+    return recipe is not None and recipe.weighting.get("rule") == "rlo" and recipe.weighting.get("gamma") != 0
 
 
 def _with_results(group: Group) -> list[Path]:

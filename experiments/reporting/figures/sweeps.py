@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from matplotlib.figure import Figure
 from experiments import recipes
 from experiments.config_text import flat
 from experiments.errors import UserError
+from experiments.recipes import Recipe
+from experiments.reporting.figures.origin import recipe_of
 from experiments.reporting.figures.style import BLUE, GREY, ORANGE, drawing, new_figure, picture
 from experiments.reporting.sections import Picture
 from experiments.reporting.statistics import Spread
 from experiments.reporting.tables import Line, MeasuredTable
-from experiments.runs import RunFolder
 
 MOST_LINES = 100
 MOST_TICKS = 8
@@ -171,16 +173,13 @@ def _point(line: Line, x: float, metric: str, as_published: bool) -> Point:
 
 def _recipe(line: Line, as_published: bool) -> dict[str, Any] | None:
     """What the recipe says that the line's runs were started from; without runs, the row's own at full size."""
-    try:
-        if line.group is not None:
-            recipe = recipes.load_recipe(str(RunFolder(line.group.folders[0]).recipe.resolve()))
-        elif line.row.recipe is not None and as_published:
+    recipe: Recipe | None = None
+    if line.group is not None:
+        recipe = recipe_of(line.group.folders)
+    elif line.row.recipe is not None and as_published:
+        with contextlib.suppress(UserError):  # the report names what cannot be read
             recipe = recipes.load_recipe(line.row.recipe, overrides=line.row.overrides())
-        else:
-            return None
-    except UserError:  # the report names what cannot be read
-        return None
-    return flat(recipes.identity(recipe))
+    return flat(recipes.identity(recipe)) if recipe is not None else None
 
 
 def _is_number(value: Any) -> bool:

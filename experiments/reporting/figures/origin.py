@@ -1,0 +1,21 @@
+"""What the runs of one config were started from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from experiments import recipes
+from experiments.errors import UserError
+from experiments.recipes import Recipe
+from experiments.runs import RunFolder
+
+
+def recipe_of(folders: Iterable[Path]) -> Recipe | None:
+    """The first of their pages that can be read: all say the same. None where none can be, which the report tells."""
+    for folder in folders:
+        try:
+            return recipes.load_recipe(str(RunFolder(folder).recipe.resolve()))
+        except UserError:
+            continue
+    return None
