@@ -32,9 +32,10 @@ def whole(report: Report, made: Made, form: str, sections: Sequence[Section] = (
         return render.csv_text(report.tables, report.other)
     if form == "latex":
         return render.latex_report(report, made)
-    parts = [render.markdown(table, Path.cwd()) for table in report.tables]
-    parts += [render.markdown_other(report.other, Path.cwd())] if report.other else []
     standing = render.standing(report, made.folders)
+    parts = [] if standing else ["\n\n".join(render.markdown_claims(report)) + "\n"]
+    parts += [render.markdown(table, Path.cwd()) for table in report.tables]
+    parts += [render.markdown_other(report.other, Path.cwd())] if report.other else []
     parts += [render.escaped(standing) + "\n"] if standing else []
     parts += [text + "\n" for text in render.markdown_problems(report)]
     return "\n".join(parts)

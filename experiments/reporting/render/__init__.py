@@ -4,6 +4,7 @@ from experiments.reporting.render.latex import latex_report, latex_table
 from experiments.reporting.render.markdown import (
     escaped,
     markdown,
+    markdown_claims,
     markdown_index,
     markdown_other,
     markdown_problems,
@@ -31,6 +32,7 @@ __all__ = [
     "latex_table",
     "long_name",
     "markdown",
+    "markdown_claims",
     "markdown_index",
     "markdown_other",
     "markdown_problems",

@@ -14,6 +14,8 @@ from experiments.reporting.tables import LEGEND, Line, MeasuredTable, OtherRuns,
 
 PACKAGES = "booktabs and graphicx"
 MOST_ON_A_PAGE = 35  # rows
+MOST_FLOATS = 6  # that wait for their place at once
+MOST_BELOW = 8  # notes on rows that stand right below a table
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[landscape,margin=18mm]{geometry}
 \usepackage{booktabs,longtable,graphicx}
@@ -39,10 +41,13 @@ def latex_table(table: MeasuredTable) -> str:
     if measured:
         marks = legend(joined([line.group.marks for line in table.lines if line.group]))
         notes += [f"{LEGEND} {words.RANKS}", *marks]
+    behind = _behind(table)
+    rows = [f"{name}: {text}." for name, text in words.row_notes(table)]
+    if len(rows) <= MOST_BELOW and words.control_grid(table) is None:
+        notes, behind = [*rows, *notes], []
     caption, name = _caption(table), words.file_name(words.long_name(table))
     floats = [_float(caption, name, [_fitted(tabulars[0]), _small(notes)])]
     floats += [_float(f"{caption}: the other metrics", f"{name}-more", [_fitted(t)]) for t in tabulars[1:]]
-    behind = _behind(table)
     floats += [_float(f"{caption}: behind the rows", f"{name}-rows", behind)] if behind else []
     commands = words.control_commands(table)
     if commands:
@@ -75,12 +80,24 @@ def latex_report(
         parts += [r"\subsection*{What can be claimed}", tex(words.balance(found)), "", *_claims(found)]
     parts += [tex(f"Left out: {text}") + "\n" for text in report.problems]
     parts.append(r"\clearpage")
-    for table in measured:
-        parts += [_read(table, files), r"\clearpage"]
+    parts += _measured_tables(measured, files)
     parts += [*(_read(table, files) for table in published), r"\clearpage"]
     parts += [_other(report.other), r"\clearpage"] if report.other else []
     parts += [_section(section) for section in sections]
     return "\n".join([*parts, r"\end{document}"]) + "\n"
+
+
+def _measured_tables(tables: Sequence[MeasuredTable], files: Mapping[str, str] | None) -> list[str]:
+    """With page breaks before LaTeX has more floats to place than it can."""
+    parts, waiting = [], 0
+    for table in tables:
+        floats = latex_table(table).count(r"\begin{table*}")
+        if waiting and waiting + floats > MOST_FLOATS:
+            parts.append(r"\clearpage")
+            waiting = 0
+        parts.append(_read(table, files))
+        waiting += floats
+    return [*parts, r"\clearpage"]
 
 
 def _read(table: MeasuredTable, files: Mapping[str, str] | None) -> str:

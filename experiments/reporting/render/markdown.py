@@ -73,14 +73,18 @@ def markdown_index(
     """
     parts = ["# Published beside measured", escaped(words.made_line(report, made))]
     standing = words.standing(report, made.folders)
-    found = words.claims(report.tables)
-    parts += [escaped(standing)] if standing else ["## What can be claimed", escaped(words.balance(found))]
-    if found:
-        parts.append("\n".join(f"- **{claim.difference.verdict}**: {escaped(str(claim))}" for claim in found))
+    parts += [escaped(standing)] if standing else markdown_claims(report)
     parts.append("## Tables")
     parts.append("\n".join(f"- [{escaped(title)}](<{name}>)" for name, title in files.items()))
     parts += [markdown_sections(sections).rstrip()] if sections else []
     return "\n\n".join([*parts, *markdown_problems(report)]) + "\n"
+
+
+def markdown_claims(report: Report) -> list[str]:
+    """What can be claimed: a heading, the balance, and a list of the differences."""
+    found = words.claims(report.tables)
+    lines = [f"- **{claim.difference.verdict}**: {escaped(str(claim))}" for claim in found]
+    return ["## What can be claimed", escaped(words.balance(found)), *(["\n".join(lines)] if lines else [])]
 
 
 def markdown_problems(report: Report) -> list[str]:

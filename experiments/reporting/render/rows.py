@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.marks import IMPORTED, REDUCED
 from experiments.reporting.groups import STATES, Group
-from experiments.reporting.render.words import file_name, metrics_of
+from experiments.reporting.render.words import bootstrap, file_name, metrics_of
 from experiments.reporting.statistics import Difference, Spread
 from experiments.reporting.tables import Line, MeasuredTable, OtherRuns
 
@@ -85,7 +85,7 @@ def _table_row(table: MeasuredTable, block: str, line: Line, metrics: Sequence[s
 
 
 def _difference_cells(change: Difference) -> dict[str, Any]:
-    low, high = change.bootstrap() or (None, None)
+    low, high = bootstrap(change) or (None, None)
     return {
         "measured_difference": _plain(change.value),
         "measured_difference_error": _plain(change.error),

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,10 +204,16 @@ def differences_in_words(line: Line) -> list[str]:
     change, texts = line.difference, []
     if change is not None and change.paired:
         texts.append(f"differences by seed: {', '.join(signed(pair) for pair in change.pairs)}")
-        resampled = change.bootstrap()
+        resampled = bootstrap(change)
         if resampled is not None:
             texts.append(f"bootstrap interval [{signed(resampled[0])}, {signed(resampled[1])}]")
     return texts + ([str(line.power)] if line.power else [])
+
+
+@lru_cache(maxsize=4096)
+def bootstrap(change: Difference) -> tuple[float, float] | None:
+    """Its bootstrap interval; drawn once, however many tables and formats show it."""
+    return change.bootstrap()
 
 
 def value(line: Line, metric: str, n: bool = True) -> str:
