@@ -137,7 +137,7 @@ class RunFolder:
     cancel = _File(".cancel")  # asks the worker, wherever it is, to save, end and stay away
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = path if isinstance(path, Path) else Path(path)
 
     @classmethod
     def of(cls, results: Path, recipe: str, config_hash: str, seed: int) -> RunFolder:

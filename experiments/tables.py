@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -75,9 +76,9 @@ class Table(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Table:
-        ids = [row.id for row in self.rows()]
+        ids = Counter(row.id for row in self.rows())
         for row in self.rows():
-            if ids.count(row.id) > 1:
+            if ids[row.id] > 1:
                 raise ValueError(f"row '{row.id}' is given twice")
             if row.published is not None and len(row.published) != len(self.columns):
                 raise ValueError(

@@ -126,6 +126,8 @@ def split(runs: pd.DataFrame) -> list[Group]:
 
     A run that never came to load data belongs to those of its recipe and data that most were executed like.
     """
+    if runs.empty:
+        return []
     columns = _lists(runs)
     groups: list[tuple[dict[str, str], list[int]]] = []
     for (recipe, data, _, way), members in _alike(columns).items():
@@ -134,9 +136,7 @@ def split(runs: pd.DataFrame) -> list[Group]:
             ({**marks, "": copy}, part)
             for copy, part in _without_copies(members, columns["seed"], columns["path"])
         ]
-    differing = (
-        [key for key in groups[0][0] if len({marks[key] for marks, _ in groups}) > 1] if groups else []
-    )
+    differing = [key for key in groups[0][0] if len({marks[key] for marks, _ in groups}) > 1]
     return [
         _group(
             runs if len(part) == len(runs) else runs.take(part),
@@ -150,8 +150,8 @@ def split(runs: pd.DataFrame) -> list[Group]:
 def _lists(runs: pd.DataFrame) -> dict[str, list[Any]]:
     """Columns as plain lists, in one step: of thousands of groups with a few runs each, asking a data frame for one
     column after another would take longer than all else."""
-    rows = runs.to_numpy(dtype=object).tolist()
-    return {name: [row[i] for row in rows] for i, name in enumerate(runs.columns)}
+    values = zip(*runs.to_numpy(dtype=object).tolist())
+    return {name: list(column) for name, column in zip(runs.columns.tolist(), values)}
 
 
 def _alike(columns: dict[str, list[Any]]) -> dict[tuple[str, str, bool, str], list[int]]:

@@ -44,8 +44,8 @@ class Context:
 
 
 def context_of(recipe: Recipe) -> Context:
-    data = json.dumps(recipes.identity(recipe)["dataset"], sort_keys=True)
-    return Context(recipe.profile or "", data, recipe.dataset)
+    data = recipe.dataset.model_dump(exclude={"name", "root"})  # as in the recipe's identity
+    return Context(recipe.profile or "", json.dumps(data, sort_keys=True), recipe.dataset)
 
 
 class Matcher:
@@ -70,10 +70,11 @@ class Matcher:
         self._rows = {
             str(digest): rows for digest, rows in runs.groupby("recipe_id", sort=False).indices.items()
         }
+        self._ids: dict[int, str] = {}  # by object: those of self._own, which live as long as this does
+        self._datasets: dict[str, DatasetSpec] = {}
+        self._contexts: dict[tuple[str, int], Context] = {}
         owned = [self.own(digest) for digest in self._rows]
-        self.contexts = list(dict.fromkeys(context_of(recipe) for recipe in owned if recipe))
-        self._owned = {id(recipe) for recipe in owned if recipe}  # all held by self._own
-        self._ids: dict[int, str] = {}
+        self.contexts = list(dict.fromkeys(self.context_of(recipe) for recipe in owned if recipe))
         self._results = dict(zip(runs["path"], runs["results"]))
         self._fixed_weights = {tuple(r.weighting.get("weights", ())) for r in owned if r}
         self._save()
@@ -83,6 +84,13 @@ class Matcher:
         if recipe_id not in self._own:
             self._own[recipe_id] = self._recipe_of_runs(self._rows[recipe_id])
         return self._own[recipe_id]
+
+    def context_of(self, own: Recipe) -> Context:
+        """Of a recipe that `own` gave. Thousands share a data set's definition, which is looked at once."""
+        key = (own.profile or "", id(own.dataset))
+        if key not in self._contexts:
+            self._contexts[key] = context_of(own)
+        return self._contexts[key]
 
     def full_size(self, recipe: str, overrides: Mapping[str, Any]) -> Recipe | None:
         """A row's recipe as it stands, on its own data set; None where it cannot be read."""
@@ -180,16 +188,11 @@ class Matcher:
         """The same, without a mark: for a look aside that shows no run of them as a row's."""
         ids = dict.fromkeys(self._id(recipe) for recipe in wanted)
         rows = [row for digest in ids for row in self._rows.get(digest, ())]
-        return self.runs.iloc[sorted(rows)]
+        return self.runs.take(sorted(rows))
 
     def _id(self, recipe: Recipe) -> str:
-        """Its identity; of a recipe that `own` gave, and so for thousands, worked out once."""
-        known = self._ids.get(id(recipe))
-        if known is None:
-            known = recipes.recipe_id(recipe)
-            if id(recipe) in self._owned:
-                self._ids[id(recipe)] = known
-        return known
+        """Its identity; known of most recipes that `own` gave."""
+        return self._ids.get(id(recipe)) or recipes.recipe_id(recipe)
 
     def unmatched(self) -> pd.DataFrame:
         """The runs that no `find` has found."""
@@ -208,11 +211,34 @@ class Matcher:
             run = RunFolder(str(self.runs["path"].iat[row]))
             index = self._indexes[str(self.runs["results"].iat[row])]
             try:
-                return _recipe(run, index)
+                return self._recipe(run, index)
             except UserError as error:
                 errors.append(error)
         self._note(errors[0])
         return None
+
+    def _recipe(self, run: RunFolder, index: Index) -> Recipe:
+        """The recipe on a run's page; UserError where it cannot be read."""
+
+        def read() -> tuple[Any, bool]:
+            recipe = recipes.load_resolved(run.recipe)
+            if recipe is None:
+                return recipes.load_recipe(str(run.recipe.resolve())), False
+            content = {"recipe_id": recipes.recipe_id(recipe), **recipe.model_dump()}
+            return (content, True) if _outlasts_json(content) else (recipe, False)
+
+        found = index.fact(run.name, run.recipe, read)
+        if isinstance(found, Recipe):
+            return found
+        recipe_id = found["recipe_id"]
+        data = json.dumps(found["dataset"])
+        if data not in self._datasets:
+            self._datasets[data] = DatasetSpec.model_validate(found["dataset"])
+        parts = {"dataset": self._datasets[data], "schedule": Schedule.model_construct(**found["schedule"])}
+        fields = {key: value for key, value in found.items() if key != "recipe_id"}
+        recipe = Recipe.model_construct(**{**fields, **parts})  # validated when it was read
+        self._ids[id(recipe)] = recipe_id
+        return recipe
 
     def _save(self) -> None:
         for index in self._indexes.values():
@@ -222,26 +248,6 @@ class Matcher:
         sentence = f"{error.message}."
         if sentence not in self.problems:
             self.problems.append(sentence)
-
-
-def _recipe(run: RunFolder, index: Index) -> Recipe:
-    """The recipe on a run's page; UserError where it cannot be read."""
-
-    def read() -> tuple[Any, bool]:
-        recipe = recipes.load_resolved(run.recipe)
-        if recipe is None:
-            return recipes.load_recipe(str(run.recipe.resolve())), False
-        content = recipe.model_dump()
-        return (content, True) if _outlasts_json(content) else (recipe, False)
-
-    found = index.fact(run.name, run.recipe, read)
-    if isinstance(found, Recipe):
-        return found
-    parts = {
-        "dataset": DatasetSpec.model_validate(found["dataset"]),
-        "schedule": Schedule.model_construct(**found["schedule"]),
-    }
-    return Recipe.model_construct(**{**found, **parts})  # validated when it was read
 
 
 def _outlasts_json(content: dict[str, Any]) -> bool:

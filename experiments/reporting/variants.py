@@ -14,7 +14,7 @@ from experiments.config_text import flat
 from experiments.recipes import Recipe
 from experiments.reporting.collect import metric_names
 from experiments.reporting.lines import blocks_of
-from experiments.reporting.matching import Context, Matcher, context_of
+from experiments.reporting.matching import Context, Matcher
 from experiments.reporting.tables import MeasuredTable, described
 from experiments.tables import Block, Row, Table
 
@@ -44,7 +44,7 @@ def _left(matcher: Matcher) -> dict[tuple[str, Context], list[Recipe]]:
     for name, digest in dict.fromkeys(zip(runs["recipe"], runs["recipe_id"])):
         own = matcher.own(digest)
         if own is not None:
-            left.setdefault((name, context_of(own)), []).append(own)
+            left.setdefault((name, matcher.context_of(own)), []).append(own)
     return left
 
 
@@ -158,7 +158,7 @@ class _Variants:
     def _measured(self, blocks: list[Block]) -> MeasuredTable:
         self.matcher.find(self.recipes)  # only now, for a table that comes to nothing shows none of them
         common = described(self.context, self.matcher.contexts)
-        columns = metric_names(pd.concat(self.runs.values())) or ["AP"]
+        columns = metric_names(self.matcher.runs_of(self.recipes)) or ["AP"]
         title = f"Variants of {self.name}"
         table = Table(name=f"{self.name}, {common}", title=title, columns=columns, blocks=blocks)
         lines = blocks_of(table, self.runs, set(self.runs), columns, self.matcher)
