@@ -69,7 +69,7 @@ class Evaluated:
 
     @property
     def classes(self) -> list[str]:
-        return list(self.record.dataset["classes"])
+        return list(self.record.dataset.get("classes") or ())
 
     def detections(self) -> list[dict[str, Any]]:
         """As kept.
@@ -83,11 +83,21 @@ class Evaluated:
             raise UserError(
                 f"{self.detections_file} cannot be read: {error}", "msdet eval RUN --out DIR"
             ) from None
-        wanted = {"image_id", "category_id", "bbox", "score"}
-        if not isinstance(content, list) or not all(
-            isinstance(e, dict) and wanted <= e.keys() for e in content
-        ):
+        if not isinstance(content, list) or not all(map(_is_detection, content)):
             raise UserError(f"{self.detections_file} holds no detections")
+        known = self.truth.by_id
+        if self.truth.content is None:
+            strange = next((e for e in content if e["image_id"] not in known), None)
+        else:
+            names = _category_names(self.truth)
+            strange = next(
+                (e for e in content if e["image_id"] not in known or e["category_id"] not in names), None
+            )
+        if strange is not None:
+            raise UserError(
+                f"{self.detections_file} is of other annotations: image {strange['image_id']} with category"
+                f" {strange['category_id']} is not among them"
+            )
         return content
 
     def category(self, detection: dict[str, Any]) -> str:
@@ -96,6 +106,17 @@ class Evaluated:
             return str(detection["category"])
         assert self.truth.content is not None
         return _category_names(self.truth)[detection["category_id"]]
+
+
+def _is_detection(entry: Any) -> bool:
+    needed = {"image_id", "category_id", "bbox", "score"}
+    return (
+        isinstance(entry, dict)
+        and needed <= entry.keys()
+        and isinstance(entry["bbox"], list)
+        and len(entry["bbox"]) == 4
+        and isinstance(entry["score"], float)
+    )
 
 
 def _category_names(truth: Truth) -> dict[int, str]:

@@ -298,6 +298,30 @@ def test_a_report_without_the_data_says_so(farm: Farm, results: Path, tmp_path: 
     assert "val.json" in detections.texts[0]
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[", "cannot be read"),
+        ('{"a": 1}', "holds no detections"),
+        ('[{"image_id": 3, "category_id": 3, "bbox": [1, 2], "score": 0.5}]', "holds no detections"),
+        (
+            '[{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}]',
+            "image 1 with category 3",
+        ),
+        (
+            '[{"image_id": 3, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]',
+            "image 3 with category 1",
+        ),
+    ],
+)
+def test_a_report_takes_odd_detections(farm: Farm, results: Path, content: str, says: str):
+    farm("retinanet-r50", 0)
+    (farm("retinanet-r50-rlo", 0, 1).detections / "val.bbox.json").write_text(content)
+    differences, detections = errors.sections(build_report(collect(results)))
+    assert any(says in text for text in differences.texts)
+    assert detections.texts  # here the images are missing, or the same
+
+
 def test_a_report_without_pairs_has_no_such_section(farm: Farm, results: Path, make_run: MakeRun):
     assert errors.sections(build_report(collect(results))) == []
     farm("retinanet-r50", 0)
