@@ -344,8 +344,14 @@ def stems(names: Iterable[str], taken: Iterable[str] = ("report", "other-runs"))
 
 def link(folder: Path, base: Path) -> str:
     """A relative URL from the page's folder; a colon in it is quoted, so that it never names a scheme."""
+    relative = _relative(folder.parent, base)
+    return urllib.parse.quote(f"{relative}/{folder.name}" if relative != "." else folder.name)
+
+
+@lru_cache(maxsize=65536)
+def _relative(folder: Path, base: Path) -> str:
+    """Of a config's folder, which many seeds share: to look for symbolic links takes its time."""
     try:
-        relative = os.path.relpath(folder.resolve(), base.resolve())
+        return Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()
     except ValueError:  # another drive
-        relative = str(folder.resolve())
-    return urllib.parse.quote(Path(relative).as_posix())
+        return folder.resolve().as_posix()
