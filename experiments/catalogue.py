@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import os
@@ -100,7 +101,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: The file cannot be read, is not YAML (with the line), is empty or not a mapping, or has a
             key twice.
     """
-    content = copy.deepcopy(_parsed(read_text(path), shown(path)))
+    content = copy.deepcopy(_parsed(read_text(path), shown(path), path.is_relative_to(shipped())))
     if content is None:
         raise UserError(f"{shown(path)}: is empty; it must be a mapping, `key: value`")
     if not isinstance(content, dict):
@@ -143,7 +144,13 @@ def parse_quickly(text: str) -> Any:
 
 
 # A report reads the page that others extend once for each of them, and parsing is what takes the time.
-_parsed = functools.lru_cache(maxsize=256)(parse_yaml)
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str, where: str, is_shipped: bool) -> Any:
+    """Only of the shipped pages is it known that both parsers read the same; a user's must mean the same everywhere."""
+    if is_shipped:
+        with contextlib.suppress(yaml.YAMLError, ValueError):
+            return parse_quickly(text)
+    return parse_yaml(text, where)
 
 
 def header_comment(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import catalogue
+from experiments import catalogue, recipes
 from experiments.errors import UserError
 
 
@@ -220,3 +220,32 @@ sys.exit(', '.join({heavy} & set(sys.modules)) or 0)
     root = Path(catalogue.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_both_parsers_read_the_same_from_every_shipped_page():
+    pages = sorted(catalogue.shipped().rglob("*.yaml"))
+    assert len(pages) > 40
+    for shipped in pages:
+        text = shipped.read_text(encoding="utf-8")
+        assert catalogue.parse_quickly(text) == catalogue.parse_yaml(text, shipped.name), shipped
+
+
+@pytest.mark.parametrize("name", ["retinanet-r50-rlo", "faster-rcnn-r50", "retinanet-r50-ghm"])
+def test_a_resolved_page_loads_quickly_and_equal(tmp_path: Path, name: str):
+    made = recipes.load_recipe(name, "tiny")
+    written = page(tmp_path / "recipe.yaml", recipes.dump(made))
+    assert recipes.load_resolved(written) == recipes.load_recipe(str(written)) == made
+
+
+@pytest.mark.parametrize(
+    "line", ["extends: fcos-r50", "init_from: some.pth", "alhpa: 5", "model: own.py", "dataset: coco", "schedule: 5",
+             "amp: int8", "["],
+)  # fmt: skip
+def test_any_other_page_is_left_to_load_recipe(tmp_path: Path, line: str):
+    text = recipes.dump(recipes.load_recipe("retinanet-r50-rlo"))
+    kept = [old for old in text.splitlines() if not old.startswith(line.partition(":")[0] + ":")]
+    if line.startswith(("dataset", "schedule")):
+        kept = [old for old in kept if not old.startswith(" ")]
+    other = page(tmp_path / "recipe.yaml", "\n".join([*kept, line]) + "\n")
+    assert recipes.load_resolved(other) is None
+    assert recipes.load_resolved(tmp_path / "absent.yaml") is None
