@@ -100,16 +100,16 @@ def _shortened(table: MeasuredTable) -> MeasuredTable:
 
 def _print_evidence(console: Console, number: str, line: Line) -> None:
     """What stands behind a row's number: the verdict, how it was compared, its controls, its runs."""
-    from experiments.reporting.render import words
+    from experiments.reporting.render import behind
 
     group = line.group
     if group is None:
         return
     verdict = [line.difference.verdict] if line.difference else []
-    told = "; ".join([*verdict, *words.evidence(line)])
+    told = "; ".join([*verdict, *behind.evidence(line)])
     _line(console, f"{number} {line.row.label}: {told + ': ' if told else ''}{_where(group)}")
     if line.controls:
-        _line(console, f"    {words.controls_in_words(line.controls)}")
+        _line(console, f"    {behind.controls_in_words(line.controls)}")
     for command in dict.fromkeys(command for control in line.controls for command in control.commands):
         _line(console, f"    {command}")
 

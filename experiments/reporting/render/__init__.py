@@ -1,6 +1,7 @@
 """A report in its formats: Markdown, CSV, LaTeX; the HTML page is in `page`, which alone needs Jinja2."""
 
-from experiments.reporting.render.latex import latex_report, latex_table
+from experiments.reporting.render.latex import latex_table
+from experiments.reporting.render.latex_report import latex_report
 from experiments.reporting.render.markdown import (
     escaped,
     markdown,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from experiments.reporting.render import words
+from experiments.reporting.render import behind, words
 from experiments.reporting.sections import Grid
 from experiments.reporting.statistics import signed
 from experiments.reporting.tables import Line, MeasuredTable
@@ -93,9 +93,9 @@ def table_view(table: MeasuredTable, anchor: str, base: Path) -> TableView:
         layout.columns,
         blocks,
         table.notes,
-        words.row_notes(table),
+        behind.row_notes(table),
         _controls(table, f"{anchor}c", base),
-        words.control_commands(table),
+        behind.control_commands(table),
         table.folders,
         table,
         own and measured and len(table.columns) > 1,
@@ -198,7 +198,7 @@ def _change(line: Line) -> list[Cell]:
     change = line.difference
     if change is None:
         return [Cell(), Cell()]
-    brief = words.controls_in_brief(line)
+    brief = behind.controls_in_brief(line)
     return [
         Cell(words.minus(str(change)), sort=change.value),
         Cell(change.verdict, verdict=change.verdict, below=brief),
@@ -212,12 +212,12 @@ def _published(value: float | None, line: Line, metric: str) -> Cell:
 
 
 def _controls(table: MeasuredTable, anchor: str, base: Path) -> TableView | None:
-    """As `words.control_grid`, with links to the controls' runs."""
-    grid = words.control_grid(table)
+    """As `behind.control_grid`, with links to the controls' runs."""
+    grid = behind.control_grid(table)
     if grid is None:
         return None
     plain = grid_view(grid, anchor)
-    controls = [control for line in table.lines for control in words.controls_to_show(line)]
+    controls = [control for line in table.lines for control in behind.controls_to_show(line)]
     rows = []
     for (row, name, value, change, verdict, missing), control in zip(plain.blocks[0][1], controls):
         links = seed_links(control.folders, base)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.marks import joined, legend
 from experiments.reporting.groups import Group
-from experiments.reporting.render import words
+from experiments.reporting.render import behind, claims, words
 from experiments.reporting.sections import Grid, Section
 from experiments.reporting.statistics import signed
 from experiments.reporting.tables import LEGEND, Line, MeasuredTable, OtherRuns, Report
@@ -82,9 +82,9 @@ def markdown_index(
 
 def markdown_claims(report: Report) -> list[str]:
     """What can be claimed: a heading, the balance, and a list of the differences."""
-    found = words.claims(report.tables)
+    found = claims.claims(report.tables)
     lines = [f"- **{claim.difference.verdict}**: {escaped(str(claim))}" for claim in found]
-    return ["## What can be claimed", escaped(words.balance(found)), *(["\n".join(lines)] if lines else [])]
+    return ["## What can be claimed", escaped(claims.balance(found)), *(["\n".join(lines)] if lines else [])]
 
 
 def markdown_problems(report: Report) -> list[str]:
@@ -112,13 +112,13 @@ def _behind(table: MeasuredTable) -> list[str]:
     rows = [
         f"- {escaped(words.label(line))}: {escaped('; '.join(texts))}."
         for line in table.lines
-        if line.group and (texts := words.differences_in_words(line))
+        if line.group and (texts := behind.differences_in_words(line))
     ]
     parts = ["\n".join(rows)] if rows else []
-    controls = words.control_grid(table)
+    controls = behind.control_grid(table)
     if controls is not None:
         parts += [f"### {escaped(controls.title)}", _plain_grid(controls)]
-    commands = words.control_commands(table)
+    commands = behind.control_commands(table)
     if commands:
         fence = "\n".join(" ".join(command.split()).replace("`", "'") for command in commands)
         parts += ["For the controls that are missing:", f"```sh\n{fence}\n```"]
@@ -160,7 +160,7 @@ def _measured_cells(line: Line, table: MeasuredTable, base: Path, gap: bool = Fa
 def _change(line: Line) -> list[str]:
     if line.difference is None:
         return ["", ""]
-    brief = words.controls_in_brief(line)
+    brief = behind.controls_in_brief(line)
     verdict = line.difference.verdict + (f"; {brief}" if brief else "")
     return [str(line.difference), escaped(verdict)]
 

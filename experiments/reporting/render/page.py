@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.marks import joined, legend
 from experiments.reporting.groups import Group
-from experiments.reporting.render import words
+from experiments.reporting.render import behind, claims, words
 from experiments.reporting.render.cells import Cell, Column, TableView, grid_view, seed_links, table_view
 from experiments.reporting.sections import Picture, Section
 from experiments.reporting.tables import LEGEND, OtherRuns, Report
@@ -41,7 +41,7 @@ class SectionView:
 class ClaimView:
     """A claim, and where on the page its tables are."""
 
-    claim: words.Claim
+    claim: claims.Claim
     links: list[tuple[str, str]]
     controls: str
 
@@ -75,12 +75,12 @@ def html_page(report: Report, made: words.Made, base: Path, sections: Sequence[S
     views = [table_view(table, f"t{number}", base) for number, table in enumerate(report.tables, start=1)]
     anchors = {id(view.table): view.anchor for view in views}
     groups = words.groups_of(report)
-    found = words.claims(report.tables)
+    found = claims.claims(report.tables)
     page = _Page(
         report=report,
         made=made,
         standing=words.standing(report, made.folders),
-        balance=words.balance(found),
+        balance=claims.balance(found),
         claims=_by_context(found, anchors),
         measured=[view for view in views if view.is_measured],
         published=[view for view in views if not view.is_measured],
@@ -105,11 +105,11 @@ def html_page(report: Report, made: words.Made, base: Path, sections: Sequence[S
     return environment.get_template("page.html").render(page=page, script_digest=digest)
 
 
-def _by_context(found: Sequence[words.Claim], anchors: dict[int, str]) -> list[tuple[str, list[ClaimView]]]:
+def _by_context(found: Sequence[claims.Claim], anchors: dict[int, str]) -> list[tuple[str, list[ClaimView]]]:
     by_context: dict[str, list[ClaimView]] = {}
     for claim in found:
         links = [(words.short_title(table), f"#{anchors[id(table)]}") for table in claim.tables]
-        told = words.controls_in_words(words.controls_to_show(claim.line))
+        told = behind.controls_in_words(behind.controls_to_show(claim.line))
         by_context.setdefault(claim.context, []).append(ClaimView(claim, links, told))
     return list(by_context.items())
 

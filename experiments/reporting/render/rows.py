@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.marks import IMPORTED, REDUCED
 from experiments.reporting.groups import STATES, Group
-from experiments.reporting.render.words import bootstrap, file_name, metrics_of
+from experiments.reporting.render.behind import bootstrap
+from experiments.reporting.render.words import file_name, metrics_of
 from experiments.reporting.statistics import Difference, Spread
 from experiments.reporting.tables import Line, MeasuredTable, OtherRuns
 

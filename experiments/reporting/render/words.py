@@ -15,23 +15,16 @@ from typing import TYPE_CHECKING
 
 from experiments.reporting.collect import METRICS
 from experiments.reporting.groups import Group
-from experiments.reporting.sections import Grid, Picture
-from experiments.reporting.statistics import Difference, Verdict, signed
+from experiments.reporting.sections import Picture
+from experiments.reporting.statistics import signed
 from experiments.reporting.tables import Line, MeasuredTable, Report
 
 if TYPE_CHECKING:
-    from experiments.reporting.controls import Control
+    pass
 
 OTHER_TITLE = "Other runs: they fit no row of any table"
-AS_PUBLISHED = "full size, as published"
 COLUMN_PT = 300  # a column of a two-column paper has about 240
 _MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
-VERDICTS: tuple[Verdict, ...] = (
-    "gain",
-    "loss",
-    "within noise",
-    "too few seeds",
-)  # the order in which claims are listed
 RANKS = "Bold is the best value of a block, underlined the second; equal values share the mark."
 
 
@@ -42,178 +35,6 @@ class Made:
     when: datetime
     version: str
     folders: Sequence[Path]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A difference to a baseline, once, however many tables show it.
-
-    Attributes:
-        baseline: The baseline row's label.
-        tables: Those that show it, the first one first.
-    """
-
-    line: Line
-    difference: Difference
-    baseline: str
-    tables: list[MeasuredTable]
-
-    @property
-    def metric(self) -> str:
-        return self.tables[0].columns[0]
-
-    @property
-    def name(self) -> str:
-        return label(self.line)
-
-    @property
-    def how(self) -> str:
-        """`paired, 3 seeds`."""
-        seeds = f"{self.difference.n} seed{'' if self.difference.n == 1 else 's'}"
-        return f"paired, {seeds}" if self.difference.paired else f"not paired, {seeds}"
-
-    @property
-    def context(self) -> str:
-        return self.tables[0].common or AS_PUBLISHED
-
-    def __str__(self) -> str:
-        where = ", ".join(short_title(table) for table in self.tables)
-        text = (
-            f"{self.name} ({where}; {self.context}): {self.metric} {self.difference} against {self.baseline}"
-        )
-        return f"{text}, {self.how}. {controls_in_words(controls_to_show(self.line))}".strip()
-
-
-def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
-    """All measured differences: those at full size first, by verdict, then in the order of the tables."""
-    found: dict[object, Claim] = {}
-    for table in tables:
-        for line in table.lines:
-            if line.difference is None or line.group is None:
-                continue
-            baselines = [other for other in table.lines if other.row.id == line.row.baseline]
-            behind = [path for other in baselines if other.group for path in other.group.folders]
-            key = (tuple(line.group.folders), tuple(behind), table.context)
-            if key not in found:
-                name = label(baselines[0]) if baselines else "its baseline"
-                found[key] = Claim(line, line.difference, name, [])
-            if table not in found[key].tables:
-                found[key].tables.append(table)
-    contexts = list(dict.fromkeys(claim.context for claim in found.values()))
-    contexts.sort(key=lambda context: context != AS_PUBLISHED)
-    return sorted(
-        found.values(), key=lambda c: (contexts.index(c.context), VERDICTS.index(c.difference.verdict))
-    )
-
-
-def balance(made: Sequence[Claim]) -> str:
-    """How many comparisons came out how, and how many of them chance alone would let stand out."""
-    if not made:
-        return "No measured row has a measured baseline yet: nothing can be claimed."
-    counted = Counter(claim.difference.verdict for claim in made)
-    several = {"gain": "gains", "loss": "losses"}
-    parts = ", ".join(
-        f"{n} {verdict if n == 1 else several.get(verdict, verdict)}"
-        for verdict in VERDICTS
-        if (n := counted[verdict])
-    )
-    text = f"{len(made)} {'row is' if len(made) == 1 else 'rows are'} compared with a baseline: {parts}."
-    judged = len(made) - counted["too few seeds"]
-    if judged > 1:
-        text += (
-            f" With {judged} intervals at 95 %, {0.05 * judged:.1f} would be expected to leave out 0 even if no"
-            " row differed from its baseline."
-        )
-    return text
-
-
-def controls_to_show(line: Line) -> list[Control]:
-    """All controls beside a gain, run or not; beside anything else those that were run."""
-    if line.difference is not None and line.difference.verdict == "gain":
-        return list(line.controls)
-    return [control for control in line.controls if control.spread is not None]
-
-
-def controls_in_brief(line: Line) -> str:
-    """`above 1 of 2 controls, 2 not run`, for a gain that needs controls; else empty."""
-    if not line.controls or line.difference is None or line.difference.verdict != "gain":
-        return ""
-    run = [control for control in line.controls if control.spread is not None]
-    if not run:
-        return "its controls were not run"
-    above = sum(control.difference is not None and control.difference.verdict == "gain" for control in run)
-    absent = len(line.controls) - len(run)
-    return f"above {above} of {len(run)} controls" + (f", {absent} not run" if absent else "")
-
-
-def controls_in_words(controls: Sequence[Control]) -> str:
-    """Each control with the row's difference to it, in sentences; empty without any."""
-    there = [f"{c.name} {c.difference} ({c.difference.verdict})" for c in controls if c.difference]
-    absent = [c.name for c in controls if c.spread is None]
-    texts = [f"Minus its controls: {'; '.join(there)}."] if there else []
-    if absent:
-        texts.append(
-            f"{'Controls not run' if there else 'None of its controls was run'}: {'; '.join(absent)}."
-        )
-    return " ".join(texts)
-
-
-def control_grid(table: MeasuredTable) -> Grid | None:
-    """The controls of all rows of a table that have any."""
-    rows = [
-        [
-            label(line),
-            control.name,
-            str(control.spread or "not run"),
-            str(control.difference or ""),
-            control.difference.verdict if control.difference else "",
-            " ".join(map(str, control.missing)),
-        ]
-        for line in table.lines
-        for control in controls_to_show(line)
-    ]
-    metric = table.columns[0]
-    header = ["Row", "Control", metric, "Row - control [95 %]", "Verdict", "Seeds missing"]
-    return Grid(header, rows, 2, "Controls: the same seeds without what the rule learns") if rows else None
-
-
-def control_commands(table: MeasuredTable) -> list[str]:
-    """What to type for the controls that are missing."""
-    commands = [command for line in table.lines for c in controls_to_show(line) for command in c.commands]
-    return list(dict.fromkeys(commands))
-
-
-def row_notes(table: MeasuredTable) -> list[tuple[str, str]]:
-    """What stands behind each measured row, its label first; what holds for all of them is said once."""
-    lines = [line for line in table.lines if line.group]
-    ways = {line.group.execution for line in lines if line.group} - {""}
-    shared = f"run as {ways.pop()}" if len(lines) > 1 and len(ways) == 1 else ""
-    notes = [(label(line), "; ".join(text for text in evidence(line) if text != shared)) for line in lines]
-    common = [("Unless said otherwise", shared)] if shared else []
-    return common + [(name, text) for name, text in notes if text]
-
-
-def evidence(line: Line) -> list[str]:
-    """What a reader must know of a measured row beside its number, in phrases."""
-    texts = line.remark.split("; ") if line.remark else []
-    return texts + differences_in_words(line)
-
-
-def differences_in_words(line: Line) -> list[str]:
-    """The difference seed by seed, its bootstrap interval, and what it would have taken."""
-    change, texts = line.difference, []
-    if change is not None and change.paired:
-        texts.append(f"differences by seed: {', '.join(signed(pair) for pair in change.pairs)}")
-        resampled = bootstrap(change)
-        if resampled is not None:
-            texts.append(f"bootstrap interval [{signed(resampled[0])}, {signed(resampled[1])}]")
-    return texts + ([str(line.power)] if line.power else [])
-
-
-@lru_cache(maxsize=4096)
-def bootstrap(change: Difference) -> tuple[float, float] | None:
-    """Its bootstrap interval; drawn once, however many tables and formats show it."""
-    return change.bootstrap()
 
 
 def value(line: Line, metric: str, n: bool = True) -> str:

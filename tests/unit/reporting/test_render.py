@@ -16,7 +16,7 @@ from scipy import stats
 
 from experiments import catalogue
 from experiments.reporting import Report, build_report, collect, render
-from experiments.reporting.render import words
+from experiments.reporting.render import claims, words
 from experiments.reporting.render.latex_text import comment, tex
 from experiments.reporting.render.page import html_page
 from experiments.reporting.sections import Grid, Picture, Section
@@ -176,9 +176,9 @@ def test_claims_come_first_once_each_and_with_their_controls(page: Page, measure
     assert "Table 1, Table 3, Table 4, Table 5" in text
     assert "Minus its controls: gamma = 0 +0.8 [" in text
     assert "Controls not run: random weights;" in text
-    found = words.claims(measured[0].tables)
-    assert words.balance(found).startswith("2 rows are compared with a baseline: 1 gain, 1 within noise.")
-    assert "With 2 intervals at 95 %, 0.1 would be expected" in words.balance(found)
+    found = claims.claims(measured[0].tables)
+    assert claims.balance(found).startswith("2 rows are compared with a baseline: 1 gain, 1 within noise.")
+    assert "With 2 intervals at 95 %, 0.1 would be expected" in claims.balance(found)
 
 
 def test_a_page_needs_nothing_but_itself_and_links_only_to_runs(page: Page, measured: tuple[Report, Path]):

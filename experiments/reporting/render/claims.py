@@ -1,0 +1,103 @@
+"""What can be claimed: each measured difference once, however many tables show it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.reporting.render.behind import controls_in_words, controls_to_show
+from experiments.reporting.render.words import label, short_title
+from experiments.reporting.statistics import Difference, Verdict
+from experiments.reporting.tables import Line, MeasuredTable
+
+AS_PUBLISHED = "full size, as published"
+VERDICTS: tuple[Verdict, ...] = (
+    "gain",
+    "loss",
+    "within noise",
+    "too few seeds",
+)  # the order in which claims are listed
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A difference to a baseline, once, however many tables show it.
+
+    Attributes:
+        baseline: The baseline row's label.
+        tables: Those that show it, the first one first.
+    """
+
+    line: Line
+    difference: Difference
+    baseline: str
+    tables: list[MeasuredTable]
+
+    @property
+    def metric(self) -> str:
+        return self.tables[0].columns[0]
+
+    @property
+    def name(self) -> str:
+        return label(self.line)
+
+    @property
+    def how(self) -> str:
+        """`paired, 3 seeds`."""
+        seeds = f"{self.difference.n} seed{'' if self.difference.n == 1 else 's'}"
+        return f"paired, {seeds}" if self.difference.paired else f"not paired, {seeds}"
+
+    @property
+    def context(self) -> str:
+        return self.tables[0].common or AS_PUBLISHED
+
+    def __str__(self) -> str:
+        where = ", ".join(short_title(table) for table in self.tables)
+        text = (
+            f"{self.name} ({where}; {self.context}): {self.metric} {self.difference} against {self.baseline}"
+        )
+        return f"{text}, {self.how}. {controls_in_words(controls_to_show(self.line))}".strip()
+
+
+def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
+    """All measured differences: those at full size first, by verdict, then in the order of the tables."""
+    found: dict[object, Claim] = {}
+    for table in tables:
+        for line in table.lines:
+            if line.difference is None or line.group is None:
+                continue
+            baselines = [other for other in table.lines if other.row.id == line.row.baseline]
+            behind = [path for other in baselines if other.group for path in other.group.folders]
+            key = (tuple(line.group.folders), tuple(behind), table.context)
+            if key not in found:
+                name = label(baselines[0]) if baselines else "its baseline"
+                found[key] = Claim(line, line.difference, name, [])
+            if table not in found[key].tables:
+                found[key].tables.append(table)
+    contexts = list(dict.fromkeys(claim.context for claim in found.values()))
+    contexts.sort(key=lambda context: context != AS_PUBLISHED)
+    return sorted(
+        found.values(), key=lambda c: (contexts.index(c.context), VERDICTS.index(c.difference.verdict))
+    )
+
+
+def balance(made: Sequence[Claim]) -> str:
+    """How many comparisons came out how, and how many of them chance alone would let stand out."""
+    if not made:
+        return "No measured row has a measured baseline yet: nothing can be claimed."
+    counted = Counter(claim.difference.verdict for claim in made)
+    several = {"gain": "gains", "loss": "losses"}
+    parts = ", ".join(
+        f"{n} {verdict if n == 1 else several.get(verdict, verdict)}"
+        for verdict in VERDICTS
+        if (n := counted[verdict])
+    )
+    text = f"{len(made)} {'row is' if len(made) == 1 else 'rows are'} compared with a baseline: {parts}."
+    judged = len(made) - counted["too few seeds"]
+    if judged > 1:
+        text += (
+            f" With {judged} intervals at 95 %, {0.05 * judged:.1f} would be expected to leave out 0 even if no"
+            " row differed from its baseline."
+        )
+    return text

@@ -1,0 +1,137 @@
+"""The document that holds all of a report's LaTeX tables, and what stands below them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from experiments.reporting.render import claims, words
+from experiments.reporting.render.latex import fitted, grid_tabular, latex_table, row_of
+from experiments.reporting.render.latex_text import comment, tex
+from experiments.reporting.sections import Grid, Picture, Section
+from experiments.reporting.tables import MeasuredTable, OtherRuns, Report
+
+MOST_ON_A_PAGE = 35  # rows
+MOST_FLOATS = 6  # that wait for their place at once
+_PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
+\usepackage[landscape,margin=18mm]{geometry}
+\usepackage{booktabs,longtable,graphicx}
+\usepackage[hidelinks]{hyperref}
+\setlength{\parindent}{0pt}\setlength{\parskip}{4pt}
+\renewcommand{\labelitemi}{$\bullet$}  % without the fonts of TS1
+\setlength{\emergencystretch}{3em}\raggedbottom
+\makeatletter  % captions without a number: their text names the paper's
+\long\def\@makecaption#1#2{\vskip\abovecaptionskip{\centering #2\par}\vskip\belowcaptionskip}
+\makeatother
+"""
+
+
+def latex_report(
+    report: Report,
+    made: words.Made,
+    sections: Sequence[Section] = (),
+    files: Mapping[str, str] | None = None,
+) -> str:
+    """A document that pdflatex compiles.
+
+    Args:
+        files: Where each table is read from, by `words.long_name`; without, the tables themselves are in it.
+    """
+    measured = [table for table in report.tables if any(line.group for line in table.lines)]
+    published = [table for table in report.tables if table not in measured]
+    found, standing = claims.claims(report.tables), words.standing(report, made.folders)
+    parts = [_PREAMBLE, r"\begin{document}", r"\section*{Published beside measured}"]
+    parts += [tex(words.made_line(report, made)), ""]
+    if standing:
+        parts += [tex(standing), ""]
+    else:
+        parts += [r"\subsection*{What can be claimed}", tex(claims.balance(found)), "", *_claims(found)]
+    parts += [tex(f"Left out: {text}") + "\n" for text in report.problems]
+    parts.append(r"\clearpage")
+    parts += _measured_tables(measured, files)
+    parts += [*(_read(table, files) for table in published), r"\clearpage"]
+    parts += [_other(report.other), r"\clearpage"] if report.other else []
+    parts += [_section(section) for section in sections]
+    return "\n".join([*parts, r"\end{document}"]) + "\n"
+
+
+def _measured_tables(tables: Sequence[MeasuredTable], files: Mapping[str, str] | None) -> list[str]:
+    """With page breaks before LaTeX has more floats to place than it can."""
+    parts, waiting = [], 0
+    for table in tables:
+        floats = latex_table(table).count(r"\begin{table*}")
+        if waiting and waiting + floats > MOST_FLOATS:
+            parts.append(r"\clearpage")
+            waiting = 0
+        parts.append(_read(table, files))
+        waiting += floats
+    return [*parts, r"\clearpage"]
+
+
+def _read(table: MeasuredTable, files: Mapping[str, str] | None) -> str:
+    return latex_table(table) if files is None else rf"\input{{{files[words.long_name(table)]}}}"
+
+
+def _claims(found: Sequence[claims.Claim]) -> list[str]:
+    if not found:
+        return []
+    items = [rf"\item \textbf{{{tex(claim.difference.verdict)}}}: {tex(str(claim))}" for claim in found]
+    return [r"\begin{itemize}\setlength{\itemsep}{0pt}", *items, r"\end{itemize}"]
+
+
+def _other(other: Sequence[OtherRuns]) -> str:
+    rows: list[list[str] | str] = []
+    for runs in other:
+        rows += [comment(str(folder)) for folder in runs.group.folders]
+        found = [
+            f"{name} {spread}{runs.group.marks}" for name, spread in list(runs.group.metrics.items())[:1]
+        ]
+        cells = [runs.of(column) for column in ("recipe", "profile", "dataset", "config_hash")]
+        rows.append([tex(cell) for cell in [*cells, "".join(found) or runs.group.counts(), runs.differs]])
+    head = [row_of(["Recipe", "Profile", "Data set", "Config", "", "Differs from the recipe"])]
+    wide = r"l" * 5 + r"p{.3\linewidth}"
+    return rf"\subsection*{{{tex(words.OTHER_TITLE)}}}" + "\n" + _long(wide, head, rows)
+
+
+def _long(columns: str, head: Sequence[str], rows: Sequence[list[str] | str]) -> str:
+    """A table that goes on over pages."""
+    body = [row if isinstance(row, str) else row_of(row) for row in rows]
+    begin = [
+        r"{\small",
+        rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
+        r"\toprule",
+        *head,
+        r"\midrule\endhead",
+    ]
+    return "\n".join([*begin, *body, r"\bottomrule", r"\end{longtable}}"])
+
+
+def _section(section: Section) -> str:
+    parts = [rf"\section*{{{tex(section.title)}}}", *[tex(text) + "\n" for text in section.texts]]
+    return "\n".join([*parts, *map(_grid_section, section.grids), *_pictures(section.pictures)])
+
+
+def _grid_section(grid: Grid) -> str:
+    title = rf"\subsection*{{{tex(grid.title)}}}" + "\n" if grid.title else ""
+    if len(grid.rows) <= MOST_ON_A_PAGE:
+        return f"{title}{{\\centering\\small\n{fitted(grid_tabular(replace(grid, title='')))}\\par}}\\medskip"
+    columns = "l" * grid.texts + "r" * (len(grid.header) - grid.texts)
+    rows: list[list[str] | str] = [[tex(cell) for cell in row] for row in grid.rows]
+    return title + _long(columns, [row_of([tex(name) for name in grid.header])], rows)
+
+
+def _pictures(pictures: Sequence[Picture]) -> list[str]:
+    """Two beside one another where they are no wider than a column."""
+    parts, column = [], 0
+    for picture in pictures:
+        wide = words.is_wide(picture)
+        parts.append(r"\hfill" if column == 1 and not wide else r"\par\bigskip\noindent")
+        column = 0 if wide or column == 1 else 1
+        file = f"figures/{words.file_name(picture.name)}.png"
+        parts += [
+            rf"\begin{{minipage}}[t]{{{'' if wide else '.48'}\linewidth}}\vspace{{0pt}}\centering",
+            fitted(rf"\includegraphics{{{file}}}"),
+            rf"\par\smallskip{{\footnotesize\raggedright {tex(picture.caption)}\par}}",
+            r"\end{minipage}",
+        ]
+    return [*parts, r"\par"] if parts else []
