@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 from experiments import recipes
 from experiments.errors import UserError
-from experiments.mean_weights import mean_weights
 from experiments.recipes import Recipe
 from experiments.reporting.groups import Group, against, split
 from experiments.reporting.matching import Matcher
@@ -56,7 +55,7 @@ def controls_of(group: Group, metric: str, matcher: Matcher) -> tuple[Control, .
         return ()
     return tuple(
         _control(name, changes, reason, own, group, metric, matcher)
-        for name, changes, reason in _kinds(own, group)
+        for name, changes, reason in _kinds(own, group, matcher)
     )
 
 
@@ -68,7 +67,7 @@ def _learns_nothing(weighting: dict[str, Any]) -> bool:
     return weighting.get("rule") == "rlo" and weighting.get("gamma") == 0
 
 
-def _kinds(own: Recipe, group: Group) -> Iterator[tuple[str, list[dict[str, Any]], str]]:
+def _kinds(own: Recipe, group: Group, matcher: Matcher) -> Iterator[tuple[str, list[dict[str, Any]], str]]:
     """Name, what of `weighting` changes (several ways where several will do, the preferred one last), and why none is
     known."""
     if own.weighting.get("rule") == "rlo":
@@ -80,7 +79,7 @@ def _kinds(own: Recipe, group: Group) -> Iterator[tuple[str, list[dict[str, Any]
     )
     for mean, name in kinds:
         try:
-            by_count = mean_weights([RunFolder(path) for path in group.finished_folders], mean)
+            by_count = matcher.mean_weights(group.finished_folders, mean)
             yield name, [{"rule": "static", "weights": weights} for weights in by_count], ""
         except UserError as error:
             yield name, [], error.message

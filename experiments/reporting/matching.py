@@ -124,17 +124,16 @@ class Matcher:
     def _mean_weights(
         self, table: Table, source: Row, mean: Literal["level", "overall"], context: Context | None
     ) -> list[list[float]]:
-        """Those that there are runs with; else what the control would have now. Thousands of seeds give as many."""
+        """Of each folder's seeds, and of all folders' together, those that there are runs with; else what the control
+        would have now. (Thousands of seeds give thousands of means.)"""
         runs = self.runs_of(self.of_row(table, source, context))
         done = runs.drop(runs.index[runs["state"] != "done"]).sort_values("seed", kind="stable")
         weights: list[list[float]] = []
         for _, alike in done.groupby("config_hash", sort=False):
             folders = alike["path"].map(lambda path: Path(path).parent)
             parts = [part for _, part in alike.groupby(folders, sort=False)]
-            for part in [
-                *parts,
-                *([alike] if len(parts) > 1 else []),
-            ]:  # then the seeds of several, brought together
+            together = [alike] if len(parts) > 1 else []  # the seeds of several machines
+            for part in [*parts, *together]:
                 weights += self._means_in_turn(part, mean)
         return [one for one in weights if tuple(one) in self._fixed_weights] or weights[-1:]
 
