@@ -10,8 +10,8 @@ import pandas as pd
 from experiments.reporting.controls import controls_of
 from experiments.reporting.groups import Group, against, split
 from experiments.reporting.matching import Matcher
+from experiments.reporting.power import power
 from experiments.reporting.ranks import ranks_by_metric
-from experiments.reporting.statistics import power
 from experiments.reporting.tables import Line
 from experiments.tables import Block, Row, Table
 

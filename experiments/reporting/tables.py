@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from experiments.reporting.controls import Control
 from experiments.reporting.groups import Group
 from experiments.reporting.matching import Context
-from experiments.reporting.statistics import LEAST, Difference, Power
+from experiments.reporting.power import Power
+from experiments.reporting.statistics import LEAST, Difference
 from experiments.tables import Row
 
 LEGEND = (

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments.reporting.power import power
 from experiments.reporting.ranks import ranks
-from experiments.reporting.statistics import Difference, Spread, difference, power, spread
+from experiments.reporting.statistics import Difference, Spread, difference, spread
 
 
 def test_one_seed_has_no_standard_deviation():
