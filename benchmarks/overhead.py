@@ -24,7 +24,7 @@ from benchmarks.turns import Training
 from experiments.recipes import Recipe
 
 LOOPS = {
-    "stock": "MMDetection's own loop",
+    "stock": "MMDetection's own",
     "uniform": "uniform",
     "again": "uniform again",
     "avw": "AVW",
@@ -79,11 +79,22 @@ def measure(
         "steps": steps,
         "loops": [_loop(name, trainings[name], seconds[name], clocks.get(name)) for name in LOOPS],
         "ratios": [
-            {"of": of, "to": to, **ratio(seconds[of], seconds[to]),
-             "cpu": None if cuda else ratio(cpu_seconds[of], cpu_seconds[to])}
+            {
+                "of": of,
+                "to": to,
+                **_ratio(of, to, seconds),
+                "cpu": None if cuda else _ratio(of, to, cpu_seconds),
+            }
             for of, to in RATIOS
         ],
-    }  # fmt: skip
+    }
+
+
+def _ratio(of: str, to: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Of two loops; uniform is the (geometric) mean of both its trainings, but where they are compared themselves."""
+    both = [math.sqrt(a * b) for a, b in zip(seconds["uniform"], seconds["again"])]
+    values = seconds if "again" in (of, to) else {**seconds, "uniform": both}
+    return ratio(values[of], values[to])
 
 
 def _trainings(

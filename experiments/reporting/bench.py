@@ -42,7 +42,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting.bench_grids import device, grid_of, interval, loops
+from experiments.reporting.bench_grids import device, grids_of, interval, loops
 from experiments.reporting.sections import Section
 
 SCHEMA = 1
@@ -92,7 +92,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def _fits(name: str, part: Any) -> bool:
     try:
-        grid_of(name, part)
+        grids_of(name, part)
         _notes([(name, {**part, "host": "", "date": ""})])
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
@@ -119,7 +119,7 @@ def sections(benches: Sequence[dict[str, Any]]) -> list[Section]:
     for title, parts, texts in SECTIONS:
         measured = [(part, m) for part in parts or _others(benches) for m in newest(benches, part)]
         if measured:
-            grids = [grid_of(part, m) for part, m in measured]
+            grids = [grid for part, m in measured for grid in grids_of(part, m)]
             made.append(Section(title, [*texts, *_notes(measured)], grids))
     return made
 
@@ -132,7 +132,8 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
             "Whole training iterations, loading and augmentation included, of trainings that took turns in one "
             "process. Medians with quartiles over rounds; ratios are means over rounds (geometric) with 95 % "
             "intervals, of time and, without a GPU, of processor time, which other work on the machine touches less. "
-            "'Uniform again' is uniform itself: how far its ratio lies from 1 is the error of the measurement. The "
+            "'Uniform again' is uniform itself: how far its ratio lies from 1 is the error of the measurement; in the "
+            "other ratios uniform is the mean of both. The "
             "rule's step (observe, decide, write the trace) is timed directly, for it is less than the ratios can "
             "show; on a GPU it includes waiting for the device at an interval's end.",
         ),
@@ -185,7 +186,11 @@ def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
 def _same(part: str, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The ratios that are 1 by construction."""
     if part == "overhead":
-        return {f"{r['of']} to {r['to']}": r for r in result["ratios"] if r["of"] == "again"}
+        (again,) = (r for r in result["ratios"] if r["of"] == "again")
+        return {
+            "uniform again": again,
+            **({"uniform again, processor time,": again["cpu"]} if again["cpu"] else {}),
+        }
     if part == "inference":
         models = [model for model in result["models"] if model["id"] == "rlo"]
         return {

@@ -10,28 +10,32 @@ from experiments.reporting.sections import Grid
 Part = Mapping[str, Any]
 
 
-def overhead(part: Part) -> Grid:
-    """Seconds per iteration of each loop, its ratios, and the rule's own step."""
+def overhead(part: Part) -> list[Grid]:
+    """Time per iteration of each loop with the rule's own step; the loops' ratios."""
     result = part["result"]
-    ratios = {(r["of"], r["to"]): r for r in result["ratios"]}
-    cpu = any(r.get("cpu") for r in result["ratios"])
-    rows = []
+    rows, label = [], {}
     for loop in result["loops"]:
         rule = loop["rule"]
         own = ["", ""] if rule is None else [f"{1e6 * rule['iteration_s']:.0f}", f"{100 * rule['share']:.2f}"]
-        to = []
-        for found in (ratios.get((loop["id"], other)) for other in ("uniform", "stock")):
-            to += [
-                "" if r is None else interval(r)
-                for r in ([found, found and found["cpu"]] if cpu else [found])
-            ]
-        rows.append([loop["label"], spread(loop["iteration"]), *to, *own])
-    others = [[f"to {name}", *(["CPU time"] if cpu else [])] for name in ("uniform", "MMDetection's own")]
-    header = ["training", "ms per iteration", *others[0], *others[1], "rule's step, µs", "% of it"]
+        rows.append([loop["label"], spread(loop["iteration"]), *own])
+        label[loop["id"]] = loop["label"]
     what = f"{result['recipe']}{_profile(result)} on {result['dataset']}, batch {result['batch']}"
     size = f", {_by(result['size'])}" if result["size"] else ""
     rounds = f"{result['rounds']} rounds of {result['steps']} iterations, alpha {result['alpha']}"
-    return Grid(header, rows, title=f"{what}{size}; {rounds}. {where(part)}")
+    ratios = [
+        [f"{label[r['of']]} / {label[r['to']]}", interval(r), interval(r["cpu"]) if r["cpu"] else "-"]
+        for r in result["ratios"]
+    ]
+    return [
+        Grid(
+            ["training", "ms per iteration", "rule's step, µs", "% of it"],
+            rows,
+            title=f"{what}{size}; {rounds}. {where(part)}",
+        ),
+        Grid(
+            ["ratio", "of time", "of processor time"], ratios, title="Within each round, with 95 % intervals"
+        ),
+    ]
 
 
 def loops(part: Part) -> str:
@@ -44,7 +48,7 @@ def loops(part: Part) -> str:
     return "; ".join(f"{', '.join(labels)}: {what}" for what, labels in of.items()) + "."
 
 
-def inference(part: Part) -> Grid:
+def inference(part: Part) -> list[Grid]:
     """Time of an image by neck (Fig 4)."""
     result = part["result"]
     rows = []
@@ -59,10 +63,10 @@ def inference(part: Part) -> Grid:
               "to baseline"]  # fmt: skip
     what = f"batch 1 at {_by(result['size'])}{_profile(result)}, {result['candidates']} candidates to NMS"
     rounds = f"{result['rounds']} rounds of {result['repeats']}"
-    return Grid(header, rows, title=f"{what}; {rounds}. {where(part)}")
+    return [Grid(header, rows, title=f"{what}; {rounds}. {where(part)}")]
 
 
-def evaluation(part: Part) -> Grid:
+def evaluation(part: Part) -> list[Grid]:
     """faster-coco-eval beside pycocotools."""
     result = part["result"]
     rows = [
@@ -76,21 +80,21 @@ def evaluation(part: Part) -> Grid:
     same = f"largest difference of COCO's twelve metrics {result['largest_difference']:.1g}"
     verdict = "equal" if result["equal"] else "NOT equal"
     header = ["evaluation with", "seconds", "times as long"]
-    return Grid(header, rows, title=f"{what}; {same} ({verdict}). {where(part)}")
+    return [Grid(header, rows, title=f"{what}; {same} ({verdict}). {where(part)}")]
 
 
-def others(name: str) -> Callable[[Part], Grid]:
+def others(name: str) -> Callable[[Part], list[Grid]]:
     """Figures by name, however nested."""
 
-    def grid(part: Part) -> Grid:
+    def grids(part: Part) -> list[Grid]:
         rows = [[label, value] for label, value in _flat(part["result"])]
-        return Grid(["figure", "value"], rows, title=f"{name}. {where(part)}")
+        return [Grid(["figure", "value"], rows, title=f"{name}. {where(part)}")]
 
-    return grid
+    return grids
 
 
-def grid_of(name: str, part: Part) -> Grid:
-    """The grid of a part.
+def grids_of(name: str, part: Part) -> list[Grid]:
+    """The grids of a part.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: It does not fit the schema.

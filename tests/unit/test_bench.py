@@ -276,6 +276,12 @@ def test_blocks_do_not_keep_step_with_the_intervals(alpha, settle, steps, expect
     assert ends == set(range(alpha))  # an interval's end comes at every place of a block
 
 
+def test_uniform_counts_as_the_mean_of_its_two_trainings():
+    seconds = {"uniform": [1.0, 4.0], "again": [4.0, 1.0], "rlo": [2.0, 2.2]}
+    assert overhead._ratio("rlo", "uniform", seconds) == ratio([2.0, 2.2], [2.0, 2.0])
+    assert overhead._ratio("again", "uniform", seconds) == ratio([4.0, 1.0], [1.0, 4.0])
+
+
 @pytest.mark.slow
 def test_overhead_tells_all_loops(task):
     found = overhead.measure(task, rounds=2, steps=1)
@@ -340,11 +346,12 @@ def test_a_busy_machine_and_a_control_that_is_off_are_said():
     parts = {"overhead": part(result, load=1.5, cpu_cores=2)}
     bench = {"date": "2026-01-01", "host": "here", "file": "", "parts": parts}
     (section,) = sections([bench])
-    assert section.grids[0].rows[2] == ["again", "500 (500-500)", "1.020 [1.010, 1.030]", "", "", ""]
+    assert section.grids[0].rows[2] == ["again", "500 (500-500)", "", ""]
+    assert section.grids[1].rows == [["again / uniform", "1.020 [1.010, 1.030]", "-"]]
     said = " ".join(section.texts)
     assert "load 1.5 on 2 cores" in said and "measures 1.020 [1.010, 1.030]: take differences" in said
     off["low"], off["cpu"], parts["overhead"]["load"] = 0.99, {"ratio": 1.0, "low": 0.99, "high": 1.01}, 0.1
     (section,) = sections([bench])
-    assert section.grids[0].rows[2][2:4] == ["1.020 [0.990, 1.030]", "1.000 [0.990, 1.010]"]
+    assert section.grids[1].rows == [["again / uniform", "1.020 [0.990, 1.030]", "1.000 [0.990, 1.010]"]]
     said = " ".join(section.texts)
     assert "at other work" not in said and "take differences" not in said
