@@ -163,6 +163,7 @@ def _loop(name: str, training: Training, seconds: list[float], clock: RuleClock 
         "loop": type(runner.train_loop).__name__,
         "runner": type(runner).__name__,
         "iteration": times(seconds),
+        "rounds_s": [round(second, 6) for second in seconds],
         "rule": rule,
     }
 

@@ -23,7 +23,7 @@ A file is one machine's measurements of one day (schema 1; times in seconds, unl
                 "rounds": 24, "steps": 10,
                 "loops": [{"id": "stock", "label": ..., "detector": "RetinaNet", "runner": "Runner",
                            "loop": "EpochBasedTrainLoop",
-                           "iteration": TIMES, "rule": {"iteration_s", "share"} or null}, ...],
+                           "iteration": TIMES, "rounds_s": [...], "rule": {"iteration_s", "share"} or null}, ...],
                 "ratios": [{"of": "rlo", "to": "uniform", **RATIO, "cpu": RATIO of processor time, or null}, ...]}
     eval       {"images", "classes", "truths", "detections", "repeats", "faster_coco_eval": TIMES,
                 "pycocotools": TIMES, "ratio": RATIO or null (how many times as long pycocotools takes),
