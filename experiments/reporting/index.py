@@ -15,7 +15,7 @@ from typing import Any
 from experiments.files import replacing
 
 FILE = ".index.json"  # in the results folder
-FEWEST = 100  # runs: fewer are read faster than anyone notices, and their folder gets no file more
+FEWEST = 100  # facts: fewer are read faster than anyone notices, and their folder gets no file more
 SETTLED_NS = 3_000_000_000  # longer than the coarsest clock of a file system (2 s) ticks
 _FOLDER = Path(__file__).resolve().parents[1]
 
