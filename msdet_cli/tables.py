@@ -106,11 +106,12 @@ def _print_evidence(console: Console, number: str, line: Line) -> None:
     if group is None:
         return
     verdict = [line.difference.verdict] if line.difference else []
-    told = "; ".join([*verdict, *behind.evidence(line)])
+    told = "; ".join([*verdict, *behind.evidence(line, resampling=False)])
     _line(console, f"{number} {line.row.label}: {told + ': ' if told else ''}{_where(group)}")
-    if line.controls:
-        _line(console, f"    {behind.controls_in_words(line.controls)}")
-    for command in dict.fromkeys(command for control in line.controls for command in control.commands):
+    controls = behind.controls_to_show(line)
+    if controls:
+        _line(console, f"    {behind.controls_in_words(controls)}")
+    for command in dict.fromkeys(command for control in controls for command in control.commands):
         _line(console, f"    {command}")
 
 

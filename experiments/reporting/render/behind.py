@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from experiments.reporting.controls import Control
 
 
+MOST_PAIRS = 12  # whose differences are listed one by one
+
+
 def controls_to_show(line: Line) -> list[Control]:
     """All controls beside a gain, run or not; beside anything else those that were run."""
     if line.difference is not None and line.difference.verdict == "gain":
@@ -37,7 +40,7 @@ def controls_in_brief(line: Line) -> str:
 def controls_in_words(controls: Sequence[Control]) -> str:
     """Each control with the row's difference to it, in sentences; empty without any."""
     there = [f"{c.name} {c.difference} ({c.difference.verdict})" for c in controls if c.difference]
-    absent = [c.name for c in controls if c.spread is None]
+    absent = [f"{c.name} ({c.note})" if c.note else c.name for c in controls if c.spread is None]
     texts = [f"Minus its controls: {'; '.join(there)}."] if there else []
     if absent:
         texts.append(
@@ -52,7 +55,7 @@ def control_grid(table: MeasuredTable) -> Grid | None:
         [
             label(line),
             control.name,
-            str(control.spread or "not run"),
+            str(control.spread or (f"not run: {control.note}" if control.note else "not run")),
             str(control.difference or ""),
             control.difference.verdict if control.difference else "",
             " ".join(map(str, control.missing)),
@@ -81,18 +84,24 @@ def row_notes(table: MeasuredTable) -> list[tuple[str, str]]:
     return common + [(name, text) for name, text in notes if text]
 
 
-def evidence(line: Line) -> list[str]:
-    """What a reader must know of a measured row beside its number, in phrases."""
+def evidence(line: Line, resampling: bool = True) -> list[str]:
+    """What a reader must know of a measured row beside its number, in phrases.
+
+    Args:
+        resampling: Whether to give the bootstrap interval, too. The console does not: loading SciPy's statistics alone
+            would take a third of its time.
+    """
     texts = line.remark.split("; ") if line.remark else []
-    return texts + differences_in_words(line)
+    return texts + differences_in_words(line, resampling)
 
 
-def differences_in_words(line: Line) -> list[str]:
+def differences_in_words(line: Line, resampling: bool = True) -> list[str]:
     """The difference seed by seed, its bootstrap interval, and what it would have taken."""
     change, texts = line.difference, []
     if change is not None and change.paired:
-        texts.append(f"differences by seed: {', '.join(signed(pair) for pair in change.pairs)}")
-        resampled = bootstrap(change)
+        if len(change.pairs) <= MOST_PAIRS:
+            texts.append(f"differences by seed: {', '.join(signed(pair) for pair in change.pairs)}")
+        resampled = bootstrap(change) if resampling else None
         if resampled is not None:
             texts.append(f"bootstrap interval [{signed(resampled[0])}, {signed(resampled[1])}]")
     return texts + ([str(line.power)] if line.power else [])
