@@ -87,7 +87,7 @@ def test_it_runs_what_is_missing_once_and_rows_with_mean_weights_last(mine, monk
     shown = out[out.index("mine, profile tiny on shapes") :]
     values = {line[:9].strip(): line for line in shown.splitlines() if "40.5 ± 0.7 (2)" in line}
     assert list(values) == ["the mean", "baseline", "AVW", "AVW again"]
-    assert "0.0 ± 0.7" in values["AVW"]
+    assert "0.0 [0.0, 0.0]" in values["AVW"]
     assert "Other runs" not in out
 
     code, out, _ = msdet(monkeypatch, capsys, *words, "--json")
