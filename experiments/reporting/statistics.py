@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Iterable, Mapping
@@ -137,8 +138,9 @@ def _finite(values: Mapping[int, float]) -> dict[int, float]:
 
 
 def _paired(pairs: tuple[float, ...]) -> Difference:
-    n, value = len(pairs), statistics.fmean(pairs)
-    error = statistics.stdev(pairs) / math.sqrt(n)
+    n = len(pairs)
+    value = math.fsum(pairs) / n
+    error = math.sqrt(math.fsum((pair - value) ** 2 for pair in pairs) / (n - 1) / n)
     half = error * t_quantile(n - 1)
     return Difference(value, error, value - half, value + half, True, n, pairs, n - 1)
 
@@ -157,6 +159,7 @@ def _unpaired(one: list[float], baseline: list[float]) -> Difference:
     return Difference(value, math.sqrt(squared), value - half, value + half, n=n, freedom=freedom)
 
 
+@functools.lru_cache(maxsize=1024)
 def t_quantile(freedom: float) -> float:
     """How many standard errors the 95 % interval reaches to either side."""
     from scipy.special import stdtrit  # a tenth of what importing scipy.stats takes

@@ -48,13 +48,13 @@ def _left(matcher: Matcher) -> dict[tuple[str, Context], list[Recipe]]:
     return left
 
 
-def _uniform(matcher: Matcher) -> dict[str, list[Recipe]]:
-    """The recipes of all runs with the rule `uniform`, by all they say but the weighting."""
-    found: dict[str, list[Recipe]] = {}
+def _uniform(matcher: Matcher) -> dict[str, list[tuple[str, Recipe]]]:
+    """The recipes of all runs with the rule `uniform`, with their ids, by all they say but the weighting."""
+    found: dict[str, list[tuple[str, Recipe]]] = {}
     for digest in matcher.runs["recipe_id"].unique():
         own = matcher.own(str(digest))
         if own is not None and own.weighting.get("rule") == "uniform":
-            found.setdefault(_apart_from_weighting(own), []).append(own)
+            found.setdefault(_apart_from_weighting(own), []).append((str(digest), own))
     return found
 
 
@@ -71,7 +71,7 @@ class _Variants:
     name: str
     context: Context
     own: list[Recipe]
-    uniform: dict[str, list[Recipe]]
+    uniform: dict[str, list[tuple[str, Recipe]]]
     matcher: Matcher
     runs: dict[str, pd.DataFrame] = field(default_factory=dict)  # by row id
     recipes: list[Recipe] = field(default_factory=list)  # of all rows
@@ -136,8 +136,7 @@ class _Variants:
         """The row of the uniformly weighted runs that are otherwise the same; made where it is not there yet."""
         if own.weighting.get("rule") == "uniform" or not self.uniform:
             return None
-        for base in self.uniform.get(_apart_from_weighting(own), []):
-            digest = recipes.recipe_id(base)
+        for digest, base in self.uniform.get(_apart_from_weighting(own), []):
             if digest not in shown:
                 shown[digest] = row_id = f"{number}.uniform{len(shown)}"
                 self._take(row_id, base)
