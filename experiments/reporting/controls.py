@@ -22,9 +22,7 @@ from experiments.reporting.groups import Group, against, split
 from experiments.reporting.matching import Matcher
 from experiments.reporting.statistics import Difference, Spread
 from experiments.runs import RunFolder
-from experiments.weighting.options import check_options
-
-FIXED = ("uniform", "static", "random")  # rules that follow nothing
+from experiments.weighting.options import adapts, check_options
 
 
 @dataclass(frozen=True)
@@ -51,20 +49,12 @@ class Control:
 def controls_of(group: Group, metric: str, matcher: Matcher) -> tuple[Control, ...]:
     """The controls of a row's runs; none where its rule is one itself, or its recipe cannot be read."""
     own = matcher.own(str(group.runs["recipe_id"].iloc[0]))
-    if own is None or not _adapts(own.weighting) or group.is_imported:
+    if own is None or not adapts(own.weighting) or group.is_imported:
         return ()
     return tuple(
         _control(name, changes, reason, own, group, metric, matcher)
         for name, changes, reason in _kinds(own, group, matcher)
     )
-
-
-def _adapts(weighting: dict[str, Any]) -> bool:
-    return weighting.get("rule") not in FIXED and not _learns_nothing(weighting)
-
-
-def _learns_nothing(weighting: dict[str, Any]) -> bool:
-    return weighting.get("rule") == "rlo" and weighting.get("gamma") == 0
 
 
 def _kinds(own: Recipe, group: Group, matcher: Matcher) -> Iterator[tuple[str, list[dict[str, Any]], str]]:

@@ -198,25 +198,14 @@ def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> li
 
 
 def against(group: Group, baselines: list[Group], metric: str) -> tuple[Difference | None, str]:
-    """The difference of a group to its baseline row, and a remark where the two were not executed alike.
+    """The difference of a group to its counterpart among `baselines`, and a remark where they were not executed alike.
 
-    Only a baseline on the same data is compared; among several the one trained by the same program, executed alike
-    and with most seeds in common. An imported run drew other random numbers than ours of the same seed: not paired.
+    An imported run drew other random numbers than ours of the same seed: not paired.
     """
-    candidates = [b for b in baselines if b.fingerprint == group.fingerprint and metric in b.metrics]
-    if metric not in group.metrics or not candidates:
+    best = counterpart(group, baselines, metric)
+    if best is None:
         return None, ""
-    mine = group.by_seed(metric)
-    best = min(
-        candidates,
-        key=lambda b: (
-            b.is_imported != group.is_imported,
-            b.execution != group.execution,
-            -len(mine.keys() & b.by_seed(metric).keys()),
-            -b.metrics[metric].n,
-        ),
-    )
-    theirs = best.by_seed(metric)
+    mine, theirs = group.by_seed(metric), best.by_seed(metric)
     if best.is_imported != group.is_imported:
         remark = "baseline imported" if best.is_imported else "baseline not imported"
         return difference(_renumbered(mine, 0), _renumbered(theirs, len(mine))), remark
@@ -225,6 +214,27 @@ def against(group: Group, baselines: list[Group], metric: str) -> tuple[Differen
     if change is not None:
         remarks += _left_out(change, len(mine), len(theirs))
     return change, "; ".join(remarks)
+
+
+def counterpart(group: Group, baselines: list[Group], metric: str) -> Group | None:
+    """The runs of a baseline row that a group is compared with; None where either side has no result.
+
+    Only those on the same data; among several groups the one trained by the same program, executed alike and with
+    most seeds in common.
+    """
+    candidates = [b for b in baselines if b.fingerprint == group.fingerprint and metric in b.metrics]
+    if metric not in group.metrics or not candidates:
+        return None
+    mine = group.by_seed(metric)
+    return min(
+        candidates,
+        key=lambda b: (
+            b.is_imported != group.is_imported,
+            b.execution != group.execution,
+            -len(mine.keys() & b.by_seed(metric).keys()),
+            -b.metrics[metric].n,
+        ),
+    )
 
 
 def _renumbered(values: dict[int, float], first: int) -> dict[int, float]:

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pandas as pd
 
 from experiments.reporting.controls import controls_of
-from experiments.reporting.groups import Group, against, split
+from experiments.reporting.groups import Group, against, counterpart, split
 from experiments.reporting.matching import Matcher
 from experiments.reporting.power import power
 from experiments.reporting.ranks import ranks_by_metric
 from experiments.reporting.tables import Line
 from experiments.tables import Block, Row, Table
 
-MOST_WITH_CONTROLS = 50  # rows of a table; looking up the controls of more would take longer than all else
+MOST_WITH_CONTROLS = 50  # rows of a table; in a longer one the controls of gains alone are looked up
 
 Blocks = list[tuple[str, list[Line]]]
 
@@ -37,14 +37,14 @@ def blocks_of(
         as_published: Whether published values compare with the measured ones.
     """
     groups = {row_id: split(found) for row_id, found in runs.items() if len(found)}
-    with_controls = len(groups) <= MOST_WITH_CONTROLS
+    gains_only = len(groups) > MOST_WITH_CONTROLS
     blocks = []
     for block in table.blocks:
         lines = [
             line
             for row in block.rows
             if row.id in shown
-            for line in _lines(row, table, groups, columns[0], matcher if with_controls else None)
+            for line in _lines(row, table, groups, columns[0], matcher, gains_only)
         ]
         if lines:
             blocks.append((block.title or "", _ranked(lines, block, columns, as_published)))
@@ -52,19 +52,37 @@ def blocks_of(
 
 
 def _lines(
-    row: Row, table: Table, groups: dict[str, list[Group]], metric: str, matcher: Matcher | None
+    row: Row,
+    table: Table,
+    groups: dict[str, list[Group]],
+    metric: str,
+    matcher: Matcher,
+    gains_only: bool,
 ) -> list[Line]:
     published = _published_difference(row, table)
     if row.id not in groups:
         return [Line(row, None, published, None, "no runs" if row.recipe else "no recipe yet")]
     lines = []
     for group in groups[row.id]:
-        change, remark = against(group, groups.get(row.baseline or "", []), metric)
+        base = counterpart(group, groups.get(row.baseline or "", []), metric)
+        change, remark = against(group, [base] if base else [], metric)
         remark = "; ".join(text for text in (group.remark(), remark) if text)
-        above = change is not None and change.value > 0
-        controls = controls_of(group, metric, matcher) if above and matcher else ()
-        able = power(change, published)
-        lines.append(Line(row, group, published, change, remark, power=able, controls=controls))
+        needed = change is not None and (change.verdict == "gain" if gains_only else change.value > 0)
+        controls = controls_of(group, metric, matcher) if needed else ()
+        able, own = power(change, published), matcher.own(str(group.runs["recipe_id"].iloc[0]))
+        lines.append(
+            Line(
+                row,
+                group,
+                published,
+                change,
+                remark,
+                power=able,
+                controls=controls,
+                recipe=own,
+                baseline=base,
+            )
+        )
     return lines
 
 

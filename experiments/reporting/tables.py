@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from experiments.recipes import Recipe
 from experiments.reporting.controls import Control
 from experiments.reporting.groups import Group
 from experiments.reporting.matching import Context
 from experiments.reporting.power import Power
 from experiments.reporting.statistics import LEAST, Difference
 from experiments.tables import Row
+from experiments.weighting.options import adapts
 
 LEGEND = (
     "Measured: mean ± sample standard deviation (number of seeds). Δ: to the baseline row, with its 95 % confidence"
@@ -35,6 +37,8 @@ class Line:
         gap: Of the first column, measured mean minus published; only in the table as published.
         power: What the seeds behind the difference could have shown.
         controls: Of a row of an adaptive rule that lies above its baseline.
+        recipe: What its runs were started from; None without runs, or where no page of it can be read.
+        baseline: The runs that the difference is to.
     """
 
     row: Row
@@ -47,6 +51,14 @@ class Line:
     gap: float | None = None
     power: Power | None = None
     controls: tuple[Control, ...] = ()
+    recipe: Recipe | None = None
+    baseline: Group | None = None
+
+    @property
+    def is_rlo(self) -> bool:
+        """Whether its runs had RLO, and not its control that learns nothing."""
+        rule = self.recipe.weighting if self.recipe else {}
+        return rule.get("rule") == "rlo" and adapts(rule)
 
 
 @dataclass(frozen=True)

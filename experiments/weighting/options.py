@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -75,6 +76,16 @@ OPTIONS: dict[str, type[UniformOptions]] = {
     "dwa": UniformOptions,
     "uncertainty": UniformOptions,
 }
+
+
+FIXED = ("uniform", "static", "random")  # rules that follow nothing
+
+
+def adapts(weighting: Mapping[str, Any]) -> bool:
+    """Whether a recipe's weights follow its losses: RLO with gamma = 0 draws actions, and learns nothing."""
+    if weighting.get("rule") == "rlo":
+        return weighting.get("gamma") != 0
+    return weighting.get("rule") not in FIXED
 
 
 def is_users_own(rule: str) -> bool:

@@ -7,19 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import recipes
 from experiments.errors import UserError
 from experiments.reporting.errors.breakdown import evaluated
 from experiments.reporting.errors.comparing import KINDS, Side, change, grid, incomparable, same_levels, side
 from experiments.reporting.errors.detections import detections_picture
 from experiments.reporting.errors.figures import class_picture, level_picture
-from experiments.reporting.groups import Group
 from experiments.reporting.sections import Section
-from experiments.reporting.tables import Line, MeasuredTable, Report
+from experiments.reporting.tables import MeasuredTable, Report
 from experiments.runs import RunFolder
 
 MOST_PAIRS = 4  # on a page: on COCO each run takes tens of seconds the first time
-MOST_ASKED = 50  # rows of a table whose rule is looked up: each means reading a recipe
 LEVELS = (
     "By level: objects belong to the level that the detector's own assignment gives to their size at test scale,"
     " whichever level found them. By size: the root of the annotations' area in the original image; small, medium and"
@@ -29,15 +26,16 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """An RLO row with runs beside its baseline row with runs, in one table."""
+    """Finished runs of an RLO row beside those that they are compared with.
+
+    Attributes:
+        labels: Of the baseline's row and of the other.
+    """
 
     table: MeasuredTable
-    baseline: Line
-    other: Line
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        return _label(self.baseline), _label(self.other)
+    labels: tuple[str, str]
+    baseline: list[Path]
+    other: list[Path]
 
     @property
     def title(self) -> str:
@@ -72,42 +70,20 @@ def _pairs(report: Report) -> Iterator[Pair]:
             continue
         for pair in _pairs_of(table):
             seen.add(table.context)
-            folders = tuple(_done(pair.other.group))
+            folders = tuple(pair.other)
             if folders not in known:
                 known.add(folders)
                 yield pair
 
 
 def _pairs_of(table: MeasuredTable) -> Iterator[Pair]:
-    for line in table.lines[:MOST_ASKED]:
-        if line.group is None or not _done(line.group) or not _learns(line.group):
+    for line in table.lines:
+        if not line.is_rlo or line.group is None or line.baseline is None:
             continue
-        for base in table.lines:
-            alike = base.group is not None and base.group.fingerprint == line.group.fingerprint
-            if base.row.id == line.row.baseline and alike and _done(base.group):
-                yield Pair(table, base, line)
-                break
-
-
-def _done(group: Group | None) -> list[Path]:
-    """Folders of the finished runs of our own, by seed."""
-    if group is None or group.is_imported:
-        return []
-    done = set(group.runs.loc[group.runs["state"] == "done", "path"])
-    return [folder for folder in group.folders if str(folder) in done]
-
-
-def _learns(group: Group) -> bool:
-    """Whether the group's rule is RLO, and not its control that learns nothing."""
-    try:
-        weighting = recipes.load_recipe(str(RunFolder(group.folders[0]).recipe)).weighting
-    except UserError:
-        return False  # a problem of the report's already
-    return weighting.get("rule") == "rlo" and weighting.get("gamma") != 0
-
-
-def _label(line: Line) -> str:
-    return line.row.label
+        if not line.group.is_imported and not line.baseline.is_imported:  # those keep no detections
+            label = next(other.row.label for other in table.lines if other.row.id == line.row.baseline)
+            sides = line.baseline.finished_folders, line.group.finished_folders
+            yield Pair(table, (label, line.row.label), *sides)
 
 
 def _say(text: str) -> None:
@@ -117,8 +93,8 @@ def _say(text: str) -> None:
 def _differences(pair: Pair, suffix: str) -> Section:
     title = f"Where the differences lie: {pair.title}"
     sides = [
-        side(label, map(RunFolder, _done(line.group)), say=_say)
-        for label, line in zip(pair.labels, (pair.baseline, pair.other))
+        side(label, map(RunFolder, folders), say=_say)
+        for label, folders in zip(pair.labels, (pair.baseline, pair.other))
     ]
     problems = [f"Left out: {text}" for one in sides for text in one.problems]
     why_not = incomparable(*sides)
@@ -163,7 +139,7 @@ def remarks(baseline: Side, other: Side) -> list[str]:
 def _detections(pair: Pair, suffix: str) -> Section:
     """Fig 3, of the lowest seed that both rows have."""
     title = f"Detections: {pair.title}"
-    folders = [{path.name: path for path in _done(line.group)} for line in (pair.baseline, pair.other)]
+    folders = [{path.name: path for path in side} for side in (pair.baseline, pair.other)]
     common = [name for name in folders[0] if name in folders[1]]
     chosen = [by_name[common[0]] if common else next(iter(by_name.values())) for by_name in folders]
     try:

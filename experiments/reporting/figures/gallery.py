@@ -15,10 +15,9 @@ from experiments.reporting.figures.origin import recipe_of
 from experiments.reporting.figures.policy import policy
 from experiments.reporting.figures.sweeps import curves
 from experiments.reporting.figures.timing import ap_against_time, inference_time
-from experiments.reporting.groups import Group
 from experiments.reporting.matching import Context
 from experiments.reporting.sections import Picture, Section
-from experiments.reporting.tables import Line, MeasuredTable, Report
+from experiments.reporting.tables import MeasuredTable, Report
 
 MOST_TABLES = 12  # of one context that are drawn: what a page can bear
 
@@ -94,13 +93,12 @@ def _training(tables: Iterable[MeasuredTable], names: Names) -> tuple[list[Pictu
     all_problems: list[str] = []
     for table in tables:
         for line in table.lines:
-            base = _baseline(table, line)
-            if line.group is None or base is None or not _is_rlo(line.group):
+            if line.group is None or line.baseline is None or not line.is_rlo:
                 continue
             pictures, folders = [], []
-            for group in (base, line.group):
+            for group in (line.baseline, line.group):
                 recipe, digest = (str(group.runs[column].iloc[0]) for column in ("recipe", "config_hash"))
-                own = _with_results(group)
+                own = group.finished_folders
                 drawn, problems = pictures_of_runs(own, names.new(f"{recipe}-{digest}"))
                 pictures += drawn
                 folders += own
@@ -133,29 +131,8 @@ def _says_more(table: MeasuredTable, tables: Sequence[MeasuredTable]) -> bool:
 
 def _compared(table: MeasuredTable) -> set[tuple[Path, Path]]:
     """The configs that it has a difference of, each with that of its baseline."""
-    pairs = [(line.group, _baseline(table, line)) for line in table.lines if line.difference is not None]
+    pairs = [(line.group, line.baseline) for line in table.lines]
     return {(one.folders[0].parent, base.folders[0].parent) for one, base in pairs if one and base}
-
-
-def _baseline(table: MeasuredTable, line: Line) -> Group | None:
-    """The runs that a line is compared with, as far as the table shows them."""
-    if line.group is None or line.row.baseline is None:
-        return None
-    groups = [other.group for other in table.lines if other.row.id == line.row.baseline]
-    return next((g for g in groups if g is not None and g.fingerprint == line.group.fingerprint), None)
-
-
-def _is_rlo(group: Group) -> bool:
-    """Whether its rule is RLO, and learns: gamma = 0 is a control."""
-    recipe = recipe_of(group.folders)
-    return recipe is not None and recipe.weighting.get("rule") == "rlo" and recipe.weighting.get("gamma") != 0
-
-
-def _with_results(group: Group) -> list[Path]:
-    """The folders of its finished runs; of all while none is."""
-    runs = group.runs.sort_values("seed")
-    done = [Path(path) for path, state in zip(runs["path"], runs["state"]) if state == "done"]
-    return done or group.folders
 
 
 class Names:

@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 from experiments import recipes
 from experiments.config_text import flat
 from experiments.errors import UserError
-from experiments.recipes import Recipe
-from experiments.reporting.figures.origin import recipe_of
 from experiments.reporting.figures.style import BLUE, GREY, ORANGE, drawing, new_figure, picture
 from experiments.reporting.sections import Picture
 from experiments.reporting.statistics import Spread
@@ -173,10 +171,8 @@ def _point(line: Line, x: float, metric: str, as_published: bool) -> Point:
 
 def _recipe(line: Line, as_published: bool) -> dict[str, Any] | None:
     """What the recipe says that the line's runs were started from; without runs, the row's own at full size."""
-    recipe: Recipe | None = None
-    if line.group is not None:
-        recipe = recipe_of(line.group.folders)
-    elif line.row.recipe is not None and as_published:
+    recipe = line.recipe
+    if line.group is None and line.row.recipe is not None and as_published:
         with contextlib.suppress(UserError):  # the report names what cannot be read
             recipe = recipes.load_recipe(line.row.recipe, overrides=line.row.overrides())
     return flat(recipes.identity(recipe)) if recipe is not None else None

@@ -206,12 +206,21 @@ def fitted(tabular: str) -> str:
     )
 
 
-def grid_tabular(grid: Grid) -> str:
-    title = (
-        [rf"\multicolumn{{{len(grid.header)}}}{{@{{}}l}}{{\emph{{{tex(grid.title)}}}}} \\"]
-        if grid.title
-        else []
-    )
+def grid_parts(grid: Grid) -> tuple[str, str, list[list[str] | str]]:
+    """Columns, header and rows of a grid."""
     columns = "l" * grid.texts + "r" * (len(grid.header) - grid.texts)
-    rows: list[list[str] | str] = [[tex(cell) for cell in row] for row in grid.rows]
-    return _tabular(columns, [*title, row_of([tex(name) for name in grid.header])], rows)
+    return (
+        columns,
+        row_of([tex(name) for name in grid.header]),
+        [[tex(cell) for cell in row] for row in grid.rows],
+    )
+
+
+def grid_tabular(grid: Grid) -> str:
+    columns, head, rows = grid_parts(grid)
+    title = (
+        rf"\multicolumn{{{len(grid.header)}}}{{@{{}}l}}{{\emph{{{tex(grid.title)}}}}} \\"
+        if grid.title
+        else ""
+    )
+    return _tabular(columns, [title, head], rows)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from experiments.reporting.render import claims, words
-from experiments.reporting.render.latex import fitted, grid_tabular, latex_table, row_of
+from experiments.reporting.render.latex import fitted, grid_parts, grid_tabular, latex_table, row_of
 from experiments.reporting.render.latex_text import comment, tex
 from experiments.reporting.sections import Grid, Picture, Section
 from experiments.reporting.tables import MeasuredTable, OtherRuns, Report
@@ -115,9 +115,8 @@ def _grid_section(grid: Grid) -> str:
     title = rf"\subsection*{{{tex(grid.title)}}}" + "\n" if grid.title else ""
     if len(grid.rows) <= MOST_ON_A_PAGE:
         return f"{title}{{\\centering\\small\n{fitted(grid_tabular(replace(grid, title='')))}\\par}}\\medskip"
-    columns = "l" * grid.texts + "r" * (len(grid.header) - grid.texts)
-    rows: list[list[str] | str] = [[tex(cell) for cell in row] for row in grid.rows]
-    return title + _long(columns, [row_of([tex(name) for name in grid.header])], rows)
+    columns, head, rows = grid_parts(grid)
+    return title + _long(columns, [head], rows)
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:
