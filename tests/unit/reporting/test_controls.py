@@ -9,7 +9,7 @@ import pytest
 
 from experiments import recipes
 from experiments.mean_weights import mean_weights
-from experiments.reporting import build_report, collect
+from experiments.reporting import build_report, collect, lines
 from experiments.reporting.tables import Line
 from experiments.runs import RunFolder
 
@@ -119,3 +119,15 @@ def test_a_recipe_that_no_name_stands_for_is_run_from_its_page(results: Path, ma
     assert wanted.weighting["gamma"] == 0
     assert wanted.schedule.lr == 0.001
     assert mean_weights([run], "level") == [[1, 1, 1, 1, 1]]
+
+
+def test_a_long_table_looks_up_the_controls_of_its_gains_alone(
+    pair: list[RunFolder], results: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+):
+    for seed, ap in enumerate((52.0, 49.0, 53.0)):  # above the baseline, within noise
+        with_trace(make_run(AVW, seed, {"AP": ap}, profile="tiny"), 1, 1, 1, 1, 1)
+    assert line(results, "variance").difference.verdict == "within noise"
+    assert len(line(results, "variance").controls) == 3
+    monkeypatch.setattr(lines, "MOST_WITH_CONTROLS", 2)
+    assert line(results, "variance").controls == ()
+    assert len(line(results).controls) == 4
