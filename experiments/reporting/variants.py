@@ -25,8 +25,9 @@ def variants_of(matcher: Matcher) -> list[MeasuredTable]:
     """A table for each recipe and context of which runs are left that belong to no row.
 
     Its rows are the recipe as it stands, its variants by the key that they change, and uniformly weighted runs that are
-    otherwise the same: these are what a variant is compared with, else the recipe as it stands. A lone config, with
-    nothing to compare it with, makes no table. Marks what it shows as matched.
+    otherwise the same: these are what a variant is compared with, else the recipe as it stands, if that differs in one
+    key or in the weighting alone. A lone config, with nothing to compare it with, makes no table. Marks what it shows as
+    matched.
     """
     uniform = _uniform(matcher)
     tables = []
@@ -123,7 +124,8 @@ class _Variants:
             row_id = f"{number}.{place}"
             self._take(row_id, own)
             made.append(self._row(row_id, label, baseline, changes))
-        reference_row = next((row.id for row in made if AS_IT_STANDS in row.label), None)
+        comparable = len(keys) < 2 or all(key.startswith("weighting.") for key in keys)
+        reference_row = next((row.id for row in made if AS_IT_STANDS in row.label and comparable), None)
         for index, row in enumerate(made):
             if row.baseline is None and not row.reference and reference_row not in (None, row.id):
                 made[index] = row.model_copy(update={"baseline": reference_row})

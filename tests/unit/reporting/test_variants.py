@@ -66,6 +66,19 @@ def test_a_variant_is_compared_with_uniform_weights_that_are_otherwise_the_same(
     }
 
 
+def test_a_shorter_training_of_another_weighting_is_compared_with_nothing(make_run: MakeRun, results: Path):
+    make_run(RLO, 0, {"AP": 51.0}, profile="tiny")
+    for gamma in (0.1, 0.2):
+        sets = (f"weighting.gamma={gamma}", "schedule.iterations=60")
+        make_run(RLO, 0, {"AP": 10.0}, profile="tiny", sets=sets)
+    (table,) = report(results).variants
+    assert [line.difference for line in table.lines] == [
+        None,
+        None,
+        None,
+    ]  # 41 points would be the schedule's
+
+
 def test_shipped_recipes_of_no_table_stand_beside_their_baseline(make_run: MakeRun, results: Path):
     make_run("atss-r50", 0, {"AP": 50.0}, profile="tiny")
     make_run("atss-r50-rlo", 0, {"AP": 51.0}, profile="tiny")
