@@ -26,8 +26,8 @@ def variants_of(matcher: Matcher) -> list[MeasuredTable]:
 
     Its rows are the recipe as it stands, its variants by the key that they change, and uniformly weighted runs that are
     otherwise the same: these are what a variant is compared with, else the recipe as it stands, if that differs in one
-    key or in the weighting alone. A lone config, with nothing to compare it with, makes no table. Marks what it shows as
-    matched.
+    key or in the weighting alone. A lone config, with nothing to compare it with, makes no table. Marks what it shows
+    as matched.
     """
     uniform = _uniform(matcher)
     tables = []
