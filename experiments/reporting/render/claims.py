@@ -67,11 +67,10 @@ def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
         for line in table.lines:
             if line.difference is None or line.group is None:
                 continue
-            baselines = [other for other in table.lines if other.row.id == line.row.baseline]
-            behind = [path for other in baselines if other.group for path in other.group.folders]
+            behind = line.baseline.folders if line.baseline else []
             key = (tuple(line.group.folders), tuple(behind), table.context)
             if key not in found:
-                name = label(baselines[0]) if baselines else "its baseline"
+                name = next(label(other) for other in table.lines if other.row.id == line.row.baseline)
                 found[key] = Claim(line, line.difference, name, [])
             if table not in found[key].tables:
                 found[key].tables.append(table)
