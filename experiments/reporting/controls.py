@@ -48,7 +48,7 @@ class Control:
 
 def controls_of(group: Group, metric: str, matcher: Matcher) -> tuple[Control, ...]:
     """The controls of a row's runs; none where its rule is one itself, or its recipe cannot be read."""
-    own = matcher.own(str(group.runs["recipe_id"].iloc[0]))
+    own = matcher.own(group.recipe_id)
     if own is None or not adapts(own.weighting) or group.is_imported:
         return ()
     return tuple(
@@ -92,7 +92,7 @@ def _control(
     found = [part for part in split(runs) if metric in part.metrics and not part.is_imported]
     best = max(found, key=lambda part: part.metrics[metric].n, default=None)
     missing = sorted(seeds - set(best.by_seed(metric)) if best else seeds)
-    commands = _commands(group, changes[-1], missing, own) if changes and missing else ()
+    commands = _commands(group, changes[-1], missing, own, matcher) if changes and missing else ()
     if best is None:
         return Control(name, None, None, tuple(missing), commands, (), reason)
     change, _ = against(group, [best], metric)
@@ -112,11 +112,13 @@ def _changed(weighting: dict[str, Any], change: dict[str, Any]) -> dict[str, Any
     return {"rule": rule, **check_options(rule, options), **where}
 
 
-def _commands(group: Group, change: dict[str, Any], seeds: list[int], own: Recipe) -> tuple[str, ...]:
+def _commands(
+    group: Group, change: dict[str, Any], seeds: list[int], own: Recipe, matcher: Matcher
+) -> tuple[str, ...]:
     """`msdet run ...`, from the recipe's name where that says it all, else from a run's own page."""
     folder = group.folders[0]
     results = folder.parents[3]
-    words = ["msdet", "run", *_page(own, folder)]
+    words = ["msdet", "run", *_page(own, folder, matcher)]
     for key, value in change.items():
         words += ["--set", f"weighting.{key}={value if isinstance(value, str) else json.dumps(value)}"]
     where = ["--results-dir", str(results)] if str(results) != "results" else []
@@ -125,12 +127,8 @@ def _commands(group: Group, change: dict[str, Any], seeds: list[int], own: Recip
     return tuple(shlex.join([*words, "--seed", str(seed), *where]) for seed in seeds)
 
 
-def _page(own: Recipe, folder: Path) -> list[str]:
-    profile = ["-p", own.profile] if own.profile else []
-    try:
-        named = recipes.load_recipe(own.name, own.profile)
-        if recipes.identity(named) == recipes.identity(own):
-            return [own.name, *profile]
-    except UserError:
-        pass
+def _page(own: Recipe, folder: Path, matcher: Matcher) -> list[str]:
+    named = matcher.load(own.name, {}, own.profile or "", quiet=True)
+    if named is not None and recipes.identity(named) == recipes.identity(own):
+        return [own.name, *(["-p", own.profile] if own.profile else [])]
     return [str(RunFolder(folder).recipe)]

@@ -69,6 +69,10 @@ class Group:
         )
 
     @property
+    def recipe_id(self) -> str:
+        return str(self._columns["recipe_id"][0])
+
+    @property
     def fingerprint(self) -> str:
         return str(self._columns["fingerprint"][0])
 
@@ -198,18 +202,22 @@ def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> li
 
 
 def against(group: Group, baselines: list[Group], metric: str) -> tuple[Difference | None, str]:
-    """The difference of a group to its counterpart among `baselines`, and a remark where they were not executed alike.
+    """The difference of a group to its counterpart among `baselines`, and a remark; see `compared`."""
+    best = counterpart(group, baselines, metric)
+    return (None, "") if best is None else compared(group, best, metric)
+
+
+def compared(group: Group, baseline: Group, metric: str) -> tuple[Difference | None, str]:
+    """The difference of a group to another, and a remark where the two were not executed alike.
 
     An imported run drew other random numbers than ours of the same seed: not paired.
     """
-    best = counterpart(group, baselines, metric)
-    if best is None:
-        return None, ""
-    mine, theirs = group.by_seed(metric), best.by_seed(metric)
-    if best.is_imported != group.is_imported:
-        remark = "baseline imported" if best.is_imported else "baseline not imported"
+    mine, theirs = group.by_seed(metric), baseline.by_seed(metric)
+    if baseline.is_imported != group.is_imported:
+        remark = "baseline imported" if baseline.is_imported else "baseline not imported"
         return difference(_renumbered(mine, 0), _renumbered(theirs, len(mine))), remark
-    remarks = [f"baseline run as {best.execution}"] if best.execution not in ("", group.execution) else []
+    other_way = baseline.execution not in ("", group.execution)
+    remarks = [f"baseline run as {baseline.execution}"] if other_way else []
     change = difference(mine, theirs)
     if change is not None:
         remarks += _left_out(change, len(mine), len(theirs))
@@ -225,6 +233,8 @@ def counterpart(group: Group, baselines: list[Group], metric: str) -> Group | No
     candidates = [b for b in baselines if b.fingerprint == group.fingerprint and metric in b.metrics]
     if metric not in group.metrics or not candidates:
         return None
+    if len(candidates) == 1:
+        return candidates[0]
     mine = group.by_seed(metric)
     return min(
         candidates,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from experiments.reporting.controls import controls_of
-from experiments.reporting.groups import Group, against, counterpart, split
+from experiments.reporting.groups import Group, compared, counterpart, split
 from experiments.reporting.matching import Matcher
 from experiments.reporting.power import power
 from experiments.reporting.ranks import ranks_by_metric
@@ -65,11 +65,11 @@ def _lines(
     lines = []
     for group in groups[row.id]:
         base = counterpart(group, groups.get(row.baseline or "", []), metric)
-        change, remark = against(group, [base] if base else [], metric)
+        change, remark = compared(group, base, metric) if base else (None, "")
         remark = "; ".join(text for text in (group.remark(), remark) if text)
         needed = change is not None and (change.verdict == "gain" if gains_only else change.value > 0)
         controls = controls_of(group, metric, matcher) if needed else ()
-        able, own = power(change, published), matcher.own(str(group.runs["recipe_id"].iloc[0]))
+        able, own = power(change, published), matcher.own(group.recipe_id)
         lines.append(
             Line(
                 row,
