@@ -174,6 +174,7 @@ def _system(
     import torch
 
     from experiments.training.config import build_config  # first: it installs the operators
+    from experiments.training.config_data import test_pipeline
     from experiments.training.pretrained import without_pretrained
 
     from mmcv.transforms import Compose  # isort: skip
@@ -184,7 +185,7 @@ def _system(
     config = build_config(recipe, classes(recipe), Path(), Path())
     without_pretrained(config.model)
     config.model.test_cfg.score_thr = 0.0
-    steps = copy.deepcopy(config.val_dataloader.dataset.pipeline)
+    steps = copy.deepcopy(test_pipeline(config))
     pipeline = Compose([step for step in steps if step["type"] != "LoadAnnotations"])
     torch.manual_seed(0)
     model = MODELS.build(config.model)

@@ -231,7 +231,11 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     files it is based on), wherever it lies.
     """
     content = recipe.model_dump(exclude={"name", "checkpoint_every"})
-    for key in ("name", "root"):
+    for key in (
+        "name",
+        "root",
+        "min_image_size",
+    ):  # what the last leaves out is in the data set's fingerprint
         content["dataset"].pop(key)
     if recipe.amp is None:
         del content["amp"]  # as it was before there was a choice

@@ -92,7 +92,7 @@ class Record(BaseModel):
     attempts: list[Attempt] = []
     dataset: dict[
         str, Any
-    ] = {}  # name, format, root, fingerprint, images, classes, foreground_prior (if counted)
+    ] = {}  # name, format, root, fingerprint, images, classes, problems, foreground_prior (if counted)
     git: dict[str, Any] | None = None  # commit, dirty, patch
     environment: dict[str, Any] = {}  # versions, devices and host of the newest attempt, as `git` is its code
     # where attempts before it ran on something else: attempts (how many were over then), environment, git

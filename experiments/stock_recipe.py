@@ -20,6 +20,8 @@ from experiments.stock_run import StockRun
 PREFIX = "imported-"  # so that it never takes the place of a run of our own
 # Where files lie and how fast they are read: no part of what was trained.
 _PLACES = re.compile(r"(^|\.)(data_root|ann_file|backend_args|data_prefix\..*|metainfo\..*|_scope_)$")
+# Our data sets hold the same images and boxes as those of MMDetection.
+_STOCK_TYPES = {"AnnotatedCocoDataset": "CocoDataset", "AnnotatedVocDataset": "VOCDataset"}
 
 
 def recipe_name(stock: StockRun) -> str:
@@ -171,8 +173,9 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     parts = {key: value for key, value in parts.items() if value is not None}
     found = {key: _plain(value) for key, value in flat(parts).items() if value is not None}
     found = {k: v for k, v in found.items() if not _PLACES.search(k) and not k.startswith("model.weighting")}
-    if str(found.get("model.type")).startswith("LevelWeighted"):
-        found["model.type"] = found["model.type"].removeprefix("LevelWeighted")
+    for key in ("model.type", "train_dataset.type", "val_dataset.type"):
+        if key in found:
+            found[key] = _STOCK_TYPES.get(found[key], str(found[key]).removeprefix("LevelWeighted"))
     return found
 
 

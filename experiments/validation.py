@@ -8,12 +8,12 @@ from pathlib import Path
 
 from experiments import recipes
 from experiments.data.find import resolve_root
+from experiments.data.ground_truth import GroundTruth, read_ground_truth
 from experiments.data.spec import DatasetSpec
-from experiments.data.truth import Truth, read_truth
 from experiments.runs import RunFolder
 
 
-def truth_of(run: RunFolder, data_root: Path | None = None) -> Truth:
+def truth_of(run: RunFolder, data_root: Path | None = None) -> GroundTruth:
     """The annotations that a run was evaluated with, read once for runs that share them. Not to be changed.
 
     Args:
@@ -30,8 +30,8 @@ def truth_of(run: RunFolder, data_root: Path | None = None) -> Truth:
 
 
 @functools.lru_cache(maxsize=4)
-def _read(spec: str, root: Path, classes: tuple[str, ...]) -> Truth:
-    return read_truth(DatasetSpec.model_validate_json(spec), root, classes)
+def _read(spec: str, root: Path, classes: tuple[str, ...]) -> GroundTruth:
+    return read_ground_truth(DatasetSpec.model_validate_json(spec), root, classes)
 
 
 def random_places(images: int, count: int, seed: int = 0) -> list[int]:

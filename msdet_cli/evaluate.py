@@ -13,6 +13,7 @@ from experiments.data.find import find_dataset
 from experiments.errors import UserError
 from experiments.recipes import Recipe, load_recipe
 from experiments.runs import RunFolder, resolve, results_dir
+from msdet_cli.execute import warn_of_data
 from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt, complete
 from msdet_cli.views import metrics_line
 
@@ -54,6 +55,8 @@ def evaluate(
     resolved = load_recipe(page, profile, dataset=dataset)
     data = find_dataset(resolved.dataset, data_root or (root if dataset is None else None))
     _check_classes(checkpoint, resolved, data.classes)
+    data.check_resizable(resolved.image_size)
+    warn_of_data([data])
     from experiments.training.evaluation import evaluate_checkpoint
 
     if out is not None:

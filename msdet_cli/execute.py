@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from experiments.data.find import FoundDataset
 from experiments.errors import BAD_INPUT, DONE, INTERRUPTED, UserError
 from experiments.launching.local import last_lines, shared_exit_code
 from experiments.launching.plan import PlannedRun
@@ -64,6 +65,7 @@ def finish(
         later: Runs that can be planned only when the others have ended.
     """
     console = None if as_json else wide_console()
+    warn_of_data(run.data for run in planned)
     if how.detach and not dry_run:
         detach(results, as_json)
         raise typer.Exit(DONE)
@@ -162,6 +164,13 @@ def _submit(planned: list[PlannedRun], how: How, results: Path, console: Console
             f"{one.run.folder.name}: " + (f"job {one.job_id}" if one.job_id else escape(one.why or "")),
         )
     _say(console, "next: msdet runs")
+
+
+def warn_of_data(found: Iterable[FoundDataset]) -> None:
+    """A line on standard error for each data set with something in it that changes numbers."""
+    for line in dict.fromkeys(data.warning() for data in found):
+        if line:
+            print(f"warning: {line}", file=sys.stderr)
 
 
 def _say(console: Console | None, line: str, hint: str | None = None) -> None:

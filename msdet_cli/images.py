@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments import recipes
+from experiments.data.find import check_resizable
+from experiments.data.ground_truth import GroundTruth
 from experiments.data.image_files import decode_all
-from experiments.data.truth import TrueBox, TrueImage, Truth
+from experiments.data.readers import Box, Image
 from experiments.errors import UserError, did_you_mean
 from experiments.runs import RunFolder
 from experiments.validation import random_places, truth_of
@@ -27,7 +30,7 @@ class Chosen:
     path: Path
     id: int | str | None = None
     place: int | None = None
-    truth: list[TrueBox] | None = None
+    truth: list[Box] | None = None
     whole_set: list[Path] | None = None
 
 
@@ -55,7 +58,7 @@ def chosen_images(
     except UserError:
         if val is not None or val_ids is not None:
             raise
-        truth = Truth([], "")  # the run's data are not here: no ground truth beside the images
+        truth = GroundTruth([], [], {}, "")  # the run's data are not here: no ground truth beside the images
     whole = [image.path for image in truth.images]
     places = {path.resolve(): place for place, path in enumerate(whole)}
     wanted = list(_of_val(truth, val, seed, val_ids))
@@ -64,29 +67,33 @@ def chosen_images(
         place = places.get(path.resolve())
         chosen.append(Chosen(path) if place is None else _chosen(truth.images[place], place, whole))
     chosen = list({image.path.resolve(): image for image in chosen}.values())
+    scale = recipes.load_recipe(str(run.recipe)).image_size
     for image, decoded in zip(chosen, decode_all([image.path for image in chosen])):
         if decoded.size is None:
             raise UserError(f"image {image.path}: {decoded.fault}", "name files that are images")
+        check_resizable(image.path, decoded.size, scale)
     return chosen
 
 
 def _files(path: Path) -> Iterator[Path]:
+    """The file, or every image in the folder: what is named like one must be one, others count by their content."""
+    import cv2
+
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        found = [file for file in files if file.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(file))]
         if not found:
-            raise UserError(
-                f"folder {path} holds no images ({', '.join(SUFFIXES)})", "name another, or image files"
-            )
+            raise UserError(f"folder {path} holds no images", "name another, or image files")
         yield from found
     else:
         yield path
 
 
-def _chosen(image: TrueImage, place: int, whole: list[Path]) -> Chosen:
+def _chosen(image: Image, place: int, whole: list[Path]) -> Chosen:
     return Chosen(image.path, image.id, place, image.boxes, whole)
 
 
-def _of_val(truth: Truth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
+def _of_val(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
     """Places in the validation set."""
     places = {str(image.id): place for place, image in enumerate(truth.images)}
     for name in (val_ids or "").split(",") if val_ids is not None else ():

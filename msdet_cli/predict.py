@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from experiments.data.truth import TrueBox
+from experiments.data.readers import Box
 from experiments.errors import UserError
 from experiments.runs import RunFolder, resolve, results_dir
 from msdet_cli.images import Chosen, chosen_images
@@ -138,13 +139,11 @@ def _draw(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: 
     from experiments.reporting.errors.drawing import read_image, side_by_side
 
     titles = _titles(runs)
-    taken: Counter[str] = Counter()
+    taken: set[str] = set()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for entry in predicted:
-            stem = entry.image.path.stem
-            taken[stem] += 1
-            name = f"{stem}.png" if taken[stem] == 1 else f"{stem}-{taken[stem]}.png"
+            name = _free_name(entry.image.path.stem, taken)
             panels = _panels(entry, runs, titles, threshold)
             figure = side_by_side([(read_image(entry.image.path), panels)], COLUMN_IN * len(panels))
             figure.savefig(out / name)
@@ -155,6 +154,14 @@ def _draw(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: 
         ) from None
 
 
+def _free_name(stem: str, taken: set[str]) -> str:
+    """`<stem>.png`, or the first of `<stem>-2.png`, ... that no image of this command has; joins it to `taken`."""
+    numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    name = next(name for name in numbered if name.casefold() not in taken)  # some file systems know no case
+    taken.add(name.casefold())
+    return f"{name}.png"
+
+
 def _panels(
     entry: Predicted, runs: Sequence[RunFolder], titles: Sequence[str], threshold: float
 ) -> list[Any]:
@@ -162,7 +169,7 @@ def _panels(
 
     panels = []
     if entry.image.truth is not None:
-        boxes = [labelled(box.box, box.category) for box in entry.image.truth if not box.aside]
+        boxes = [labelled(box.xywh, box.category) for box in entry.image.truth if not box.is_ignored]
         panels.append(Panel("ground truth", TRUTH, boxes))
     inks = [BASELINE, WEIGHTED] if len(runs) == 2 else [WEIGHTED]
     for title, ink, found in zip(titles, inks, entry.found):
@@ -185,7 +192,7 @@ def _print(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold:
         truth = entry.image.truth
         row = [
             str(entry.image.path),
-            "" if truth is None else _counts(box.category for box in truth if not box.aside),
+            "" if truth is None else _counts(box.category for box in truth if not box.is_ignored),
         ]
         rows.append(
             row + [_counts(d.category for d in found if d.score >= threshold) for found in entry.found]
@@ -222,6 +229,7 @@ def _as_json(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshol
     }
 
 
-def _box(one: Detection | TrueBox) -> dict[str, Any]:
-    more = {"aside": one.aside} if isinstance(one, TrueBox) else {"score": one.score}
-    return {"class": one.category, **more, "box": list(one.box)}
+def _box(one: Detection | Box) -> dict[str, Any]:
+    if isinstance(one, Box):
+        return {"class": one.category, "ignored": one.is_ignored, "box": list(one.xywh)}
+    return {"class": one.category, "score": one.score, "box": list(one.box)}

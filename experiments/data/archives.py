@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.data import voc
 from experiments.data.problems import missing_files
+from experiments.data.readers import voc
 from experiments.errors import UserError
 
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.data import cache, coco, shapes, voc
+from experiments.data import cache, shapes
 from experiments.data.archives import ARCHIVES
-from experiments.data.problems import missing_files
+from experiments.data.inspection import SPLITS, inspect, unusable
+from experiments.data.problems import warning_text
+from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 from experiments.data.spec import DatasetSpec
-from experiments.errors import UserError, did_you_mean, nearest
+from experiments.errors import UserError
 
 _SLOW_MB = 50
+_MMDET_SCALE = (1333, 800)  # pixels; what MMDetection's configs fit images into
 
 
 @dataclass(frozen=True)
 class FoundDataset:
     """A data set that is there and can be trained on.
 
-    `classes` stand in the order in which MMDetection numbers them. `images` counts what the annotations list,
-    by split. `fingerprint` (16 hexadecimal digits) changes with the annotations' bytes, not with their place.
+    Attributes:
+        classes: In the order in which MMDetection numbers them.
+        images: Counts what the annotations list, by split.
+        fingerprint: 16 hexadecimal digits that change with the annotations' bytes, not with their place.
+        problems: By split, how many problems of each kind (`problems.KINDS`) were met.
+        thinnest: By split, the image whose sides differ most: path, width and height in pixels.
     """
 
     spec: DatasetSpec
@@ -31,6 +38,43 @@ class FoundDataset:
     classes: list[str]
     images: dict[str, int]
     fingerprint: str
+    problems: dict[str, dict[str, int]] = field(default_factory=dict)
+    thinnest: dict[str, list[Any]] = field(default_factory=dict)
+
+    def warning(self, verify: str | None = None) -> str | None:
+        """Return one line on what changes numbers in this data set, and the command that shows it all.
+
+        Args:
+            verify: That command, where the caller knows how the data set was named.
+        """
+        text = warning_text(self.problems)
+        command = verify or _all_problems(self.spec, self.root)
+        return f"data set '{self.spec.name}': {text}; see: {command}" if text else None
+
+    def check_resizable(self, scale: Sequence[int] | None) -> None:
+        """Check that no image is so thin that resizing leaves it without pixels.
+
+        Args:
+            scale: (width, height) in pixels that images are fitted into; None is MMDetection's (1333, 800).
+
+        Raises:
+            UserError: One is; names it.
+        """
+        for path, *size in self.thinnest.values():
+            check_resizable(Path(path), size, scale)
+
+
+def check_resizable(path: Path, size: Sequence[int], scale: Sequence[int] | None) -> None:
+    """Raise UserError where an image of `size` (width, height), fitted into `scale`, has a side of 0 pixels."""
+    fit_into = scale or _MMDET_SCALE
+    factor = min(max(fit_into) / max(size), min(fit_into) / min(size))
+    if int(min(size) * factor + 0.5) < 1:  # as mmcv rounds
+        width, height = fit_into
+        raise UserError(
+            f"image {path}: {size[0]} x {size[1]} pixels is too thin:"
+            f" fitted into {width} x {height} it has no pixels left",
+            "remove it from the data set, or pad it",
+        )
 
 
 def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = True) -> FoundDataset:
@@ -47,7 +91,7 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
     place = resolve_root(spec, root)
     made: dict[str, Any] = {}
     if spec.generate is not None:  # what follows from its parameters, whether the files are there or not
-        made["classes"] = _chosen(spec, list(shapes.CLASSES), "the shapes")
+        made["classes"] = [name for name in shapes.CLASSES if not spec.classes or name in spec.classes]
         made["fingerprint"] = shapes.fingerprint(spec.generate, spec.format)
         if not _provide(spec, place, generate):
             return FoundDataset(spec, place, images=shapes.image_counts(spec.generate), **made)
@@ -55,7 +99,7 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
     key = [str(place), spec.format, spec.classes, spec.model_dump()["splits"]]
     answer = cache.recall(key)
     if answer is None:
-        answer, rests_on = (_read_coco if spec.format == "coco" else _read_voc)(spec, place)
+        answer, rests_on = _inspected(spec, place)
         cache.remember(key, answer, rests_on)
     return FoundDataset(spec, place, **{**answer, **made})
 
@@ -106,7 +150,7 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
     expected = [part.annotations for parts in spec.splits.values() for part in parts]
     images = [part.images + "/" if part.images else "" for parts in spec.splits.values() for part in parts]
     if spec.format == "voc":
-        images = [f"{folder}{kind}/" for folder in images for kind in (voc.IMAGES, voc.ANNOTATIONS)]
+        images = [f"{folder}{kind}/" for folder in images for kind in (IMAGES, ANNOTATIONS)]
     elsewhere = "--data-root PATH if it is elsewhere; without data: -p tiny, which makes its own"
     if spec.name in ARCHIVES:
         elsewhere = f"msdet data download {spec.name}, or {elsewhere}"
@@ -124,119 +168,26 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
             raise UserError(f"data set '{spec.name}': no such folder: {place / name}", elsewhere)
 
 
-def _read_coco(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, cache.Stamp | None]]:
-    digest, counts, rests_on = hashlib.sha256(), {}, {}
-    names: dict[str, list[str]] = {}
-    for split in ("train", "val"):
-        part = spec.splits[split][0]
-        path, folder = place / part.annotations, place / part.images
-        rests_on.update(cache.stamps([path]))
+def _inspected(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, cache.Stamp | None]]:
+    """What `FoundDataset` takes, and the files it rests on, as they were before they were read."""
+    lists = [place / part.annotations for split in SPLITS for part in spec.splits[split]]
+    before = cache.stamps(lists)
+    for path in lists:
         _say_if_slow(path)
-        content, raw = coco.read(path)
-        for problem in coco.problems(content):
-            raise UserError(f"{path}: {problem.text}", _all_problems(spec, place))
-        names[split] = _chosen(spec, coco.class_names(content), str(path))
-        files = [image["file_name"] for image in content["images"]]
-        rests_on.update(_check_images(spec, place, folder, files, path))
-        if split == "train" and not coco.has_boxes(content, names[split]):
-            raise UserError(f"{path}: holds no boxes to train on", _all_problems(spec, place))
-        counts[split] = len(files)
-        _add(digest, split, len(files), raw)
-    if names["train"] != names["val"]:
-        raise UserError(_disagreement(spec, place, names["train"], names["val"]), _all_problems(spec, place))
-    answer = {"classes": names["train"], "images": counts, "fingerprint": digest.hexdigest()[:16]}
-    return answer, rests_on
-
-
-def _read_voc(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, cache.Stamp | None]]:
-    digest, counts, rests_on = hashlib.sha256(), {}, {}
-    met: dict[str, dict[str, Path]] = {"train": {}, "val": {}}  # class to the first file that names it
-    trainable = False
-    for split in ("train", "val"):
-        counts[split] = 0
-        for part in spec.splits[split]:
-            path, folder = place / part.annotations, place / part.images
-            rests_on.update(cache.stamps([path]))
-            ids, raw = voc.read_list(path)
-            _add(digest, split, len(ids), raw)
-            images = folder / voc.IMAGES
-            rests_on.update(_check_images(spec, place, images, [f"{i}.jpg" for i in ids], path))
-            for xml in (folder / voc.ANNOTATIONS / f"{i}.xml" for i in ids):
-                rests_on.update(cache.stamps([xml]))
-                image, raw = voc.read_xml(xml)
-                digest.update(hashlib.sha256(raw).digest())
-                for thing in image.objects:
-                    met[split].setdefault(thing.name, xml)
-                    trainable |= split == "train" and not thing.difficult and min(thing.size) >= 1
-            counts[split] += len(ids)
-    train = place / spec.splits["train"][0].annotations
-    if not trainable:
-        raise UserError(f"{train}: its XML files hold no boxes to train on", _all_problems(spec, place))
-    if spec.generate is None:  # a small built-in set may lack a shape by chance
-        _check_voc_classes(spec, met, train)
+    found = inspect(spec, place, stop_early=True)
+    error = unusable(found)
+    if error is not None:
+        raise UserError(error.message, _all_problems(spec, place))
+    files = {path for read in found.annotations.values() for path in read.sources}
+    files |= {image.path for read in found.annotations.values() for image in read.images}
     answer = {
-        "classes": list(spec.classes) or sorted(met["train"]),
-        "images": counts,
-        "fingerprint": digest.hexdigest()[:16],
+        "classes": found.classes,
+        "images": {split: len(read.images) for split, read in found.annotations.items()},
+        "fingerprint": found.fingerprint,
+        "problems": {split: log.in_order() for split, log in found.logs.items() if log.counts},
+        "thinnest": found.thinnest,
     }
-    return answer, rests_on
-
-
-def _check_voc_classes(spec: DatasetSpec, met: dict[str, dict[str, Path]], train: Path) -> None:
-    if spec.classes:
-        _chosen(spec, sorted(met["train"]), f"the XML files listed in {train}")
-        return
-    for name, xml in sorted(met["val"].items()):
-        if name not in met["train"]:
-            known = did_you_mean(name, met["train"])
-            raise UserError(
-                f"{xml}: class '{name}' is not met in the training set; {known}",
-                f"correct it, or list the classes to use under `classes:` of data set '{spec.name}'",
-            )
-
-
-def _check_images(
-    spec: DatasetSpec, place: Path, folder: Path, files: list[str], source: Path
-) -> dict[str, cache.Stamp | None]:
-    """Raises UserError unless all images that `source` names exist; returns stamps of their folders."""
-    if not files:
-        raise UserError(f"{source}: holds no images")
-    before = cache.stamps({folder / file.rpartition("/")[0] for file in files})
-    missing = missing_files(folder, files)
-    if missing:
-        why = "; VOC images must be .jpg, MMDetection looks for no other" if spec.format == "voc" else ""
-        raise UserError(
-            f"{len(missing)} of the {len(files)} images that {source} names are missing,"
-            f" the first is {folder / missing[0]}{why}",
-            _all_problems(spec, place),
-        )
-    return before
-
-
-def _chosen(spec: DatasetSpec, there: list[str], where: str) -> list[str]:
-    """The classes to use, in the order of the annotations; UserError where they lack one."""
-    for name in spec.classes:
-        if name not in there:
-            best = nearest(name, there)
-            close = f"did you mean '{best}'? " if best else ""
-            listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
-            raise UserError(
-                f"data set '{spec.name}', classes: '{name}' is not in {where}; {close}there are: {listed}"
-            )
-    return [name for name in there if not spec.classes or name in spec.classes]
-
-
-def _disagreement(spec: DatasetSpec, place: Path, train: list[str], val: list[str]) -> str:
-    """Where two lists of categories differ first: classes are numbered by their order, so that counts too."""
-    start = f"{place / spec.splits['val'][0].annotations}: its categories differ from the training set's"
-    for name in val:
-        if name not in train:
-            return f"{start}: '{name}' is only here; {did_you_mean(name, train)}"
-    for name in train:
-        if name not in val:
-            return f"{start}: '{name}' is missing"
-    first = next(i for i, (a, b) in enumerate(zip(train, val)) if a != b)
-    return f"{start} in their order: number {first + 1} is '{val[first]}' here and '{train[first]}' there"
+    return answer, cache.stamps(files) | before
 
 
 def _say_if_slow(path: Path) -> None:
@@ -247,13 +198,9 @@ def _say_if_slow(path: Path) -> None:
             print(f"reading {path} ({megabytes:.0f} MB; remembered for next time)", file=sys.stderr)
 
 
-def _add(digest: Any, split: str, images: int, raw: bytes) -> None:
-    digest.update(f"{split} {images}\n".encode())
-    digest.update(hashlib.sha256(raw).digest())
-
-
 def _all_problems(spec: DatasetSpec, place: Path) -> str:
-    return f"msdet data verify {spec.name}" + _data_root(spec, place)
+    page = Path(f"{spec.name}.yaml")  # a data set's own page is named by its file
+    return f"msdet data verify {page if page.is_file() else spec.name}" + _data_root(spec, place)
 
 
 def _data_root(spec: DatasetSpec, place: Path) -> str:

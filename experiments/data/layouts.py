@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from experiments.data.voc import ANNOTATIONS, IMAGES
+from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 
 JPEG_QUALITY = 95  # of 100
 

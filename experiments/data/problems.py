@@ -1,52 +1,156 @@
-"""One thing wrong with a data set: `find_dataset` stops at the first, `verify` collects them all."""
+"""What can be wrong with a data set: the kinds, how much each matters, and a log that collects them."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.errors import UserError
 
-
-class Problem(NamedTuple):
-    """`kind` groups alike problems (a key of KINDS); `text` says what and where, in one line."""
-
-    kind: str
-    text: str
+MAX_EXAMPLES = 5  # of each kind of problem
+MAX_PIXELS = 1e9  # of a coordinate: beyond it, areas leave the range of single precision
 
 
-# What each kind means. True: nothing can be trained or evaluated with it; False: it can, but look at it.
+class Kind(NamedTuple):
+    """How much a kind of problem matters.
+
+    Attributes:
+        prevents: Nothing can be trained or evaluated with it.
+        summary: For the warning line of `run` and `eval`, after a count; "" where no number changes.
+    """
+
+    prevents: bool = False
+    summary: str = ""
+
+
+PREVENTS = Kind(prevents=True)
+MENTIONED = Kind()
+
 KINDS = {
-    "annotation file unusable": True,
-    "annotation entry wrong": True,
-    "duplicate id": True,
-    "unknown image id": True,
-    "unknown category id": True,
-    "classes wrong": True,
-    "no boxes to train on": True,
-    "missing image": True,
-    "unreadable image": True,
-    "image size differs": False,
-    "annotation id 0": False,
-    "empty box": False,
-    "box partly outside": False,
-    "box wholly outside": False,
+    "annotation file unusable": PREVENTS,
+    "annotation entry wrong": PREVENTS,
+    "duplicate id": PREVENTS,
+    "unknown image id": PREVENTS,
+    "unknown category id": PREVENTS,
+    "classes wrong": PREVENTS,
+    "missing image": PREVENTS,
+    "unreadable image": PREVENTS,
+    "no boxes to train on": PREVENTS,
+    "no boxes to evaluate": PREVENTS,
+    "empty box": Kind(summary="empty boxes (not trained on, never found)"),
+    "box under 1 pixel": Kind(summary="boxes under 1 pixel (not trained on)"),
+    "box wholly outside": Kind(summary="boxes wholly outside their image (not trained on)"),
+    "box without area": Kind(summary="boxes without area (width x height taken)"),
+    "box marked ignore": Kind(summary="boxes marked ignore (treated as crowds)"),
+    "same box twice": Kind(summary="boxes given twice"),
+    "image size differs": Kind(summary="images of another size than annotated"),
+    "image turned by EXIF": Kind(summary="images turned by their EXIF data"),
+    "16-bit image": Kind(summary="16-bit images (read as 8 bits, so often nearly black)"),
+    "same image twice": Kind(summary="images given twice"),
+    "image in both splits": Kind(summary="images that are in the training set, too"),
+    "class names alike": Kind(summary="class names that differ only in case or spaces"),
+    "over 100 objects": Kind(summary="images with more than 100 objects (COCO AP cannot reach 100)"),
+    "box partly outside": MENTIONED,
+    "box under min_box_size": MENTIONED,
+    "image under min_image_size": MENTIONED,
+    "image without size": MENTIONED,
+    "unusual id": MENTIONED,
 }
 
 
+class ProblemLog:
+    """Problems by kind: how many, and the first few.
+
+    Args:
+        strict: Raise at the first problem that prevents training, for readers whose caller cannot go on.
+    """
+
+    def __init__(self, strict: bool = False) -> None:
+        self.counts: dict[str, int] = {}
+        self.examples: dict[str, list[str]] = {}
+        self.first_preventing: tuple[str, str] | None = None
+        self._strict = strict
+
+    def add(self, kind: str, text: str, source: Path | None = None) -> None:
+        """Add a problem of a kind in KINDS. `text` says what and where in one line, `source` in which file.
+
+        Raises:
+            UserError: The log is strict and the problem prevents training.
+        """
+        whole = text if source is None else f"{source}: {text}"
+        if KINDS[kind].prevents:
+            if self._strict:
+                raise UserError(whole)
+            self.first_preventing = self.first_preventing or (kind, whole)
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(text if kind != "annotation file unusable" else whole)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Kind to `count`, `prevents_training`, `changes_numbers`, `examples`, in the order of KINDS."""
+        return {
+            kind: {
+                "count": self.counts[kind],
+                "prevents_training": matters.prevents,
+                "changes_numbers": bool(matters.summary),
+                "examples": self.examples[kind],
+            }
+            for kind, matters in KINDS.items()
+            if kind in self.counts
+        }
+
+    def in_order(self) -> dict[str, int]:
+        """Kind to count, in the order of KINDS."""
+        return {kind: self.counts[kind] for kind in KINDS if kind in self.counts}
+
+
+def warning_text(counts_by_split: dict[str, dict[str, int]]) -> str:
+    """Join what changes numbers to `train: 3 empty boxes; val: 1 image ...`; "" where nothing does."""
+    parts = []
+    for split, counts in counts_by_split.items():
+        told = [
+            f"{n} {KINDS[kind].summary}"
+            for kind, n in counts.items()
+            if kind in KINDS and KINDS[kind].summary
+        ]
+        if told:
+            parts.append(f"{split}: {', '.join(told)}")
+    return "; ".join(parts)
+
+
 def shown_value(value: object) -> str:
-    """A value from an annotation file, short enough for a line."""
-    text = repr(value)
+    """Format a value from an annotation file, short enough for a line."""
+    if isinstance(value, int) and abs(value) >= 10**40:  # thousands of digits cannot even be printed
+        return "a whole number of more than 40 digits"
+    text = repr(value) if not isinstance(value, (list, dict)) else _short_repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def missing_files(folder: Path, names: Collection[str]) -> list[str]:
-    """Which of `names` (paths below `folder`) are not there, in the order given.
+def _short_repr(value: list | dict) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits in it
+        return f"a {type(value).__name__}"
 
-    Every folder is listed once, instead of asking for each of 100,000 files. UserError where one exists and
-    cannot be listed.
+
+def is_pixels(value: object) -> bool:
+    """Whether a value is a finite number that can be a coordinate; integers may have any number of digits."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -MAX_PIXELS <= value <= MAX_PIXELS and not (isinstance(value, float) and math.isnan(value))
+
+
+def missing_files(folder: Path, names: Collection[str]) -> list[str]:
+    """Return those of `names` (paths below `folder`) that are not there, in the order given.
+
+    Every folder is listed once, instead of asking for each of 100,000 files.
+
+    Raises:
+        UserError: A folder exists and cannot be listed.
     """
     listed: dict[str, set[str]] = {}
     missing = []

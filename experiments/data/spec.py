@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 def _relative(path: str) -> str:
-    if path.startswith("/") or ".." in path.split("/"):
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise ValueError("must be a path below the data set's root")
     return path
 
@@ -45,8 +45,11 @@ class DatasetSpec(BaseModel):
     classes: list[str] = []
     repeat: Annotated[int, Field(ge=1, description="how often an epoch goes over the training set")] = 1
     min_box_size: Annotated[
-        int, Field(ge=1, description="VOC format: narrower or lower boxes (pixels) are left out of training")
+        int, Field(ge=1, description="narrower or lower boxes (pixels) are left out of training")
     ] = 1
+    min_image_size: Annotated[
+        int, Field(ge=0, description="images with a shorter side (pixels) are left out of training")
+    ] = 0
     generate: dict[str, Any] | None = None
 
     @field_validator("splits", mode="before")
@@ -55,6 +58,14 @@ class DatasetSpec(BaseModel):
         if isinstance(splits, dict):
             return {k: [v] if isinstance(v, dict) else v for k, v in splits.items()}
         return splits
+
+    @field_validator("classes")
+    @classmethod
+    def _stripped(cls, classes: list[str]) -> list[str]:
+        classes = [name.strip() for name in classes]
+        if "" in classes:
+            raise ValueError("a class has no name")
+        return classes
 
     @model_validator(mode="after")
     def _both_splits(self) -> DatasetSpec:

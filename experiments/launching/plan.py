@@ -66,7 +66,8 @@ def plan(
         gpus: The machine's.
 
     Raises:
-        UserError: The data is missing or broken, or the runs cannot be executed like that.
+        UserError: The data is missing or broken, an image is too thin to be resized, or the runs cannot be executed
+            like that.
     """
     execution = execution or Execution()
     planned: dict[Path, PlannedRun] = {}
@@ -79,6 +80,7 @@ def plan(
         if key not in found:
             found[key] = find_dataset(recipe.dataset, data_root, generate=generate)
         data = found[key]
+        data.check_resizable(recipe.image_size)
         digest = recipes.config_hash(recipe, data.fingerprint)
         for seed in seeds:
             folder = RunFolder.of(results, recipe.name, digest, seed)
@@ -228,5 +230,6 @@ def _new_record(run: PlannedRun) -> Record:
             "fingerprint": run.data.fingerprint,
             "images": run.data.images,
             "classes": list(run.data.classes),
+            "problems": run.data.problems,
         },
     )

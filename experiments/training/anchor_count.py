@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from experiments import detection  # noqa: F401  (first: installs operators before MMDetection is imported)
+from experiments.training.config_data import test_pipeline
 
 from mmdet.models.task_modules.assigners import BboxOverlaps2D, MaxIoUAssigner  # isort: skip
 from mmdet.models.task_modules.prior_generators import AnchorGenerator, anchor_inside_flags  # isort: skip
@@ -43,7 +44,7 @@ class AnchorCounter:
         self._assigner, self._generator = head.assigner, head.prior_generator
         self._allowed_border = model.train_cfg.get("allowed_border", -1)
         self._divisor = model.get("data_preprocessor", {}).get("pad_size_divisor", 1)
-        steps = [step for step in config.val_dataloader.dataset.pipeline if not _reads_or_packs(step)]
+        steps = [step for step in test_pipeline(config) if not _reads_or_packs(step)]
         self._steps = [TRANSFORMS.build(s) for s in (dict(type="LoadAnnotations", with_bbox=True), *steps)]
         self._bound = _skip_below(self._assigner, self._generator)
         self._anchors = functools.lru_cache(_SHAPES_KEPT)(self._make_anchors)

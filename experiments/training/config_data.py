@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine import Config, ConfigDict
 
-from experiments.data.spec import DatasetSpec
+from experiments.data.readers import part_files
+from experiments.data.readers.parts import Split
+from experiments.data.spec import DatasetSpec, SplitPart
 from experiments.errors import UserError
 from experiments.recipes import Recipe
 
@@ -17,8 +19,8 @@ def set_data(config: Config, recipe: Recipe, classes: list[str], root: Path) -> 
     """Puts the recipe's data set in the place of the model config's own; its pipelines stay."""
     spec = recipe.dataset
     train, val = config.train_dataloader, config.val_dataloader
-    train.dataset = _train_set(spec, classes, root, _innermost(train.dataset))
-    val.dataset = _part(spec, spec.splits["val"][0], classes, root, _innermost(val.dataset), train=False)
+    train.dataset = _split(spec, "train", classes, root, next(innermost(train.dataset)))
+    val.dataset = _split(spec, "val", classes, root, next(innermost(val.dataset)))
     config.val_evaluator = _evaluator(spec, root)
     for helper in (
         "data_root",
@@ -31,23 +33,35 @@ def set_data(config: Config, recipe: Recipe, classes: list[str], root: Path) -> 
         config.pop(helper, None)  # the base's own variables would now mislead a reader
 
 
-def _innermost(dataset: Any) -> Any:
-    while "dataset" in dataset or "datasets" in dataset:
-        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
-    return dataset
+def innermost(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets below whatever repeats, joins or mixes them."""
+    if "datasets" in dataset or "dataset" in dataset:
+        for part in dataset.get("datasets") or [dataset["dataset"]]:
+            yield from innermost(part)
+    else:
+        yield dataset
 
 
-def _train_set(spec: DatasetSpec, classes: list[str], root: Path, base: Any) -> ConfigDict:
-    parts = [_part(spec, part, classes, root, base, train=True) for part in spec.splits["train"]]
+def test_pipeline(config: Config) -> list[Any]:
+    """Return the transforms that an image passes through when it is evaluated."""
+    return next(innermost(config.val_dataloader.dataset)).pipeline
+
+
+def _split(spec: DatasetSpec, split: Split, classes: list[str], root: Path, base: Any) -> ConfigDict:
+    """The data set of a split: one for each of its annotation files, joined where there are several."""
+    sources = zip(spec.splits[split], part_files(spec, root, split))
+    parts = [_part(spec, split, part, prefix, classes, root, base) for part, (_, _, prefix) in sources]
     dataset = parts[0]
     if len(parts) > 1:
         dataset = ConfigDict(type="ConcatDataset", ignore_keys=["dataset_type"], datasets=parts)
-    if spec.repeat > 1:
+    if split == "train" and spec.repeat > 1:
         dataset = ConfigDict(type="RepeatDataset", times=spec.repeat, dataset=dataset)
     return dataset
 
 
-def _part(spec: DatasetSpec, part: Any, classes: list[str], root: Path, base: Any, train: bool) -> ConfigDict:
+def _part(
+    spec: DatasetSpec, split: Split, part: SplitPart, prefix: str, classes: list[str], root: Path, base: Any
+) -> ConfigDict:
     folder = part.images.rstrip("/") + "/" if part.images else ""
     dataset = ConfigDict(
         data_root=str(root), ann_file=part.annotations, pipeline=base.pipeline, backend_args=None
@@ -55,12 +69,15 @@ def _part(spec: DatasetSpec, part: Any, classes: list[str], root: Path, base: An
     if classes:
         dataset.metainfo = dict(classes=tuple(classes))
     if spec.format == "coco":
-        dataset.update(type="CocoDataset", data_prefix=dict(img=folder))
+        dataset.update(type="AnnotatedCocoDataset", data_prefix=dict(img=folder))
     else:
-        dataset.update(type="VOCDataset", data_prefix=dict(sub_data_root=folder))
-    if train:
-        dataset.filter_cfg = dict(base.get("filter_cfg") or dict(filter_empty_gt=True, min_size=32))
-        if spec.format == "voc":
+        dataset.update(type="AnnotatedVocDataset", data_prefix=dict(sub_data_root=folder))
+        if prefix:
+            dataset.id_prefix = prefix
+    if split == "train":
+        dataset.filter_cfg = dict(base.get("filter_cfg") or dict(filter_empty_gt=True))
+        dataset.filter_cfg["min_size"] = spec.min_image_size
+        if spec.format == "voc" or spec.min_box_size > 1:
             dataset.filter_cfg["bbox_min_size"] = spec.min_box_size
     else:
         dataset.test_mode = True
@@ -80,7 +97,8 @@ def set_image_size(config: Config, size: Sequence[int]) -> None:
     Raises:
         UserError: The pipeline resizes nothing.
     """
-    for dataset in (_innermost(config.train_dataloader.dataset), config.val_dataloader.dataset):
+    loaders = (config.train_dataloader, config.val_dataloader)
+    for dataset in (part for loader in loaders for part in innermost(loader.dataset)):
         steps = [
             step
             for step in dataset.pipeline

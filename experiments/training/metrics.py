@@ -2,62 +2,87 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faster_coco_eval import COCOeval_faster
-from mmdet.evaluation import FasterCocoMetric, VOCMetric
+from faster_coco_eval import COCO, COCOeval_faster
+from mmdet.evaluation import VOCMetric
 from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
 
+from experiments.data.ground_truth import GroundTruth, read_coco_truth
 from experiments.files import write_json
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 
 
 @METRICS.register_module()
-class ExactCocoMetric(FasterCocoMetric):
+class ExactCocoMetric(BaseMetric):
     """COCO box AP in percent, unrounded: seeds differ by less than MMDetection's last digit.
 
-    A size without ground truth has no AP and is left out. `outfile_prefix` keeps the detections as
-    `<prefix>.bbox.json` in the COCO results format.
+    A size without ground truth has no AP and is left out.
+
+    Args:
+        ann_file: The instances JSON.
+        metric: "bbox"; here because MMDetection's configs have it.
+        outfile_prefix: Keeps the detections as `<prefix>.bbox.json` in the COCO results format, with the ids of the
+            file.
     """
 
     default_prefix = None
-    cat_ids: list[int] | None
-    img_ids: list[int] | None
+
+    def __init__(
+        self, ann_file: str, metric: str = "bbox", outfile_prefix: str | None = None, **kwargs: Any
+    ) -> None:
+        if metric != "bbox":
+            raise ValueError(f"metric {metric!r} is not allowed: bbox")
+        super().__init__(**kwargs)
+        self.ann_file = ann_file
+        self.outfile_prefix = outfile_prefix
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Take one batch's detections."""
+        for sample in data_samples:
+            found = sample["pred_instances"]
+            columns = (found[key].cpu().tolist() for key in ("bboxes", "scores", "labels"))
+            self.results.append((sample["img_id"], *columns))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        _, predictions = zip(*results)
-        if self.cat_ids is None:
-            self.cat_ids = self._coco_api.getCatIds(catNms=self.dataset_meta["classes"])
-        if self.img_ids is None:
-            self.img_ids = self._coco_api.getImgIds()
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(self.outfile_prefix or f"{folder}/val")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            written = Path(self.results2json(predictions, f"{target}.tmp")["bbox"])
-            detections = target.with_name(f"{target.name}.bbox.json")
-            os.replace(written, detections)
-            some = any(len(p["bboxes"]) for p in predictions)
-            found = self._coco_api.loadRes(str(detections)) if some else _without_boxes(self._coco_api)
-        evaluation = COCOeval_faster(self._coco_api, found, "bbox")
-        evaluation.params.catIds = self.cat_ids
-        evaluation.params.imgIds = self.img_ids
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-        return {n: 100 * float(v) for n, v in zip(COCO_METRICS, evaluation.stats) if v >= 0}
+        """Return AP, AP50, AP75, APS, APM and APL of all images."""
+        truth = read_coco_truth(Path(self.ann_file), self.dataset_meta["classes"])
+        ids = [truth.category_ids[name] for name in self.dataset_meta["classes"]]
+        detections = [
+            {"image_id": image, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score, "category_id": ids[label]}
+            for image, *columns in results
+            for (x1, y1, x2, y2), score, label in zip(*columns)
+        ]
+        if self.outfile_prefix is not None:
+            keep_detections(self.outfile_prefix, detections)
+        return coco_average_precisions(truth, detections)
 
 
-def _without_boxes(truth: Any) -> Any:
-    """What `loadRes` should give for an empty list, which it does not take."""
-    found = type(truth)()
-    found.dataset = {**truth.dataset, "annotations": []}
-    found.createIndex()
-    return found
+def coco_average_precisions(truth: GroundTruth, detections: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return COCO's AP in percent, by the names of COCO_METRICS; a size without ground truth is left out.
+
+    Args:
+        detections: In the COCO results format, with the ids of the annotation file.
+    """
+    api = COCO(truth.numbered())
+    numbered = truth.numbered_detections(detections)
+    found = api.loadRes(numbered) if numbered else COCO({**api.dataset, "annotations": []})
+    evaluation = COCOeval_faster(api, found, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return {n: 100 * float(v) for n, v in zip(COCO_METRICS, evaluation.stats) if v >= 0}
+
+
+def keep_detections(prefix: str, detections: Sequence[dict[str, Any]]) -> None:
+    """Write `<prefix>.bbox.json`, whole or not at all."""
+    target = Path(f"{prefix}.bbox.json")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(target, detections, indent=None)
 
 
 @METRICS.register_module()
@@ -95,6 +120,4 @@ class ExactVocMetric(VOCMetric):
                     box = [x1, y1, x2 - x1, y2 - y1]
                     kept.append({"image_id": truth["img_id"], "category_id": label, "category": category,
                                  "bbox": box, "score": score})  # fmt: skip
-        target = Path(f"{self.outfile_prefix}.bbox.json")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, kept, indent=None)
+        keep_detections(str(self.outfile_prefix), kept)

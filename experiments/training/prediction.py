@@ -52,6 +52,8 @@ class Predictor:
         from mmdet.registry import MODELS
         from mmengine.registry import init_default_scope
 
+        from experiments.training.config_data import test_pipeline
+
         data = self.record.dataset
         with tempfile.TemporaryDirectory() as folder:
             root, fingerprint = Path(str(data.get("root") or "")), str(data.get("fingerprint") or "")
@@ -60,7 +62,7 @@ class Predictor:
         self._model = MODELS.build(config.model)
         load_weights(self._model, self.checkpoint, recipe)
         self._model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        steps = [s for s in config.test_dataloader.dataset.pipeline if s["type"] != "LoadAnnotations"]
+        steps = [s for s in test_pipeline(config) if s["type"] != "LoadAnnotations"]
         self._pipeline = Compose(steps)
         self._batch_size = int(config.test_dataloader.batch_size)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from experiments.detection.guided_loss import GuidedRetinaHead
 from experiments.errors import UserError
 from experiments.recipes import Recipe
 from experiments.training.anchor_count import AnchorCounter
+from experiments.training.config_data import innermost, test_pipeline
 from experiments.training.stopping import STOP
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip
@@ -125,7 +126,7 @@ def count_prior(config: Config, fingerprint: str, progress: Progress | None = No
         UserError: No anchor is foreground.
     """
     key = _key(config, fingerprint)
-    parts = list(_parts(config.train_dataloader.dataset))
+    parts = list(innermost(config.train_dataloader.dataset))
     rests_on = cache.stamps(Path(part.get("data_root") or "") / part["ann_file"] for part in parts)
     counter = AnchorCounter(config)
     datasets = [DATASETS.build({**part, "pipeline": []}) for part in parts]
@@ -149,15 +150,6 @@ def count_prior(config: Config, fingerprint: str, progress: Progress | None = No
     return prior
 
 
-def _parts(dataset: Any) -> Iterator[Any]:
-    """The data sets below whatever repeats, joins or mixes them."""
-    if "datasets" in dataset or "dataset" in dataset:
-        for part in dataset.get("datasets") or [dataset["dataset"]]:
-            yield from _parts(part)
-    else:
-        yield dataset
-
-
 def _key(config: Config, fingerprint: str) -> Any:
     """All that the count follows from, but for what it reads."""
     from mmdet import __version__
@@ -165,12 +157,12 @@ def _key(config: Config, fingerprint: str) -> Any:
     left_out = ("pipeline", "data_root")
     parts = [
         {k: v for k, v in part.items() if k not in left_out}
-        for part in _parts(config.train_dataloader.dataset)
+        for part in innermost(config.train_dataloader.dataset)
     ]
     head = config.model.bbox_head
     assigned_by = {k: v for k, v in head.items() if k in ("type", "anchor_generator", "num_classes")}
     content = [
-        "foreground prior", _VERSION, __version__, fingerprint, parts, list(config.val_dataloader.dataset.pipeline),
+        "foreground prior", _VERSION, __version__, fingerprint, parts, list(test_pipeline(config)),
         config.model.get("data_preprocessor"), assigned_by, config.model.get("train_cfg"),
     ]  # fmt: skip
     return json.loads(json.dumps(content, default=_plain, sort_keys=True))

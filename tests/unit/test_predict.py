@@ -58,7 +58,7 @@ def test_files_of_the_validation_set_come_with_their_ground_truth(run: RunFolder
         ("a.jpg", None, None),
     ]
     assert chosen[0].truth == []
-    assert [(box.category, box.box) for box in chosen[1].truth or ()] == [("cell", (2, 3, 5, 6))]
+    assert [(box.category, box.xywh) for box in chosen[1].truth or ()] == [("cell", (2, 3, 5, 6))]
     assert chosen[2].truth is None
 
 

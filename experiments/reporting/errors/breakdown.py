@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments import recipes
 from experiments.config_text import read_config
-from experiments.data.truth import Truth
+from experiments.data.ground_truth import GroundTruth
 from experiments.errors import UserError
 from experiments.files import write_json
 from experiments.recipes import Recipe
@@ -61,7 +61,7 @@ class Evaluated:
     run: RunFolder
     record: Record
     recipe: Recipe
-    truth: Truth
+    truth: GroundTruth
 
     @property
     def detections_file(self) -> Path:
@@ -86,13 +86,11 @@ class Evaluated:
         if not isinstance(content, list) or not all(map(_is_detection, content)):
             raise UserError(f"{self.detections_file} holds no detections")
         known = self.truth.by_id
-        if self.truth.content is None:
-            strange = next((e for e in content if e["image_id"] not in known), None)
-        else:
-            names = _category_names(self.truth)
-            strange = next(
-                (e for e in content if e["image_id"] not in known or e["category_id"] not in names), None
-            )
+        names = _category_names(self.truth)
+        strange = next(
+            (e for e in content if e["image_id"] not in known or (names and e["category_id"] not in names)),
+            None,
+        )
         if strange is not None:
             raise UserError(
                 f"{self.detections_file} is of other annotations: image {strange['image_id']} with category"
@@ -104,7 +102,6 @@ class Evaluated:
         """The name of a detection's class."""
         if "category" in detection:
             return str(detection["category"])
-        assert self.truth.content is not None
         return _category_names(self.truth)[detection["category_id"]]
 
 
@@ -119,9 +116,9 @@ def _is_detection(entry: Any) -> bool:
     )
 
 
-def _category_names(truth: Truth) -> dict[int, str]:
-    assert truth.content is not None
-    return {entry["id"]: entry["name"] for entry in truth.content["categories"]}
+def _category_names(truth: GroundTruth) -> dict[int, str]:
+    """Of a COCO file; empty for VOC, whose detections name their class."""
+    return {truth.category_ids[name]: name for name in truth.classes if name in truth.category_ids}
 
 
 def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
@@ -159,20 +156,21 @@ def breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Break
     if found is None:
         if say is not None:
             say(f"error analysis of {one.run.name} (remembered for next time)")
-        found = _voc(one) if one.truth.content is None else _coco(one, levels, remark)
+        found = _voc(one) if not one.truth.category_ids else _coco(one, levels, remark)
         with contextlib.suppress(OSError):  # a folder of somebody else's: computed again next time
             write_json(_cache(one), {"key": key, "answer": dataclasses.asdict(found)}, indent=None)
     recorded = one.record.metrics.get(found.metric)
     if recorded is None or abs(recorded - found.overall) > TOLERANCE:
         raise UserError(
             f"run {one.run.name}: its detections give {found.metric} {found.overall:.4f} now, its record says"
-            f" {'none' if recorded is None else format(recorded, '.4f')}: annotations or detections have changed since"
+            f" {'none' if recorded is None else format(recorded, '.4f')}: annotations or detections have changed since,"
+            " or an earlier msdet evaluated them otherwise"
         )
     return found
 
 
 def _levels(one: Evaluated) -> tuple[Levels | None, str]:
-    if one.truth.content is None:
+    if not one.truth.category_ids:
         return None, "VOC's protocol knows no sizes, so there is no AP by size or level."
     try:
         return levels_of(read_config(one.run.config), one.recipe.weighting.get("where")), ""
@@ -183,7 +181,7 @@ def _levels(one: Evaluated) -> tuple[Levels | None, str]:
 def _coco(one: Evaluated, levels: Levels | None, remark: str) -> Breakdown:
     from experiments.reporting.errors.coco_pass import CocoPass
 
-    made = CocoPass(one.truth, one.detections(), one.classes)
+    made = CocoPass(one.truth, one.detections())
     classes, sizes, counts = made.by_size()
     overall = sizes.pop("all", 0.0)
     by_kind = {"classes": {n: counts[n] for n in classes}, "sizes": {n: counts[n] for n in sizes}}

@@ -6,7 +6,6 @@ outside it that match nothing. Both ends belong to a range, so an object on a bo
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from experiments.data.truth import Truth
+from experiments.data.ground_truth import GroundTruth
 from experiments.reporting.errors.levels import Levels
 
 LARGEST = 1e5**2  # px^2, the end of COCO's last range
@@ -39,15 +38,16 @@ class CocoPass:
 
     Args:
         truth: In COCO format.
-        detections: As kept: image_id, category_id, bbox (x, y, width, height), score. Are changed.
-        classes: Those that were trained.
+        detections: As kept: image_id, category_id, bbox (x, y, width, height), score.
     """
 
-    def __init__(self, truth: Truth, detections: list[dict[str, Any]], classes: Sequence[str]) -> None:
-        assert truth.content is not None
-        self.truth = COCO({**truth.content, "annotations": copy.deepcopy(truth.content["annotations"])})
-        self.names = {e["id"]: e["name"] for e in truth.content["categories"] if e["name"] in classes}
-        self.found = self.truth.loadRes(detections)
+    def __init__(self, truth: GroundTruth, detections: Sequence[Mapping[str, Any]]) -> None:
+        self.truth = COCO(truth.numbered())
+        self.names = {e["id"]: e["name"] for e in self.truth.dataset["categories"]}
+        numbered = truth.numbered_detections(detections)
+        self.found = (
+            self.truth.loadRes(numbered) if numbered else COCO({**self.truth.dataset, "annotations": []})
+        )
 
     def by_size(self) -> tuple[Values, Values, Counts]:
         """AP of each class, then of "all" and of each size, by the annotations' own `area` (COCO's is the mask's).

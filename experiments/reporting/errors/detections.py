@@ -42,7 +42,7 @@ def detections_picture(
     found = [drawn_boxes(one, ids, threshold) for one in (baseline, other)]
     rows = []
     for i, image in zip(ids, pixels):
-        truth = [labelled(box.box, box.category) for box in images[i].boxes if not box.aside]
+        truth = [labelled(box.xywh, box.category) for box in images[i].boxes if not box.is_ignored]
         panels = [Panel("ground truth", TRUTH, truth), Panel(labels[0], BASELINE, found[0][i])]
         rows.append((image, [*panels, Panel(labels[1], WEIGHTED, found[1][i])]))
     seeds = f"seed {other.record.seed}"

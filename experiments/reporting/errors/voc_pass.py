@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.truth import TrueImage, Truth
+from experiments.data.ground_truth import GroundTruth
+from experiments.data.readers import Image
 
 IOU = 0.5
 _EPSILON = np.finfo(np.float32).eps
 
 
 def voc_average_precisions(
-    truth: Truth, detections: Sequence[Mapping[str, Any]], classes: Sequence[str]
+    truth: GroundTruth, detections: Sequence[Mapping[str, Any]], classes: Sequence[str]
 ) -> tuple[dict[str, float], float, dict[str, int]]:
     """AP of each class that has objects, their mean, both in percent, and each class's number of objects.
 
@@ -44,11 +45,11 @@ def voc_average_precisions(
     return {name: 100 * float(value) for name, value in values.items()}, 100 * mean, counts
 
 
-def _boxes(image: TrueImage, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _boxes(image: Image, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(n, 4) corners in pixels, those that count before those that do not; and which those are."""
-    own = sorted((box for box in image.boxes if box.category == name), key=lambda box: box.aside)
-    corners = [[x, y, x + width, y + height] for x, y, width, height in (box.box for box in own)]
-    return np.array(corners, np.float32).reshape(-1, 4), np.array([box.aside for box in own], bool)
+    own = sorted((box for box in image.boxes if box.category == name), key=lambda box: box.is_ignored)
+    corners = [box.corners for box in own]
+    return np.array(corners, np.float32).reshape(-1, 4), np.array([box.is_ignored for box in own], bool)
 
 
 def _average_precision(

@@ -43,6 +43,12 @@ def real_voc() -> DatasetSpec:
     return DatasetSpec(name="bccd", format="voc", root=str(REAL / "bccd" / "BCCD"), splits=splits)
 
 
+def write_image(path: Path, width: int = 40, height: int = 30) -> None:
+    """Noise that no other file has: the same image twice is a problem."""
+    seed = list(str(path).encode())
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8))
+
+
 class CocoSet:
     """A COCO-format set of 3 + 2 images, 40 x 30 pixels; `write` after changing `content`."""
 
@@ -55,7 +61,7 @@ class CocoSet:
                 {"id": i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in range(1, count + 1)
             ]
             for image in images:
-                cv2.imwrite(str(root / split / image["file_name"]), np.full((30, 40, 3), 99, np.uint8))
+                write_image(root / split / image["file_name"])
             boxes = [
                 {
                     "id": i,
@@ -96,7 +102,7 @@ class VocSet:
         for split, ids in self.lists.items():
             (root / f"{split}.txt").write_text("\n".join(ids) + "\n")
             for name in ids:
-                cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), np.full((30, 40, 3), 99, np.uint8))
+                write_image(root / "JPEGImages" / f"{name}.jpg")
                 self.write_xml(name, [("cat", (1, 2, 11, 22), 0), ("dog", (5, 5, 40, 30), 1)])
 
     def xml(self, name: str) -> Path:

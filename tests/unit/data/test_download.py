@@ -402,11 +402,11 @@ def official(root: Path, server: Server) -> dict[str, tuple[Archive, ...]]:
         archive.name: {} for listed in ARCHIVES.values() for archive in listed
     }
     for split, count in (("train2017", 2), ("val2017", 1)):
-        image = cv2.imencode(".jpg", np.full((30, 40, 3), 99, np.uint8))[1].tobytes()
+        image = cv2.imencode(".jpg", np.full((48, 64, 3), 99, np.uint8))[1].tobytes()
         names = [f"{number:012d}.jpg" for number in range(1, count + 1)]
         inside[f"{split}.zip"] = {f"{split}/{name}": image for name in names}
         content = {
-            "images": [{"id": i, "file_name": n, "width": 40, "height": 30} for i, n in enumerate(names, 1)],
+            "images": [{"id": i, "file_name": n, "width": 64, "height": 48} for i, n in enumerate(names, 1)],
             "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 20], "area": 200}],
             "categories": [{"id": 1, "name": "person"}],
         }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from experiments.data import coco, shapes
+from experiments.data import inspection, shapes
 from experiments.data.find import find_dataset, resolve_root
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError
@@ -47,7 +47,7 @@ def test_coco_answers(coco_set: CocoSet) -> None:
 def test_voc_answers(voc_set: VocSet) -> None:
     found = find_dataset(voc_set.spec())
     assert (found.classes, found.images) == (["cat", "dog"], {"train": 3, "val": 2})
-    assert find_dataset(voc_set.spec(classes=["dog"])).classes == ["dog"]
+    assert find_dataset(voc_set.spec(classes=["cat"])).classes == ["cat"]
 
 
 def test_voc_parts_add_up(voc_set: VocSet) -> None:
@@ -122,9 +122,19 @@ COCO_HARM: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("no class at all", lambda c: c.update(categories=[], annotations=[]), "categories: there are none"),
     ("no box at all", lambda c: c.update(annotations=[]), "holds no boxes to train on"),
     ("only a crowd", lambda c: [a.update(iscrowd=1) for a in c["annotations"]], "holds no boxes to train on"),
-    ("image without width", entry_without("images", "width"), r"images[0]: 'width' is missing"),
+    (
+        "half a pixel",
+        lambda c: c["images"][0].update(width=40.5),
+        "images[0]: width 40.5 is not a whole number",
+    ),
     ("image without name", lambda c: c["images"][1].update(file_name=""), "images[1]: file_name ''"),
-    ("box without area", entry_without("annotations", "area"), "annotations[0]: 'area' is missing"),
+    ("box without category", entry_without("annotations", "category_id"), "[0]: 'category_id' is missing"),
+    (
+        "area as text",
+        lambda c: c["annotations"][0].update(area="9"),
+        "annotations[0]: area '9' is not a number",
+    ),
+    ("crowd as text", lambda c: c["annotations"][0].update(iscrowd="0"), "[0]: iscrowd '0' is not 0 or 1"),
     ("box of three", lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "annotations[1]: bbox [1, 2, 3]"),
     (
         "box of NaN",
@@ -234,11 +244,10 @@ def test_a_voc_class_only_in_val_is_named(voc_set: VocSet) -> None:
     [
         (b"", "train.txt: is empty"),
         (b"\n\n", "train.txt: is empty"),
-        (b"a\n\nb\n", "line 2: '' is not one image id"),
         (b"a 1\nb -1\n", "line 1: 'a 1' is not one image id"),
         (b"a\nb\na\n", "line 3: image id 'a' is listed twice"),
         (b"\xff\xfe", "is not a text file"),
-        (b"a\nz\n", "1 of the 2 images"),
+        (b"a\nz\n", "z.xml: no such file, but its image is listed"),
     ],
 )
 def test_what_is_wrong_in_a_voc_list_is_named(content: bytes, message: str, voc_set: VocSet) -> None:
@@ -259,7 +268,7 @@ def test_a_missing_voc_list_is_named(voc_set: VocSet) -> None:
         ("<xmax>11</xmax>", "", "object 1: 'bndbox/xmax' is missing"),
         ("<xmax>11</xmax>", "<xmax>wide</xmax>", "object 1: 'bndbox/xmax' is 'wide', not a number"),
         ("<xmax>11</xmax>", "<xmax>nan</xmax>", "not a number"),
-        ("<width>40</width>", "<width>40.5</width>", "'size/width' is 40.5, not a whole number"),
+        ("<width>40</width>", "<width>40.5</width>", "'size/width' is '40.5', not a whole number"),
         ("<difficult>0</difficult>", "<difficult>no</difficult>", "object 1: 'difficult' is 'no'"),
     ],
 )
@@ -276,7 +285,10 @@ def test_a_missing_xml_and_a_picture_of_another_kind_are_named(voc_set: VocSet) 
     assert f"{voc_set.xml('d')}: no such file" in failure(voc_set.spec())
     (voc_set.root / "JPEGImages" / "a.jpg").rename(voc_set.root / "JPEGImages" / "a.png")
     text = failure(voc_set.spec())
-    assert str(voc_set.root / "JPEGImages" / "a.jpg") in text and "must be .jpg" in text
+    assert (
+        str(voc_set.root / "JPEGImages" / "a.jpg") in text
+        and "VOC images must be JPEGImages/<id>.jpg" in text
+    )
 
 
 def test_voc_without_boxes_cannot_be_trained_on(voc_set: VocSet) -> None:
@@ -319,10 +331,10 @@ def settle(*roots: Path) -> None:
 
 @pytest.fixture
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    def forbid(path: Path) -> Any:
-        raise AssertionError(f"{path} is read")
+    def forbid(spec: DatasetSpec, *others: Any) -> Any:
+        raise AssertionError(f"{spec.name} is read")
 
-    return lambda: monkeypatch.setattr(coco, "read", forbid)
+    return lambda: monkeypatch.setattr(inspection, "read_split", forbid)
 
 
 def test_a_second_look_reads_nothing_and_answers_the_same(

@@ -12,8 +12,9 @@ from mmdet.datasets import CocoDataset, VOCDataset
 from typer.testing import CliRunner
 
 from experiments import catalogue
-from experiments.data import shapes, voc
+from experiments.data import shapes
 from experiments.data.find import find_dataset
+from experiments.data.readers import voc
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
 from experiments.errors import UserError
@@ -134,9 +135,7 @@ def test_the_two_formats_do_not_take_each_others_place(tmp_path: Path) -> None:
 def test_a_few_images_that_lack_a_shape_still_have_all_classes(tmp_path: Path) -> None:
     few = {**SMALL, "train_images": 1, "val_images": 6}
     found = find_dataset(voc_spec(tmp_path / "set", generate=few))
-    met = {
-        thing.name for thing in voc.read_xml(next((tmp_path / "set").glob("Annotations/train*")))[0].objects
-    }
+    met = {box.category for box in voc.read_xml(next((tmp_path / "set").glob("Annotations/train*")))[1]}
     assert len(met) < len(found.classes) == len(shapes.CLASSES)
 
 

@@ -148,10 +148,11 @@ def test_all_problems_of_a_coco_set_are_collected(coco_set: CocoSet) -> None:
         "unknown category id": 1,
         "missing image": 1,
         "image size differs": 1,
-        "annotation id 0": 1,
+        "unusual id": 1,
         "empty box": 2,
         "box partly outside": 2,
         "box wholly outside": 1,
+        "same box twice": 1,
     }
     assert kinds(found, "val") == {}
 

@@ -82,6 +82,10 @@ RESUMING = {
     "custom_hooks": (ABSENT, [{"type": "ProgressHook"}]),
     "work_dir": (ABSENT, "/run"),
 }
+# One reader of annotations for training, evaluation and everything that counts.
+READER = {
+    f"{split}_dataloader.dataset.type": ("CocoDataset", "AnnotatedCocoDataset") for split in ("train", "val")
+}
 CHANGED_ALWAYS = {
     # the method
     "model.type": ("RetinaNet", "LevelWeightedRetinaNet"),
@@ -103,6 +107,7 @@ CHANGED_ALWAYS = {
     "val_evaluator.outfile_prefix": (ABSENT, EVALUATOR["outfile_prefix"]),
     "val_evaluator.format_only": (False, ABSENT),
     "val_evaluator.backend_args": (None, ABSENT),
+    **READER,
     **RESUMING,
 }  # fmt: skip
 # The base's own variables, which only helped to write it, and test-time augmentation, which is not run.
@@ -175,6 +180,7 @@ def test_the_tiny_profile_sets_all_its_keys_and_little_else():
         "optim_wrapper.accumulative_counts": ABSENT,
         "train_dataloader.dataset.ann_file": "annotations/train.json",
         "train_dataloader.dataset.data_prefix.img": "train/",
+        "train_dataloader.dataset.filter_cfg.min_size": 0,
         "train_dataloader.dataset.pipeline.2.scale": (160, 160),
         "val_dataloader.dataset.ann_file": "annotations/val.json",
         "val_dataloader.dataset.data_prefix.img": "val/",
@@ -560,6 +566,6 @@ def test_a_voc_set_in_the_root_itself_builds(tmp_path: Path):
     init_default_scope("mmdet")
     dataset = DATASETS.build(config.train_dataloader.dataset)
     instances = dataset.get_data_info(0)["instances"]
-    assert [i["ignore_flag"] for i in instances] == [0, 1]  # one pixel wide is kept, zero is not
+    assert [i["bbox"] for i in instances] == [[4, 4, 5, 29]]  # one pixel wide is kept, zero is not
     assert dataset[0]["data_samples"].img_path == str(root / "JPEGImages" / "a.jpg")
     assert len(dataset[0]["data_samples"].gt_instances) == 1

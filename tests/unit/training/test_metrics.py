@@ -16,7 +16,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from experiments import detection  # noqa: F401  (first: it installs the operators)
-from experiments.data.truth import TrueBox, TrueImage, Truth
+from experiments.data.ground_truth import GroundTruth
+from experiments.data.readers import Box, Image
 from experiments.reporting.errors.voc_pass import voc_average_precisions
 from experiments.training.metrics import ExactCocoMetric, ExactVocMetric
 
@@ -255,13 +256,13 @@ def test_the_error_analysis_takes_the_same_map_apart(seed: int, tmp_path: Path):
     images = []
     for number, sample in enumerate(case.samples):
         boxes = [
-            TrueBox(CLASSES[c], (x1, y1, x2 - x1, y2 - y1), hard)
+            Box(CLASSES[c], (x1, y1, x2 - x1, y2 - y1), 0, "difficult" if hard else "")
             for c in range(3)
             for (x1, y1, x2, y2), hard in ((box.tolist(), hard) for box, hard in case.truth[c][number])
         ]
-        images.append(TrueImage(sample["img_id"], tmp_path, boxes))
+        images.append(Image(sample["img_id"], tmp_path, None, boxes))
     kept = json.loads((tmp_path / "val.bbox.json").read_text())
-    classes, mean, counts = voc_average_precisions(Truth(images, ""), kept, CLASSES)
+    classes, mean, counts = voc_average_precisions(GroundTruth(images, list(CLASSES), {}, ""), kept, CLASSES)
     assert mean == measured  # to the last bit
     for label in range(2):
         alone = 100 * average_precision(case.truth[label], case.found()[label])

@@ -11,7 +11,16 @@ from mmengine import Config
 
 from experiments import catalogue
 from experiments.recipes import load_recipe
-from tests.unit.training.test_config import ABSENT, CONFIGS, EVALUATOR, REMOVED, RESUMING, built, differences
+from tests.unit.training.test_config import (
+    ABSENT,
+    CONFIGS,
+    EVALUATOR,
+    READER,
+    REMOVED,
+    RESUMING,
+    built,
+    differences,
+)
 
 from mmdet.datasets import CocoDataset, VOCDataset  # isort: skip
 
@@ -83,11 +92,15 @@ COCO_DATA = {
     "val_evaluator.ann_file": ("data/coco/annotations/instances_val2017.json", EVALUATOR["ann_file"]),
     "val_evaluator.format_only": (False, ABSENT),
     "val_evaluator.backend_args": (None, ABSENT),
+    **READER,
 }
 YEARS = [f"train_dataloader.dataset.dataset.datasets.{year}" for year in (0, 1)]
 VOC_DATA = {
     **{f"{place}.data_root": ("data/VOCdevkit/", "/data") for place in [*YEARS, "val_dataloader.dataset"]},
     **{f"{place}.metainfo": (ABSENT, {"classes": VOC}) for place in [*YEARS, "val_dataloader.dataset"]},
+    **{
+        f"{place}.type": ("VOCDataset", "AnnotatedVocDataset") for place in [*YEARS, "val_dataloader.dataset"]
+    },
     "val_evaluator.type": ("VOCMetric", "ExactVocMetric"),
 }
 # The bases' own variables, which only helped to write them.

@@ -1,0 +1,125 @@
+"""The validation set as an evaluation sees it: its images and their objects, in either format. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.data.image_files import image_facts
+from experiments.data.problems import ProblemLog
+from experiments.data.readers import Annotations, Image, read_split
+from experiments.data.readers.coco import read_coco
+from experiments.data.spec import DatasetSpec
+from experiments.errors import UserError
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A validation set.
+
+    Attributes:
+        images: In the order of the evaluation, each with the objects of the trained classes only.
+        classes: Those that were trained, in the order of their labels.
+        category_ids: Class to its id in a COCO file; empty for VOC.
+        digest: SHA-256 of the annotations' bytes.
+    """
+
+    images: list[Image]
+    classes: list[str]
+    category_ids: dict[str, int]
+    digest: str
+
+    @classmethod
+    def of(cls, read: Annotations, classes: Sequence[str]) -> GroundTruth:
+        """Take what a reader returned; objects of other classes are left out, as they are in training."""
+        images = [
+            Image(image.id, image.path, image.size, [box for box in image.boxes if box.category in classes])
+            for image in read.images
+        ]
+        digest = hashlib.sha256(b"".join(raw for _, raw in read.raw_digests))
+        return cls(images, list(classes), read.category_ids, digest.hexdigest())
+
+    @property
+    def by_id(self) -> dict[int | str, Image]:
+        """The images by their ids."""
+        return {image.id: image for image in self.images}
+
+    def numbered(self) -> dict[str, Any]:
+        """Return a COCO instances mapping with ids counted from 1: the evaluators misread others.
+
+        They take annotation id 0 for "no match", lose negative and very large ids, and know `iscrowd` but not
+        `ignore`. The order of images and categories by their ids stays, and with it the order of equal scores.
+        """
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number, image in self._by_number().items():
+            width, height = image.size or image_facts(image.path).size or (0, 0)
+            images.append({"id": number, "file_name": image.path.name, "width": width, "height": height})
+        numbers, categories = self._image_numbers(), self._category_numbers()
+        for image in self.images:
+            for box in image.boxes:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": numbers[image.id],
+                        "category_id": categories[box.category],
+                        "bbox": list(box.xywh),
+                        "area": box.area,
+                        "iscrowd": int(box.is_ignored),
+                    }
+                )
+        listed = [{"id": number, "name": name} for name, number in categories.items()]
+        return {"images": images, "annotations": annotations, "categories": listed}
+
+    def numbered_detections(self, detections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return COCO results (image_id, category_id, bbox, score; ids as in the file) with the ids of `numbered`.
+
+        Raises:
+            KeyError: An id is none of this data set's.
+        """
+        images, categories = self._image_numbers(), self._category_numbers()
+        by_id = {self.category_ids[name]: number for name, number in categories.items()}
+        return [
+            {
+                "image_id": images[entry["image_id"]],
+                "category_id": by_id[entry["category_id"]],
+                "bbox": entry["bbox"],
+                "score": entry["score"],
+            }
+            for entry in detections
+        ]
+
+    def _by_number(self) -> dict[int, Image]:
+        return dict(enumerate(sorted(self.images, key=lambda image: image.id), start=1))  # type: ignore[arg-type, return-value]
+
+    def _image_numbers(self) -> dict[int | str, int]:
+        return {image.id: number for number, image in self._by_number().items()}
+
+    def _category_numbers(self) -> dict[str, int]:
+        ordered = sorted(self.classes, key=lambda name: self.category_ids[name])
+        return {name: number for number, name in enumerate(ordered, start=1)}
+
+
+def read_ground_truth(spec: DatasetSpec, root: Path, classes: Sequence[str]) -> GroundTruth:
+    """Read the annotations of the validation split; of the images only the size, where nothing else tells it.
+
+    Args:
+        root: The data set's folder.
+        classes: Those that were trained.
+
+    Raises:
+        UserError: An annotation file is missing or broken; names it.
+    """
+    try:
+        read = read_split(spec, root, "val", ProblemLog(strict=True))
+    except UserError as error:
+        raise UserError(error.message, f"msdet data verify {spec.name}") from None
+    return GroundTruth.of(read, classes)
+
+
+def read_coco_truth(path: Path, classes: Sequence[str]) -> GroundTruth:
+    """Read the ground truth of one instances JSON; its images are not looked for."""
+    return GroundTruth.of(read_coco(path, Path(), ProblemLog(strict=True)), classes)

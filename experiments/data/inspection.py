@@ -1,0 +1,362 @@
+"""Go through a data set once: read its annotations, look at its image files, collect all that is wrong.
+
+`find_dataset` stops at the first thing that prevents training, `verify` shows everything; both ask here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.data.image_files import decode_all, facts_of_all, same_files
+from experiments.data.problems import ProblemLog
+from experiments.data.readers import Annotations, Box, Image, read_split
+from experiments.data.readers.parts import Split
+from experiments.data.selection import why_not_trained
+from experiments.data.spec import DatasetSpec
+from experiments.errors import UserError, did_you_mean, nearest
+
+SPLITS: tuple[Split, ...] = ("train", "val")
+MAX_DETECTIONS = 100  # of an image that COCO's AP counts
+_SLACK_PX = 0.5  # boxes rounded outwards do not count as outside
+_STOCK_MIN_SIZE = 32  # pixels; MMDetection leaves smaller images out, and so did earlier versions of msdet
+# What earlier versions read in another way: the same bytes then gave other numbers.
+_READ_ANEW = ("box marked ignore", "box without area", "unusual id", "image without size")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Inspection:
+    """What a data set holds and what is wrong with it.
+
+    Attributes:
+        classes: Those to train, in the order in which they are numbered.
+        annotations, logs: By split.
+        contents: By split, each readable image file with what tells it apart (`ImageFacts.content`).
+        thinnest: By split, the image whose sides differ most: its path, width and height in pixels.
+    """
+
+    spec: DatasetSpec
+    root: Path
+    classes: list[str] = field(default_factory=list)
+    annotations: dict[str, Annotations] = field(default_factory=dict)
+    logs: dict[str, ProblemLog] = field(default_factory=dict)
+    contents: dict[str, list[tuple[Path, str]]] = field(default_factory=dict)
+    thinnest: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with the annotations' bytes and with how they are read, not their place."""
+        digest = hashlib.sha256()
+        for split, read in self.annotations.items():
+            for images, raw in read.raw_digests:
+                digest.update(raw if images is None else f"{split} {images}\n".encode() + raw)
+        digest.update(self._differences_to_earlier_versions().encode())
+        return digest.hexdigest()[:16]
+
+    def _differences_to_earlier_versions(self) -> str:
+        counts = [log.counts for log in self.logs.values()]
+        told = [kind for kind in _READ_ANEW if any(kind in count for count in counts)]
+        if self.spec.format == "voc":
+            told += ["box wholly outside"] * any("box wholly outside" in count for count in counts)
+            told += ["several val lists"] * (len(self.spec.splits["val"]) > 1)
+        sides = [min(image.size) for image in self.annotations["train"].images if image.size]
+        least = self.spec.min_image_size
+        if least != _STOCK_MIN_SIZE and any(side < max(least, _STOCK_MIN_SIZE) for side in sides):
+            told.append(f"min_image_size {least}")
+        return "\n".join(told)
+
+
+def inspect(
+    spec: DatasetSpec,
+    root: Path,
+    images: str = "heads",
+    progress: Progress | None = None,
+    stop_early: bool = False,
+) -> Inspection:
+    """Read annotations and image files and collect what is wrong with them.
+
+    Args:
+        root: The data set's folder.
+        images: "heads" reads each file's first bytes, "whole" decodes it, "names" asks only whether it is there.
+        progress: Called with (images read, images to read), for each split.
+        stop_early: Return as soon as something prevents training; what would come later is then not known.
+    """
+    found = Inspection(spec, root)
+    for split in SPLITS:
+        log = found.logs[split] = ProblemLog()
+        read = found.annotations[split] = read_split(spec, root, split, log)
+        if split == "train":
+            found.classes = _classes_to_train(spec, read, log, _where(spec, root, split))
+        _check_classes(found, split)
+        if stop_early and log.first_preventing:
+            return found
+        _check_files(found, split, images, progress)
+        _check_boxes(found, split)
+        if found.classes or split == "train":
+            _check_enough(found, split)
+        if stop_early and log.first_preventing:
+            return found
+    _check_between_splits(found)
+    return found
+
+
+def _where(spec: DatasetSpec, root: Path, split: Split) -> str:
+    """How messages call a split's annotations."""
+    path = root / spec.splits[split][0].annotations
+    return str(path) if spec.format == "coco" else f"the XML files listed in {path}"
+
+
+# Classes
+
+
+def _classes_to_train(spec: DatasetSpec, read: Annotations, log: ProblemLog, where: str) -> list[str]:
+    """Return the classes in the order in which MMDetection numbers them: the file's for COCO, the page's for VOC."""
+    folded: dict[str, str] = {}
+    for name in read.classes:
+        alike = folded.setdefault(" ".join(name.casefold().split()), name)
+        if alike != name:
+            log.add("class names alike", f"'{alike}' and '{name}'")
+    if not spec.classes:
+        return list(read.classes)
+    return list(spec.classes) if spec.format == "voc" else [n for n in read.classes if n in spec.classes]
+
+
+def _check_classes(found: Inspection, split: Split) -> None:
+    """Whether the split has the classes it should have; nothing is said where nothing could be read."""
+    spec, log, there = found.spec, found.logs[split], found.annotations[split].classes
+    trained = found.annotations["train"].classes
+    if not there or not trained or (spec.generate is not None and spec.format == "voc"):
+        return  # a small built-in set may lack a shape by chance
+    if spec.format == "coco" or split == "train":
+        for name in spec.classes:
+            if name not in there:
+                _say_missing(spec, name, there, _where(spec, found.root, split), log)
+    if split == "train":
+        return
+    if spec.classes:
+        there, trained = ([n for n in names if n in spec.classes] for names in (there, trained))
+    if spec.format == "voc":
+        _check_met_in_training(found, there, trained)
+    else:
+        _check_same_order(found, there, trained)
+
+
+def _say_missing(spec: DatasetSpec, name: str, there: Sequence[str], where: str, log: ProblemLog) -> None:
+    best = nearest(name, there)
+    close = f"did you mean '{best}'? " if best else ""
+    listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
+    text = f"data set '{spec.name}', classes: '{name}' is not in {where}; {close}there are: {listed}"
+    log.add("classes wrong", text)
+
+
+def _check_met_in_training(found: Inspection, there: Sequence[str], trained: Sequence[str]) -> None:
+    for name in there:
+        if name not in trained and not found.spec.classes:
+            images = found.annotations["val"].images
+            image = next(image for image in images if any(box.category == name for box in image.boxes))
+            text = f"{image.id}: class '{name}' is not met in the training set; {did_you_mean(name, trained)}"
+            found.logs["val"].add("classes wrong", text, _xml_of(image))
+
+
+def _xml_of(image: Image) -> Path:
+    return image.path.parent.parent / "Annotations" / f"{image.path.stem}.xml"
+
+
+def _check_same_order(found: Inspection, there: list[str], trained: list[str]) -> None:
+    """Classes are numbered by the order of the categories, so both files must have them in the same one."""
+    log, path = found.logs["val"], found.root / found.spec.splits["val"][0].annotations
+    start = "its categories differ from the training set's"
+    for name in there:
+        if name not in trained:
+            log.add("classes wrong", f"{start}: '{name}' is only here; {did_you_mean(name, trained)}", path)
+    for name in trained:
+        if name not in there:
+            log.add("classes wrong", f"{start}: '{name}' is missing", path)
+    if there != trained and sorted(there) == sorted(trained):
+        first = next(i for i, (a, b) in enumerate(zip(there, trained)) if a != b)
+        pair = f"number {first + 1} is '{there[first]}' here and '{trained[first]}' there"
+        log.add("classes wrong", f"{start} in their order: {pair}", path)
+
+
+# Image files
+
+
+def _check_files(found: Inspection, split: Split, how: str, progress: Progress | None) -> None:
+    read, log = found.annotations[split], found.logs[split]
+    if not read.images:
+        if not log.counts:
+            log.add(
+                "annotation file unusable",
+                "holds no images",
+                found.root / found.spec.splits[split][0].annotations,
+            )
+        return
+    images = []
+    for image in read.images:
+        if os.path.exists(image.path):  # noqa: PTH110  (Path's own raises where a name is too long)
+            images.append(image)
+        else:
+            log.add("missing image", str(image.path))
+    if log.first_preventing and log.first_preventing[0] == "missing image":
+        log.first_preventing = ("missing image", _missing_text(found, split))
+    contents = []
+    if how != "names":
+        paths = [image.path for image in images]
+        decoded = decode_all(paths) if how == "whole" else iter(())
+        for done, (image, facts) in enumerate(zip(images, facts_of_all(paths)), start=1):
+            size, fault = next(decoded, facts[:2])
+            if size is None:
+                log.add("unreadable image", f"{image.path}: {fault}")
+            else:
+                _check_size(found, split, image, size)
+                for is_so, kind in (
+                    (facts.is_turned, "image turned by EXIF"),
+                    (facts.is_deep, "16-bit image"),
+                ):
+                    if is_so:
+                        log.add(kind, str(image.path))
+                contents.append((image.path, facts.content))
+            if progress is not None:
+                progress(done, len(images))
+    _check_given_once(read.images, contents, log)
+    found.contents[split] = contents
+
+
+def _missing_text(found: Inspection, split: Split) -> str:
+    log, spec = found.logs[split], found.spec
+    source = found.root / spec.splits[split][0].annotations
+    why = "; VOC images must be JPEGImages/<id>.jpg" if spec.format == "voc" else ""
+    count, total = log.counts["missing image"], len(found.annotations[split].images)
+    first = log.examples["missing image"][0]
+    return f"{count} of the {total} images that {source} names are missing, the first is {first}{why}"
+
+
+def _check_size(found: Inspection, split: Split, image: Image, size: tuple[int, int]) -> None:
+    """Compare an image's size in pixels with the annotated one, which it becomes where there is none."""
+    log = found.logs[split]
+    if image.size is None:
+        image.size = size
+    elif image.size != size:
+        annotated = f"{image.size[0]} x {image.size[1]}"
+        log.add("image size differs", f"{image.path}: {size[0]} x {size[1]} pixels, annotated as {annotated}")
+    if split == "train" and min(image.size) < found.spec.min_image_size:
+        log.add("image under min_image_size", f"{image.path}: {image.size[0]} x {image.size[1]} pixels")
+    _, *thinnest = found.thinnest.get(split, ("", 1, 1))
+    if max(size) * min(thinnest) > min(size) * max(thinnest):
+        found.thinnest[split] = [str(image.path), *size]
+
+
+def _check_given_once(images: Sequence[Image], contents: list[tuple[Path, str]], log: ProblemLog) -> None:
+    """Say which images of a split are the same file, or files with the same bytes."""
+    by_file: dict[str, Path] = {}
+    for image in images:
+        first = by_file.setdefault(os.path.realpath(image.path), image.path)
+        if first is not image.path:
+            log.add(
+                "same image twice", f"{image.path}" if first == image.path else f"{first} and {image.path}"
+            )
+    files = {os.path.realpath(path): (path, content) for path, content in contents}
+    for same in same_files(files.values()):
+        for other in same[1:]:
+            log.add("same image twice", f"{same[0]} and {other}: the same bytes")
+
+
+def _check_between_splits(found: Inspection) -> None:
+    """Say which images are trained on and evaluated, too: by file, else by bytes."""
+    log = found.logs["val"]
+    trained = {os.path.realpath(image.path): image.path for image in found.annotations["train"].images}
+    contents: dict[str, tuple[Path, str]] = {}
+    for path, content in found.contents.get("train", ()):
+        contents.setdefault(os.path.realpath(path), (path, content))
+    for image in found.annotations["val"].images:
+        if os.path.realpath(image.path) in trained:
+            log.add("image in both splits", str(image.path))
+    own = {os.path.realpath(path): (path, content) for path, content in found.contents.get("val", ())}
+    others = [pair for real, pair in own.items() if real not in trained]
+    evaluated = {path for path, _ in others}
+    for same in same_files([*contents.values(), *others]):
+        first = next((path for path in same if path not in evaluated), None)
+        for path in same if first is not None else ():
+            if path in evaluated:
+                log.add("image in both splits", f"{path}: the same bytes as {first}")
+
+
+# Boxes
+
+
+def _check_boxes(found: Inspection, split: Split) -> None:
+    spec, log, used = found.spec, found.logs[split], set(found.classes)
+    for image in found.annotations[split].images:
+        seen: set[tuple] = set()
+        for box in image.boxes:
+            if box.category not in used:
+                continue
+            kind = why_not_trained(box, image.size, spec.min_box_size if split == "train" else 1)
+            if kind is None and _is_partly_outside(box, image.size):
+                kind = "box partly outside"
+            if kind is not None:
+                log.add(kind, f"{_label(spec, image, box)}: {box.category} {_geometry(box, image.size)}")
+            key = (box.category, box.xywh, box.role)
+            if key in seen:
+                log.add(
+                    "same box twice", f"{_label(spec, image, box)}: {box.category} {_geometry(box, None)}"
+                )
+            seen.add(key)
+        if spec.format == "coco" and split == "val":
+            count = sum(box.category in used and not box.is_ignored for box in image.boxes)
+            if count > MAX_DETECTIONS:
+                log.add("over 100 objects", f"{image.path}: {count} objects")
+
+
+def _is_partly_outside(box: Box, size: tuple[int, int] | None) -> bool:
+    x1, y1, x2, y2 = box.corners
+    if size is None:
+        return False
+    return min(x1, y1) < -_SLACK_PX or x2 > size[0] + _SLACK_PX or y2 > size[1] + _SLACK_PX
+
+
+def _label(spec: DatasetSpec, image: Image, box: Box) -> str:
+    return f"annotation {box.number}" if spec.format == "coco" else f"object {box.number} of {image.id}"
+
+
+def _geometry(box: Box, size: tuple[int, int] | None) -> str:
+    if box.xywh[2] <= 0 or box.xywh[3] <= 0:
+        return f"{box.xywh[2]:g} wide and {box.xywh[3]:g} high"
+    corners = "with corners " + ", ".join(f"{value:g}" for value in box.corners)
+    return corners if size is None else f"{corners} in {size[0]} x {size[1]} pixels"
+
+
+def _check_enough(found: Inspection, split: Split) -> None:
+    """Whether anything is left to train on, or to find; if not, say what became of the boxes."""
+    spec, log, fates = found.spec, found.logs[split], Counter[str]()
+    for image in found.annotations[split].images:
+        is_small = image.size is not None and min(image.size) < spec.min_image_size
+        for box in image.boxes:
+            fate = "of another class" if box.category not in found.classes else box.role or None
+            if fate is None and split == "train":
+                fate = why_not_trained(box, image.size, spec.min_box_size)
+                fate = fate or ("image under min_image_size" if is_small else None)
+            elif fate is None and min(box.xywh[2:]) <= 0:
+                fate = "empty box"
+            if fate is None:
+                return
+            fates[fate] += 1
+    kind = "no boxes to train on" if split == "train" else "no boxes to evaluate"
+    what = "holds" if spec.format == "coco" else "its XML files hold"
+    why = ": " + ", ".join(f"{count} {fate}" for fate, count in fates.most_common()) if fates else ""
+    log.add(kind, f"{what} {kind}{why}", found.root / spec.splits[split][0].annotations)
+
+
+def unusable(found: Inspection) -> UserError | None:
+    """Return the first thing that prevents training, in the order in which it was met; None where nothing does."""
+    for log in found.logs.values():
+        if log.first_preventing:
+            return UserError(log.first_preventing[1])
+    return None

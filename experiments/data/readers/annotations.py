@@ -1,0 +1,70 @@
+"""What a reader returns: images with their boxes, in one form for all formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(slots=True)
+class Box:
+    """One annotated object.
+
+    Attributes:
+        category: Its class name, stripped.
+        xywh: x, y, width, height in pixels of the original image; the corner is counted from 0.
+        area: In square pixels: the annotation's own, or width x height where it has none.
+        role: "" for an object to learn and to count. "crowd" and "ignore" (COCO) and "difficult" (VOC) mark
+            objects that are neither learnt nor counted.
+        number: COCO: the annotation's id. VOC: its place in the XML file, from 1.
+        segmentation: The annotation's own mask, untouched; None where there is none.
+    """
+
+    category: str
+    xywh: tuple[float, float, float, float]
+    area: float
+    role: str = ""
+    number: int = 0
+    segmentation: Any = None
+
+    @property
+    def is_ignored(self) -> bool:
+        """Whether finding it is neither right nor wrong."""
+        return self.role != ""
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """x1, y1, x2, y2 as training sees them."""
+        x, y, width, height = self.xywh
+        return x, y, x + width, y + height
+
+
+@dataclass(slots=True)
+class Image:
+    """One image: its id in the annotations, its file, its annotated size in pixels (None: not annotated)."""
+
+    id: int | str
+    path: Path
+    size: tuple[int, int] | None
+    boxes: list[Box] = field(default_factory=list)
+
+
+@dataclass
+class Annotations:
+    """All that one split, or one annotation file of it, holds.
+
+    Attributes:
+        images: In the order of the files, which is the order of training and evaluation.
+        classes: COCO: all categories in the order of the file. VOC: the names that are met, sorted.
+        category_ids: COCO: class name to the category id of the file. Empty for VOC.
+        sources: Every annotation file that was read.
+        raw_digests: For each file the number of images it lists (None for an XML file) and the SHA-256 of its
+            bytes: the fingerprint is made of these.
+    """
+
+    images: list[Image] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    category_ids: dict[str, int] = field(default_factory=dict)
+    sources: list[Path] = field(default_factory=list)
+    raw_digests: list[tuple[int | None, bytes]] = field(default_factory=list)

@@ -1,0 +1,207 @@
+"""Read a COCO instances JSON and give every field its type.
+
+Ids are only names: any whole number will do. Text is stripped. A field of another type is a problem that names
+the file, the entry and the field; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.data.problems import ProblemLog, is_pixels, shown_value
+from experiments.data.readers.annotations import Annotations, Box, Image
+from experiments.data.readers.source import read_bytes
+from experiments.errors import UserError
+
+_NEEDED = {
+    "images": ("id", "file_name"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+_AGAIN = "download or copy it again"
+_MAX_EXACT_ID = 2**53  # COCO's evaluators keep ids as double-precision numbers
+
+
+def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) -> Annotations:
+    """Return the images of an instances JSON with their boxes, in the order of the file.
+
+    Args:
+        path: The JSON.
+        folder: Where its file names start from.
+        log: Takes the problems of single entries; what is wrong is left out.
+        masks: Whether to keep the annotations' segmentations: they are most of the file.
+
+    Raises:
+        UserError: The file is not there, not readable, not JSON, or not in COCO's instances format; or the log is
+            strict and an entry is wrong.
+    """
+    content, raw = _parsed(path)
+    images: dict[int, Image] = {}
+    for entry in _entries(content, "images", path, log):
+        if entry["id"] not in images:
+            images[entry["id"]] = image = Image(entry["id"], folder / entry["file_name"], _size(entry))
+            if image.size is None:
+                log.add("image without size", str(image.path))
+    names = {e["id"]: e["name"].strip() for e in _entries(content, "categories", path, log)}
+    _check_names(list(names.values()), path, log)
+    for entry in _entries(content, "annotations", path, log):
+        owner, name = images.get(entry["image_id"]), names.get(entry["category_id"])
+        label = f"annotation {shown_value(entry['id'])}"
+        if owner is None:
+            text = f"{label}: image_id {shown_value(entry['image_id'])} is not among the images"
+            log.add("unknown image id", text, path)
+        if name is None:
+            text = f"{label}: category_id {shown_value(entry['category_id'])} is not among the categories"
+            log.add("unknown category id", text, path)
+        if owner is not None and name is not None:
+            owner.boxes.append(_box(entry, name, label, log, masks))
+    return Annotations(
+        list(images.values()),
+        list(dict.fromkeys(names.values())),
+        {name: number for number, name in reversed(names.items())},
+        [path],
+        [(len(content["images"]), hashlib.sha256(raw).digest())],
+    )
+
+
+def _parsed(path: Path) -> tuple[dict[str, Any], bytes]:
+    raw = read_bytes(path)
+    if not raw.strip():
+        raise UserError(f"{path}: is empty", _AGAIN)
+    try:
+        content = _loads(raw.decode(json.detect_encoding(raw)))
+    except json.JSONDecodeError as error:
+        at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
+        cut = " (the file looks cut off)" if at_end else ""
+        place = f"line {error.lineno}, column {error.colno}, character {error.pos} of {len(error.doc)}"
+        raise UserError(f"{path}: not valid JSON{cut}: {error.msg} at {place}", _AGAIN) from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # an encoding, a number of thousands of digits, deep nesting
+        raise UserError(f"{path}: not valid JSON: {error}", _AGAIN) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not in COCO format: it holds a {type(content).__name__}, not a mapping")
+    for key in _NEEDED:
+        if not isinstance(content.get(key), list):
+            what = "is not a list" if key in content else "is missing"
+            needed = ", ".join(_NEEDED)
+            raise UserError(f"{path}: not in COCO's instances format: '{key}' {what}; needed: {needed}")
+    return content, raw
+
+
+def _loads(text: str) -> Any:
+    """Parse JSON without the garbage collector, which would walk millions of new objects over and over."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(text)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _entries(content: dict[str, Any], section: str, path: Path, log: ProblemLog) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a section that have all they need; the others are problems."""
+    seen: set[int] = set()
+    for index, entry in enumerate(content[section]):
+        fault = _fault(entry, section)
+        if fault is not None:
+            log.add("annotation entry wrong", f"{section}[{index}]: {fault}", path)
+            continue
+        number = entry["id"]
+        if number in seen:
+            log.add("duplicate id", f"{section}: id {shown_value(number)} is given to two entries", path)
+        seen.add(number)
+        least = 1 if section == "annotations" else 0
+        if section != "categories" and not least <= number < _MAX_EXACT_ID:
+            log.add("unusual id", f"{section}[{index}]: id {shown_value(number)}")
+        yield entry
+
+
+def _fault(entry: Any, section: str) -> str | None:
+    """Return what an entry lacks or has of a wrong type; None where it is sound."""
+    if not isinstance(entry, dict):
+        return f"{shown_value(entry)} is not a mapping"
+    for key in _NEEDED[section]:
+        if key not in entry:
+            return f"'{key}' is missing"
+        if key.endswith("id") and type(entry[key]) is not int:
+            return f"{key} {shown_value(entry[key])} is not a whole number"
+    if section == "images":
+        return _image_fault(entry)
+    if section == "annotations":
+        return _annotation_fault(entry)
+    if not _is_text(entry["name"]):
+        return f"name {shown_value(entry['name'])} is not text, or is empty; put it in quotes"
+    return None
+
+
+def _image_fault(entry: dict[str, Any]) -> str | None:
+    if not _is_text(entry["file_name"]) or "\0" in entry["file_name"]:
+        return f"file_name {shown_value(entry['file_name'])} is not a file name"
+    for key in ("width", "height"):
+        value = entry.get(key)
+        if value is not None and not (is_pixels(value) and value >= 0 and value == int(value)):
+            return f"{key} {shown_value(value)} is not a whole number of pixels"
+    return None
+
+
+def _annotation_fault(entry: dict[str, Any]) -> str | None:
+    box = entry["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_pixels, box)):
+        return f"bbox {shown_value(box)} is not [x, y, width, height]"
+    area = entry.get("area")
+    if area is not None and not (is_pixels(area) or (isinstance(area, (int, float)) and 0 < area <= 1e18)):
+        return f"area {shown_value(area)} is not a number of square pixels"
+    for key in ("iscrowd", "ignore"):
+        flag = entry.get(key)
+        if flag is not None and (not isinstance(flag, (bool, int, float)) or flag not in (0, 1)):
+            return f"{key} {shown_value(flag)} is not 0 or 1"
+    return None
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is text with more than spaces in it, all of which can be written out."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
+    width, height = int(entry.get("width") or 0), int(entry.get("height") or 0)
+    return (width, height) if width and height else None
+
+
+def _box(entry: dict[str, Any], name: str, label: str, log: ProblemLog, masks: bool) -> Box:
+    x, y, width, height = entry["bbox"]
+    role, area = "", entry.get("area")
+    if entry.get("iscrowd"):
+        role = "crowd"
+    elif entry.get("ignore"):
+        role = "ignore"
+        log.add("box marked ignore", label)
+    if area is None or area <= 0:
+        area = max(width, 0) * max(height, 0)
+        if area > 0:
+            log.add("box without area", label)
+    return Box(
+        name, (x, y, width, height), area, role, entry["id"], entry.get("segmentation") if masks else None
+    )
+
+
+def _check_names(names: list[str], path: Path, log: ProblemLog) -> None:
+    if not names:
+        log.add("classes wrong", "categories: there are none", path)
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            log.add("classes wrong", f"categories: '{name}' is the name of two", path)

@@ -1,0 +1,74 @@
+"""Read a split: its annotation files, one after the other, as one list of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from experiments.data.problems import ProblemLog
+from experiments.data.readers.annotations import Annotations
+from experiments.data.readers.coco import read_coco
+from experiments.data.readers.voc import read_voc
+from experiments.data.spec import DatasetSpec
+from experiments.errors import UserError
+
+Split = Literal["train", "val"]
+
+
+def part_files(spec: DatasetSpec, root: Path, split: Split) -> list[tuple[Path, Path, str]]:
+    """Return each part's annotation file, image folder and id prefix, below the data set's folder `root`.
+
+    VOC names its images by list, so two lists over different folders may both have an image `000001`: ids of a
+    validation set of several parts begin with the part's folder.
+    """
+    parts = spec.splits[split]
+    folders = {part.images for part in parts}
+    prefixes = [f"{part.images.rstrip('/')}/" if len(folders) > 1 and part.images else "" for part in parts]
+    if split == "train":
+        prefixes = [""] * len(parts)
+    return [(root / part.annotations, root / part.images, prefix) for part, prefix in zip(parts, prefixes)]
+
+
+def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> Annotations:
+    """Return all images of a split, in the order of its parts.
+
+    Args:
+        root: The data set's folder.
+        log: Takes what is wrong, an unusable file included, unless it is strict.
+
+    Raises:
+        UserError: The log is strict and something prevents training.
+    """
+    whole = Annotations()
+    for path, folder, prefix in part_files(spec, root, split):
+        try:
+            part = (
+                read_coco(path, folder, log) if spec.format == "coco" else read_voc(path, folder, log, prefix)
+            )
+        except UserError as error:
+            log.add("annotation file unusable", error.message)
+            continue
+        whole.images += part.images
+        whole.classes = list(dict.fromkeys([*whole.classes, *part.classes]))
+        whole.category_ids |= part.category_ids
+        whole.sources += part.sources
+        whole.raw_digests += part.raw_digests
+    if spec.format == "voc":
+        whole.classes.sort()
+    _check_listed_once(spec, root, split, whole, log)
+    return whole
+
+
+def _check_listed_once(
+    spec: DatasetSpec, root: Path, split: Split, read: Annotations, log: ProblemLog
+) -> None:
+    """One list may not name an image twice, and no more may two lists over the same folder."""
+    if len(spec.splits[split]) < 2:
+        return
+    seen = set()
+    for image in read.images:
+        if image.path in seen:
+            lists = ", ".join(str(root / part.annotations) for part in spec.splits[split])
+            log.add("duplicate id", f"image id '{image.id}' is listed twice in {lists}")
+            return
+        seen.add(image.path)
