@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from experiments.data.problems import warning_text
 from experiments.runs import Record
 
-REDUCED, IMPORTED = "†", "‡"
+REDUCED, IMPORTED, ODD_DATA = "†", "‡", "§"
 LEGEND = {
     REDUCED: "ran out of memory, and went on with half the images per forward pass and twice the accumulated steps.",
     IMPORTED: "imported: trained by MMDetection outside msdet; COCO metrics rounded to 0.1 point by it.",
+    ODD_DATA: "entries of the data set change its numbers: record.json counts them, `msdet data verify` shows them.",
 }
 
 
 def marks_of(record: Record) -> str:
     """Empty for a run as any other."""
-    return (REDUCED if record.launch.reduced else "") + (IMPORTED if record.imported is not None else "")
+    problems = record.dataset.get("problems")
+    has_odd_data = isinstance(problems, dict) and bool(warning_text(problems))
+    is_so = {REDUCED: record.launch.reduced, IMPORTED: record.imported is not None, ODD_DATA: has_odd_data}
+    return "".join(mark for mark in LEGEND if is_so[mark])
 
 
 def joined(marks: list[str]) -> str:

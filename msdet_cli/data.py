@@ -159,14 +159,14 @@ def show_findings(found: dict[str, Any], console: Console) -> None:
             others = ", ".join(f"{name} ({count})" for name, count in content["other_classes"].items())
             console.print(f"{split}: left out, not among the data set's classes: {others}")
         for kind, problem in content["problems"].items():
-            style = "bold red" if problem["prevents_training"] else "yellow"
+            style = "bold red" if problem["prevents_training"] else "yellow" if problem["changes_numbers"] else "dim"
             console.print(f"\n{split}: {kind}: {problem['count']}", style=style)
             for example in problem["examples"]:
                 console.print(f"  {example}", soft_wrap=True)
             if problem["count"] > len(problem["examples"]):
                 console.print(f"  and {problem['count'] - len(problem['examples'])} more")
     if not found["usable"]:
-        console.print("\nThis data set cannot be used until what is red above is mended.", style="bold red")
+        console.print("\nThis data set cannot be used: fix the errors shown in red.", style="bold red")
 
 
 def _overview(splits: dict[str, Any]) -> Any:
@@ -180,7 +180,7 @@ def _overview(splits: dict[str, Any]) -> Any:
     for size, bounds in (("small", "< 32²"), ("medium", "< 96²"), ("large", "")):
         cells = [_share(content["sizes"][size], content["boxes"]) for content in splits.values()]
         table.add_row(f"  {size} {bounds}".rstrip(), *cells)
-    for key in ("crowd_boxes", "difficult_boxes"):
+    for key in ("crowd_boxes", "ignored_boxes", "difficult_boxes"):
         if any(content[key] for content in splits.values()):
             table.add_row(key.replace("_", " "), *(str(content[key]) for content in splits.values()))
     return table

@@ -112,6 +112,8 @@ def warning_text(counts_by_split: dict[str, dict[str, int]]) -> str:
     """Join what changes numbers to `train: 3 empty boxes; val: 1 image ...`; "" where nothing does."""
     parts = []
     for split, counts in counts_by_split.items():
+        if not isinstance(counts, dict):  # a damaged record
+            continue
         told = [
             f"{n} {KINDS[kind].summary}"
             for kind, n in counts.items()

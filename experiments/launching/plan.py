@@ -149,7 +149,7 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
         for stale in (folder.cancel, *folder.path.glob(".rank*.json")):
             stale.unlink(missing_ok=True)
         record.command = list(command)
-        record.dataset["root"] = str(run.data.root)
+        record.dataset |= {"root": str(run.data.root), "problems": run.data.problems}
         record.launch = _launch_after(record.launch, run.launch.model_copy(update={"threads": threads}), todo)
         record.status = "queued"
         record.queue, record.slurm = this_process(), None  # an earlier job has it no longer
@@ -230,6 +230,5 @@ def _new_record(run: PlannedRun) -> Record:
             "fingerprint": run.data.fingerprint,
             "images": run.data.images,
             "classes": list(run.data.classes),
-            "problems": run.data.problems,
         },
     )

@@ -213,6 +213,7 @@ def test_a_new_run_says_all_that_a_worker_needs(results: Path):
         "fingerprint": run.data.fingerprint,
         "images": {"train": 400, "val": 150},
         "classes": ["disc", "square", "triangle", "star"],
+        "problems": {},
     }
 
 

@@ -127,3 +127,14 @@ def test_the_list_of_runs_is_marked(make_run: MakeRun):
     assert "40.0‡" in line_of(text, BASE, "seed0")
     assert "50.0 " in line_of(text, RLO, "seed0")
     assert [line for line in text.splitlines() if line[:1] in "†‡"] == [f"{m} {LEGEND[m]}" for m in "†‡"]
+
+
+def test_a_number_of_odd_data_is_marked(make_run: MakeRun):
+    run = make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    record = run.read()
+    for problems, is_marked in (({"val": {"unusual id": 3}}, False), ({"val": {"empty box": 1}}, True)):
+        record.dataset["problems"] = problems
+        run.write(record)
+        for words in (("runs",), ("report", "table1"), ("report", "table1", "--format", "latex")):
+            text = typed(*words)
+            assert any(mark in text for mark in ("§", r"\S{}")) is is_marked
