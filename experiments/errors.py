@@ -19,6 +19,8 @@ EXIT_CLASSES = {
 }  # fmt: skip
 
 MOST_NAMES = 12  # that an error message lists
+MAX_MESSAGE_CHARS = 500
+_MAX_WORD_CHARS = 100  # of a message that is too long
 
 
 class UserError(Exception):
@@ -32,9 +34,25 @@ class UserError(Exception):
 
     def __init__(self, message: str, hint: str | None = None, exit_code: int = BAD_INPUT) -> None:
         super().__init__(message)
-        self.message = " ".join(message.split())
+        self.message = one_line(message)
         self.hint = hint
         self.exit_code = exit_code
+
+
+def one_line(text: str) -> str:
+    """Return text as one line that every console can print: control characters escaped, what is too long cut."""
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    if len(line) > MAX_MESSAGE_CHARS:
+        line = " ".join(_shortened(word, _MAX_WORD_CHARS) for word in line.split(" "))
+    return _shortened(line, MAX_MESSAGE_CHARS)
+
+
+def _shortened(text: str, limit: int) -> str:
+    """Return text with its middle cut out where it is longer than `limit` characters."""
+    half = (limit - 3) // 2
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
