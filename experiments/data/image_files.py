@@ -15,6 +15,7 @@ _THREADS = 4
 _BATCH = 256  # images under way at once, so that a large set does not queue up in memory
 _HEAD_BYTES = 4096  # two files that agree in these and in their size are compared as a whole
 _EXIF_ORIENTATION, _TIFF_BITS = 274, 258
+_TURNING = range(2, 9)  # values of the orientation that turn or mirror
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 Result = TypeVar("Result")
@@ -126,15 +127,17 @@ def _is_turned(image: Any) -> bool:
     if (
         "exif" in image.info
     ):  # asked first: without them, Pillow decodes a whole PNG to look behind its pixels
-        return image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
-    return getattr(image, "tag_v2", {}).get(_EXIF_ORIENTATION, 1) not in (0, 1)
+        return image.getexif().get(_EXIF_ORIENTATION) in _TURNING
+    return getattr(image, "tag_v2", {}).get(_EXIF_ORIENTATION) in _TURNING
 
 
 def _is_deep(image: Any, head: bytes) -> bool:
     if head.startswith(_PNG):
         return head[24] == 16  # the bit depth in a PNG's first chunk
     bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())
-    return any(count > 8 for count in (bits if isinstance(bits, tuple) else (bits,)))
+    if any(count > 8 for count in (bits if isinstance(bits, tuple) else (bits,))):
+        return True
+    return image.mode.startswith(("I", "F"))  # 16 or 32 bits, of PGM and JPEG 2000 too
 
 
 def same_files(contents: Iterable[tuple[Path, str]]) -> Iterator[list[Path]]:

@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.data.image_files import decode_all, facts_of_all, same_files
+from experiments.data.image_checks import Progress, SplitFiles, check_between_splits, check_files
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Annotations, Box, Image, read_split
 from experiments.data.readers.parts import Split
+from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 from experiments.data.selection import why_not_trained
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError, did_you_mean, nearest
@@ -28,8 +28,6 @@ _STOCK_MIN_SIZE = 32  # pixels; MMDetection leaves smaller images out, and so di
 # What earlier versions read in another way: the same bytes then gave other numbers.
 _READ_ANEW = ("box marked ignore", "box without area", "unusual id", "image without size")
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass
 class Inspection:
@@ -38,8 +36,7 @@ class Inspection:
     Attributes:
         classes: Those to train, in the order in which they are numbered.
         annotations, logs: By split.
-        contents: By split, each readable image file with what tells it apart (`ImageFacts.content`).
-        thinnest: By split, the image whose sides differ most: its path, width and height in pixels.
+        files: By split, the image files that are there.
     """
 
     spec: DatasetSpec
@@ -47,8 +44,12 @@ class Inspection:
     classes: list[str] = field(default_factory=list)
     annotations: dict[str, Annotations] = field(default_factory=dict)
     logs: dict[str, ProblemLog] = field(default_factory=dict)
-    contents: dict[str, list[tuple[Path, str]]] = field(default_factory=dict)
-    thinnest: dict[str, list[Any]] = field(default_factory=dict)
+    files: dict[str, SplitFiles] = field(default_factory=dict)
+
+    @property
+    def thinnest(self) -> dict[str, list[Any]]:
+        """By split, the image whose sides differ most: its path, width and height in pixels."""
+        return {split: files.thinnest for split, files in self.files.items() if files.thinnest}
 
     @property
     def fingerprint(self) -> str:
@@ -93,17 +94,18 @@ def inspect(
         log = found.logs[split] = ProblemLog()
         read = found.annotations[split] = read_split(spec, root, split, log)
         if split == "train":
-            found.classes = _classes_to_train(spec, read, log, _where(spec, root, split))
+            found.classes = _classes_to_train(spec, read)
+        _check_names(found, split)
         _check_classes(found, split)
         if stop_early and log.first_preventing:
             return found
-        _check_files(found, split, images, progress)
+        found.files[split] = check_files(spec, root, split, read.images, log, images, progress)
         _check_boxes(found, split)
         if found.classes or split == "train":
             _check_enough(found, split)
         if stop_early and log.first_preventing:
             return found
-    _check_between_splits(found)
+    check_between_splits(found.files["train"], found.files["val"], found.logs["val"])
     return found
 
 
@@ -116,16 +118,20 @@ def _where(spec: DatasetSpec, root: Path, split: Split) -> str:
 # Classes
 
 
-def _classes_to_train(spec: DatasetSpec, read: Annotations, log: ProblemLog, where: str) -> list[str]:
+def _classes_to_train(spec: DatasetSpec, read: Annotations) -> list[str]:
     """Return the classes in the order in which MMDetection numbers them: the file's for COCO, the page's for VOC."""
-    folded: dict[str, str] = {}
-    for name in read.classes:
-        alike = folded.setdefault(" ".join(name.casefold().split()), name)
-        if alike != name:
-            log.add("class names alike", f"'{alike}' and '{name}'")
     if not spec.classes:
         return list(read.classes)
     return list(spec.classes) if spec.format == "voc" else [n for n in read.classes if n in spec.classes]
+
+
+def _check_names(found: Inspection, split: Split) -> None:
+    """Say which names of a split differ only in case or spaces, from each other or from the trained classes."""
+    folded: dict[str, str] = {}
+    for name in dict.fromkeys([*found.classes, *found.annotations[split].classes]):
+        alike = folded.setdefault(" ".join(name.casefold().split()), name)
+        if alike != name:
+            found.logs[split].add("class names alike", f"'{alike}' and '{name}'")
 
 
 def _check_classes(found: Inspection, split: Split) -> None:
@@ -166,7 +172,10 @@ def _check_met_in_training(found: Inspection, there: Sequence[str], trained: Seq
 
 
 def _xml_of(image: Image) -> Path:
-    return image.path.parent.parent / "Annotations" / f"{image.path.stem}.xml"
+    """The XML of a VOC image; its id may have folders in it."""
+    parts = list(image.path.with_suffix(".xml").parts)
+    parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = ANNOTATIONS
+    return Path(*parts)
 
 
 def _check_same_order(found: Inspection, there: list[str], trained: list[str]) -> None:
@@ -183,109 +192,6 @@ def _check_same_order(found: Inspection, there: list[str], trained: list[str]) -
         first = next(i for i, (a, b) in enumerate(zip(there, trained)) if a != b)
         pair = f"number {first + 1} is '{there[first]}' here and '{trained[first]}' there"
         log.add("classes wrong", f"{start} in their order: {pair}", path)
-
-
-# Image files
-
-
-def _check_files(found: Inspection, split: Split, how: str, progress: Progress | None) -> None:
-    read, log = found.annotations[split], found.logs[split]
-    if not read.images:
-        if not log.counts:
-            log.add(
-                "annotation file unusable",
-                "holds no images",
-                found.root / found.spec.splits[split][0].annotations,
-            )
-        return
-    images = []
-    for image in read.images:
-        if os.path.exists(image.path):  # noqa: PTH110  (Path's own raises where a name is too long)
-            images.append(image)
-        else:
-            log.add("missing image", str(image.path))
-    if log.first_preventing and log.first_preventing[0] == "missing image":
-        log.first_preventing = ("missing image", _missing_text(found, split))
-    contents = []
-    if how != "names":
-        paths = [image.path for image in images]
-        decoded = decode_all(paths) if how == "whole" else iter(())
-        for done, (image, facts) in enumerate(zip(images, facts_of_all(paths)), start=1):
-            size, fault = next(decoded, facts[:2])
-            if size is None:
-                log.add("unreadable image", f"{image.path}: {fault}")
-            else:
-                _check_size(found, split, image, size)
-                for is_so, kind in (
-                    (facts.is_turned, "image turned by EXIF"),
-                    (facts.is_deep, "16-bit image"),
-                ):
-                    if is_so:
-                        log.add(kind, str(image.path))
-                contents.append((image.path, facts.content))
-            if progress is not None:
-                progress(done, len(images))
-    _check_given_once(read.images, contents, log)
-    found.contents[split] = contents
-
-
-def _missing_text(found: Inspection, split: Split) -> str:
-    log, spec = found.logs[split], found.spec
-    source = found.root / spec.splits[split][0].annotations
-    why = "; VOC images must be JPEGImages/<id>.jpg" if spec.format == "voc" else ""
-    count, total = log.counts["missing image"], len(found.annotations[split].images)
-    first = log.examples["missing image"][0]
-    return f"{count} of the {total} images that {source} names are missing, the first is {first}{why}"
-
-
-def _check_size(found: Inspection, split: Split, image: Image, size: tuple[int, int]) -> None:
-    """Compare an image's size in pixels with the annotated one, which it becomes where there is none."""
-    log = found.logs[split]
-    if image.size is None:
-        image.size = size
-    elif image.size != size:
-        annotated = f"{image.size[0]} x {image.size[1]}"
-        log.add("image size differs", f"{image.path}: {size[0]} x {size[1]} pixels, annotated as {annotated}")
-    if split == "train" and min(image.size) < found.spec.min_image_size:
-        log.add("image under min_image_size", f"{image.path}: {image.size[0]} x {image.size[1]} pixels")
-    _, *thinnest = found.thinnest.get(split, ("", 1, 1))
-    if max(size) * min(thinnest) > min(size) * max(thinnest):
-        found.thinnest[split] = [str(image.path), *size]
-
-
-def _check_given_once(images: Sequence[Image], contents: list[tuple[Path, str]], log: ProblemLog) -> None:
-    """Say which images of a split are the same file, or files with the same bytes."""
-    by_file: dict[str, Path] = {}
-    for image in images:
-        first = by_file.setdefault(os.path.realpath(image.path), image.path)
-        if first is not image.path:
-            log.add(
-                "same image twice", f"{image.path}" if first == image.path else f"{first} and {image.path}"
-            )
-    files = {os.path.realpath(path): (path, content) for path, content in contents}
-    for same in same_files(files.values()):
-        for other in same[1:]:
-            log.add("same image twice", f"{same[0]} and {other}: the same bytes")
-
-
-def _check_between_splits(found: Inspection) -> None:
-    """Say which images are trained on and evaluated, too: by file, else by bytes."""
-    log = found.logs["val"]
-    trained = {os.path.realpath(image.path): image.path for image in found.annotations["train"].images}
-    contents: dict[str, tuple[Path, str]] = {}
-    for path, content in found.contents.get("train", ()):
-        contents.setdefault(os.path.realpath(path), (path, content))
-    for image in found.annotations["val"].images:
-        if os.path.realpath(image.path) in trained:
-            log.add("image in both splits", str(image.path))
-    own = {os.path.realpath(path): (path, content) for path, content in found.contents.get("val", ())}
-    others = [pair for real, pair in own.items() if real not in trained]
-    evaluated = {path for path, _ in others}
-    for same in same_files([*contents.values(), *others]):
-        first = next((path for path in same if path not in evaluated), None)
-        for path in same if first is not None else ():
-            if path in evaluated:
-                log.add("image in both splits", f"{path}: the same bytes as {first}")
 
 
 # Boxes

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.data.problems import ProblemLog, is_pixels, shown_value
+from experiments.data.problems import MAX_PIXELS, ProblemLog, is_pixels, shown_value
 from experiments.data.readers.annotations import Annotations, Box, Image
 from experiments.data.readers.source import read_bytes
 from experiments.errors import UserError
@@ -51,15 +51,14 @@ def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) ->
     _check_names(list(names.values()), path, log)
     for entry in _entries(content, "annotations", path, log):
         owner, name = images.get(entry["image_id"]), names.get(entry["category_id"])
-        label = f"annotation {shown_value(entry['id'])}"
         if owner is None:
-            text = f"{label}: image_id {shown_value(entry['image_id'])} is not among the images"
+            text = f"{_label(entry)}: image_id {shown_value(entry['image_id'])} is not among the images"
             log.add("unknown image id", text, path)
         if name is None:
-            text = f"{label}: category_id {shown_value(entry['category_id'])} is not among the categories"
+            text = f"{_label(entry)}: category_id {shown_value(entry['category_id'])} is not among the categories"
             log.add("unknown category id", text, path)
         if owner is not None and name is not None:
-            owner.boxes.append(_box(entry, name, label, log, masks))
+            owner.boxes.append(_box(entry, name, log, masks))
     return Annotations(
         list(images.values()),
         list(dict.fromkeys(names.values())),
@@ -157,7 +156,8 @@ def _annotation_fault(entry: dict[str, Any]) -> str | None:
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_pixels, box)):
         return f"bbox {shown_value(box)} is not [x, y, width, height]"
     area = entry.get("area")
-    if area is not None and not (is_pixels(area) or (isinstance(area, (int, float)) and 0 < area <= 1e18)):
+    is_number = isinstance(area, (int, float)) and not isinstance(area, bool)
+    if area is not None and not (is_number and -MAX_PIXELS <= area <= MAX_PIXELS**2):  # nor NaN
         return f"area {shown_value(area)} is not a number of square pixels"
     for key in ("iscrowd", "ignore"):
         flag = entry.get(key)
@@ -182,21 +182,25 @@ def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     return (width, height) if width and height else None
 
 
-def _box(entry: dict[str, Any], name: str, label: str, log: ProblemLog, masks: bool) -> Box:
+def _box(entry: dict[str, Any], name: str, log: ProblemLog, masks: bool) -> Box:
     x, y, width, height = entry["bbox"]
     role, area = "", entry.get("area")
     if entry.get("iscrowd"):
         role = "crowd"
     elif entry.get("ignore"):
         role = "ignore"
-        log.add("box marked ignore", label)
+        log.add("box marked ignore", _label(entry))
     if area is None or area <= 0:
         area = max(width, 0) * max(height, 0)
         if area > 0:
-            log.add("box without area", label)
+            log.add("box without area", _label(entry))
     return Box(
         name, (x, y, width, height), area, role, entry["id"], entry.get("segmentation") if masks else None
     )
+
+
+def _label(entry: dict[str, Any]) -> str:
+    return f"annotation {shown_value(entry['id'])}"
 
 
 def _check_names(names: list[str], path: Path, log: ProblemLog) -> None:

@@ -1,0 +1,139 @@
+"""Check a split's image files: there, readable, of the annotated size, and each of them only once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.data.image_files import decode_all, facts_of_all, same_files
+from experiments.data.problems import ProblemLog
+from experiments.data.readers import Image
+from experiments.data.spec import DatasetSpec
+
+Progress = Callable[[int, int], None]
+Identity = tuple[int, int] | str  # device and inode, which all paths of a file share; else its resolved path
+
+
+@dataclass
+class SplitFiles:
+    """The image files of a split.
+
+    Attributes:
+        paths: The first path of each file.
+        contents: What tells a readable file apart (`ImageFacts.content`).
+        thinnest: The image whose sides differ most: its path, width and height in pixels.
+    """
+
+    paths: dict[Identity, Path] = field(default_factory=dict)
+    contents: dict[Identity, str] = field(default_factory=dict)
+    thinnest: list[Any] = field(default_factory=list)
+
+
+def check_files(
+    spec: DatasetSpec,
+    root: Path,
+    split: str,
+    images: Sequence[Image],
+    log: ProblemLog,
+    how: str,
+    progress: Progress | None = None,
+) -> SplitFiles:
+    """Look at each image's file, and give an image without annotated size the size of its file.
+
+    Args:
+        how: "heads" reads a file's first bytes, "whole" decodes it, "names" asks only whether it is there.
+        progress: Called with (images read, images to read).
+    """
+    source = root / spec.splits[split][0].annotations  # type: ignore[index]
+    if not images and not log.counts:
+        log.add("annotation file unusable", "holds no images", source)
+    files, there = SplitFiles(), []
+    for image in images:
+        identity = _identity(image.path)
+        if identity is None:
+            log.add("missing image", str(image.path))
+            continue
+        there.append((identity, image))
+        first = files.paths.setdefault(identity, image.path)
+        if first is not image.path:
+            log.add("same image twice", str(first) if first == image.path else f"{first} and {image.path}")
+    if log.first_preventing and log.first_preventing[0] == "missing image":
+        log.first_preventing = ("missing image", _missing_text(log, len(images), source, spec.format))
+    if how != "names":
+        _read(there, files, log, how == "whole", progress)
+        for image in images if split == "train" else ():
+            if image.size is not None and min(image.size) < spec.min_image_size:
+                log.add(
+                    "image under min_image_size", f"{image.path}: {image.size[0]} x {image.size[1]} pixels"
+                )
+    for same in same_files((files.paths[identity], content) for identity, content in files.contents.items()):
+        for other in same[1:]:
+            log.add("same image twice", f"{same[0]} and {other}: the same bytes")
+    return files
+
+
+def _identity(path: Path) -> Identity | None:
+    """Return what all paths of a file share; None where there is no such file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def _missing_text(log: ProblemLog, total: int, source: Path, layout: str) -> str:
+    why = "; VOC images must be JPEGImages/<id>.jpg" if layout == "voc" else ""
+    count, first = log.counts["missing image"], log.examples["missing image"][0]
+    return f"{count} of the {total} images that {source} names are missing, the first is {first}{why}"
+
+
+def _read(
+    there: Sequence[tuple[Identity, Image]],
+    files: SplitFiles,
+    log: ProblemLog,
+    decode: bool,
+    progress: Progress | None,
+) -> None:
+    paths = [image.path for _, image in there]
+    decoded = decode_all(paths) if decode else iter(())
+    for done, ((identity, image), facts) in enumerate(zip(there, facts_of_all(paths)), start=1):
+        size, fault = next(decoded, facts[:2])
+        if size is None:
+            log.add("unreadable image", f"{image.path}: {fault}")
+        else:
+            _check_size(image, size, files, log)
+            files.contents[identity] = facts.content
+        if facts.is_turned:
+            log.add("image turned by EXIF", str(image.path))
+        if facts.is_deep:
+            log.add("16-bit image", str(image.path))
+        if progress is not None:
+            progress(done, len(there))
+
+
+def _check_size(image: Image, size: tuple[int, int], files: SplitFiles, log: ProblemLog) -> None:
+    if image.size is None:
+        image.size = size
+    elif image.size != size:
+        annotated = f"{image.size[0]} x {image.size[1]}"
+        log.add("image size differs", f"{image.path}: {size[0]} x {size[1]} pixels, annotated as {annotated}")
+    _, *thinnest = files.thinnest or ("", 1, 1)
+    if max(size) * min(thinnest) > min(size) * max(thinnest):
+        files.thinnest = [str(image.path), *size]
+
+
+def check_between_splits(train: SplitFiles, val: SplitFiles, log: ProblemLog) -> None:
+    """Say which images are trained on and evaluated, too: by file, else by bytes."""
+    for identity, path in val.paths.items():
+        if identity in train.paths:
+            log.add("image in both splits", str(path))
+    evaluated = {val.paths[i]: content for i, content in val.contents.items() if i not in train.paths}
+    trained = {train.paths[i]: content for i, content in train.contents.items()}
+    for same in same_files([*trained.items(), *evaluated.items()]):
+        first = next((path for path in same if path in trained), None)
+        for path in same if first is not None else ():
+            if path in evaluated:
+                log.add("image in both splits", f"{path}: the same bytes as {first}")
