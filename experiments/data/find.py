@@ -13,6 +13,7 @@ from experiments.data import cache, shapes
 from experiments.data.archives import ARCHIVES
 from experiments.data.inspection import SPLITS, inspect, unusable
 from experiments.data.problems import warning_text
+from experiments.data.readers.source import why_unreadable
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError
@@ -96,7 +97,7 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
         if not _provide(spec, place, generate):
             return FoundDataset(spec, place, images=shapes.image_counts(spec.generate), **made)
     check_place(spec, place)
-    key = [str(place), spec.format, spec.classes, spec.model_dump()["splits"]]
+    key = [str(place), spec.model_dump(exclude={"name", "root", "generate", "repeat"})]
     answer = cache.recall(key)
     if answer is None:
         answer, rests_on = _inspected(spec, place)
@@ -161,8 +162,11 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
         what = "is not a folder" if place.exists() else "no such folder"
         raise UserError(f"data set '{spec.name}': {what}: {place}; it should hold {content}", elsewhere)
     for name in expected:
-        if not (place / name).is_file():
+        fault = why_unreadable(place / name)
+        if fault == "no such file":
             raise UserError(f"data set '{spec.name}': no such file: {place / name}", elsewhere)
+        if fault is not None:
+            raise UserError(f"data set '{spec.name}': {place / name}: {fault}")
     for name in filter(None, images):
         if not (place / name).is_dir():
             raise UserError(f"data set '{spec.name}': no such folder: {place / name}", elsewhere)

@@ -77,6 +77,7 @@ def _part(
     if split == "train":
         dataset.filter_cfg = dict(base.get("filter_cfg") or dict(filter_empty_gt=True))
         dataset.filter_cfg["min_size"] = spec.min_image_size
+        dataset.filter_cfg.pop("bbox_min_size", None)  # of the model's own data set
         if spec.format == "voc" or spec.min_box_size > 1:
             dataset.filter_cfg["bbox_min_size"] = spec.min_box_size
     else:

@@ -14,15 +14,25 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         UserError: It is missing, unreadable, or no regular file: a device or a pipe may never end.
     """
+    fault = why_unreadable(path)
+    if fault is not None:
+        raise UserError(f"{path}: {fault}")
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise UserError(f"{path}: cannot be read: it is {kind}")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # a NUL byte in the path
-        raise UserError(f"{str(path)!r}: is not a path: {error}") from None
+
+
+def why_unreadable(path: Path) -> str | None:
+    """Return why a path is no regular file, in words that follow its name; None where it is one."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except ValueError as error:  # a NUL byte
+        return f"is not a path: {error}"
+    if stat.S_ISREG(mode):
+        return None
+    return f"cannot be read: it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.data.problems import ProblemLog, is_pixels, shown_value
 from experiments.data.readers.annotations import Annotations, Box, Image
-from experiments.data.readers.source import read_bytes
+from experiments.data.readers.source import read_bytes, why_unreadable
 from experiments.errors import UserError
 
 IMAGES, ANNOTATIONS = "JPEGImages", "Annotations"
@@ -85,16 +85,17 @@ def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[Box], bytes]:
     Raises:
         UserError: Missing, not XML (with the position), or an element is missing or of a wrong type.
     """
-    try:
-        raw = read_bytes(path)
-    except UserError as error:
-        if not path.exists():
-            raise UserError(f"{path}: no such file, but its image is listed") from None
-        raise error
+    if why_unreadable(path) == "no such file":
+        raise UserError(f"{path}: no such file, but its image is listed")
+    raw = read_bytes(path)
     try:
         root = ElementTree.fromstring(raw)
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two: an unknown encoding
         raise UserError(f"{path}: not valid XML: {error}") from None
+    if root.tag != "annotation":  # a namespace, or another format: no object would be found in it
+        raise UserError(
+            f"{path}: not in VOC format: its root element is {shown_value(root.tag)}, not 'annotation'"
+        )
     size = None
     if root.find("size") is not None:
         width, height = (_whole(root, f"size/{side}", path) for side in ("width", "height"))
