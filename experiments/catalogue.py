@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from experiments.checking import check_keys, validate
+from experiments.checking import check_keys, shown_value, validate
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError, did_you_mean
 
@@ -105,7 +105,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         raise UserError(f"{shown(path)}: is empty; it must be a mapping, `key: value`")
     if not isinstance(content, dict):
-        kind = "a list" if isinstance(content, list) else f"the single value {content!r}"
+        kind = "a list" if isinstance(content, list) else f"the single value {shown_value(content)}"
         raise UserError(f"{shown(path)}: is {kind}; it must be a mapping, `key: value`")
     return content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import types
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -50,9 +51,29 @@ def one_line(error: ValidationError) -> str:
     if kind == "extra_forbidden":
         return f"{place}: unknown key"
     if kind in ("model_type", "dict_type"):
-        return f"{place or 'it'}: must be a mapping, not {value!r}"
+        return f"{place or 'it'}: must be a mapping, not {shown_value(value)}"
     reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"{place}: {value!r} is not allowed: {reason}"
+    return f"{place}: {shown_value(value)} is not allowed: {reason}"
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as Python writes it; of a long or deeply nested one only a part, in bounded time."""
+    try:
+        return _BOUNDED.repr(value)
+    except ValueError:  # Python refuses to write out numbers of thousands of digits; YAML's `0x` can make them
+        return "a number of thousands of digits"
+
+
+class _BoundedRepr(reprlib.Repr):
+    """A few lines of YAML with anchors can stand for billions of items."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxtuple = 4, 12, 12, 12
+        self.maxstring = self.maxlong = self.maxother = 300
+
+
+_BOUNDED = _BoundedRepr()
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
