@@ -13,7 +13,7 @@ from experiments.data import cache, shapes
 from experiments.data.archives import ARCHIVES
 from experiments.data.inspection import SPLITS, inspect, unusable
 from experiments.data.problems import warning_text
-from experiments.data.readers.source import why_unreadable
+from experiments.data.readers.source import is_folder, why_unreadable
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 from experiments.data.spec import DatasetSpec
 from experiments.errors import UserError
@@ -157,9 +157,9 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
         elsewhere = f"msdet data download {spec.name}, or {elsewhere}"
     if spec.generate is not None:
         elsewhere = f"msdet data make {spec.name}" + _data_root(spec, place)
-    if not place.is_dir():
+    if not is_folder(place):
         content = ", ".join(dict.fromkeys([*expected, *filter(None, images)]))
-        what = "is not a folder" if place.exists() else "no such folder"
+        what = "no such folder" if why_unreadable(place) == "no such file" else "is not a folder"
         raise UserError(f"data set '{spec.name}': {what}: {place}; it should hold {content}", elsewhere)
     for name in expected:
         fault = why_unreadable(place / name)
@@ -168,7 +168,7 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
         if fault is not None:
             raise UserError(f"data set '{spec.name}': {place / name}: {fault}")
     for name in filter(None, images):
-        if not (place / name).is_dir():
+        if not is_folder(place / name):
             raise UserError(f"data set '{spec.name}': no such folder: {place / name}", elsewhere)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -36,3 +37,8 @@ def why_unreadable(path: Path) -> str | None:
     if stat.S_ISREG(mode):
         return None
     return f"cannot be read: it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; unlike `Path.is_dir`, this takes names that are too long."""
+    return os.path.isdir(path)  # noqa: PTH112
