@@ -12,13 +12,13 @@ from experiments.detection.level_weighted import (  # noqa: E402
     LevelWeighted,
     LevelWeightedTwoStage,
 )
-from experiments.detection.level_wise import PER_IMAGE  # noqa: E402
+from experiments.detection.refusals import REASONS  # noqa: E402
 
 attach_to_runners()
 
 __all__ = [
     "LEVEL_WEIGHTED",
-    "PER_IMAGE",
+    "REASONS",
     "GuidedRetinaHead",
     "LevelWeighted",
     "LevelWeightedTwoStage",

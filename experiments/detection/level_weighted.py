@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from experiments.detection.level_losses import LevelLosses
 from experiments.detection.level_wise import make_level_wise
+from experiments.detection.refusals import check_roi_head, check_strides, refuse
 from experiments.weighting import OptionError, build_weighting
 
 
@@ -59,8 +60,16 @@ class LevelWeighted:
             raise OptionError(
                 f"where: '{self.where}' is not allowed: {type(self).__name__} has one head; leave it out"
             )
-        make_level_wise(self.bbox_head)
-        return {"bbox_head": level_names(self.bbox_head.prior_generator.strides)}
+        return {"bbox_head": self._levels_of_head("bbox_head")}
+
+    def _levels_of_head(self, name: str) -> list[str]:
+        """The level names of a dense head of the detector, which becomes level-wise."""
+        head = getattr(self, name, None)
+        if head is None:
+            raise refuse(type(self).__name__, f"has no `{name}`")
+        make_level_wise(head)
+        generator = getattr(head, "prior_generator", None)
+        return level_names(check_strides(head, getattr(generator, "strides", None)))
 
     def level_terms(self, head: LevelLosses, losses: Mapping[str, Any]) -> dict[str, Sequence[Tensor]]:
         """Those of the detector's losses that are lists over the head's levels."""
@@ -81,9 +90,8 @@ class LevelWeighted:
         terms = {head: self.level_terms(head, losses) for head in self.weighting}
         for head, own in terms.items():
             if not own:
-                raise TypeError(
-                    f"{type(self).__name__}: no loss of {head.head} is a list over {len(head.levels)} levels"
-                )
+                owner = type(getattr(self, head.head, self)).__name__
+                raise refuse(owner, f"returns no loss as a list over its {len(head.levels)} levels")
             remaining = [name for name in remaining if name not in own]
         others = {name: log_vars[name] for name in remaining}
         objective = sum(others.values())
@@ -98,7 +106,8 @@ class LevelWeightedTwoStage(LevelWeighted):
 
     In the RoI head each sampled RoI counts at the level that it is pooled from. The RPN's loss is left as it is by
     default: the paper's Fig 2 omits the RPN, and Section 3.1 speaks of "the detection head of each scale". `both` means
-    two independent rules, the RPN's seeded with the run's seed and the RoI head's with the next.
+    two independent rules, the RPN's seeded with the run's seed and the RoI head's with the next. What other heads add,
+    the loss of masks say, stays as it is.
     """
 
     rpn_head: Any
@@ -110,18 +119,13 @@ class LevelWeightedTwoStage(LevelWeighted):
             raise OptionError(f"where: {where!r} is not allowed: roi, rpn or both")
         heads = {}
         if where != "roi":
-            make_level_wise(self.rpn_head)
-            heads["rpn_head"] = level_names(self.rpn_head.prior_generator.strides)
+            heads["rpn_head"] = self._levels_of_head("rpn_head")
         if where != "rpn":
+            check_roi_head(self)
             extractor, box_head = self.roi_head.bbox_roi_extractor, self.roi_head.bbox_head
-            if not hasattr(extractor, "map_roi_levels"):
-                raise OptionError(
-                    f"where: '{where}' is not allowed: {type(extractor).__name__} pools a RoI from all levels, so it"
-                    " has none of its own; use rpn"
-                )
             make_level_wise(box_head)
             box_head.level_of, box_head.num_levels = extractor.map_roi_levels, extractor.num_inputs
-            heads["roi_head"] = level_names(extractor.featmap_strides)
+            heads["roi_head"] = level_names(check_strides(self.roi_head, extractor.featmap_strides))
         return heads
 
     def level_terms(self, head: LevelLosses, losses: Mapping[str, Any]) -> dict[str, Sequence[Tensor]]:

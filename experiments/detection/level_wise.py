@@ -11,6 +11,7 @@ are; what each family of heads needs is a few lines in a mixin.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,18 +23,15 @@ from mmdet.models.dense_heads import (
     FSAFHead,
     GFLHead,
     RPNHead,
-    SSDHead,
-    YOLACTHead,
 )
 from mmdet.models.dense_heads.anchor_head import AnchorHead
-from mmdet.models.losses import GHMC, GHMR
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
 from experiments.detection.boxes import from_log_distances
 from experiments.detection.guided_loss import GuidedRetinaHead
 from experiments.detection.localisation import LevelWise, Seen
-from experiments.weighting import OptionError
+from experiments.detection.refusals import ONE_NUMBER, check_head, check_row_loss, refuse
 
 EPSILON = torch.finfo(torch.float32).eps  # that MMDetection adds to a normaliser
 
@@ -91,14 +89,11 @@ class SplitLevels(LevelWise):
 
     num_classes: int
     _levels: Tensor | None = None  # (n,) level of every row that is classified; None outside of `_split`
+    _terms: dict[str, list[Tensor]]
 
     def prepare(self) -> None:
         for name, module in self._loss_modules().items():
-            if isinstance(module, (GHMC, GHMR)) or getattr(module, "reduction", "mean") != "mean":
-                raise OptionError(
-                    f"{name}: {type(module).__name__} in {type(self).__name__} cannot be split by level; use a loss"
-                    " with reduction 'mean' that the head normalises"
-                )
+            check_row_loss(name, module, self)
             module.register_forward_pre_hook(self._ask_for_rows, with_kwargs=True)
             module.register_forward_hook(self._sum_by_level, with_kwargs=True)
         super().prepare()
@@ -107,38 +102,47 @@ class SplitLevels(LevelWise):
         children = self.named_children()  # type: ignore[attr-defined]
         return {name: module for name, module in children if name.startswith("loss_")}
 
-    def _split(
-        self, levels: Tensor, count: int, loss: Callable[[], dict], connected: Sequence[Tensor]
-    ) -> dict:
+    def _split(self, levels: Tensor, count: int, loss: Callable[[], dict]) -> dict:
         """The head's losses with a list over levels in place of each scalar.
 
         Args:
             levels: (n,) level of every classified row.
             count: K.
             loss: Computes the head's losses.
-            connected: Predictions; a term without rows is zero, but not detached from them.
         """
-        self._levels, self._count = levels, count
-        self._terms: dict[str, list[Tensor]] = {}
+        self._levels, self._count, self._terms = levels, count, {}
         try:
             losses = loss()
             self._sum_ious(count, levels)
         finally:
             self._levels = None
-        for name in self._loss_modules():
-            if name in losses and name not in self._terms:  # no positives, so it was not called
-                self._terms[name] = [sum(p.sum() for p in connected) * 0] * count
-        return {**losses, **self._terms}
+            terms, self._terms = self._terms, {}  # a graph that is kept could not be copied
+        # Without positives a loss module is not called: what the head returns instead is zero, and stays
+        # connected to the predictions, or detached from them, as it is.
+        for name, value in losses.items():
+            if "loss" in name and name not in terms:
+                terms[name] = [value / count] * count
+        return {**losses, **terms}
 
     def _ask_for_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         return None if self._levels is None else (args, {**kwargs, "reduction_override": "none"})
 
-    def _sum_by_level(self, module: nn.Module, args: tuple, kwargs: dict, rows: Tensor) -> Tensor | None:
+    def _sum_by_level(self, module: nn.Module, args: tuple, kwargs: dict, rows: Any) -> Any:
         if self._levels is None:
             return None
         name = next(name for name, child in self._loss_modules().items() if child is module)
         if name == "loss_cls":
             self._labels = args[1]
+        if isinstance(rows, dict):  # Seesaw loss: a part over the positives, and one over all rows
+            return {key: self._sum_rows(key, module, value, kwargs) for key, value in rows.items()}
+        return self._sum_rows(name, module, rows, kwargs)
+
+    def _sum_rows(self, name: str, module: nn.Module, rows: Tensor, kwargs: dict) -> Tensor:
+        """The scalar that the module returns by itself; its sums by level become `_terms[name]`."""
+        if rows.dim() == 0:
+            if name in self._loss_modules():
+                raise refuse(type(module).__name__, ONE_NUMBER)
+            return rows  # a part of a dict, zero without positives
         rows = rows.flatten(1).sum(1) if rows.dim() > 1 else rows
         normaliser = kwargs.get("avg_factor")
         divisor = len(rows) if normaliser is None else normaliser + EPSILON
@@ -171,11 +175,8 @@ class FlatLevels(SplitLevels):
     ) -> dict[str, Any]:
         rows = [len(score) * score.shape[-2:].numel() for score in cls_scores]
         levels = torch.cat([torch.full((n,), k, device=cls_scores[0].device) for k, n in enumerate(rows)])
-        maps = [m for maps in (cls_scores, bbox_preds, *args) for m in maps if isinstance(m, Tensor)]
         own = super().loss_by_feat  # type: ignore[misc]
-        return self._split(
-            levels, len(rows), lambda: own(cls_scores, bbox_preds, *args, **kwargs), connected=maps
-        )
+        return self._split(levels, len(rows), lambda: own(cls_scores, bbox_preds, *args, **kwargs))
 
     def _boxes(self, regression: Tensor) -> Tensor:
         return regression
@@ -198,15 +199,23 @@ class RoILevels(SplitLevels):
     level_of: Callable[[Tensor, int], Tensor]
     num_levels: int
 
-    def loss(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, *args: Any, **kwargs: Any) -> dict:
-        levels = self.level_of(rois, self.num_levels)
-        own = super().loss  # type: ignore[misc]
-        return self._split(
-            levels,
-            self.num_levels,
-            lambda: own(cls_score, bbox_pred, rois, *args, **kwargs),
-            connected=[cls_score, bbox_pred],
-        )
+    def loss(
+        self,
+        cls_score: Tensor | None,
+        bbox_pred: Tensor | None,
+        rois: Tensor,
+        labels: Tensor,
+        *args: Any,
+        reduction_override: str | None = None,
+        **kwargs: Any,
+    ) -> dict:
+        own = functools.partial(super().loss, cls_score, bbox_pred, rois, labels, *args, **kwargs)  # type: ignore[misc]
+        if reduction_override is not None:  # a sampler asks for the loss of every RoI, before any is chosen
+            return own(reduction_override=reduction_override)
+        losses = self._split(self.level_of(rois, self.num_levels), self.num_levels, own)
+        if cls_score is not None and not cls_score.numel():  # MMDetection leaves this loss out without a RoI
+            losses = {"loss_cls": [cls_score.new_zeros(())] * self.num_levels, **losses}
+        return losses
 
 
 # The first family that fits a head counts, and only if the head has the family's own way to its losses.
@@ -222,7 +231,29 @@ FAMILIES: list[tuple[type, type[LevelWise]]] = [
     (BBoxHead, RoILevels),
 ]
 LOSS_METHODS = ("loss_by_feat", "loss_by_feat_single", "loss")
-PER_IMAGE = {head.__name__: head for head in (SSDHead, YOLACTHead)}  # their lists of losses are over images
+
+
+_DERIVED: dict[
+    tuple[type, type], type
+] = {}  # one class for each pair, so that copies of a head are of its type
+
+
+def derived_class(mixin: type, base: type) -> Any:
+    """The class of a level-wise head, from its family's mixin and its own class."""
+    if (mixin, base) not in _DERIVED:
+        _DERIVED[mixin, base] = type(f"LevelWise{base.__name__}", (mixin, base), {"__reduce_ex__": _reduce})
+    return _DERIVED[mixin, base]
+
+
+def new_head(mixin: type, base: type) -> Any:
+    """A level-wise head without attributes, for pickle to fill."""
+    cls = derived_class(mixin, base)
+    return cls.__new__(cls)
+
+
+def _reduce(head: Any, protocol: int) -> tuple:
+    # Pickle finds classes by name, and a class made at run time has none: it is named by its two bases.
+    return new_head, type(head).__bases__, *object.__reduce_ex__(head, 2)[2:]
 
 
 def make_level_wise(head: Any) -> None:
@@ -232,14 +263,11 @@ def make_level_wise(head: Any) -> None:
     it returns lists over levels by itself, and may set `level_ious`, too.
 
     Raises:
-        OptionError: The head lists its losses per image, or has a loss that cannot be split.
+        NotLevelWiseError: The head does not tell its losses by level, or has a loss that cannot be split.
     """
-    if isinstance(head, tuple(PER_IMAGE.values())):
-        raise OptionError(
-            f"rule: {type(head).__name__} lists its losses per image, not per level, so levels cannot be weighted"
-        )
+    check_head(head)
     family, mixin = next((pair for pair in FAMILIES if isinstance(head, pair[0])), (None, None))
     own = [getattr(type(head), name, None) for name in LOSS_METHODS]
     if mixin is not None and own == [getattr(family, name, None) for name in LOSS_METHODS]:
-        head.__class__ = type(f"LevelWise{type(head).__name__}", (mixin, type(head)), {})
+        head.__class__ = derived_class(mixin, type(head))
         head.prepare()

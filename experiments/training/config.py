@@ -123,8 +123,8 @@ def _weight_levels(config: Config, recipe: Recipe) -> None:
         config.model.type = detection.LEVEL_WEIGHTED[kind]
     elif not (isinstance(kind, str) and kind.startswith("LevelWeighted")) and not recipe.imports:
         allowed = ", ".join(sorted(detection.LEVEL_WEIGHTED))
-        why = f": its {head} lists its losses per image, not per level" if head in detection.PER_IMAGE else ""
-        raise UserError(f"model: detector '{kind}' cannot be level-weighted{why}; supported: {allowed}")
+        why = f"; its {head} {detection.REASONS[head]}" if head in detection.REASONS else ""
+        raise UserError(f"model: detector '{kind}' cannot be level-weighted; supported: {allowed}{why}")
     config.model.weighting = ConfigDict(recipe.weighting)
 
 

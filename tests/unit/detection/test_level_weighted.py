@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from experiments import detection
+from experiments.errors import UserError
+from experiments.weighting import OptionError
 from tests.unit.detection.detectors import batch, build, losses_of
+
+from mmdet.models import dense_heads  # isort: skip
+from mmdet.models.dense_heads import RetinaHead  # isort: skip
+from mmdet.registry import MODELS  # isort: skip
 
 
 def test_every_level_has_a_gradient_path_without_positives():
@@ -59,6 +65,36 @@ def test_a_loss_that_is_no_number_is_named():
     model.parse_losses(losses_of(model, batch("all levels")))
     with pytest.raises(detection.level_losses.NotFiniteError):  # at the interval's end
         head.finish_step()
+
+
+class OneNumberHead(RetinaHead):
+    """A user's own, of which nobody knows what it returns before it has."""
+
+    def loss_by_feat(self, *args, **kwargs):
+        return {name: sum(levels) for name, levels in super().loss_by_feat(*args, **kwargs).items()}
+
+
+def test_a_users_head_without_lists_over_levels_is_refused_at_the_first_step():
+    MODELS.register_module(module=OneNumberHead, force=True)
+    model = build("retinanet", dict(rule="rlo"), changes={"bbox_head.type": "OneNumberHead"})
+    losses = losses_of(model, batch("all levels"))
+    with pytest.raises(
+        OptionError, match="OneNumberHead returns no loss as a list over its 5 levels"
+    ) as caught:
+        model.parse_losses(losses)
+    assert isinstance(caught.value, UserError)  # shown without a traceback
+
+
+def test_a_users_subclass_of_a_head_that_is_refused_is_refused_too():
+    class Mine(dense_heads.FreeAnchorRetinaHead):
+        pass
+
+    MODELS.register_module(module=Mine, force=True)
+    with pytest.raises(OptionError, match="Mine returns each loss as one number for all levels"):
+        build("retinanet", dict(rule="rlo"), changes={"bbox_head.type": "Mine", "bbox_head.loss_bbox": L1})
+
+
+L1 = dict(type="SmoothL1Loss", beta=0.11, loss_weight=0.75)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.unit.detection.detectors import (
     build,
     gradients,
     losses_of,
+    some_fast,
 )
 
 from mmdet.registry import MODELS  # isort: skip
@@ -28,6 +29,7 @@ from mmengine import Config  # isort: skip
 from mmengine.model import MMDistributedDataParallel  # isort: skip
 
 TERMS = ("loss_cls", "loss_bbox", "loss_centerness", "loss_dfl", "loss_rpn_cls", "loss_rpn_bbox")
+WITHOUT_POSITIVES = ("no box at all", "no positives")
 SOME_WEIGHTS = [1.5, 0.25, 2.0, 1.0, 0.5]
 
 
@@ -49,7 +51,26 @@ def test_with_weights_one_loss_and_gradients_are_stock_mmdetections(name):
         assert {k: v.item() for k, v in logs.items()} == pytest.approx(
             {k: v.item() for k, v in stock_logs.items()}, rel=1e-5, abs=1e-7
         )
-        assert_same_gradients(gradients(ours, total), gradients(stock, stock_total))
+        assert_same_gradients(gradients(ours, total), gradients(stock, stock_total), where=case)
+
+
+@pytest.mark.parametrize("name", some_fast("fcos", "foveabox", "faster-rcnn both"))
+def test_with_weights_one_training_is_stock_mmdetections_also_on_batches_without_boxes(name):
+    """Momentum and weight decay move a parameter whose gradient is zero, but not one that has none."""
+    trained = []
+    for weighting in (None, dict(rule="rlo")):
+        model = build(name, weighting)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9, weight_decay=0.1)
+        for case in ("all levels", "no box at all", "no positives", "no box at all", "one image empty"):
+            total, _ = model.parse_losses(losses_of(model, batch(case)))
+            optimizer.zero_grad()
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        trained.append(dict(model.named_parameters()))
+    stock, ours = trained
+    for key, parameter in stock.items():
+        torch.testing.assert_close(ours[key], parameter, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -139,7 +160,7 @@ def test_fcos_split_by_hand(case):
     same(losses["loss_centerness"], [v / number for v in expected["loss_centerness"]], rel=1e-4)
     same(head.level_ious[0], ious, rel=1e-4)
     same(head.level_ious[1], counts)
-    assert (sum(counts) > 0) == (case != "no box at all")
+    assert (sum(counts) > 0) == (case not in WITHOUT_POSITIVES)
 
 
 def centerness(sides):
@@ -372,6 +393,9 @@ def wrapped(model):
     return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=False)
 
 
+UNREDUCED = [("foveabox", case) for case in WITHOUT_POSITIVES]
+
+
 def _compare(rank, store, results, cases):
     """Loss and reduced gradients of stock MMDetection and of ours, each rank with images of its own."""
     joined(rank, store)
@@ -398,11 +422,12 @@ def compare_on_two_processes(tmp_path, cases):
                     found[name, case, is_ours] for is_ours in (False, True)
                 )
                 torch.testing.assert_close(total, stock_total, rtol=1e-5, atol=1e-7)
-                # Stock FoveaBox without any box leaves its regression out of the graph, and so is never reduced.
-                if (name, case) != ("foveabox", "no box at all"):
+                # FoveaBox without positives leaves its regression out of the graph, and so is never reduced.
+                if (name, case) not in UNREDUCED:
                     assert_same_gradients(ours, stock, where=f"{name}, {case}")
             one, two = (found[name, case, True][1] for found in ranks)
-            assert_same_gradients(one, two, where=f"{name}, {case}, the other rank")
+            if (name, case) not in UNREDUCED:
+                assert_same_gradients(one, two, where=f"{name}, {case}, the other rank")
 
 
 def test_on_two_processes_loss_and_gradients_are_stock_mmdetections(tmp_path):
