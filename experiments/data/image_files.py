@@ -16,7 +16,7 @@ _BATCH = 256  # images under way at once, so that a large set does not queue up 
 _HEAD_BYTES = 4096  # two files that agree in these and in their size are compared as a whole
 _EXIF_ORIENTATION, _TIFF_BITS = 274, 258
 _TURNING = range(2, 9)  # values of the orientation that turn or mirror
-_PNG = b"\x89PNG\r\n\x1a\n"
+_EIGHT_BITS = ("JPEG", "MPO", "WEBP", "BMP", "GIF")
 
 Result = TypeVar("Result")
 
@@ -102,7 +102,7 @@ def image_facts(path: Path) -> ImageFacts:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of large images, which are no attack here
                 with Image.open(stream) as image:
-                    size, is_turned, is_deep = image.size, _is_turned(image), _is_deep(image, head)
+                    size, is_turned, is_deep = image.size, _is_turned(image), _is_deep(image, path, head)
     except OSError as error:
         if error.errno is not None:
             return ImageFacts(None, error.strerror or str(error))
@@ -131,13 +131,22 @@ def _is_turned(image: Any) -> bool:
     return getattr(image, "tag_v2", {}).get(_EXIF_ORIENTATION) in _TURNING
 
 
-def _is_deep(image: Any, head: bytes) -> bool:
-    if head.startswith(_PNG):
+def _is_deep(image: Any, path: Path, head: bytes) -> bool:
+    if image.format == "PNG":
         return head[24] == 16  # the bit depth in a PNG's first chunk
-    bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())
-    if any(count > 8 for count in (bits if isinstance(bits, tuple) else (bits,))):
-        return True
-    return image.mode.startswith(("I", "F"))  # 16 or 32 bits, of PGM and JPEG 2000 too
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_TIFF_BITS, ())
+        return any(count > 8 for count in (bits if isinstance(bits, tuple) else (bits,)))
+    return image.format not in _EIGHT_BITS and _decodes_deep(path)
+
+
+def _decodes_deep(path: Path) -> bool:
+    """Whether OpenCV finds more than 8 bits a channel: for JPEG 2000, PNM and others of which Pillow does not tell."""
+    import cv2
+    import numpy as np
+
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    return image is not None and image.dtype != np.uint8
 
 
 def same_files(contents: Iterable[tuple[Path, str]]) -> Iterator[list[Path]]:
