@@ -60,7 +60,7 @@ def shown_value(value: Any) -> str:
     """Return a value as Python writes it; of a long or deeply nested one only a part, in bounded time."""
     try:
         return _BOUNDED.repr(value)
-    except ValueError:  # Python refuses to write out numbers of thousands of digits; YAML's `0x` can make them
+    except ValueError:  # a number of thousands of digits: Python does not write it, but YAML's `0x` makes it
         return "a number of thousands of digits"
 
 

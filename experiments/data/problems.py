@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,6 +138,11 @@ def _short_repr(value: list | dict) -> str:
         return repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits in it
         return f"a {type(value).__name__}"
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether text holds line breaks, tabs, terminal codes or halves of surrogate pairs: no name has them."""
+    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
 
 
 def is_pixels(value: object) -> bool:

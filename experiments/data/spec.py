@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from experiments.data.problems import has_control_characters
+
 
 def _relative(path: str) -> str:
     if path.startswith("/") or ".." in path.split("/") or "\0" in path:
@@ -65,6 +67,8 @@ class DatasetSpec(BaseModel):
         classes = [name.strip() for name in classes]
         if "" in classes:
             raise ValueError("a class has no name")
+        if any(map(has_control_characters, classes)):
+            raise ValueError("a class name holds control characters")
         return classes
 
     @model_validator(mode="after")

@@ -13,7 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.data.problems import MAX_PIXELS, ProblemLog, is_pixels, shown_value
+from experiments.data.problems import (
+    MAX_PIXELS,
+    ProblemLog,
+    has_control_characters,
+    is_pixels,
+    shown_value,
+)
 from experiments.data.readers.annotations import Annotations, Box, Image
 from experiments.data.readers.source import read_bytes
 from experiments.errors import UserError
@@ -138,6 +144,8 @@ def _fault(entry: Any, section: str) -> str | None:
         return _annotation_fault(entry)
     if not _is_text(entry["name"]):
         return f"name {shown_value(entry['name'])} is not text, or is empty; put it in quotes"
+    if has_control_characters(entry["name"].strip()):
+        return f"name {shown_value(entry['name'])} holds control characters"
     return None
 
 

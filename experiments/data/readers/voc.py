@@ -11,7 +11,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from experiments.data.problems import ProblemLog, is_pixels, shown_value
+from experiments.data.problems import ProblemLog, has_control_characters, is_pixels, shown_value
 from experiments.data.readers.annotations import Annotations, Box, Image
 from experiments.data.readers.source import read_bytes, why_unreadable
 from experiments.errors import UserError
@@ -111,6 +111,8 @@ def _box(node: ElementTree.Element, path: Path, number: int) -> Box:
     name = (node.findtext("name") or "").strip()
     if not name:
         raise UserError(f"{path}: {where}: 'name' is missing")
+    if has_control_characters(name):
+        raise UserError(f"{path}: {where}: 'name' is {shown_value(name)}, which holds control characters")
     x1, y1, x2, y2 = (
         int(_number(node, f"bndbox/{k}", path, where)) for k in ("xmin", "ymin", "xmax", "ymax")
     )
