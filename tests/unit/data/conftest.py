@@ -12,6 +12,8 @@ import pytest
 
 from experiments.data.spec import DatasetSpec
 
+pytest.register_assert_rewrite("tests.unit.data.loading")
+
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data"  # beside the repository, where it is there
 
 

@@ -18,6 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 
 from experiments.data.find import FoundDataset, find_dataset
+from experiments.data.problems import KINDS
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
 from experiments.errors import BAD_INPUT, UserError
@@ -83,7 +84,10 @@ def assert_trains_on(
     Args:
         counts: Kinds of problems in the training split, with `_` for spaces, and how many there are.
     """
-    expected = {kind.replace("_", " "): count for kind, count in counts.items()}
+    expected = {
+        kind: counts.pop(kind.replace(" ", "_")) for kind in KINDS if kind.replace(" ", "_") in counts
+    }
+    assert counts == {}, "no such kinds"
     found = find_dataset(spec)
     assert found.problems.get("train", {}) == kinds(spec) == expected
     listed = infos(training_set(found))
