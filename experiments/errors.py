@@ -20,7 +20,7 @@ EXIT_CLASSES = {
 
 MOST_NAMES = 12  # that an error message lists
 MAX_MESSAGE_CHARS = 500
-_MAX_WORD_CHARS = 100  # of a message that is too long
+_MAX_WORD_CHARS = 240  # of a message that is too long
 
 
 class UserError(Exception):
