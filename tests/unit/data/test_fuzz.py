@@ -119,7 +119,7 @@ def error_of(call: Callable[[], Any], place: str) -> UserError | None:
         assert error.exit_code == BAD_INPUT
         assert len(error.message) <= LONGEST_MESSAGE, error.message
         assert error.message.isprintable(), repr(error.message)
-        is_elsewhere = re.match("(image )?/(a|dev|proc)", error.message)  # names that begin with a slash
+        is_elsewhere = re.match("(image )?/(a|dev|proc|[.])", error.message)  # names that begin with a slash
         assert place in error.message or is_elsewhere, error.message
         return error
     return None
