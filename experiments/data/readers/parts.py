@@ -62,13 +62,13 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
 def _check_listed_once(
     spec: DatasetSpec, root: Path, split: Split, read: Annotations, log: ProblemLog
 ) -> None:
-    """One list may not name an image twice, and no more may two lists over the same folder."""
+    """Say which image several lists name twice; in a validation set, no two images may share an id either."""
     if len(spec.splits[split]) < 2:
         return
-    seen = set()
+    seen: set[Path | int | str] = set()
     for image in read.images:
-        if image.path in seen:
+        if image.path in seen or (split == "val" and image.id in seen):
             lists = ", ".join(str(root / part.annotations) for part in spec.splits[split])
             log.add("duplicate id", f"image id '{image.id}' is listed twice in {lists}")
             return
-        seen.add(image.path)
+        seen |= {image.path, image.id}

@@ -232,6 +232,17 @@ def test_an_image_in_two_lists_is_refused(voc_set: VocSet) -> None:
     assert "'c' is listed twice in" in refusal(spec)
 
 
+def test_two_images_of_one_id_are_refused(voc_set: VocSet) -> None:
+    """`two/d` in the folder above, and `d` in the folder `two`."""
+    two_folders(voc_set)
+    for folder in ("JPEGImages", "Annotations"):
+        shutil.copytree(voc_set.root / "two" / folder, voc_set.root / folder / "two")
+    (voc_set.root / "val.txt").write_text("two/d\n")
+    val = [{"annotations": "val.txt"}, {"annotations": "two/val.txt", "images": "two"}]
+    spec = voc_set.spec(splits={"train": {"annotations": "train.txt", "images": "one"}, "val": val})
+    assert "image id 'two/d' is listed twice in" in refusal(spec)
+
+
 @pytest.mark.parametrize("count", [3, 20, 23])
 def test_a_path_with_voc2007_in_it_keeps_its_own_classes(
     count: int, voc_set: VocSet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
