@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.stepper import Stepper
-from experiments.errors import UserError
+from benchmarks.training_step import Stepper
+from experiments.common.errors import UserError
 
 PAPER_SIZE = (1333, 800)
 
@@ -32,7 +32,7 @@ def measure(
     """
     import torch
 
-    from experiments.catalogue import names, shipped
+    from experiments.recipes.catalogue import names, shipped
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("bench gpu: torch sees no GPU here", "msdet doctor says what is there")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ratios import orders, ratio, times
-from experiments.recipes import Recipe
+from experiments.recipes.schema import Recipe
 
 TABLE, BASELINE = "fig4", "baseline"
 PAPER_SIZE = (1333, 800)
@@ -152,8 +152,8 @@ def _systems(
     progress: Callable[[str], None],
 ) -> list[System]:
     """The rows of table fig4, each with its own recipe's model, all with the same random seed."""
-    from experiments import recipes
-    from experiments.tables import load_table
+    from experiments.recipes import loading as recipes
+    from experiments.recipes.tables import load_table
 
     found = []
     for row in load_table(TABLE).rows():
@@ -173,9 +173,9 @@ def _system(
 ) -> System:
     import torch
 
-    from experiments.training.config import build_config  # first: it installs the operators
-    from experiments.training.config_data import test_pipeline
-    from experiments.training.pretrained import without_pretrained
+    from experiments.training.config.builder import build_config  # first: it installs the operators
+    from experiments.training.config.data import test_pipeline
+    from experiments.training.config.pretrained import without_pretrained
 
     from mmcv.transforms import Compose  # isort: skip
     from mmdet.registry import MODELS  # isort: skip

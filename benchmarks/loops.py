@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset
-from experiments.errors import UserError
-from experiments.recipes import Recipe
+from experiments.recipes.schema import Recipe
 
 ALPHA = 100  # the paper's, before a profile shortens it
 NEVER = 10**9
@@ -46,7 +46,7 @@ class Task:
         return self._load(rule, [*sets, f"schedule.{length}={NEVER}"])
 
     def _load(self, rule: str, sets: list[str]) -> Recipe:
-        from experiments import recipes
+        from experiments.recipes import loading as recipes
 
         overrides = {"weighting.rule": rule, "weighting.alpha": ALPHA}
         return recipes.load_recipe(self.recipe, self.profile, sets, self.dataset, overrides)
@@ -55,9 +55,9 @@ class Task:
 def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> Any:
     """The worker's config, without pretrained weights (none are needed to take time) and without evaluation."""
     from experiments.training import components  # noqa: F401  (registers what it names)
-    from experiments.training import config as configs
-    from experiments.training.pretrained import without_pretrained
-    from experiments.training.prior import set_prior
+    from experiments.training.config import builder as configs
+    from experiments.training.config.foreground_prior import set_prior
+    from experiments.training.config.pretrained import without_pretrained
 
     recipe = task.load(rule)
     config = configs.build_config(recipe, data.classes, data.root, work_dir)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experiments.recipes import Recipe
+    from experiments.recipes.schema import Recipe
 
 RUNS = 1000
 REPORTED = 10_000
@@ -56,7 +56,7 @@ def measure(runs: int = RUNS, repeats: int = 5, reported: int = REPORTED) -> dic
 def reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
     """Seconds of `msdet report` over so many runs of two shapes: ablations of 5 seeds a config, and ten recipes with
     all the seeds. Cold: there is no index of the results folder yet; warm: there is one."""
-    from experiments import recipes
+    from experiments.recipes import loading as recipes
 
     gammas = [str(i / (runs + 1)) for i in range(1, runs // SEEDS)]  # beside the baseline
     shapes: dict[str, tuple[list[Recipe], int]] = {
@@ -82,7 +82,7 @@ def reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
 
 def variants(gammas: Sequence[str]) -> list[Recipe]:
     """The recipe with each of these values."""
-    from experiments import recipes
+    from experiments.recipes import loading as recipes
 
     return list(recipes.load_variants(RECIPE, PROFILE, [[f"weighting.gamma={gamma}"] for gamma in gammas]))
 
@@ -91,9 +91,9 @@ def make(
     results: Path, made: Sequence[Recipe], seeds: Sequence[int] = (0,), patch: str | None = None
 ) -> None:
     """A done run of each recipe and seed, as a worker leaves its record and its recipe."""
-    from experiments import recipes
     from experiments.data.find import find_dataset
-    from experiments.runs import Attempt, Launch, Record, RunFolder
+    from experiments.recipes import loading as recipes
+    from experiments.runs.run_folder import Attempt, Launch, Record, RunFolder
 
     chance = random.Random(0)
     attempt = Attempt(

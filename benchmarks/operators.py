@@ -16,9 +16,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from experiments.detection import operator_kernels as kernels
-from experiments.detection import operators, roi_align_kernels
-from experiments.detection.roi_align_kernels import RoISettings
+from experiments.detection.operators import extension as operators
+from experiments.detection.operators import kernels
+from experiments.detection.operators import roi_align as roi_align_kernels
+from experiments.detection.operators.roi_align import RoISettings
 
 SEED = 0
 IOU_THRESHOLD = 0.5

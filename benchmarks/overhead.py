@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.interleaved import Training
 from benchmarks.loops import RuleClock, Task, build_config, build_runner, stock_config
 from benchmarks.ratios import orders, ratio, times
-from benchmarks.turns import Training
-from experiments.recipes import Recipe
+from experiments.recipes.schema import Recipe
 
 LOOPS = {
     "stock": "MMDetection's own",

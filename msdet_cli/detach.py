@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.launching.local import PATHS
 
 BOOT = PATHS + "from msdet_cli.main import main; main()"

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from experiments.errors import UserError
-from msdet_cli import (
-    __version__,
+from experiments.common.errors import UserError
+from msdet_cli import __version__
+from msdet_cli.commands import (
     ablate,
     bench,
     cancel,

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
     """Shell completion with the names of one kind: recipe, profile, dataset or table."""
 
     def matching(incomplete: str) -> list[str]:
-        from experiments.catalogue import names
+        from experiments.recipes.catalogue import names
 
         return [name for name in names(kind) if name.startswith(incomplete)]
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.data import cache, shapes
-from experiments.data.archives import ARCHIVES
+from experiments.common import cache
+from experiments.common.errors import UserError
+from experiments.common.regular_files import is_folder, why_unreadable
+from experiments.data.download.archives import ARCHIVES
 from experiments.data.inspection import SPLITS, inspect, unusable
 from experiments.data.problems import warning_text
-from experiments.data.readers.source import is_folder, why_unreadable
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
+from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
-from experiments.errors import UserError
 
 _SLOW_MB = 50
 _MMDET_SCALE = (1333, 800)  # pixels; what MMDetection's configs fit images into
@@ -42,13 +43,18 @@ class FoundDataset:
     problems: dict[str, dict[str, int]] = field(default_factory=dict)
     thinnest: dict[str, list[Any]] = field(default_factory=dict)
 
+    @property
+    def warning_text(self) -> str:
+        """What changes numbers in this data set, by split; "" where nothing does."""
+        return warning_text(self.problems)
+
     def warning(self, verify: str | None = None) -> str | None:
         """Return one line on what changes numbers in this data set, and the command that shows it all.
 
         Args:
             verify: That command, where the caller knows how the data set was named.
         """
-        text = warning_text(self.problems)
+        text = self.warning_text
         command = verify or _all_problems(self.spec, self.root)
         return f"data set '{self.spec.name}': {text}; see: {command}" if text else None
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.common.errors import UserError
 from experiments.data.image_files import image_facts
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Annotations, Image, read_split
 from experiments.data.readers.coco import read_coco
 from experiments.data.spec import DatasetSpec
-from experiments.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.common.errors import UserError, did_you_mean, nearest
 from experiments.data.image_checks import Progress, SplitFiles, check_between_splits, check_files
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Annotations, Box, Image, read_split
@@ -19,7 +20,6 @@ from experiments.data.readers.parts import Split
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 from experiments.data.selection import why_not_trained
 from experiments.data.spec import DatasetSpec
-from experiments.errors import UserError, did_you_mean, nearest
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 MAX_DETECTIONS = 100  # of an image that COCO's AP counts

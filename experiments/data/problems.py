@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.errors import UserError, one_line
+from experiments.common.errors import UserError, one_line
 
 MAX_EXAMPLES = 5  # of each kind of problem
 MAX_PIXELS = 1e9  # of a coordinate: beyond it, areas leave the range of single precision

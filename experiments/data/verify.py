@@ -10,11 +10,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from experiments.data import shapes
 from experiments.data.find import check_place, resolve_root
 from experiments.data.inspection import Progress, inspect
 from experiments.data.readers import Image
 from experiments.data.selection import has_training_boxes
+from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
 
 SMALL, LARGE = 32**2, 96**2  # pixels of area: small < SMALL <= medium < LARGE <= large

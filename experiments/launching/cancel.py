@@ -8,11 +8,11 @@ import signal
 import socket
 from typing import Literal
 
-from experiments.errors import UserError
-from experiments.launching.slurm_state import cancel_jobs, slurm_states
-from experiments.locks import InUseError, held
-from experiments.processes import is_alive
-from experiments.runs import Record, RunFolder, Status
+from experiments.common.errors import UserError
+from experiments.common.processes import is_alive
+from experiments.launching.slurm.state import cancel_jobs, slurm_states
+from experiments.runs.run_folder import Record, RunFolder, Status
+from experiments.runs.run_lock import InUseError, acquire_lock
 
 Outcome = Literal["cancelled", "was over", "ended first"]
 
@@ -67,7 +67,7 @@ class Cancel:
         else:
             with (
                 contextlib.suppress(InUseError),
-                held(self.run, patience_s=0),
+                acquire_lock(self.run, patience_s=0),
             ):  # else somebody is about to start it
                 self._mark(self.run.read())
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.errors import (
+from experiments.common.errors import (
     BAD_INPUT,
     DONE,
     EXIT_CLASSES,
@@ -29,10 +29,10 @@ from experiments.errors import (
     OUT_OF_MEMORY,
     UserError,
 )
+from experiments.common.processes import process_started
 from experiments.launching.local import BOOT
 from experiments.launching.ranks import UNBLOCK, Rank, Ranks
-from experiments.processes import process_started
-from experiments.runs import Attempt, Record, RunFolder, now
+from experiments.runs.run_folder import Attempt, Record, RunFolder, now
 
 # Of several failures the first in this order is the cause: a rank that is alone may fail in any way.
 CAUSES = (OUT_OF_MEMORY, NOT_FINITE, BAD_INPUT, INTERRUPTED, FAILED)

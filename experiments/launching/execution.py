@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.launching.gpus import Gpu
-from experiments.recipes import Recipe, with_scaled_lr
-from experiments.runs import Launch
+from experiments.recipes.loading import with_scaled_lr
+from experiments.recipes.schema import Recipe
+from experiments.runs.run_folder import Launch
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UserError
-from experiments.launching.after import iterations_saved
+from experiments.common.errors import UserError
 from experiments.launching.plan import PlannedRun
-from experiments.runs import KEPT_CHECKPOINTS, Record, RunFolder
+from experiments.launching.retry_policy import iterations_saved
+from experiments.runs.run_folder import KEPT_CHECKPOINTS, Record, RunFolder
 
 MOST_LOOKED_AT = 50  # configs, the newest first: older ones hardly tell more
 CPU = "cpu"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.launching.gpus import Gpu
 
 FOLDER = "MSDET_LEASES"

@@ -15,8 +15,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.files import write_json
-from experiments.runs import RunFolder
+from experiments.common.files import write_json
+from experiments.runs.run_folder import RunFolder
 
 FRESH_S = 15 * 60  # for the other machines to come; as long as the launcher of the ranks waits for them
 

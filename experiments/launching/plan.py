@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from experiments import recipes
+from experiments.common.errors import UserError
+from experiments.common.files import write_text
+from experiments.common.processes import this_process
 from experiments.data.find import FoundDataset, find_dataset
-from experiments.errors import UserError
-from experiments.files import write_text
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
-from experiments.locks import held
-from experiments.processes import this_process
-from experiments.recipes import Recipe
-from experiments.runs import Launch, NewerSchemaError, Record, RunFolder, now, starting_weights
+from experiments.recipes import loading as recipes
+from experiments.recipes.schema import Recipe
+from experiments.runs.run_folder import Launch, NewerSchemaError, Record, RunFolder, now, starting_weights
+from experiments.runs.run_lock import acquire_lock
 
 Todo = Literal["start", "resume", "skip", "failed", "running", "unreadable"]
 
@@ -108,7 +108,7 @@ def _todo(folder: RunFolder, retry_failed: bool, force: bool) -> Todo:
 
 
 @contextlib.contextmanager
-def claimed(run: PlannedRun) -> Iterator[int]:
+def claim_run(run: PlannedRun) -> Iterator[int]:
     """Holds the run, so that nobody else prepares it or works on it.
 
     Yields:
@@ -121,7 +121,7 @@ def claimed(run: PlannedRun) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         with _writing(run.folder):
             run.folder.path.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(held(run.folder, patience_s=0))
+            lock = stack.enter_context(acquire_lock(run.folder, patience_s=0))
         yield lock
 
 
@@ -149,7 +149,11 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
         for stale in (folder.cancel, *folder.path.glob(".rank*.json")):
             stale.unlink(missing_ok=True)
         record.command = list(command)
-        record.dataset |= {"root": str(run.data.root), "problems": run.data.problems}
+        record.dataset |= {
+            "root": str(run.data.root),
+            "problems": run.data.problems,
+            "warning": run.data.warning_text,
+        }
         record.launch = _launch_after(record.launch, run.launch.model_copy(update={"threads": threads}), todo)
         record.status = "queued"
         record.queue, record.slurm = this_process(), None  # an earlier job has it no longer

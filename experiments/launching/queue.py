@@ -12,19 +12,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.errors import FAILED, INTERRUPTED, UserError
-from experiments.launching.after import after_attempt, iterations_saved
-from experiments.launching.entries import Entry, State, Work, report_as_it_is
+from experiments.common.errors import FAILED, INTERRUPTED, UserError
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker
 from experiments.launching.nodes import dismiss, invitation, invite, is_here
-from experiments.launching.plan import PlannedRun, claimed, prepare
-from experiments.launching.slots import Slots
-from experiments.locks import InUseError, borrowed, inheriting
+from experiments.launching.plan import PlannedRun, claim_run, prepare
+from experiments.launching.queue_items import ActiveRun, QueueItem, State, report_as_it_is
+from experiments.launching.resource_pool import ResourcePool
+from experiments.launching.retry_policy import decide_retry, iterations_saved
+from experiments.runs.run_lock import InUseError, inheriting, open_shared_lock
 
-__all__ = ["Entry", "Queue", "State"]
+__all__ = ["Queue", "QueueItem", "State"]
 
 LOOK_EVERY_S = 0.02  # whether a worker has ended
 LINE_UP_S = 0.1  # of each step
@@ -46,10 +46,10 @@ class Queue:
         execution: Execution | None = None,
         gpus: Sequence[Gpu] = (),
     ) -> None:
-        self.entries = [Entry(run) for run in planned]
+        self.entries = [QueueItem(run) for run in planned]
         self.command = command
         self.execution = execution or Execution()
-        self.slots = Slots(self.execution, gpus)
+        self.slots = ResourcePool(self.execution, gpus)
         self.asked = 0  # to stop: once for a checkpoint first, twice for at once
         self._passed_on = 0
         self._leads = self.execution.rdzv is None or is_here(self.execution.rdzv)
@@ -72,14 +72,14 @@ class Queue:
                     entry.end("interrupted", INTERRUPTED, "another process works on it", "msdet runs")
         else:
             self._fill()
-            self._line_up()
+            self._mark_queued()
         deadline = time.monotonic() + timeout_s
         while not (ended := [e for e in self.entries if e._work and e._work.worker.wait(0)]):
             if time.monotonic() >= deadline or self._passed_on < self.asked or not self._is_left():
                 break
             time.sleep(LOOK_EVERY_S)
         for entry in ended:
-            self._settle(entry)
+            self._handle_exit(entry)
         self._leave_old_invitations()
         return self._is_left()
 
@@ -116,12 +116,12 @@ class Queue:
             try:
                 if entry.state == "waiting" and entry.run.todo in ("skip", "failed", "unreadable"):
                     report_as_it_is(entry)  # for which no place is needed
-                elif entry.run.launch.processes < too_many and not self._begin(entry):
+                elif entry.run.launch.processes < too_many and not self._try_start(entry):
                     too_many = entry.run.launch.processes
             except UserError as error:
                 entry.end("failed", error.exit_code, error.message, error.hint)
 
-    def _line_up(self) -> None:
+    def _mark_queued(self) -> None:
         """Marks what has no place yet as queued, so that other terminals see it and can cancel it.
 
         A moment's worth at each step: there may be thousands. What `--retry-failed` and `--force` allow is used up
@@ -136,7 +136,7 @@ class Queue:
             entry.in_line = True
             with (
                 contextlib.suppress(UserError),
-                claimed(entry.run),
+                claim_run(entry.run),
             ):  # or else it is found out when its turn comes
                 if prepare(entry.run, self.command, self.slots.threads(entry.run.launch)) in (
                     "start",
@@ -144,7 +144,7 @@ class Queue:
                 ):
                     entry.run = replace(entry.run, retry_failed=False, force=False)
 
-    def _begin(self, entry: Entry) -> bool:
+    def _try_start(self, entry: QueueItem) -> bool:
         """Takes a place, and starts the run there unless it needs none. False where there is no place."""
         lease = self.slots.take(entry.run.launch)
         if lease is None:
@@ -153,7 +153,7 @@ class Queue:
         try:
             if not self._leads:
                 raise InUseError("on the machine that leads")
-            lock = claim.enter_context(claimed(entry.run))
+            lock = claim.enter_context(claim_run(entry.run))
             todo = prepare(entry.run, self.command, self.slots.threads(entry.run.launch))
             if todo in ("start", "resume"):
                 self._start(entry, claim, lock, lease)
@@ -171,7 +171,7 @@ class Queue:
                 self.slots.give_back(lease)
         return True
 
-    def _join(self, entry: Entry, claim: contextlib.ExitStack, lease: Lease) -> None:
+    def _join(self, entry: QueueItem, claim: contextlib.ExitStack, lease: Lease) -> None:
         """Takes part in the attempt that another machine leads, if it has invited to one that is new."""
         invited = invitation(entry.run.folder)
         if invited is None or invited.id in entry.joined:
@@ -182,13 +182,13 @@ class Queue:
         elif entry.joined or entry.run.folder.read().status == "done":
             report_as_it_is(entry)
 
-    def _start(self, entry: Entry, claim: contextlib.ExitStack, lock: int | None, lease: Lease) -> None:
+    def _start(self, entry: QueueItem, claim: contextlib.ExitStack, lock: int | None, lease: Lease) -> None:
         folder = entry.run.folder
         record = folder.read()
         run_id = None
         if record.launch.nodes > 1:
             run_id = entry.joined[-1] if lock is None else invite(folder)
-        shared = claim.enter_context(borrowed(folder)) if lock is None else lock
+        shared = claim.enter_context(open_shared_lock(folder)) if lock is None else lock
         environment = inheriting(shared)
         if lease.gpus:
             environment |= lease.environment()
@@ -202,18 +202,18 @@ class Queue:
             environment=environment,
             descriptors=(shared, *lease.descriptors),
         )
-        entry._work = Work(worker, claim, lock, lease, iterations_saved(folder))
+        entry._work = ActiveRun(worker, claim, lock, lease, iterations_saved(folder))
         entry.state, entry.attempts = "running", entry.attempts + 1
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)
 
-    def _settle(self, entry: Entry) -> None:
+    def _handle_exit(self, entry: QueueItem) -> None:
         """Another attempt at once, in the same place, or the end."""
         work = entry._work
         assert work is not None
         try:
             if work.lock is None:  # what follows is decided on the machine that leads
                 self._left(entry)
-            elif self._judged(entry, work, work.lock):
+            elif self._retry_if_needed(entry, work, work.lock):
                 return
         except (UserError, OSError) as error:
             message = error.message if isinstance(error, UserError) else f"{entry.run.folder.path}: {error}"
@@ -225,15 +225,15 @@ class Queue:
         work.claim.close()
         self.slots.give_back(work.lease)
 
-    def _left(self, entry: Entry) -> None:
+    def _left(self, entry: QueueItem) -> None:
         if self.asked:
             entry.end("interrupted", INTERRUPTED, "stopped", "type the same command to go on")
         else:
             entry.state, entry._looked = "elsewhere", time.monotonic()
 
-    def _judged(self, entry: Entry, work: Work, lock: int) -> bool:
+    def _retry_if_needed(self, entry: QueueItem, work: ActiveRun, lock: int) -> bool:
         """What follows the attempt. True if another has begun."""
-        verdict = after_attempt(entry.run.folder, work.worker, work.saved, entry.verdicts, bool(self.asked))
+        verdict = decide_retry(entry.run.folder, work.worker, work.saved, entry.verdicts, bool(self.asked))
         entry.verdicts.append(verdict)
         if verdict.again:
             entry.message, entry.hint = verdict.message, verdict.hint

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-from experiments.errors import INTERRUPTED
+from experiments.common.errors import INTERRUPTED
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 SAVING_S = 600.0  # for the ranks to end after one that was asked to stop: a checkpoint may be on its way to a slow disk

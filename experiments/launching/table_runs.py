@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.launching.plan import PlannedRun
-from experiments.mean_weights import mean_weights
-from experiments.recipes import Recipe, load_recipe, recipe_id
-from experiments.tables import Row, Table
+from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.schema import Recipe
+from experiments.recipes.tables import Row, Table
+from experiments.runs.mean_weights import mean_weights
 
 Labelled = tuple[str, Recipe]  # the label says in what the row differs from the recipe of its name
 Change = Callable[[Recipe], Recipe]  # of every row's recipe, as the command's options say

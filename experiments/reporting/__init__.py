@@ -1,10 +1,10 @@
 """Run folders to statistics, statistics to tables. Imports pandas: not for a command's start."""
 
-from experiments.reporting.building import build_report
 from experiments.reporting.collect import Collected, collect
-from experiments.reporting.compare import Comparison, ComparisonRow, comparison
-from experiments.reporting.matching import context_of
-from experiments.reporting.tables import MeasuredTable, Report
+from experiments.reporting.tables.building import build_report
+from experiments.reporting.tables.matching import context_of
+from experiments.reporting.tables.report_model import MeasuredTable, Report
+from experiments.reporting.tables.run_comparison import Comparison, ComparisonRow, comparison
 
 __all__ = [
     "Collected",

@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.errors import UserError
-from experiments.marks import marks_of
+from experiments.common.errors import UserError
 from experiments.reporting.index import Index
-from experiments.runs import Attempt, Record, RunFolder, iterate
+from experiments.runs.run_flags import marks_of
+from experiments.runs.run_folder import Attempt, Record, RunFolder, iterate
 
 NUMBERS = ("seed", "iterations", "seconds", "world_size", "micro_batch", "accumulation")
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "mAP")  # the order in which tables show them

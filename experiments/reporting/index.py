@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from experiments.files import replacing
+from experiments.common.files import replacing
 
 FILE = ".index.json"  # in the results folder
 FEWEST = 100  # facts: fewer are read faster than anyone notices, and their folder gets no file more
@@ -111,8 +111,8 @@ def _read(path: Path) -> dict[str, list[Any]]:
 def _code() -> str:
     """Of the sources that facts are made by: nobody has to remember a version number."""
     sources = [
-        *sorted(_FOLDER.glob("*.py")),
-        *(_FOLDER / "reporting" / name for name in ("collect.py", "matching.py", "index.py")),
+        *(path for name in ("common", "recipes", "runs") for path in sorted((_FOLDER / name).glob("*.py"))),
+        *(_FOLDER / "reporting" / name for name in ("collect.py", "tables/matching.py", "index.py")),
         _FOLDER / "data" / "spec.py",
         _FOLDER / "weighting" / "options.py",
     ]

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments import catalogue, recipes
-from experiments.config_text import flat, read_config
-from experiments.errors import UserError
+from experiments.common.config_text import flat, read_config
+from experiments.common.errors import UserError
+from experiments.recipes import catalogue
+from experiments.recipes import loading as recipes
 from experiments.reporting.collect import execution
-from experiments.runs import Record, RunFolder
+from experiments.runs.run_folder import Record, RunFolder
 
 ABSENT = None  # what a side has where it does not have the key; JSON has no other word for it
 

@@ -17,13 +17,13 @@ from mmdet.datasets import CocoDataset, VOCDataset
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 
+from experiments.common.errors import UserError
 from experiments.data.image_files import decode, image_facts
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Box, Image
 from experiments.data.readers.coco import read_coco
 from experiments.data.readers.voc import read_voc
 from experiments.data.selection import has_training_boxes, why_not_trained
-from experiments.errors import UserError
 
 
 class ImageError(UserError):

@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from experiments.recipes import Recipe
-from experiments.runs import Record
+from experiments.recipes.schema import Recipe
+from experiments.runs.run_folder import Record
 
 PACKAGES = (
     "msdet", "torch", "torchvision", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv",

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset
-from experiments.errors import UserError
-from experiments.recipes import Recipe
-from experiments.runs import RunFolder
+from experiments.recipes.schema import Recipe
+from experiments.runs.run_folder import RunFolder
 
 
 def evaluate_checkpoint(
@@ -62,9 +62,9 @@ def config_of(
         folder: For what MMEngine writes.
     """
     from experiments.training import components  # noqa: F401
-    from experiments.training.config import build_config
-    from experiments.training.pretrained import without_pretrained
-    from experiments.training.prior import set_prior
+    from experiments.training.config.builder import build_config
+    from experiments.training.config.foreground_prior import set_prior
+    from experiments.training.config.pretrained import without_pretrained
 
     config = build_config(recipe, classes, root, folder)
     run = RunFolder(checkpoint.resolve().parent.parent)
@@ -78,7 +78,7 @@ def config_of(
 
 def load_weights(model: Any, checkpoint: Path, recipe: Recipe) -> None:
     """Raises UserError where the checkpoint is broken, or of another model."""
-    from experiments.training.checkpoints import read_checkpoint
+    from experiments.training.engine.checkpoints import read_checkpoint
 
     content = read_checkpoint(checkpoint)
     try:

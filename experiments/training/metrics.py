@@ -11,8 +11,8 @@ from mmdet.evaluation import VOCMetric
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
+from experiments.common.files import write_json
 from experiments.data.ground_truth import GroundTruth, read_coco_truth
-from experiments.files import write_json
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 

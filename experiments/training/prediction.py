@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import recipes
-from experiments.errors import UserError
-from experiments.runs import RunFolder
+from experiments.common.errors import UserError
+from experiments.recipes import loading as recipes
+from experiments.runs.run_folder import RunFolder
 from experiments.training.evaluation import config_of, load_weights
 
 
@@ -52,7 +52,7 @@ class Predictor:
         from mmdet.registry import MODELS
         from mmengine.registry import init_default_scope
 
-        from experiments.training.config_data import test_pipeline
+        from experiments.training.config.data import test_pipeline
 
         data = self.record.dataset
         with tempfile.TemporaryDirectory() as folder:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from experiments.errors import UserError
-from experiments.files import replacing
-from experiments.training.checkpoints import read_checkpoint
+from experiments.common.errors import UserError
+from experiments.common.files import replacing
+from experiments.training.engine.checkpoints import read_checkpoint
 
 # MMEngine keeps its log of losses in the checkpoint as objects, and those keep functions and arrays. What these names
 # stand for is not made: an empty thing takes each one's place.

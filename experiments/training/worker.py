@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import (
+from experiments.common.errors import (
     BAD_INPUT,
     DONE,
     EXIT_CLASSES,
@@ -26,13 +26,13 @@ from experiments.errors import (
     OUT_OF_MEMORY,
     UserError,
 )
-from experiments.files import write_json, write_text
-from experiments.locks import held, inherits_lock
-from experiments.processes import process_started
-from experiments.runs import Attempt, Record, RunFolder, iteration_of, now, starting_weights
+from experiments.common.files import write_json, write_text
+from experiments.common.processes import process_started
+from experiments.runs.run_folder import Attempt, Record, RunFolder, iteration_of, now, starting_weights
+from experiments.runs.run_lock import acquire_lock, inherits_lock
 
 if TYPE_CHECKING:  # imported where it is needed
-    from experiments.recipes import Recipe
+    from experiments.recipes.schema import Recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = RunFolder(parser.parse_args(arguments).run)
     rank = int(os.environ.get("RANK", 0))
     try:
-        with contextlib.nullcontext() if rank or inherits_lock(run) else held(run):
+        with contextlib.nullcontext() if rank or inherits_lock(run) else acquire_lock(run):
             return _attempt(run, rank, launcher)
     except UserError as error:  # nothing could be recorded: the folder is another's, or no run folder
         print(f"error: {error.message}", file=sys.stderr)
@@ -66,7 +66,7 @@ def _attempt(run: RunFolder, rank: int, launcher: int) -> int:
     record.status = "running"
     run.failure_of_rank(rank).unlink(missing_ok=True)
     _keep(run, record, rank)
-    from experiments.training import stopping
+    from experiments.training.engine import stopping
 
     stopping.stop_when_asked()
     if attempt.world_size > 1:
@@ -82,7 +82,7 @@ def _attempt(run: RunFolder, rank: int, launcher: int) -> int:
         hint = getattr(error, "hint", None)
         if code == FAILED:
             traceback.print_exc()
-    stopping.stop_no_more()
+    stopping.ignore_signals()
     if message:
         print(f"error: {message}", file=sys.stderr)
     attempt.ended, attempt.exit_code, attempt.exit_class = now(), code, EXIT_CLASSES[code]
@@ -110,12 +110,14 @@ def _keep(run: RunFolder, record: Record, rank: int) -> None:
 
 def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     """Trains from the last checkpoint, if any, to the end; evaluates; fills in the record."""
-    from experiments import recipes
-    from experiments.training import components, pretrained, tracking  # noqa: F401
-    from experiments.training.config import build_config
+    from experiments.recipes import loading as recipes
+    from experiments.training import components  # noqa: F401
+    from experiments.training.config import pretrained
+    from experiments.training.config.builder import build_config
+    from experiments.training.config.foreground_prior import set_prior
+    from experiments.training.engine.precision import check_precision
     from experiments.training.environment import describe, git_state, set_origin
-    from experiments.training.precision import check_precision
-    from experiments.training.prior import set_prior
+    from experiments.training.hooks import tracking
 
     recipe = recipes.load_recipe(str(run.recipe))
     check_precision(recipe.amp)
@@ -172,7 +174,7 @@ def _iterations_done(runner: Any, error: BaseException | None) -> int:
 
 def build_runner(config: Any) -> Any:
     """MMEngine's Runner for a config; what the config names wrongly is the user's to mend."""
-    from experiments.training.runner import StrictRunner
+    from experiments.training.engine.runner import StrictRunner
     from experiments.weighting import OptionError
 
     try:
@@ -203,9 +205,11 @@ def start_processes(world_size: int) -> int:
 
 def _start_from(config: Any, run: RunFolder, recipe: Recipe, record: Record) -> int:
     """Makes the config begin where the run stands; returns the iterations that are done. All ranks call it."""
-    from experiments.training.resuming import from_rank_0, lost_files, newest_whole
+    from experiments.training.engine.resuming import from_rank_0, latest_valid_checkpoint, missing_outputs
 
-    checkpoint, notes = newest_whole(run) if run.checkpoints.exists() and _is_rank_0() else (None, [])
+    checkpoint, notes = (
+        latest_valid_checkpoint(run) if run.checkpoints.exists() and _is_rank_0() else (None, [])
+    )
     checkpoint = from_rank_0(checkpoint)
     done = 0
     if checkpoint is not None:
@@ -219,7 +223,7 @@ def _start_from(config: Any, run: RunFolder, recipe: Recipe, record: Record) -> 
     elif recipe.init_from is not None:
         config.load_from = str(starting_weights(recipe.init_from, run.path.parents[3]))
     if _is_rank_0():
-        notes += lost_files(run, done, recipe.weighting.get("alpha"))
+        notes += missing_outputs(run, done, recipe.weighting.get("alpha"))
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     record.notes += [note for note in notes if note not in record.notes]

@@ -9,7 +9,7 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import did_you_mean
+from experiments.common.errors import did_you_mean
 from experiments.weighting.options import ACTIONS, OptionError, check_options, is_users_own
 
 if TYPE_CHECKING:

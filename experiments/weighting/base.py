@@ -107,9 +107,9 @@ class WeightingRule(nn.Module):
             rate=(before - variance) / (before + self.epsilon),
         )
         if not self.learnable:
-            self._put_in_force(self.update(self.last))
+            self._set_weights(self.update(self.last))
 
-    def _put_in_force(self, weights: Tensor) -> None:
+    def _set_weights(self, weights: Tensor) -> None:
         # A new tensor, not a change in place: whoever holds the old weights keeps what was in force.
         self.weights = weights.detach().to(dtype=torch.float32, device=self.weights.device)
 
@@ -158,7 +158,7 @@ class WeightingRule(nn.Module):
             for name, parameter in self.named_parameters():
                 parameter.copy_(state["parameters"][name])
         if "weights" in state:
-            self._put_in_force(state["weights"])
+            self._set_weights(state["weights"])
         self.load_extra_state(state["extra"])
 
     # MMEngine walks a model's modules itself, past `state_dict`: these two keep the rule out of that, too.

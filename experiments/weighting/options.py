@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from experiments.errors import did_you_mean
+from experiments.common.errors import did_you_mean
 
 Action = Literal["variance", "smallest", "largest", "uniform"]
 ACTIONS: tuple[Action, ...] = ("variance", "smallest", "largest", "uniform")

@@ -28,7 +28,7 @@ class Static(WeightingRule):
     ) -> None:
         super().__init__(num_levels, seed, alpha, epsilon)
         self._fixed = torch.tensor(weights, dtype=torch.float32)
-        self._put_in_force(self._fixed)
+        self._set_weights(self._fixed)
 
     def update(self, interval: Interval) -> Tensor:
         return self._fixed

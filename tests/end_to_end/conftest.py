@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from experiments.runs import RunFolder, iterate
+from experiments.runs.run_folder import RunFolder, iterate
 
 SHARED_DATA = (
     Path(__file__).resolve().parents[3] / "shared" / "data"

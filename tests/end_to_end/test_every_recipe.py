@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.catalogue import names, shipped
-from experiments.files import write_text
-from experiments.runs import Record
+from experiments.common.files import write_text
+from experiments.recipes.catalogue import names, shipped
+from experiments.runs.run_folder import Record
 from tests.end_to_end.conftest import Place
 
 KEPT = Path(__file__).resolve().parents[2] / "results" / "tiny.csv"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.data import shapes
-from experiments.recipes import load_recipe
+from experiments.data.shapes import generator as shapes
+from experiments.recipes.loading import load_recipe
 from tests.end_to_end.conftest import Place, rows
 
 PAGE = Path(__file__).resolve().parents[2] / "EXTENDING.md"

@@ -12,8 +12,8 @@ from datetime import datetime
 import pytest
 import torch
 
-from experiments.processes import is_alive
-from experiments.runs import Attempt, RunFolder
+from experiments.common.processes import is_alive
+from experiments.runs.run_folder import Attempt, RunFolder
 
 from .conftest import Place, ended, rows, small, wait_until
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from experiments.training.stopping import STOP
+from experiments.training.engine.stopping import STOP
 
 
 @HOOKS.register_module()

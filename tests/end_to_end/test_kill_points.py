@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.runs import RunFolder
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import Place, ended, rows, small, wait_until
 
@@ -36,7 +36,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from experiments.training.stopping import STOP
+from experiments.training.engine.stopping import STOP
 
 PUT = LocalBackend.put
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.runs import RunFolder
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import Place, Trained
 

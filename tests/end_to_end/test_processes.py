@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.launching.plan import claimed, plan, prepare
-from experiments.recipes import load_recipe
-from experiments.runs import Attempt, RunFolder
+from experiments.launching.plan import claim_run, plan, prepare
+from experiments.recipes.loading import load_recipe
+from experiments.runs.run_folder import Attempt, RunFolder
 
 from .conftest import Place, ended, rows, small
 
@@ -27,7 +27,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from experiments.detection.hook import unwrap
+from experiments.detection.level_weighting.hook import unwrap
 
 
 @HOOKS.register_module()
@@ -86,7 +86,7 @@ def _work(place: Place, options: list[str], processes: int, micro_batch: int) ->
         patched.setenv("HOME", str(place.home))
         recipe = load_recipe("retinanet-r50-rlo", "tiny", [w for w in options if "=" in w], "few.yaml")
         (planned,) = plan([("", recipe)], [0], place.folder / "results")
-        with claimed(planned):
+        with claim_run(planned):
             prepare(planned, ["test"])
     record = planned.folder.read()
     record.launch.processes, record.launch.micro_batch = processes, micro_batch

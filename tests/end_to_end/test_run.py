@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from experiments.runs import RunFolder
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.main import app
 
 from .conftest import TRAINED, Place, Trained, rows

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from experiments.runs import RunFolder
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import Place, small, wait_until
 from .slurm_node import Slurm, missing, one_node
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.j
 # In the place of the worker, so that what is seen is Slurm's and ours in a second or two: it counts to 20 and saves.
 STAND_IN = """
 import os, signal, socket, sys, time
-from experiments.processes import process_started
-from experiments.runs import Attempt, RunFolder, now
+from experiments.common.processes import process_started
+from experiments.runs.run_folder import Attempt, RunFolder, now
 run, asked = RunFolder(sys.argv[1]), []
 signal.signal(signal.SIGTERM, lambda *of: asked.append(of))
 began, record = time.monotonic(), run.read()

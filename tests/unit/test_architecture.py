@@ -41,8 +41,16 @@ def test_the_command_line_starts_without_heavy_packages():
     assert heavy_imports() == []
 
 
-@pytest.mark.parametrize("module", ["experiments.recipes", "experiments.runs", "experiments.weighting.options",
-                                    "experiments.data.find", "experiments.launching.plan"])  # fmt: skip
+WITHOUT_TORCH = [
+    "experiments.recipes.loading",
+    "experiments.runs.run_folder",
+    "experiments.weighting.options",
+    "experiments.data.find",
+    "experiments.launching.plan",
+]
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_modules_without_torch(module):
     code = f"import sys, {module}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
     found = subprocess.run(
@@ -51,33 +59,58 @@ def test_modules_without_torch(module):
     assert found.stdout.split() == []
 
 
-@pytest.mark.parametrize(
-    ("part", "never"),
-    [
-        (("experiments",), ["msdet_cli", "benchmarks"]),
-        (("experiments", "weighting"), ["mmdet", "mmengine", "mmcv", "experiments.detection", "experiments.training",
-                                        "experiments.data", "experiments.recipes", "experiments.runs"]),
-        (("experiments", "detection"), ["experiments.training", "experiments.launching", "experiments.reporting",
-                                        "experiments.recipes", "experiments.runs", "experiments.data"]),
-        (("experiments", "data"), ["torch", "mmdet", "mmengine", "experiments.recipes", "experiments.training",
-                                   "experiments.launching", "experiments.reporting", "experiments.runs"]),
-        (("experiments", "training"), ["experiments.launching", "experiments.reporting"]),
-        (("experiments", "launching"), ["torch", "mmdet", "mmengine", "experiments.reporting", "experiments.training",
-                                        "experiments.detection"]),
-        (("experiments", "reporting"), ["torch", "mmdet", "mmengine", "experiments.training", "experiments.detection",
-                                        "experiments.launching"]),
-        (("experiments", "recipes.py"), ["torch", "experiments.training", "experiments.launching", "experiments.runs",
-                                         "experiments.reporting", "experiments.detection"]),
-        (("experiments", "runs.py"), ["torch", "experiments.training", "experiments.launching", "experiments.recipes",
-                                      "experiments.reporting"]),
+# Each layer imports only those before it; those of one line stand side by side and import none of each other.
+LAYERS = [
+    ["experiments.common"],
+    ["experiments.weighting", "experiments.data", "experiments.runs"],
+    ["experiments.recipes"],
+    ["experiments.detection"],
+    ["experiments.interop"],
+    ["experiments.training"],
+    ["experiments.launching"],
+    ["experiments.reporting"],
+    ["benchmarks"],
+    ["msdet_cli"],
+]
+MORE_NEVER = {
+    "experiments.common": ["torch", "mmdet", "mmengine"],
+    "experiments.weighting": ["mmdet", "mmengine", "mmcv"],
+    "experiments.data": ["torch", "mmdet", "mmengine"],
+    "experiments.runs": ["torch", "mmdet", "mmengine"],
+    "experiments.recipes": ["torch", "mmdet", "mmengine"],
+    "experiments.detection": ["experiments.data", "experiments.runs", "experiments.recipes"],
+    "experiments.launching": ["torch", "mmdet", "mmengine", "experiments.training", "experiments.detection"],
+    "experiments.reporting": [
+        "torch", "mmdet", "mmengine", "experiments.training", "experiments.detection", "experiments.launching"
     ],
-)  # fmt: skip
-def test_nothing_imports_to_its_right(part, never):
-    for path in files_of(*part):
-        for package in never:
-            if (path.name, package) == ("elastic.py", "torch"):
+}  # fmt: skip
+
+
+def later_than(package):
+    """The layers that `package` may not import: those after it, and those beside it."""
+    place = next(i for i, layer in enumerate(LAYERS) if package in layer)
+    return [other for layer in LAYERS[place:] for other in layer if other != package]
+
+
+@pytest.mark.parametrize("package", [package for layer in LAYERS for package in layer])
+def test_a_layer_imports_only_those_before_it(package):
+    for path in files_of(*package.split(".")):
+        for never in later_than(package) + MORE_NEVER.get(package, []):
+            if (path.name, never) == ("elastic.py", "torch"):
                 continue  # a process of its own, which nothing here imports
-            assert touches(imported(path), package) == [], path.relative_to(ROOT)
+            assert touches(imported(path), never) == [], path.relative_to(ROOT)
+
+
+def test_every_package_stands_in_a_layer():
+    packages = {f"experiments.{path.parent.name}" for path in (ROOT / "experiments").glob("*/__init__.py")}
+    assert packages <= {package for layer in LAYERS for package in layer}
+    assert [path.name for path in (ROOT / "experiments").glob("*.py")] == ["__init__.py"]
+
+
+def test_every_package_says_what_belongs_in_it():
+    for path in SOURCES:
+        if path.name == "__init__.py":
+            assert len(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") > 40, path
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -105,7 +138,7 @@ def test_nothing_read_is_run_as_code(path):
 def test_the_yaml_loaders_are_safe_ones(name):
     import yaml
 
-    from experiments import catalogue
+    from experiments.recipes import catalogue
 
     loader = getattr(catalogue, name)
     assert issubclass(loader, yaml.constructor.SafeConstructor)

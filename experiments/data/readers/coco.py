@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.common.errors import UserError
+from experiments.common.regular_files import read_bytes
 from experiments.data.problems import (
     MAX_PIXELS,
     ProblemLog,
@@ -21,8 +23,6 @@ from experiments.data.problems import (
     shown_value,
 )
 from experiments.data.readers.annotations import Annotations, Box, Image
-from experiments.data.readers.source import read_bytes
-from experiments.errors import UserError
 
 _NEEDED = {
     "images": ("id", "file_name"),

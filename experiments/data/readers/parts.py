@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from experiments.common.errors import UserError
 from experiments.data.problems import ProblemLog
 from experiments.data.readers.annotations import Annotations
 from experiments.data.readers.coco import read_coco
 from experiments.data.readers.voc import read_voc
 from experiments.data.spec import DatasetSpec
-from experiments.errors import UserError
 
 Split = Literal["train", "val"]
 

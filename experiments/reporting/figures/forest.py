@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.reporting.figures.style import BLUE, GREY, RED, drawing, new_figure, picture
-from experiments.reporting.sections import Picture
-from experiments.reporting.statistics import LEAST, Difference
-from experiments.reporting.tables import Line, MeasuredTable
+from experiments.reporting.stats.statistics import MIN_SEEDS, Difference
+from experiments.reporting.tables.report_model import MeasuredTable, TableRow
+from experiments.reporting.tables.sections import Picture
 
 MOST_ROWS = 40  # more cannot be read on a page
 ROW_IN, WIDEST_LABEL = 0.27, 24
@@ -44,7 +44,7 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
     )
     if any(row.published is not None for row in rows):
         caption += " Open diamonds: the published difference."
-    if any(row.difference.low is not None and row.difference.n < LEAST for row in rows):
+    if any(row.difference.low is not None and row.difference.n < MIN_SEEDS for row in rows):
         caption += " An arrow: the interval goes on, for two seeds say little."
     if table.context is not None and table.has_published:
         caption += f" {table.notes[0]}" if table.notes else ""  # what a profile made of the rows' intervals
@@ -114,13 +114,13 @@ def _limits(rows: list[Effect]) -> tuple[float, float]:
         change = row.difference
         numbers += [change.value, *change.pairs]
         numbers += [row.published] if row.published is not None else []
-        if change.n >= LEAST and change.low is not None and change.high is not None:
+        if change.n >= MIN_SEEDS and change.low is not None and change.high is not None:
             numbers += [change.low, change.high]
     room = max(0.1 * (max(numbers) - min(numbers)), 0.1)
     return min(numbers) - room, max(numbers) + room
 
 
-def _label(line: Line, with_backbone: bool) -> str:
+def _label(line: TableRow, with_backbone: bool) -> str:
     text = line.row.label + (f", {line.row.backbone}" if with_backbone and line.row.backbone else "")
     if line.group is None:
         return text

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting.bench import newest
+from experiments.reporting.bench.results import newest
 from experiments.reporting.figures import traces as trace_files
 from experiments.reporting.figures.forest import differences
 from experiments.reporting.figures.levels import level_curves
@@ -15,9 +15,9 @@ from experiments.reporting.figures.origin import recipe_of
 from experiments.reporting.figures.policy import policy
 from experiments.reporting.figures.sweeps import curves
 from experiments.reporting.figures.timing import ap_against_time, inference_time
-from experiments.reporting.matching import Context
-from experiments.reporting.sections import Picture, Section
-from experiments.reporting.tables import MeasuredTable, Report
+from experiments.reporting.tables.matching import Context
+from experiments.reporting.tables.report_model import MeasuredTable, Report
+from experiments.reporting.tables.sections import Picture, Section
 
 MOST_TABLES = 12  # of one context that are drawn: what a page can bear
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from experiments.reporting.figures import series
 from experiments.reporting.figures.style import drawing, level_looks, new_figure, picture
 from experiments.reporting.figures.traces import Traces, only
-from experiments.reporting.sections import Picture
+from experiments.reporting.tables.sections import Picture
 
 PANELS = {
     "loss_cls": "classification loss",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments import recipes
-from experiments.errors import UserError
-from experiments.recipes import Recipe
-from experiments.runs import RunFolder
+from experiments.common.errors import UserError
+from experiments.recipes import loading as recipes
+from experiments.recipes.schema import Recipe
+from experiments.runs.run_folder import RunFolder
 
 
 def recipe_of(folders: Iterable[Path]) -> Recipe | None:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from experiments.reporting.figures import series
 from experiments.reporting.figures.style import Look, action_looks, drawing, level_looks, new_figure, picture
 from experiments.reporting.figures.traces import POLICY, Traces, only
-from experiments.reporting.sections import Picture
+from experiments.reporting.tables.sections import Picture
 
 MOST_STEPS, MOST_POINTS, MOST_CELLS, MOST_ROWS = 60, 200, 480, 10
 LEVEL_IN, PROBABILITIES_IN, ROW_IN = 0.3, 1.2, 0.13

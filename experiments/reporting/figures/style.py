@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.reporting.sections import Picture
+from experiments.reporting.tables.sections import Picture
 
 COLUMN_IN = 3.4  # width of a figure in one column of a paper, in inches
 DOUBLE_IN = 7.0  # over both

@@ -9,13 +9,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import recipes
-from experiments.config_text import flat
-from experiments.errors import UserError
+from experiments.common.config_text import flat
+from experiments.common.errors import UserError
+from experiments.recipes import loading as recipes
 from experiments.reporting.figures.style import BLUE, GREY, ORANGE, drawing, new_figure, picture
-from experiments.reporting.sections import Picture
-from experiments.reporting.statistics import Spread
-from experiments.reporting.tables import Line, MeasuredTable
+from experiments.reporting.stats.statistics import Spread
+from experiments.reporting.tables.report_model import MeasuredTable, TableRow
+from experiments.reporting.tables.sections import Picture
 
 MOST_LINES = 100
 MOST_TICKS = 8
@@ -65,7 +65,7 @@ def curves(table: MeasuredTable, name: str) -> list[Picture]:
     ]
 
 
-def sweep_of(table: MeasuredTable, lines: list[Line]) -> Sweep | None:
+def sweep_of(table: MeasuredTable, lines: list[TableRow]) -> Sweep | None:
     """What varies in a block's own rows, by their recipes as they were run; None where that is not one number."""
     rows = [line for line in lines if not line.row.reference]
     if not 2 <= len(rows) <= MOST_LINES:
@@ -161,7 +161,7 @@ def _texts(table: MeasuredTable, sweep: Sweep) -> tuple[str, str]:
     return caption, f"{sweep.metric} by {sweep.key}: {listed}."
 
 
-def _point(line: Line, x: float, metric: str, as_published: bool) -> Point:
+def _point(line: TableRow, x: float, metric: str, as_published: bool) -> Point:
     spread = line.group.metrics.get(metric) if line.group else None
     seeds = tuple(float(v) for v in line.group.runs[metric].dropna()) if line.group and spread else ()
     return Point(
@@ -169,7 +169,7 @@ def _point(line: Line, x: float, metric: str, as_published: bool) -> Point:
     )
 
 
-def _recipe(line: Line, as_published: bool) -> dict[str, Any] | None:
+def _recipe(line: TableRow, as_published: bool) -> dict[str, Any] | None:
     """What the recipe says that the line's runs were started from; without runs, the row's own at full size."""
     recipe = line.recipe
     if line.group is None and line.row.recipe is not None and as_published:

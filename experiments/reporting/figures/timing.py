@@ -8,11 +8,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.reporting.bench_grids import where
+from experiments.reporting.bench.grids import where
 from experiments.reporting.figures.style import BLUE, LEVELS, SKY, drawing, new_figure, picture
-from experiments.reporting.sections import Picture
-from experiments.reporting.statistics import Spread
-from experiments.reporting.tables import MeasuredTable, Report
+from experiments.reporting.stats.statistics import Spread
+from experiments.reporting.tables.report_model import MeasuredTable, Report
+from experiments.reporting.tables.sections import Picture
 
 MEASURES = {"model": ("model only", BLUE), "end_to_end": ("end to end", SKY)}
 THICK = 0.38

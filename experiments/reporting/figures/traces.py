@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.runs import RunFolder
+from experiments.runs.run_folder import RunFolder
 
 KEYS = ["run", "seed", "head", "interval", "iteration"]
 OF_LEVELS = ["loss_cls", "loss_bbox", "loss_centerness", "iou", "weight"]

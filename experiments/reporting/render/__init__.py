@@ -1,5 +1,6 @@
 """A report in its formats: Markdown, CSV, LaTeX; the HTML page is in `page`, which alone needs Jinja2."""
 
+from experiments.reporting.render.csv import csv_text
 from experiments.reporting.render.latex import latex_table
 from experiments.reporting.render.latex_report import latex_report
 from experiments.reporting.render.markdown import (
@@ -10,21 +11,20 @@ from experiments.reporting.render.markdown import (
     markdown_other,
     markdown_problems,
 )
-from experiments.reporting.render.rows import csv_text
-from experiments.reporting.render.words import (
+from experiments.reporting.render.text import (
     OTHER_TITLE,
-    Made,
+    ReportMetadata,
     file_name,
     label,
     long_name,
     metrics_of,
-    standing,
+    no_results_message,
     stems,
 )
 
 __all__ = [
     "OTHER_TITLE",
-    "Made",
+    "ReportMetadata",
     "csv_text",
     "escaped",
     "file_name",
@@ -38,6 +38,6 @@ __all__ = [
     "markdown_other",
     "markdown_problems",
     "metrics_of",
-    "standing",
+    "no_results_message",
     "stems",
 ]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from experiments.reporting.render import behind, words
-from experiments.reporting.sections import Grid
-from experiments.reporting.statistics import signed
-from experiments.reporting.tables import Line, MeasuredTable
+from experiments.reporting.render import row_evidence as behind
+from experiments.reporting.render import text as words
+from experiments.reporting.stats.statistics import signed
+from experiments.reporting.tables.report_model import MeasuredTable, TableRow
+from experiments.reporting.tables.sections import Grid
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class _AsPrinted:
             Column(""),
         ]
 
-    def cells(self, line: Line) -> list[Cell]:
+    def cells(self, line: TableRow) -> list[Cell]:
         row = line.row
         values: Sequence[float | None] = row.published or [None] * len(self.table.columns)
         cells = [Cell(words.label(line)), Cell(row.backbone or "")]
@@ -151,7 +152,7 @@ class _Beside:
             self.columns += [Column(main, True), Column(f"Δ {main} [95 %]", True)]
         self.columns += [Column("Verdict"), *[Column(name, True) for name in others], Column("Seeds")]
 
-    def cells(self, line: Line) -> list[Cell]:
+    def cells(self, line: TableRow) -> list[Cell]:
         main, *others = self.table.columns
         row = line.row
         first = row.published is not None and words.is_first(line, self.table)
@@ -170,7 +171,7 @@ class _Beside:
         cells += [self._more(line, name, published.get(name)) for name in others]
         return [*cells, Cell(links=seed_links(line.group.folders if line.group else (), self.base))]
 
-    def _measured(self, line: Line, metric: str) -> Cell:
+    def _measured(self, line: TableRow, metric: str) -> Cell:
         absent = words.absence(line)
         spread = line.group.metrics.get(metric) if line.group else None
         if line.group is None or spread is None:
@@ -179,7 +180,7 @@ class _Beside:
         href = words.link(folders[0], self.base) + "/"
         return Cell(words.value(line, metric), spread.mean, line.ranks.get(metric, 0), href, aside=absent)
 
-    def _more(self, line: Line, metric: str, published: float | None) -> Cell:
+    def _more(self, line: TableRow, metric: str, published: float | None) -> Cell:
         below = "" if published is None else f"{published:.1f}"
         rank = line.published_ranks.get(metric, 0)
         spread = line.group.metrics.get(metric) if line.group else None
@@ -194,7 +195,7 @@ class _Beside:
         )
 
 
-def _change(line: Line) -> list[Cell]:
+def _change(line: TableRow) -> list[Cell]:
     change = line.difference
     if change is None:
         return [Cell(), Cell()]
@@ -205,7 +206,7 @@ def _change(line: Line) -> list[Cell]:
     ]
 
 
-def _published(value: float | None, line: Line, metric: str) -> Cell:
+def _published(value: float | None, line: TableRow, metric: str) -> Cell:
     if value is None:
         return Cell(published="text")
     return Cell(f"{value:.1f}", value, line.published_ranks.get(metric, 0), published="text")

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.reporting.render.behind import controls_in_words, controls_to_show
-from experiments.reporting.render.words import label, short_title
-from experiments.reporting.statistics import Difference, Verdict
-from experiments.reporting.tables import Line, MeasuredTable
+from experiments.reporting.render.row_evidence import controls_in_words, controls_to_show
+from experiments.reporting.render.text import label, short_title
+from experiments.reporting.stats.statistics import Difference, Verdict
+from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 
 AS_PUBLISHED = "full size, as published"
 VERDICTS: tuple[Verdict, ...] = (
@@ -29,7 +29,7 @@ class Claim:
         tables: Those that show it, the first one first.
     """
 
-    line: Line
+    line: TableRow
     difference: Difference
     baseline: str
     tables: list[MeasuredTable]

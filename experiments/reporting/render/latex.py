@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.marks import joined, legend
-from experiments.reporting.render import behind, words
+from experiments.reporting.render import row_evidence as behind
+from experiments.reporting.render import text as words
 from experiments.reporting.render.latex_text import comment, tex
-from experiments.reporting.sections import Grid
-from experiments.reporting.statistics import signed
-from experiments.reporting.tables import LEGEND, Line, MeasuredTable
+from experiments.reporting.stats.statistics import signed
+from experiments.reporting.tables.report_model import LEGEND, MeasuredTable, TableRow
+from experiments.reporting.tables.sections import Grid
+from experiments.runs.run_flags import joined, legend
 
 PACKAGES = "booktabs and graphicx"
 MOST_BELOW = 8  # notes on rows that stand right below a table
@@ -113,7 +114,7 @@ def _in_context(table: MeasuredTable) -> str:
     return _tabular("llrrl" + "r" * len(others), [row_of(head)], rows)
 
 
-def _published(line: Line, table: MeasuredTable) -> list[str]:
+def _published(line: TableRow, table: MeasuredTable) -> list[str]:
     values: Sequence[float | None] = line.row.published or [None] * len(table.columns)
     return [
         "" if value is None else _ranked(f"{value:.1f}", line.published_ranks.get(name, 0))
@@ -121,12 +122,12 @@ def _published(line: Line, table: MeasuredTable) -> list[str]:
     ]
 
 
-def _measured(line: Line, metric: str) -> str:
+def _measured(line: TableRow, metric: str) -> str:
     found = _ranked(words.value(line, metric), line.ranks.get(metric, 0))
     return ", ".join(text for text in (found, tex(words.absence(line))) if text)
 
 
-def _change(line: Line) -> list[str]:
+def _change(line: TableRow) -> list[str]:
     if line.difference is None:
         return ["", ""]
     brief = behind.controls_in_brief(line)
@@ -167,7 +168,7 @@ def _behind(table: MeasuredTable) -> list[str]:
     return [text for text in (_small(notes), fitted(grid_tabular(controls)) if controls else "") if text]
 
 
-def _sources(line: Line) -> list[str]:
+def _sources(line: TableRow) -> list[str]:
     """The run folders of the row below, as comments."""
     return [comment(str(folder)) for folder in line.group.folders] if line.group else []
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments.reporting.render import claims, words
+from experiments.reporting.render import claims
+from experiments.reporting.render import text as words
 from experiments.reporting.render.latex import fitted, grid_parts, grid_tabular, latex_table, row_of
 from experiments.reporting.render.latex_text import comment, tex
-from experiments.reporting.sections import Grid, Picture, Section
-from experiments.reporting.tables import MeasuredTable, OtherRuns, Report
+from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, Report
+from experiments.reporting.tables.sections import Grid, Picture, Section
 
 MOST_ON_A_PAGE = 35  # rows
 MOST_FLOATS = 6  # that wait for their place at once
@@ -28,7 +29,7 @@ _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 
 def latex_report(
     report: Report,
-    made: words.Made,
+    made: words.ReportMetadata,
     sections: Sequence[Section] = (),
     files: Mapping[str, str] | None = None,
 ) -> str:
@@ -39,7 +40,7 @@ def latex_report(
     """
     measured = [table for table in report.tables if any(line.group for line in table.lines)]
     published = [table for table in report.tables if table not in measured]
-    found, standing = claims.claims(report.tables), words.standing(report, made.folders)
+    found, standing = claims.claims(report.tables), words.no_results_message(report, made.folders)
     parts = [_PREAMBLE, r"\begin{document}", r"\section*{Published beside measured}"]
     parts += [tex(words.made_line(report, made)), ""]
     if standing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from experiments.reporting.render.words import minus
+from experiments.reporting.render.text import minus
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\ensuremath{\mathdollar}", "&": r"\&", "#": r"\#",

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from experiments.marks import joined, legend
-from experiments.reporting.groups import Group
-from experiments.reporting.render import behind, claims, words
-from experiments.reporting.sections import Grid, Section
-from experiments.reporting.statistics import signed
-from experiments.reporting.tables import LEGEND, Line, MeasuredTable, OtherRuns, Report
+from experiments.reporting.render import claims
+from experiments.reporting.render import row_evidence as behind
+from experiments.reporting.render import text as words
+from experiments.reporting.stats.statistics import signed
+from experiments.reporting.tables.groups import Group
+from experiments.reporting.tables.report_model import LEGEND, MeasuredTable, OtherRuns, Report, TableRow
+from experiments.reporting.tables.sections import Grid, Section
+from experiments.runs.run_flags import joined, legend
 
 TEXTS = ("Runs", "Verdict", "Differs from the recipe")  # columns that are not numbers
 
@@ -64,7 +66,7 @@ def markdown_other(other: Sequence[OtherRuns], base: Path) -> str:
 
 
 def markdown_index(
-    report: Report, made: words.Made, files: Mapping[str, str], sections: Sequence[Section]
+    report: Report, made: words.ReportMetadata, files: Mapping[str, str], sections: Sequence[Section]
 ) -> str:
     """The page that leads to the tables' own: what can be claimed, and everything that is no table.
 
@@ -72,7 +74,7 @@ def markdown_index(
         files: File name of each page to its title.
     """
     parts = ["# Published beside measured", escaped(words.made_line(report, made))]
-    standing = words.standing(report, made.folders)
+    standing = words.no_results_message(report, made.folders)
     parts += [escaped(standing)] if standing else markdown_claims(report)
     parts.append("## Tables")
     parts.append("\n".join(f"- [{escaped(title)}](<{name}>)" for name, title in files.items()))
@@ -125,7 +127,7 @@ def _behind(table: MeasuredTable) -> list[str]:
     return parts
 
 
-def _published_rows(line: Line, table: MeasuredTable, base: Path) -> list[list[str]]:
+def _published_rows(line: TableRow, table: MeasuredTable, base: Path) -> list[list[str]]:
     """The line as published where it was, and as measured where there are runs."""
     row, rows = line.row, []
     head = [escaped(words.label(line)), escaped(row.backbone or "")]
@@ -145,11 +147,11 @@ def _published_rows(line: Line, table: MeasuredTable, base: Path) -> list[list[s
     return rows
 
 
-def _context_rows(line: Line, table: MeasuredTable, base: Path) -> list[list[str]]:
+def _context_rows(line: TableRow, table: MeasuredTable, base: Path) -> list[list[str]]:
     return [[escaped(line.row.label), escaped(line.row.recipe or ""), *_measured_cells(line, table, base)]]
 
 
-def _measured_cells(line: Line, table: MeasuredTable, base: Path, gap: bool = False) -> list[str]:
+def _measured_cells(line: TableRow, table: MeasuredTable, base: Path, gap: bool = False) -> list[str]:
     beyond = ["" if line.gap is None else signed(line.gap)] if gap else []
     if line.group is None:
         return [*([""] * len(table.columns)), "", "", *([""] if gap else []), escaped(line.remark)]
@@ -157,7 +159,7 @@ def _measured_cells(line: Line, table: MeasuredTable, base: Path, gap: bool = Fa
     return [*values, *_change(line), *beyond, _remark(line.remark, line.group, base)]
 
 
-def _change(line: Line) -> list[str]:
+def _change(line: TableRow) -> list[str]:
     if line.difference is None:
         return ["", ""]
     brief = behind.controls_in_brief(line)

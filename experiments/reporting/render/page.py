@@ -10,12 +10,14 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.marks import joined, legend
-from experiments.reporting.groups import Group
-from experiments.reporting.render import behind, claims, words
+from experiments.reporting.render import claims
+from experiments.reporting.render import row_evidence as behind
+from experiments.reporting.render import text as words
 from experiments.reporting.render.cells import Cell, Column, TableView, grid_view, seed_links, table_view
-from experiments.reporting.sections import Picture, Section
-from experiments.reporting.tables import LEGEND, OtherRuns, Report
+from experiments.reporting.tables.groups import Group
+from experiments.reporting.tables.report_model import LEGEND, OtherRuns, Report
+from experiments.reporting.tables.sections import Picture, Section
+from experiments.runs.run_flags import joined, legend
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_SVG_BYTES = 300_000  # beyond that the PNG is lighter, and looks the same
@@ -51,7 +53,7 @@ class _Page:
     """Everything that the template shows."""
 
     report: Report
-    made: words.Made
+    made: words.ReportMetadata
     standing: str
     balance: str
     claims: list[tuple[str, list[ClaimView]]]  # by context
@@ -66,7 +68,9 @@ class _Page:
     texts: dict[str, str] = field(default_factory=dict)
 
 
-def html_page(report: Report, made: words.Made, base: Path, sections: Sequence[Section] = ()) -> str:
+def html_page(
+    report: Report, made: words.ReportMetadata, base: Path, sections: Sequence[Section] = ()
+) -> str:
     """The page; every text in it is escaped.
 
     Args:
@@ -79,7 +83,7 @@ def html_page(report: Report, made: words.Made, base: Path, sections: Sequence[S
     page = _Page(
         report=report,
         made=made,
-        standing=words.standing(report, made.folders),
+        standing=words.no_results_message(report, made.folders),
         balance=claims.balance(found),
         claims=_by_context(found, anchors),
         measured=[view for view in views if view.is_measured],

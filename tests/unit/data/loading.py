@@ -17,15 +17,16 @@ from mmengine import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 
+from experiments.common.errors import BAD_INPUT, UserError
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.data.problems import KINDS
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
-from experiments.errors import BAD_INPUT, UserError
-from experiments.recipes import Recipe, load_recipe
+from experiments.recipes.loading import load_recipe
+from experiments.recipes.schema import Recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
-from experiments.training.config import build_config
-from experiments.training.config_data import innermost, set_data
+from experiments.training.config.builder import build_config
+from experiments.training.config.data import innermost, set_data
 
 from mmdet.registry import DATASETS  # isort: skip
 

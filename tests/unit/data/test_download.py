@@ -27,13 +27,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from experiments.catalogue import load_dataset
-from experiments.data import archives, fetch
-from experiments.data import download as downloading
-from experiments.data.archives import ARCHIVES, Archive
+from experiments.common.errors import UserError
+from experiments.data.download import archives, fetch
+from experiments.data.download import official_sets as downloading
+from experiments.data.download.archives import ARCHIVES, Archive
 from experiments.data.find import find_dataset
-from experiments.errors import UserError
-from msdet_cli.data import app
+from experiments.recipes.catalogue import load_dataset
+from msdet_cli.commands.data import app
 from tests.unit.data.test_voc_devkit import devkit
 
 
@@ -488,7 +488,7 @@ def test_the_official_list_holds_together():
 INTERRUPTED = """
 import sys
 from experiments.data import archives
-from experiments.data.archives import Archive
+from experiments.data.download.archives import Archive
 size, md5, url = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 archives.ARCHIVES = {"coco": (Archive("http://x/part.zip", size, size, md5, "the test", folders={"images": 2}),)}
 sys.argv = ["msdet", "data", "download", "coco", "--root", "set", "--mirror", url]

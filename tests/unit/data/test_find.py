@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from experiments.data import inspection, shapes
+from experiments.common.errors import UserError
+from experiments.data import inspection
 from experiments.data.find import find_dataset, resolve_root
+from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
-from experiments.errors import UserError
 from tests.unit.data.conftest import CocoSet, VocSet
 
 TINY = {"train_images": 3, "val_images": 2, "size": 64, "max_side": 50}

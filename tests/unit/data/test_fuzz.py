@@ -24,15 +24,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from typer.testing import CliRunner
 
-from experiments.catalogue import load_dataset
+from experiments.common.errors import BAD_INPUT, UserError
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.data.ground_truth import read_coco_truth
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
-from experiments.errors import BAD_INPUT, UserError
+from experiments.recipes.catalogue import load_dataset
 from experiments.training.datasets import AnnotatedCocoDataset, AnnotatedVocDataset
 from experiments.training.metrics import COCO_METRICS, coco_average_precisions
-from msdet_cli.data import app
+from msdet_cli.commands.data import app
 from tests.unit.data import mutations
 from tests.unit.data.hand_counts import coco_boxes, is_learnt, voc_boxes
 from tests.unit.data.mutations import IDS, chance, encoded

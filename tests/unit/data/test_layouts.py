@@ -11,13 +11,13 @@ import pytest
 from mmdet.datasets import CocoDataset, VOCDataset
 from typer.testing import CliRunner
 
-from experiments import catalogue
-from experiments.data import shapes
+from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.data.readers import voc
+from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
-from experiments.errors import UserError
+from experiments.recipes import catalogue
 from msdet_cli.main import app
 
 SMALL = {"seed": 3, "train_images": 51, "val_images": 4, "size": 96, "min_side": 10, "max_side": 70}
@@ -69,7 +69,7 @@ def test_mmdetection_reads_the_same_boxes_and_labels_from_both_formats(split: st
 
 
 def test_coordinates_count_from_one_and_include_the_last_pixel(tmp_path: Path) -> None:
-    from experiments.data.layouts import Box, VocLayout
+    from experiments.data.shapes.layouts import Box, VocLayout
 
     layout = VocLayout(("a", "b"))
     for folder in layout.folders:

@@ -20,10 +20,10 @@ from pycocotools.cocoeval import COCOeval
 from experiments import detection  # noqa: F401  (first: it installs the operators)
 from experiments.data.find import find_dataset
 from experiments.data.ground_truth import read_ground_truth
-from experiments.reporting.errors.breakdown import Evaluated, breakdown
-from experiments.reporting.errors.coco_pass import CocoPass
-from experiments.reporting.errors.voc_pass import voc_average_precisions
-from experiments.runs import RunFolder
+from experiments.reporting.breakdown.coco_pass import CocoPass
+from experiments.reporting.breakdown.run_breakdown import Evaluated, breakdown
+from experiments.reporting.breakdown.voc_pass import voc_average_precisions
+from experiments.runs.run_folder import RunFolder
 from experiments.training.metrics import COCO_METRICS, coco_average_precisions
 from tests.unit.data.conftest import CocoSet, VocSet
 from tests.unit.data.loading import evaluated, evaluation_set, infos, kinds, random_detections

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image as PillowImage
 from torch.utils.data import DataLoader
 
+from experiments.common.errors import BAD_INPUT, UserError
 from experiments.data.find import find_dataset
 from experiments.data.verify import verify
-from experiments.errors import BAD_INPUT, UserError
 from tests.unit.data.conftest import CocoSet, VocSet, write_image
 from tests.unit.data.loading import evaluation_set, kinds, training_set
 

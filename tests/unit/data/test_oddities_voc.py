@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.data.problems import ProblemLog
 from experiments.data.readers.coco import read_coco
 from experiments.data.readers.voc import read_list, read_xml
-from experiments.errors import UserError
 from tests.unit.data.conftest import CocoSet, VocSet, write_image
 from tests.unit.data.loading import (
     assert_trains_on,
@@ -199,7 +199,7 @@ def test_several_validation_lists_are_evaluated_as_one(voc_set: VocSet, tmp_path
 
 def test_two_folders_with_the_same_ids_are_told_apart(voc_set: VocSet, tmp_path: Path) -> None:
     from experiments.data.ground_truth import read_ground_truth
-    from experiments.reporting.errors.voc_pass import voc_average_precisions
+    from experiments.reporting.breakdown.voc_pass import voc_average_precisions
 
     two_folders(voc_set)
     splits = {

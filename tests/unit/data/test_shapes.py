@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from experiments.data import drawing, shapes
-from experiments.errors import UserError
+from experiments.common.errors import UserError
+from experiments.data.shapes import drawing
+from experiments.data.shapes import generator as shapes
 
 SMALL = {"seed": 3, "train_images": 6, "val_images": 4, "size": 96, "min_side": 10, "max_side": 70}
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.data.spec import DatasetSpec, SplitPart
 from experiments.data.verify import verify
-from experiments.errors import UserError
-from experiments.recipes import load_recipe
-from experiments.training.config import build_config
-from experiments.training.config_data import innermost
+from experiments.recipes.loading import load_recipe
+from experiments.training.config.builder import build_config
+from experiments.training.config.data import innermost
 from tests.unit.data.conftest import CocoSet, VocSet
 from tests.unit.data.loading import (
     assert_trains_on,

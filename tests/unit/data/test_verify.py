@@ -14,11 +14,11 @@ import pytest
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
+from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
-from experiments.errors import UserError
-from msdet_cli.data import app
+from msdet_cli.commands.data import app
 from tests.unit.data.conftest import CocoSet, VocSet
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from mmengine import Config
 
-from experiments import catalogue
+from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
-from experiments.errors import UserError
+from experiments.recipes import catalogue
 
 PART = "<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>{right}</xmax><ymax>40</ymax></bndbox></object>"  # noqa: E501
 

@@ -10,8 +10,8 @@ from experiments import detection  # noqa: F401  (operators come before MMDetect
 
 from mmcv.ops import roi_align  # isort: skip
 from mmdet.models.necks import FPN  # isort: skip
-from experiments.detection.augfpn import AugFPN, ResidualFeatureAugmentation  # isort: skip
-from experiments.detection.soft_roi import SoftRoIExtractor  # isort: skip
+from experiments.detection.models.augfpn import AugFPN, ResidualFeatureAugmentation  # isort: skip
+from experiments.detection.models.soft_roi import SoftRoIExtractor  # isort: skip
 
 CHANNELS = [4, 6, 8, 10]
 FORMS = {

@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
 from experiments.detection import LevelWeighted, LevelWeightedTwoStage
-from experiments.detection.refusals import REASONS, reason_against
+from experiments.detection.level_weighting.refusals import REASONS, reason_against
 from experiments.weighting import OptionError
 from tests.unit.detection.detectors import CONFIGS, SIZE, batch, losses_of
 

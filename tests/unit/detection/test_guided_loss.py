@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments import detection
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 
 from mmdet.registry import MODELS  # isort: skip
 from mmengine.structures import InstanceData  # isort: skip
@@ -134,7 +134,7 @@ def test_vanishing_classification_loss_stays_finite():
 
 
 def test_telling_levels_apart_for_the_trace_changes_no_loss():
-    from experiments.detection.level_wise import make_level_wise
+    from experiments.detection.level_weighting.level_wise import make_level_wise
 
     plain, wise = head(), head()
     make_level_wise(wise)

@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from tests.unit.detection.detectors import batch, build, config_of
 
 from mmdet.registry import MODELS  # isort: skip

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments import detection
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.weighting import OptionError
 from tests.unit.detection.detectors import batch, build, losses_of
 

@@ -304,7 +304,7 @@ def test_the_trace_is_told_the_mean_iou_of_an_intervals_positives():
 
 
 def test_heads_that_cannot_be_told_apart_by_level_are_refused():
-    from experiments.detection.level_wise import make_level_wise
+    from experiments.detection.level_weighting.level_wise import make_level_wise
     from experiments.weighting import OptionError
 
     with pytest.raises(OptionError, match="SSDHead lists its losses per image"):

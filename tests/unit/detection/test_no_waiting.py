@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.detection import localisation
+from experiments.detection.level_weighting import localisation
 from tests.unit.detection.detectors import DETECTORS, batch, build, losses_of
 
 WAITING = (

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.detection import operator_kernels as kernels
-from experiments.detection import operators, roi_align_kernels
-from experiments.detection.roi_align_kernels import RoISettings
+from experiments.detection.operators import extension as operators
+from experiments.detection.operators import kernels
+from experiments.detection.operators import roi_align as roi_align_kernels
+from experiments.detection.operators.roi_align import RoISettings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -471,7 +472,7 @@ import importlib.util, sys, types
 package = types.ModuleType("experiments.detection")  # its __init__ would import MMDetection
 package.__path__ = ["experiments/detection"]
 sys.modules[package.__name__] = package
-from experiments.detection import operators
+from experiments.detection.operators import extension as operators
 assert not {"mmdet", "mmcv"} & {name.split(".")[0] for name in sys.modules}, "imported too early"
 assert operators.install() == operators.install() == operators.backend()
 module = sys.modules["mmcv._ext"]

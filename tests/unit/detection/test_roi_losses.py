@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiments.detection.refusals import WITHOUT_ROWS
+from experiments.detection.level_weighting.refusals import WITHOUT_ROWS
 from experiments.weighting import OptionError
 from tests.unit.detection.detectors import CASES, assert_same_gradients, batch, build, gradients, losses_of
 

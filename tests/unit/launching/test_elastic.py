@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from experiments.common.processes import is_alive
 from experiments.launching.elastic import Failure
-from experiments.processes import is_alive
-from experiments.runs import Attempt, Record, RunFolder
+from experiments.runs.run_folder import Attempt, Record, RunFolder
 
 PATIENCE_S = 20
 
 # What every rank does: rank 0 keeps the record, each says that it is there, SIGTERM is asked of all by a file.
 PRELUDE = """
 import json, os, signal, sys, time
-from experiments.runs import Attempt, RunFolder, now
+from experiments.runs.run_folder import Attempt, RunFolder, now
 run, rank = RunFolder(sys.argv[1]), int(os.environ["RANK"])
 record = run.read()
 if rank == 0:

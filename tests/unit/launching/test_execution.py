@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.launching.execution import Execution, halved
 from experiments.launching.gpus import Gpu
-from experiments.recipes import Recipe, load_recipe, recipe_id
+from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.schema import Recipe
 
 RECIPE = load_recipe("retinanet-r50-rlo")
 

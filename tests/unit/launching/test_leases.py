@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.leases import lease
-from experiments.launching.slots import Slots, cores
-from experiments.runs import Launch
+from experiments.launching.resource_pool import ResourcePool, cores
+from experiments.runs.run_folder import Launch
 
 GPUS = [Gpu(0, "GPU-aa11", "H100"), Gpu(1, "GPU-bb22", "H100"), Gpu(2, "GPU-ab33", "T4, small")]
 SAID = "".join(f"{g.index}, {g.uuid}, {g.name}\n" for g in GPUS)
@@ -140,27 +140,27 @@ def test_the_folder_is_open_to_all_users_and_no_link_is_followed(place: Path):
 
 
 def test_places_on_gpus():
-    slots = Slots(Execution(gpus=2, gpus_per_run=1), GPUS)
+    slots = ResourcePool(Execution(gpus=2, gpus_per_run=1), GPUS)
     one = Launch(processes=1)
     first, second = slots.take(one), slots.take(one)
     assert first is not None and second is not None and slots.take(one) is None  # two are allowed, of three
     slots.give_back(first)
     third = slots.take(one)
     assert third is not None and third.gpus == (GPUS[0],)
-    assert Slots(Execution(jobs=1), GPUS).jobs == 1
+    assert ResourcePool(Execution(jobs=1), GPUS).jobs == 1
 
 
 def test_places_without_gpus():
-    slots = Slots(Execution(jobs=2), [])
+    slots = ResourcePool(Execution(jobs=2), [])
     taken = [slots.take(Launch()) for _ in range(3)]
     assert [place is not None for place in taken] == [True, True, False]
-    assert Slots(Execution(), []).jobs == 1
+    assert ResourcePool(Execution(), []).jobs == 1
 
 
 def test_threads_are_shared_by_what_works_at_once_and_left_alone_for_a_lone_run():
-    assert Slots(Execution(), []).threads(Launch()) is None
-    assert Slots(Execution(), GPUS[:1]).threads(Launch()) is None
-    assert Slots(Execution(jobs=2), []).threads(Launch()) == max(1, cores() // 2)
-    assert Slots(Execution(), []).threads(Launch(processes=2)) == max(1, cores() // 2)
-    assert Slots(Execution(jobs=1000), []).threads(Launch()) == 1
-    assert Slots(Execution(), GPUS).threads(Launch()) == max(1, cores() // 3)
+    assert ResourcePool(Execution(), []).threads(Launch()) is None
+    assert ResourcePool(Execution(), GPUS[:1]).threads(Launch()) is None
+    assert ResourcePool(Execution(jobs=2), []).threads(Launch()) == max(1, cores() // 2)
+    assert ResourcePool(Execution(), []).threads(Launch(processes=2)) == max(1, cores() // 2)
+    assert ResourcePool(Execution(jobs=1000), []).threads(Launch()) == 1
+    assert ResourcePool(Execution(), GPUS).threads(Launch()) == max(1, cores() // 3)

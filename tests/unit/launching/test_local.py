@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.launching import local
 from experiments.launching.local import LocalWorker, shared_exit_code
-from experiments.runs import Attempt, Record, RunFolder
+from experiments.runs.run_folder import Attempt, Record, RunFolder
 
 PATIENCE_S = 30
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.launching.entries import report_as_it_is
 from experiments.launching.execution import Execution
 from experiments.launching.nodes import (
     FRESH_S,
@@ -24,9 +23,10 @@ from experiments.launching.nodes import (
     is_here,
 )
 from experiments.launching.plan import plan
-from experiments.launching.queue import Entry, Queue
-from experiments.recipes import load_recipe
-from experiments.runs import Record, RunFolder
+from experiments.launching.queue import Queue, QueueItem
+from experiments.launching.queue_items import report_as_it_is
+from experiments.recipes.loading import load_recipe
+from experiments.runs.run_folder import Record, RunFolder
 
 # Rank 1 fails in the first attempt; rank 0 waits for it as in a collective, and finds itself alone.
 WORKER = """
@@ -151,7 +151,7 @@ def test_invitations(tmp_path: Path):
 
 def test_a_run_that_the_leader_left_interrupted_is_reported_so(place: Path):
     queue = queue_of(place, "localhost:29400")
-    entry = Entry(queue.entries[0].run, "elsewhere")
+    entry = QueueItem(queue.entries[0].run, "elsewhere")
     folder = entry.run.folder
     folder.path.mkdir(parents=True)
     folder.write(Record(recipe="r", recipe_id="1", config_hash="1", seed=0, status="interrupted"))

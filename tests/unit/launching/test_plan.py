@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from experiments import files
-from experiments.errors import UserError
+from experiments.common import files
+from experiments.common.errors import UserError
+from experiments.common.processes import process_started
 from experiments.launching import plan as planning
-from experiments.launching.plan import PlannedRun, Todo, claimed, plan
-from experiments.locks import InUseError, held
-from experiments.processes import process_started
-from experiments.recipes import config_hash, load_recipe
-from experiments.runs import Attempt, RunFolder
+from experiments.launching.plan import PlannedRun, Todo, claim_run, plan
+from experiments.recipes.loading import config_hash, load_recipe
+from experiments.runs.run_folder import Attempt, RunFolder
+from experiments.runs.run_lock import InUseError, acquire_lock
 
 RECIPE = "retinanet-r50-rlo"
 NOBODY = 2**22 + 1  # above any process number
@@ -39,7 +39,7 @@ def planned(results: Path, *sets: str, seeds: tuple[int, ...] = (0,), **options:
 def prepare(run: PlannedRun, command: list[str], **options: Any) -> Todo:
     """As the queue does it."""
     try:
-        with claimed(run):
+        with claim_run(run):
             return planning.prepare(run, command, **options)
     except InUseError:
         return "running"
@@ -214,6 +214,7 @@ def test_a_new_run_says_all_that_a_worker_needs(results: Path):
         "images": {"train": 400, "val": 150},
         "classes": ["disc", "square", "triangle", "star"],
         "problems": {},
+        "warning": "",
     }
 
 
@@ -254,7 +255,7 @@ def test_a_run_that_another_process_holds_is_left_as_it_is(results: Path, option
     folder = left_behind(results, "interrupted", checkpoint=True)
     before = content(folder.path)
     run = one(results, **options)
-    with held(folder):
+    with acquire_lock(folder):
         assert prepare(run, ["msdet", "late"]) == "running"
         assert content(folder.path) == before
     assert prepare(run, ["msdet", "late"]) == ("start" if options else "resume")

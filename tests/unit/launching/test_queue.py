@@ -17,10 +17,10 @@ from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.local import shared_exit_code
 from experiments.launching.plan import PlannedRun, plan
-from experiments.launching.queue import Entry, Queue
-from experiments.locks import held
-from experiments.recipes import load_recipe
-from experiments.runs import RunFolder
+from experiments.launching.queue import Queue, QueueItem
+from experiments.recipes.loading import load_recipe
+from experiments.runs.run_folder import RunFolder
+from experiments.runs.run_lock import acquire_lock
 
 PATIENCE_S = 60
 
@@ -111,7 +111,7 @@ def a_queue(place: Path, seeds: Any, gpus: int = 0, jobs: int | None = None, **o
     return Queue(planned(place, seeds, **options), ["msdet"], Execution(jobs=jobs), machine)
 
 
-def worked(queue: Queue) -> list[Entry]:
+def worked(queue: Queue) -> list[QueueItem]:
     deadline = time.monotonic() + PATIENCE_S
     while queue.step(0.5):
         assert time.monotonic() < deadline, [(e.run.seed, e.state) for e in queue.entries]
@@ -214,7 +214,7 @@ def test_what_another_command_works_on_comes_last_and_is_taken_over(place: Path)
     queue = a_queue(place, range(3))
     first = queue.entries[0].run.folder
     first.path.mkdir(parents=True)
-    with held(first):
+    with acquire_lock(first):
         until(lambda: not queue.step(0.1) or [e.state for e in queue.entries[1:]] == ["done", "done"])
         assert queue.entries[0].state == "elsewhere"
         assert not first.record_file.exists()  # not even prepared
@@ -226,7 +226,7 @@ def test_what_another_command_has_done_meanwhile_is_reported_as_done(place: Path
     queue = a_queue(place, [0])
     folder = queue.entries[0].run.folder
     folder.path.mkdir(parents=True)
-    with held(folder):
+    with acquire_lock(folder):
         queue.step(0)
         assert queue.entries[0].state == "elsewhere"
     assert worked(a_queue(place, [0]))[0].state == "done"
@@ -238,7 +238,7 @@ def test_what_another_command_has_done_meanwhile_is_reported_as_done(place: Path
 # ---------------------------------------------------------------------------------------- failures
 
 
-def outcome(entry: Entry) -> tuple[str, int | None, int]:
+def outcome(entry: QueueItem) -> tuple[str, int | None, int]:
     return entry.state, entry.code, entry.attempts
 
 
@@ -375,7 +375,7 @@ def test_a_worker_that_cannot_be_started_does_not_stop_the_others(
     queue = a_queue(place, range(2))
     assert [outcome(entry)[:2] for entry in worked(queue)] == [("failed", 2), ("done", 0)]
     assert "no worker could be started" in (queue.entries[0].message or "")
-    with held(queue.entries[0].run.folder, patience_s=0):  # given up
+    with acquire_lock(queue.entries[0].run.folder, patience_s=0):  # given up
         pass
 
 

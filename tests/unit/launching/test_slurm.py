@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.errors import UserError
+from experiments.common.errors import UserError
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, plan
-from experiments.launching.slurm import check_installed, on_slurm, submit
-from experiments.launching.slurm_options import parse
-from experiments.recipes import load_recipe
+from experiments.launching.slurm.options import parse
+from experiments.launching.slurm.submission import check_installed, on_slurm, submit
+from experiments.recipes.loading import load_recipe
 
 from .test_slurm_state import calls, command
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.errors import UserError
-from experiments.launching.slurm_options import SlurmOptions, parse
+from experiments.common.errors import UserError
+from experiments.launching.slurm.options import SlurmOptions, parse
 
 
 def test_the_options_of_the_readme() -> None:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments.errors import UserError
-from experiments.launching.slurm_state import (
+from experiments.common.errors import UserError
+from experiments.launching.slurm.state import (
     SlurmState,
     cancel_jobs,
     error_log,
     slurm_states,
     status_in_slurm,
 )
-from experiments.runs import Record, RunFolder, Status
+from experiments.runs.run_folder import Record, RunFolder, Status
 
 CANCELLED = "slurmstepd-n1: error: *** STEP 7.0 ON n1 CANCELLED AT 2024-05-01T10:00:00 ***\n"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from experiments import recipes
-from experiments.recipes import Recipe
-from experiments.runs import Attempt, Record, RunFolder
+from experiments.recipes import loading as recipes
+from experiments.recipes.schema import Recipe
+from experiments.runs.run_folder import Attempt, Record, RunFolder
 
 MakeRun = Callable[..., RunFolder]
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import recipes
-from experiments.mean_weights import mean_weights
-from experiments.reporting import build_report, collect, lines
-from experiments.reporting.tables import Line
-from experiments.runs import RunFolder
+from experiments.recipes import loading as recipes
+from experiments.reporting import build_report, collect
+from experiments.reporting.tables import table_rows as lines
+from experiments.reporting.tables.report_model import TableRow
+from experiments.runs.mean_weights import mean_weights
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import MakeRun
 
@@ -19,7 +20,7 @@ BASE, RLO, AVW = "retinanet-r50", "retinanet-r50-rlo", "retinanet-r50-avw"
 NAMES = ["gamma = 0", "random weights", "its mean weight of each level", "its mean weight, all levels"]
 
 
-def line(results: Path, row: str = "all") -> Line:
+def line(results: Path, row: str = "all") -> TableRow:
     (table,) = build_report(collect(results), ["table3"]).in_contexts
     (found,) = [line for line in table.lines if line.row.id == row]
     return found

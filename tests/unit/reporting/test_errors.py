@@ -18,14 +18,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from typer.testing import CliRunner
 
-from experiments import recipes
-from experiments.errors import UserError
-from experiments.reporting import build_report, collect, errors
-from experiments.reporting.errors.breakdown import breakdown, evaluated
-from experiments.reporting.errors.comparing import side
-from experiments.reporting.errors.detections import drawn_boxes
-from experiments.reporting.errors.levels import BY_HALF_SIDE, Resize, levels_of
-from experiments.runs import RunFolder
+from experiments.common.errors import UserError
+from experiments.recipes import loading as recipes
+from experiments.reporting import breakdown as errors
+from experiments.reporting import build_report, collect
+from experiments.reporting.breakdown.comparison import side
+from experiments.reporting.breakdown.detection_gallery import drawn_boxes
+from experiments.reporting.breakdown.level_ranges import BY_HALF_SIDE, Resize, levels_of
+from experiments.reporting.breakdown.run_breakdown import breakdown, evaluated
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.main import app
 
 from .conftest import MakeRun
@@ -251,7 +252,7 @@ def test_a_report_says_where_differences_lie(
 ):
     import cv2
 
-    monkeypatch.setattr("experiments.reporting.errors.detections.IMAGES", 1)
+    monkeypatch.setattr("experiments.reporting.breakdown.detection_gallery.IMAGES", 1)
     (tmp_path / "images").mkdir()
     for image in range(3, 33):
         cv2.imwrite(str(tmp_path / "images" / f"{image}.jpg"), np.zeros((48, 64, 3), np.uint8))

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from experiments.bundle import check_bundle
-from experiments.errors import UserError
-from experiments.processes import process_started
-from experiments.runs import RunFolder, iterate
+from experiments.common.errors import UserError
+from experiments.common.processes import process_started
+from experiments.runs.export import check_bundle
+from experiments.runs.run_folder import RunFolder, iterate
 from msdet_cli.main import app
 
 from .conftest import MakeRun

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 from typer.testing import CliRunner, Result
 
-from experiments.detection.trace import COLUMNS
-from experiments.errors import UserError
+from experiments.common.errors import UserError
+from experiments.detection.level_weighting.trace import COLUMNS
 from experiments.reporting import build_report, collect
 from experiments.reporting.figures import (
     Names,
@@ -33,8 +33,8 @@ from experiments.reporting.figures import (
 )
 from experiments.reporting.figures import traces as trace_files
 from experiments.reporting.figures.style import DPI
-from experiments.reporting.tables import MeasuredTable, Report
-from msdet_cli import plot
+from experiments.reporting.tables.report_model import MeasuredTable, Report
+from msdet_cli.commands import plot
 
 Cells = dict[str, Any]
 

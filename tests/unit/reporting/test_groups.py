@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from experiments.reporting.collect import collect, execution
-from experiments.reporting.compare import comparison
-from experiments.reporting.groups import against, split
-from experiments.runs import SCHEMA_VERSION, Attempt, RunFolder
+from experiments.reporting.tables.groups import against, group_runs
+from experiments.reporting.tables.run_comparison import comparison
+from experiments.runs.run_folder import SCHEMA_VERSION, Attempt, RunFolder
 
 from .conftest import MakeRun
 
@@ -87,7 +87,7 @@ def test_a_failed_run_in_the_middle_is_counted_not_averaged(make_run: MakeRun, r
     make_run(RLO, 0, {"AP": 50.0})
     make_run(RLO, 1, status="failed", ways=())
     make_run(RLO, 2, {"AP": 52.0})
-    (group,) = split(collect(results).runs)
+    (group,) = group_runs(collect(results).runs)
     assert group.states == {"done": 2, "failed": 1}
     assert group.remark() == "2 done, 1 failed; run as 1 x 8"
     assert (group.metrics["AP"].mean, group.metrics["AP"].n) == (51.0, 2)
@@ -101,7 +101,7 @@ def test_a_failed_run_in_the_middle_is_counted_not_averaged(make_run: MakeRun, r
 def test_other_data_or_execution_is_never_averaged(make_run: MakeRun, results: Path, other: dict, mark: str):
     make_run(RLO, 0, {"AP": 50.0})
     make_run(RLO, 1, {"AP": 52.0}, **other)
-    groups = split(collect(results).runs)
+    groups = group_runs(collect(results).runs)
     assert sorted(g.metrics["AP"].mean for g in groups) == [50.0, 52.0]
     assert all(g.metrics["AP"].n == 1 for g in groups)
     assert mark in next(g.apart for g in groups if g.metrics["AP"].mean == 52.0)
@@ -111,7 +111,7 @@ def test_a_copy_of_a_seed_is_shown_beside_it(make_run: MakeRun, results: Path):
     one, two = tiny(make_run, RLO, 50.0, 52.0)
     make_run(RLO, 0, {"AP": 60.0}, profile="tiny", name="a-copy")
     shutil.copytree(two.path, two.path.with_name("seed1-copy"))
-    groups = split(collect(results).runs)
+    groups = group_runs(collect(results).runs)
     assert sorted((g.metrics["AP"].mean, g.metrics["AP"].n) for g in groups) == [
         (51.0, 2),
         (52.0, 1),
@@ -124,7 +124,7 @@ def test_a_copy_of_a_seed_is_shown_beside_it(make_run: MakeRun, results: Path):
 def test_seeds_of_one_recipe_under_two_names_belong_together(make_run: MakeRun, results: Path):
     make_run(RLO, 0, {"AP": 50.0})
     make_run(RLO, 1, {"AP": 52.0}, name="the-same")
-    (group,) = split(collect(results).runs)
+    (group,) = group_runs(collect(results).runs)
     assert (group.metrics["AP"].mean, group.apart) == (51.0, "")
 
 
@@ -132,7 +132,7 @@ def test_a_baseline_on_other_data_is_no_baseline(make_run: MakeRun, results: Pat
     make_run(BASE, 0, {"AP": 50.0}, fingerprint="other")
     make_run(RLO, 0, {"AP": 52.0})
     runs = collect(results).runs
-    base, rlo = (split(runs[runs["recipe"] == name]) for name in (BASE, RLO))
+    base, rlo = (group_runs(runs[runs["recipe"] == name]) for name in (BASE, RLO))
     assert against(rlo[0], base, "AP") == (None, "")
 
 
@@ -141,7 +141,7 @@ def test_a_baseline_executed_alike_is_preferred_and_another_is_named(make_run: M
     make_run(BASE, 1, {"AP": 51.0})
     make_run(RLO, 0, {"AP": 52.0})
     runs = collect(results).runs
-    base, (rlo,) = (split(runs[runs["recipe"] == name]) for name in (BASE, RLO))
+    base, (rlo,) = (group_runs(runs[runs["recipe"] == name]) for name in (BASE, RLO))
     change, remark = against(rlo, base, "AP")
     assert (change.value, remark) == (1.0, "")
     change, remark = against(rlo, [g for g in base if g.execution == "4 x 2"], "AP")
@@ -168,7 +168,7 @@ def test_imported_runs_are_not_paired(make_run: MakeRun, results: Path):
         make_run(BASE, seed, {"AP": base}, imported={"from": "a work folder"})
         make_run(RLO, seed, {"AP": rlo})
     runs = collect(results).runs
-    (base,), (rlo,) = (split(runs[runs["recipe"] == name]) for name in (BASE, RLO))
+    (base,), (rlo,) = (group_runs(runs[runs["recipe"] == name]) for name in (BASE, RLO))
     change, remark = against(rlo, [base], "AP")
     assert (change.paired, remark) == (False, "baseline imported")  # another shuffle under the same number
     assert change.value == pytest.approx(158.5 / 3 - 51.0)

@@ -16,11 +16,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import recipes
+from experiments.recipes import loading as recipes
 from experiments.reporting import build_report, collect, index
 from experiments.reporting.collect import Collected
-from experiments.reporting.matching import Matcher
-from experiments.runs import Attempt, RunFolder, iterate
+from experiments.reporting.tables.matching import Matcher
+from experiments.runs.run_folder import Attempt, RunFolder, iterate
 
 from .conftest import MakeRun
 
@@ -93,7 +93,7 @@ def test_what_has_not_changed_is_not_read_again(make_run: MakeRun, results: Path
     matcher = Matcher(again.runs, again.indexes)
     assert reads == []
     assert same(again, first)
-    own = matcher.own(again.runs["recipe_id"][0])
+    own = matcher.recipe_for_id(again.runs["recipe_id"][0])
     page = recipes.load_recipe(str(one.recipe))
     assert own == page
     assert recipes.recipe_id(own) == recipes.recipe_id(page) == one.read().recipe_id
@@ -216,7 +216,7 @@ def test_results_that_may_not_be_written_are_read(
     def refused(*_: object, **__: object):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("experiments.files.tempfile.mkstemp", refused)
+    monkeypatch.setattr("experiments.common.files.tempfile.mkstemp", refused)
     assert collect(results).runs["AP"].tolist() == [50.0]
     assert [path.name for path in results.iterdir()] == ["runs"]
 
@@ -256,7 +256,7 @@ def test_a_recipe_that_rests_on_other_files_is_read_each_time(
         text = base.read_text(encoding="utf-8").replace("gamma: 0.01", f"gamma: {gamma}")
         base.write_text(text, encoding="utf-8")
         found = collect(results)
-        assert Matcher(found.runs, found.indexes).own(digest).weighting["gamma"] == gamma
+        assert Matcher(found.runs, found.indexes).recipe_for_id(digest).weighting["gamma"] == gamma
 
 
 @pytest.mark.usefixtures("settled")

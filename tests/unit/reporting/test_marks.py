@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from experiments.marks import LEGEND
 from experiments.reporting import comparison
-from experiments.runs import Launch
+from experiments.runs.run_flags import LEGEND
+from experiments.runs.run_folder import Launch
+from msdet_cli.console.result_tables import print_comparison
 from msdet_cli.main import app
-from msdet_cli.tables import print_comparison
 
 from .conftest import MakeRun
 
@@ -132,8 +132,8 @@ def test_the_list_of_runs_is_marked(make_run: MakeRun):
 def test_a_number_of_odd_data_is_marked(make_run: MakeRun):
     run = make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
     record = run.read()
-    for problems, is_marked in (({"val": {"unusual id": 3}}, False), ({"val": {"empty box": 1}}, True)):
-        record.dataset["problems"] = problems
+    for warning, is_marked in (("", False), ("val: 1 empty boxes", True)):
+        record.dataset["warning"] = warning
         run.write(record)
         for words in (("runs",), ("report", "table1"), ("report", "table1", "--format", "latex")):
             text = typed(*words)

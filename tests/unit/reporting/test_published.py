@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.recipes import load_recipe
+from experiments.recipes.loading import load_recipe
+from experiments.recipes.tables import Row
 from experiments.reporting import build_report, collect
-from experiments.reporting.tables import MeasuredTable
-from experiments.tables import Row
+from experiments.reporting.tables.report_model import MeasuredTable
 
 FACTS = Path(__file__).resolve().parents[4] / "shared" / "paper" / "tables.yaml"
 

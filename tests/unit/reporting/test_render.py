@@ -14,12 +14,13 @@ import pytest
 import yaml
 from scipy import stats
 
-from experiments import catalogue
+from experiments.recipes import catalogue
 from experiments.reporting import Report, build_report, collect, render
-from experiments.reporting.render import claims, words
+from experiments.reporting.render import claims
+from experiments.reporting.render import text as words
 from experiments.reporting.render.latex_text import comment, tex
 from experiments.reporting.render.page import html_page
-from experiments.reporting.sections import Grid, Picture, Section
+from experiments.reporting.tables.sections import Grid, Picture, Section
 
 from .conftest import MakeRun, run_maker
 from .pages import HtmlCell, HtmlTable, Page, latex_rows, plain
@@ -37,8 +38,10 @@ SECTION = Section(
 )
 
 
-def made(*folders: Path) -> words.Made:
-    return words.Made(datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc), "9.9", folders or (Path("results"),))
+def made(*folders: Path) -> words.ReportMetadata:
+    return words.ReportMetadata(
+        datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc), "9.9", folders or (Path("results"),)
+    )
 
 
 def pages_of(names: list[str]) -> list[dict]:

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiments import catalogue, recipes
-from experiments.errors import UserError
+from experiments.common.errors import UserError
+from experiments.recipes import catalogue
+from experiments.recipes import loading as recipes
 from experiments.reporting import build_report, collect, render
-from experiments.reporting.tables import Line, MeasuredTable, Report
-from experiments.runs import RunFolder
+from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import MakeRun
 
@@ -27,14 +28,14 @@ def made(results: Path, *names: str) -> Report:
     return build_report(collect(results), names)
 
 
-def by_id(table: MeasuredTable) -> dict[str, list[Line]]:
-    lines: dict[str, list[Line]] = {}
+def by_id(table: MeasuredTable) -> dict[str, list[TableRow]]:
+    lines: dict[str, list[TableRow]] = {}
     for line in table.lines:
         lines.setdefault(line.row.id, []).append(line)
     return lines
 
 
-def context(report: Report, name: str) -> dict[str, list[Line]]:
+def context(report: Report, name: str) -> dict[str, list[TableRow]]:
     (table,) = [t for t in report.in_contexts if t.name == name]
     return by_id(table)
 

@@ -17,12 +17,12 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from experiments.errors import UserError
-from experiments.processes import process_started
+from experiments.common.errors import UserError
+from experiments.common.processes import process_started
 from experiments.reporting import comparison
-from experiments.runs import RunFolder
-from msdet_cli import report, runs
-from msdet_cli.tables import print_comparison
+from experiments.runs.run_folder import RunFolder
+from msdet_cli.commands import report, runs
+from msdet_cli.console.result_tables import print_comparison
 
 from .conftest import MakeRun, run_maker
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from experiments.config_text import Expression, at, flat, read_config
-from experiments.errors import UserError
-from experiments.runs import Launch, RunFolder
+from experiments.common.config_text import Expression, at, flat, read_config
+from experiments.common.errors import UserError
+from experiments.runs.run_folder import Launch, RunFolder
 from msdet_cli.main import app
 
 from .conftest import MakeRun

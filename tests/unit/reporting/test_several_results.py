@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import recipes
+from experiments.recipes import loading as recipes
 from experiments.reporting import build_report, collect
-from experiments.reporting.groups import split
-from experiments.reporting.matching import Matcher
-from experiments.runs import SCHEMA_VERSION, RunFolder
+from experiments.reporting.tables.groups import group_runs
+from experiments.reporting.tables.matching import Matcher
+from experiments.runs.run_folder import SCHEMA_VERSION, RunFolder
 
 from .conftest import MakeRun
 
@@ -32,7 +32,7 @@ def machines(make_run: MakeRun, results: Path, tmp_path: Path) -> tuple[Path, Pa
 
 def test_a_seed_that_two_machines_have_is_shown_twice_and_averaged_with_none(machines: tuple[Path, Path]):
     a, b = machines
-    groups = split(collect(machines).runs)
+    groups = group_runs(collect(machines).runs)
     found = {tuple(sorted(g.by_seed("AP").items())): g.apart for g in groups}
     name = f"runs/{RLO}/{RunFolder(groups[0].folders[0]).read().config_hash}"
     assert found == {
@@ -44,7 +44,7 @@ def test_a_seed_that_two_machines_have_is_shown_twice_and_averaged_with_none(mac
 
 def test_machines_that_share_no_seed_are_averaged(machines: tuple[Path, Path]):
     shutil.rmtree(next(machines[1].glob("runs/*/*/seed2")))
-    (group,) = split(collect(machines).runs)
+    (group,) = group_runs(collect(machines).runs)
     assert (group.by_seed("AP"), group.apart) == ({0: 50.0, 1: 51.0, 2: 52.0, 3: 53.0}, "")
     (table,) = [t for t in build_report(collect(machines)).in_contexts if t.name == "table1"]
     assert len(table.folders) == 2
@@ -168,4 +168,4 @@ def test_looking_aside_marks_nothing(make_run: MakeRun, results: Path):
     assert len(matcher.unmatched()) == 2
     assert matcher.find(wanted)["path"].tolist() == [str(run.path)]
     assert matcher.unmatched()["recipe"].tolist() == [BASE]
-    assert matcher.own(run.read().recipe_id).weighting["rule"] == "rlo"
+    assert matcher.recipe_for_id(run.read().recipe_id).weighting["rule"] == "rlo"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.reporting.power import power
-from experiments.reporting.ranks import ranks
-from experiments.reporting.statistics import Difference, Spread, difference, spread
+from experiments.reporting.stats.best_values import ranks
+from experiments.reporting.stats.power import power
+from experiments.reporting.stats.statistics import Difference, Spread, difference, spread
 
 
 def test_one_seed_has_no_standard_deviation():

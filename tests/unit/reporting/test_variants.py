@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.reporting import build_report, collect
-from experiments.reporting.tables import MeasuredTable, Report
+from experiments.reporting.tables.report_model import MeasuredTable, Report
 
 from .conftest import MakeRun
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from experiments.data import shapes
-from experiments.recipes import load_recipe
+from experiments.data.shapes import generator as shapes
+from experiments.recipes.loading import load_recipe
 
 TRAIN_IMAGES, VAL_IMAGES = 48, 8
 

@@ -18,13 +18,13 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from torch import nn
 
-from experiments.errors import INTERRUPTED, UserError
-from experiments.runs import RunFolder
+from experiments.common.errors import INTERRUPTED, UserError
+from experiments.runs.run_folder import RunFolder
 from experiments.training import components  # noqa: F401  (registers loop, sampler and hook)
-from experiments.training.checkpoints import read_checkpoint
-from experiments.training.resuming import lost_files, newest_whole
-from experiments.training.runner import StrictRunner
-from experiments.training.stopping import STOP, Interrupted
+from experiments.training.engine.checkpoints import read_checkpoint
+from experiments.training.engine.resuming import latest_valid_checkpoint, missing_outputs
+from experiments.training.engine.runner import StrictRunner
+from experiments.training.engine.stopping import STOP, Interrupted
 
 IMAGES, BATCH = 10, 4  # so three batches an epoch, the last one smaller
 
@@ -167,7 +167,7 @@ def test_without_randomness_by_position_it_would_be_another_training(
     with pytest.raises(Interrupted):
         stopped.train()
     STOP.clear()
-    monkeypatch.setattr("experiments.training.loop.seed_step", lambda *position: None)
+    monkeypatch.setattr("experiments.training.engine.loop.seed_micro_batch", lambda *position: None)
     resumed = toy(tmp_path / "stopped", load_from=tmp_path / "stopped/checkpoints/iter_5.pth", resume=True)
     resumed.train()
     assert not torch.equal(resumed.model.linear.weight, unbroken.model.linear.weight)
@@ -311,7 +311,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(how: str, t
         newest.write_bytes(whole[: len(whole) // 2] if how == "cut" else b"")
     bad = newest.read_bytes()
 
-    chosen, notes = newest_whole(run)
+    chosen, notes = latest_valid_checkpoint(run)
     assert chosen == run.checkpoints / "iter_8.pth"
     (note,) = notes
     assert "iter_10.pth" in note and note.endswith(
@@ -329,7 +329,7 @@ def test_with_no_whole_checkpoint_left_the_run_begins_anew_and_says_so(tmp_path:
     run.checkpoints.mkdir()
     for number in (4, 8):
         (run.checkpoints / f"iter_{number}.pth").write_bytes(b"")
-    chosen, notes = newest_whole(run)
+    chosen, notes = latest_valid_checkpoint(run)
     assert chosen is None
     assert [note.split(" ")[0] for note in notes] == [str(run.checkpoints / f"iter_{n}.pth") for n in (8, 4)]
     assert notes[-1].endswith("no other is left: the run begins anew")
@@ -338,14 +338,14 @@ def test_with_no_whole_checkpoint_left_the_run_begins_anew_and_says_so(tmp_path:
 
 def test_a_lost_trace_is_named_where_it_had_rows(tmp_path: Path):
     run = RunFolder(tmp_path)
-    assert lost_files(run, 9, alpha=10) == []  # no interval had ended
-    (note,) = lost_files(run, 10, alpha=10)
+    assert missing_outputs(run, 9, alpha=10) == []  # no interval had ended
+    (note,) = missing_outputs(run, 10, alpha=10)
     assert note == "trace.csv was lost before iteration 10: it lacks the intervals up to there"
     run.trace.write_text("interval,iteration\n1,10\n")
-    assert lost_files(run, 10, alpha=10) == []
+    assert missing_outputs(run, 10, alpha=10) == []
     run.trace.write_bytes(b"\xff\xfe\x00")
     run.metrics.write_text("")
-    notes = lost_files(run, 10, alpha=10)
+    notes = missing_outputs(run, 10, alpha=10)
     assert [note.split(" ")[0] for note in notes] == ["trace.csv", "metrics.csv"]
     assert (tmp_path / "trace.csv.damaged").read_bytes() == b"\xff\xfe\x00"
 

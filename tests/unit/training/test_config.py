@@ -13,10 +13,11 @@ import torch
 from mmengine import Config
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
-from experiments.errors import UserError
-from experiments.recipes import Recipe, load_recipe, recipe_id, with_scaled_lr
+from experiments.common.errors import UserError
+from experiments.recipes.loading import load_recipe, recipe_id, with_scaled_lr
+from experiments.recipes.schema import Recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
-from experiments.training.config import build_config
+from experiments.training.config.builder import build_config
 from tests.unit.training.conftest import write_coco, write_voc
 
 import mmdet  # isort: skip

@@ -11,8 +11,8 @@ from mmengine import Config, ConfigDict
 from mmengine.registry import HOOKS
 
 from experiments import detection  # noqa: F401  (first: it installs the operators)
-from experiments.errors import UserError
-from experiments.training.config_keys import class_parameters, set_key
+from experiments.common.errors import UserError
+from experiments.training.config.keys import class_parameters, set_key
 
 import mmdet  # isort: skip
 from mmdet.registry import MODELS  # isort: skip

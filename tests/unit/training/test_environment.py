@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.recipes import load_recipe
-from experiments.runs import Attempt, Record
+from experiments.recipes.loading import load_recipe
+from experiments.runs.run_folder import Attempt, Record
 from experiments.training import environment
 from experiments.training.environment import git_state, own_modules, set_origin, source_digest
 

@@ -11,8 +11,9 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from experiments import catalogue, detection
-from experiments.training.pretrained import without_pretrained
+from experiments import detection
+from experiments.recipes import catalogue
+from experiments.training.config.pretrained import without_pretrained
 from tests.unit.training.test_config import built
 
 from mmdet.registry import MODELS  # isort: skip

@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 CODE = """
 import os, sys, time
-from experiments.runs import RunFolder
-from experiments.training import stopping
+from experiments.runs.run_folder import RunFolder
+from experiments.training.engine import stopping
 stopping.HEARTBEAT_S = 0.02
 run = RunFolder(sys.argv[1])
 run.progress.touch()

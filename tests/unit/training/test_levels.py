@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import recipes
-from experiments.config_text import read_config
-from experiments.reporting.errors.levels import levels_of
-from experiments.training.config import build_config
+from experiments.common.config_text import read_config
+from experiments.recipes import loading as recipes
+from experiments.reporting.breakdown.level_ranges import levels_of
+from experiments.training.config.builder import build_config
 
 FINER, COARSER = ["P3", "P4", "P5", "P6", "P7"], ["P2", "P3", "P4", "P5"]
 

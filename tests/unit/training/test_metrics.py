@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from experiments import detection  # noqa: F401  (first: it installs the operators)
 from experiments.data.ground_truth import GroundTruth
 from experiments.data.readers import Box, Image
-from experiments.reporting.errors.voc_pass import voc_average_precisions
+from experiments.reporting.breakdown.voc_pass import voc_average_precisions
 from experiments.training.metrics import ExactCocoMetric, ExactVocMetric
 
 CLASSES = ("cat", "dog", "cow")

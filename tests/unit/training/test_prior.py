@@ -17,15 +17,21 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from typer.testing import CliRunner
 
+from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset, find_dataset
-from experiments.errors import UserError
-from experiments.recipes import Recipe, load_recipe
+from experiments.recipes.loading import load_recipe
+from experiments.recipes.schema import Recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
-from experiments.training import prior as prior_module
-from experiments.training.anchor_count import AnchorCounter, may_be_assigned
-from experiments.training.config import build_config
-from experiments.training.config_keys import set_key
-from experiments.training.prior import ForegroundPrior, count_prior, known_prior, set_prior
+from experiments.training.config import foreground_prior as prior_module
+from experiments.training.config.anchor_count import AnchorCounter, may_be_assigned
+from experiments.training.config.builder import build_config
+from experiments.training.config.foreground_prior import (
+    ForegroundPrior,
+    count_prior,
+    known_prior,
+    set_prior,
+)
+from experiments.training.config.keys import set_key
 from msdet_cli.main import app
 from tests.unit.training.conftest import write_coco, write_voc
 

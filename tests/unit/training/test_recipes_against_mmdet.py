@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine import Config
 
-from experiments import catalogue
-from experiments.recipes import load_recipe
+from experiments.recipes import catalogue
+from experiments.recipes.loading import load_recipe
 from tests.unit.training.test_config import (
     ABSENT,
     CONFIGS,

@@ -12,11 +12,14 @@ import torch
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
-from experiments.training import (
-    components,  # noqa: F401  (registers the batch samplers)
-    sampling,
+from experiments.training.engine import sampler as sampling
+from experiments.training.engine.sampler import (
+    ResumableBatchSampler,
+    SampleIndex,
+    SeededDataset,
+    seed_micro_batch,
+    split,
 )
-from experiments.training.sampling import ResumableBatchSampler, SampleIndex, SeededDataset, seed_step, split
 
 from mmdet.datasets.samplers import AspectRatioBatchSampler  # isort: skip
 
@@ -166,10 +169,10 @@ def test_reading_a_sample_leaves_the_generators_as_they_were():
         normal = [random.gauss(0, 1), float(np.random.randn()), torch.randn(()).item()]  # two keep a spare
         return [*normal, *(draw() for draw in GENERATORS), random.gauss(0, 1)]
 
-    seed_step(3)
+    seed_micro_batch(3)
     draws()
     expected = draws()
-    seed_step(3)
+    seed_micro_batch(3)
     draws()
     SeededDataset(Images(), 0)[4]
     assert draws() == expected
@@ -177,7 +180,7 @@ def test_reading_a_sample_leaves_the_generators_as_they_were():
 
 def test_each_micro_batch_has_random_numbers_of_its_own():
     def at(*position: int) -> tuple[float, ...]:
-        seed_step(*position)
+        seed_micro_batch(*position)
         return tuple(draw() for draw in GENERATORS)
 
     assert at(5, 10, 0) == at(5, 10, 0)

@@ -12,8 +12,8 @@ from mmengine import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from experiments import catalogue
-from experiments.recipes import load_recipe
+from experiments.recipes import catalogue
+from experiments.recipes.loading import load_recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
 from tests.unit.training.test_config import built
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments import recipes, trackers
-from experiments.data import shapes
-from experiments.errors import UserError
-from experiments.recipes import load_recipe
-from experiments.runs import Attempt, Launch, Record, RunFolder, now
+from experiments.common import trackers
+from experiments.common.errors import UserError
+from experiments.data.shapes import generator as shapes
+from experiments.recipes import loading as recipes
+from experiments.recipes.loading import load_recipe
+from experiments.runs.run_folder import Attempt, Launch, Record, RunFolder, now
 from experiments.training.worker import train
 
 ROOT = Path(__file__).resolve().parents[3]

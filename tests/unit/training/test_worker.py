@@ -6,8 +6,8 @@ import sys
 # Stock MMDetection's VOC metric ends its pool by SIGTERM; children that only took note of it would never end.
 POOL = """
 import multiprocessing, os, signal, time
-from experiments.training.stopping import STOP
-from experiments.training.stopping import stop_when_asked
+from experiments.training.engine.stopping import STOP
+from experiments.training.engine.stopping import stop_when_asked
 stop_when_asked()
 pool = multiprocessing.get_context("fork").Pool(6)
 assert pool.map(abs, [-1, -2]) == [1, 2]

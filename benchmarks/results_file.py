@@ -1,0 +1,106 @@
+"""Bench files: what was measured goes to `<results folder>/bench/<date>-<host>.json`, part by part."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.common.errors import UserError
+from experiments.common.files import write_json
+from experiments.reporting.bench.results import SCHEMA, read_file
+from experiments.runs.run_folder import now
+
+
+class BenchFile:
+    """One machine's measurements of one day. A part measured again takes the place of the older one.
+
+    Args:
+        results: The results folder.
+        host: The machine's name in the file and its own name; None: what it calls itself.
+
+    Raises:
+        UserError: A file of that name is there and cannot be added to, or the name is none.
+    """
+
+    def __init__(self, results: Path, host: str | None = None) -> None:
+        self.host = host or socket.gethostname()
+        self.date = now()[:10]
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", self.host).strip("-.")
+        if not stem:
+            raise UserError(
+                f"--host: '{self.host}' has no letter or digit to name a file by", "--host laptop"
+            )
+        self.path = Path(results) / "bench" / f"{self.date}-{stem}.json"
+        self._parts()
+
+    def add(self, parts: dict[str, Any]) -> None:
+        """Writes these parts beside those that are there."""
+        parts = {**self._parts(), **parts}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, content(self.date, self.host, parts))
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror or error}",
+                "name another folder: --results-dir DIR",
+            ) from None
+
+    def _parts(self) -> dict[str, Any]:
+        if not self.path.exists():
+            return {}
+        try:
+            return read_file(self.path)["parts"]
+        except ValueError as error:
+            raise UserError(
+                f"{self.path}: {error}", "move it away, or give this machine another name: --host NAME"
+            ) from None
+
+
+def content(date: str, host: str, parts: dict[str, Any]) -> dict[str, Any]:
+    """A bench file's content (`experiments.reporting.bench` describes it)."""
+    return {"schema": SCHEMA, "date": date, "host": host, "parts": parts}
+
+
+def part(
+    measure: Callable[[], dict[str, Any]], command: str, host: str, before: float | None
+) -> dict[str, Any]:
+    """Measures, and says on what. `before` is the machine's load before anything was measured."""
+    from experiments.training.environment import git_state
+
+    began = time.monotonic()
+    result = measure()
+    git = git_state()
+    return {
+        "measured": now(),
+        "took_s": round(time.monotonic() - began, 1),
+        "load": before,
+        "command": command,
+        "environment": {**_environment(), "host": host},
+        "git": git and {key: git[key] for key in ("commit", "dirty")},
+        "result": result,
+    }
+
+
+def load() -> float | None:
+    """Processes that want to run, over the last minute: what else the machine had to do."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _environment() -> dict[str, Any]:
+    """Versions and devices, and the settings of the device that times depend on."""
+    import torch
+
+    from experiments.training.environment import describe
+
+    settings = {
+        "cpu_cores": os.cpu_count(),
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
+    return {**describe(), **settings}

@@ -1,0 +1,104 @@
+"""A detector that trains on one made-up batch over and over, for timing."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Stepper:
+    """One detector with its optimizer.
+
+    Args:
+        recipe, profile: What is trained; no pretrained weights are loaded.
+        sets: `KEY=VALUE`, as on the command line.
+        stock: MMDetection's own detector in place of the level-weighted one.
+        batch_size, size: Images per batch; width and height in pixels.
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        profile: str | None,
+        sets: Sequence[str] = (),
+        stock: bool = False,
+        batch_size: int = 8,
+        size: tuple[int, int] = (160, 160),
+        device: str = "cpu",
+    ) -> None:
+        import torch
+        from mmdet.utils import register_all_modules
+
+        from experiments.detection import operators  # noqa: F401  (importing it registers everything)
+        from experiments.recipes import loading as recipes
+        from experiments.training.config.builder import build_config
+        from experiments.training.config.pretrained import without_pretrained
+
+        register_all_modules(init_default_scope=True)
+        loaded = recipes.load_recipe(recipe, profile, sets)
+        config = build_config(loaded, loaded.dataset.classes, Path(), Path()).model
+        without_pretrained(config)
+        if config.get("bbox_head", {}).get("type") == "GuidedRetinaHead":
+            config.bbox_head.foreground_prior = 1e-5  # any will do for its time and memory
+        if stock:
+            config.type = config.type.removeprefix("LevelWeighted")
+            config.pop("weighting")
+        torch.manual_seed(0)
+        from mmdet.registry import MODELS
+        from mmengine.optim import OptimWrapper
+
+        self.device = device
+        self.model = MODELS.build(config).to(device).train()
+        self.optimizer = OptimWrapper(torch.optim.SGD(self.model.parameters(), lr=1e-6))
+        self.batch = made_up_batch(batch_size, size)
+        self.steps, self.rule_s, self.all_s = 0, 0.0, 0.0
+
+    def step(self) -> dict[str, Any]:
+        """One optimizer step; the losses to be logged."""
+        logged = self.model.train_step(copy.copy(self.batch), self.optimizer)
+        before = time.perf_counter()
+        for head in getattr(self.model, "weighting", ()):
+            head.finish_step()
+        self.rule_s += time.perf_counter() - before
+        self.steps += 1
+        return logged
+
+    def seconds(self, steps: int) -> float:
+        """How long so many steps take, the device's work included."""
+        import torch
+
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.step()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        self.all_s += seconds
+        return seconds
+
+
+def made_up_batch(batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
+    """As a data loader gives it: noise with four boxes an image, from a tenth to half of its shorter side."""
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    width, height = size
+    generator = torch.Generator().manual_seed(0)
+    inputs, samples = [], []
+    for _ in range(batch_size):
+        inputs.append(torch.randint(0, 255, (3, height, width), generator=generator, dtype=torch.uint8))
+        corner = torch.rand(4, 2, generator=generator) * torch.tensor([width, height]) * 0.5
+        side = min(size) * torch.tensor([0.1, 0.2, 0.3, 0.5])[:, None]
+        sample = DetDataSample(
+            metainfo=dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0))
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.cat([corner, corner + side], 1), labels=torch.arange(4)
+        )
+        samples.append(sample)
+    return {"inputs": inputs, "data_samples": samples}

@@ -1,0 +1,1 @@
+"""What every layer uses: errors, atomic files, processes, the cache. Knows no recipe and no run."""

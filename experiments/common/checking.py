@@ -1,0 +1,116 @@
+"""What was read from YAML, checked against a pydantic model: mistakes become one line a person can act on."""
+
+from __future__ import annotations
+
+import reprlib
+import types
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from experiments.common.errors import UserError, did_you_mean
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_keys(raw: dict[str, Any], model: type[BaseModel], where: str, extra: Collection[str] = ()) -> None:
+    """Finds misspelt keys at every depth, in a mapping that may be only a part of what the model needs.
+
+    Args:
+        raw: As read from YAML.
+        model: Says which keys there are.
+        where: The file, say; begins the message.
+        extra: Keys allowed beside the model's, at the top.
+
+    Raises:
+        UserError: An unknown key, with its dotted path and the nearest valid name.
+    """
+    _check_fields(raw, {**dict.fromkeys(extra, Any), **_fields(model)}, where, "")
+
+
+def validate(model: type[Model], raw: Any, where: str) -> Model:
+    """The model's instance; UserError with `where`, the dotted path, the value and what is allowed."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{where}: {one_line(error)}") from None
+
+
+def one_line(error: ValidationError) -> str:
+    """The first mistake: `path: value is not allowed: why`."""
+    first = error.errors()[0]
+    place, value, kind = _dotted(first["loc"]), first["input"], first["type"]
+    if kind == "value_error":  # raised by one of our own validators: complete as it is
+        text = first["msg"].removeprefix("Value error, ")
+        inner, colon, _ = text.partition(": ")
+        joined = "." if isinstance(value, dict) and colon and inner.replace(".", "").isidentifier() else ": "
+        return f"{place}{joined}{text}" if place else text
+    if kind == "missing":
+        return f"{place}: is missing"
+    if kind == "extra_forbidden":
+        return f"{place}: unknown key"
+    if kind in ("model_type", "dict_type"):
+        return f"{place or 'it'}: must be a mapping, not {shown_value(value)}"
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    return f"{place}: {shown_value(value)} is not allowed: {reason}"
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as Python writes it; of a long or deeply nested one only a part, in bounded time."""
+    try:
+        return _BOUNDED.repr(value)
+    except ValueError:  # a number of thousands of digits: Python does not write it, but YAML's `0x` makes it
+        return "a number of thousands of digits"
+
+
+class _BoundedRepr(reprlib.Repr):
+    """A few lines of YAML with anchors can stand for billions of items."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxtuple = 4, 12, 12, 12
+        self.maxstring = self.maxlong = self.maxother = 300
+
+
+_BOUNDED = _BoundedRepr()
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        if part == "[key]":  # pydantic's word for a key, not a value, that is wrong
+            continue
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _check_fields(raw: dict[str, Any], fields: dict[str, Any], where: str, prefix: str) -> None:
+    for key, value in raw.items():
+        if key not in fields:
+            raise UserError(f"{where}: {prefix}{key}: unknown key; {did_you_mean(key, fields)}")
+        _check_below(value, fields[key], where, f"{prefix}{key}")
+
+
+def _check_below(value: Any, annotation: Any, where: str, place: str) -> None:
+    kind, arguments = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        _check_below(value, arguments[0], where, place)
+    elif kind in (Union, types.UnionType):
+        for member in arguments:
+            _check_below(value, member, where, place)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel) and isinstance(value, dict):
+        _check_fields(value, _fields(annotation), where, f"{place}.")
+    elif kind is dict and isinstance(value, dict) and get_origin(arguments[0]) is Literal:
+        _check_fields(value, dict.fromkeys(get_args(arguments[0]), arguments[1]), where, f"{place}.")
+    elif kind is dict and isinstance(value, dict):
+        for key, item in value.items():
+            _check_below(item, arguments[1], where, f"{place}.{key}")
+    elif kind is list:
+        items = value if isinstance(value, list) else [value]  # one may stand for a list of one
+        for index, item in enumerate(items):
+            _check_below(item, arguments[0], where, f"{place}[{index}]" if isinstance(value, list) else place)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.annotation for name, field in model.model_fields.items()}

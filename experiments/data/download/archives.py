@@ -1,0 +1,141 @@
+"""The official archives of COCO 2017 and Pascal VOC: where they are, what they weigh, how they are checked.
+
+The publishers of the data give no checksums. The MD5 sums are those in PaddleDetection's
+`ppdet/utils/download.py` (all six) and in torchvision's `datasets/voc.py` (VOC), which their users have checked
+downloads against for years. Sizes are those that the servers give.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.common.errors import UserError
+from experiments.data.problems import missing_files
+from experiments.data.readers import voc
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One archive, and how to tell that its content is there already.
+
+    Attributes:
+        url: The official place; the last part is the file's name.
+        size: Bytes of the archive; None where unknown.
+        unpacked: Bytes of its content, roughly, for the check of disk space.
+        md5: Published checksum, 32 hexadecimal digits; None where there is none.
+        publisher: Who publishes the checksum.
+        top: The folder inside the archive whose content belongs into the data set's root; "" takes all.
+        folders: Folder, relative to the root, to the least number of files it must hold.
+        files: Files that must be there.
+        image_lists: VOC lists whose images and XML files must all be there.
+    """
+
+    url: str
+    size: int | None
+    unpacked: int
+    md5: str | None = None
+    publisher: str = ""
+    top: str = ""
+    folders: Mapping[str, int] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    image_lists: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    def is_there(self, root: Path) -> bool:
+        """Whether all that it would bring is in `root`."""
+        return (
+            all((root / name).is_file() for name in self.files)
+            and all(_count(root / name) >= least for name, least in self.folders.items())
+            and all(_has_images(root / name) for name in self.image_lists)
+        )
+
+
+def _count(folder: Path) -> int:
+    try:
+        with os.scandir(folder) as entries:
+            return sum(1 for _ in entries)
+    except OSError:
+        return 0
+
+
+def _has_images(listing: Path) -> bool:
+    """`listing` is `<year>/ImageSets/Main/<set>.txt`."""
+    year = listing.parents[2]
+    try:
+        ids, _ = voc.read_list(listing)
+    except UserError:
+        return False
+    wanted = {voc.IMAGES: ".jpg", voc.ANNOTATIONS: ".xml"}
+    return not any(
+        missing_files(year / folder, [name + suffix for name in ids]) for folder, suffix in wanted.items()
+    )
+
+
+_COCO = "http://images.cocodataset.org"
+_VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
+_PADDLE, _TORCHVISION = "PaddleDetection", "torchvision"
+
+# The small ones first: what is wrong with the place or the connection shows early.
+ARCHIVES: dict[str, tuple[Archive, ...]] = {
+    "coco": (
+        Archive(
+            url=f"{_COCO}/annotations/annotations_trainval2017.zip",
+            size=252_907_541,
+            unpacked=850_000_000,
+            md5="f4bbac642086de4f52a3fdda2de5fa2c",
+            publisher=_PADDLE,
+            files=("annotations/instances_train2017.json", "annotations/instances_val2017.json"),
+        ),
+        Archive(
+            url=f"{_COCO}/zips/val2017.zip",
+            size=815_585_330,
+            unpacked=815_585_330,  # of images: a zip makes them no smaller
+            md5="442b8da7639aecaf257c1dceb8ba8c80",
+            publisher=_PADDLE,
+            folders={"val2017": 5_000},
+        ),
+        Archive(
+            url=f"{_COCO}/zips/train2017.zip",
+            size=19_336_861_798,
+            unpacked=19_336_861_798,
+            md5="cced6f7f71b7629ddf16f17bbcfab6b2",
+            publisher=_PADDLE,
+            folders={"train2017": 118_287},
+        ),
+    ),
+    "voc": (
+        Archive(
+            url=f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar",
+            size=451_020_800,
+            unpacked=451_020_800,
+            md5="b6e924de25625d8de591ea690078ad9f",
+            publisher=_TORCHVISION,
+            top="VOCdevkit",
+            image_lists=("VOC2007/ImageSets/Main/test.txt",),
+        ),
+        Archive(
+            url=f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
+            size=460_032_000,
+            unpacked=460_032_000,
+            md5="c52e279531787c972589f7e41ab4ae64",
+            publisher=_TORCHVISION,
+            top="VOCdevkit",
+            image_lists=("VOC2007/ImageSets/Main/trainval.txt",),
+        ),
+        Archive(
+            url=f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
+            size=1_999_639_040,
+            unpacked=1_999_639_040,
+            md5="6cd6e144f989b92b3379bac3b3de84fd",
+            publisher=_TORCHVISION,
+            top="VOCdevkit",
+            image_lists=("VOC2012/ImageSets/Main/trainval.txt",),
+        ),
+    ),
+}

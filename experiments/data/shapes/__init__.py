@@ -1,0 +1,1 @@
+"""The built-in data set: drawn from a handful of parameters, written in COCO or VOC format."""

@@ -1,0 +1,236 @@
+"""The built-in data set `shapes`: made from a handful of parameters, on disk in COCO or VOC format.
+
+ROOT/shapes.json holds the parameters and the generator's version, and so says what the folder is; where all
+else lies is in `layouts.py`. How the images look is in `drawing.py`.
+A set is complete or absent: it is built in a folder beside the root and renamed when all is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from experiments.common.checking import check_keys, validate
+from experiments.common.errors import UserError
+from experiments.data.problems import missing_files
+from experiments.data.shapes.layouts import Box, CocoLayout, Layout, VocLayout, encode
+
+GENERATOR_VERSION = 1  # raise it with every change that alters an image or an annotation
+CLASSES = ("disc", "square", "triangle", "star")
+MANIFEST = "shapes.json"
+SPLITS = ("train", "val")
+LAYOUTS: dict[str, Layout] = {
+    "coco": CocoLayout(CLASSES, {"description": "msdet shapes", "version": str(GENERATOR_VERSION)}),
+    "voc": VocLayout(CLASSES),
+}
+_EMPTY_EVERY = 50  # every 50th training image shows no object
+
+Progress = Callable[[int, int], None]
+
+
+class Parameters(BaseModel):
+    """What a shapes data set is made from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    train_images: Annotated[int, Field(ge=1, le=1_000_000)] = 400
+    val_images: Annotated[int, Field(ge=1, le=1_000_000)] = 150
+    size: Annotated[int, Field(ge=32, le=4096, description="side of the square images, pixels")] = 160
+    min_side: Annotated[float, Field(ge=4, description="shortest longer side of a box, pixels")] = 12.0
+    max_side: Annotated[float, Field(description="longest longer side of a box, pixels")] = 130.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Parameters:
+        if not self.min_side < self.max_side <= self.size:
+            raise ValueError(
+                f"min_side {self.min_side:g} and max_side {self.max_side:g} must satisfy"
+                f" min_side < max_side <= size ({self.size})"
+            )
+        return self
+
+
+def parameters(params: Mapping[str, Any]) -> Parameters:
+    """All parameters, checked. UserError where one is unknown or not allowed."""
+    check_keys(dict(params), Parameters, "data set, generate")
+    return validate(Parameters, dict(params), "data set, generate")
+
+
+def image_counts(params: Mapping[str, Any]) -> dict[str, int]:
+    """Split to number of images."""
+    checked = parameters(params)
+    return {"train": checked.train_images, "val": checked.val_images}
+
+
+def fingerprint(params: Mapping[str, Any], layout: str = "coco") -> str:
+    """16 hexadecimal digits from the parameters, layout and the generator's version; needs no files."""
+    return hashlib.sha256(json.dumps(_manifest(params, layout), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_current(root: Path, params: Mapping[str, Any], layout: str = "coco") -> bool:
+    """Whether `root` holds the complete set of just these parameters and layout, made by this generator."""
+    if _read_manifest(root) != _manifest(params, layout):
+        return False
+    expected: list[str] = []
+    for split, count in image_counts(params).items():
+        expected += [LAYOUTS[layout].image(split, index) for index in range(count)]
+        expected += LAYOUTS[layout].annotations(split, count)
+    return not missing_files(root, expected)
+
+
+def check_place(root: Path, params: Mapping[str, Any], name: str = "shapes", layout: str = "coco") -> None:
+    """Raises UserError where a set cannot be made at `root` without deleting what is there."""
+    if not root.exists() or is_current(root, params, layout):
+        return
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file; the data set '{name}' needs a folder", "--data-root PATH")
+    if _read_manifest(root) is not None:
+        raise UserError(
+            f"{root}: holds shapes made with other parameters, in another format, by another version,"
+            " or not all of them",
+            f"msdet data make {name} --force --data-root {root}   (deletes the old set)",
+        )
+    if any(root.iterdir()):
+        raise UserError(
+            f"{root}: is not empty and holds no {MANIFEST}, so the data set '{name}' is not made there",
+            f"msdet data make {name} --data-root ANOTHER_FOLDER",
+        )
+
+
+def generate(
+    root: Path,
+    params: Mapping[str, Any],
+    progress: Progress | None = None,
+    *,
+    force: bool = False,
+    name: str = "shapes",
+    layout: str = "coco",
+) -> None:
+    """Makes the set at `root`; does nothing where it is there already.
+
+    Args:
+        root: The data set's folder; it and its parents are created.
+        params: As in the data set's `generate`.
+        progress: Called with (images done, images in all).
+        force: Replaces a set that is there, even one of the same parameters; never a folder without a shapes
+            manifest, or one that holds anything else.
+        name: The data set's, for messages.
+        layout: The format on disk, a key of LAYOUTS.
+
+    Raises:
+        UserError: A parameter is wrong, `root` is taken, or it cannot be written.
+    """
+    checked = parameters(params)
+    root = root.resolve()
+    if force:
+        _check_removable(root)
+    else:
+        if is_current(root, params, layout):
+            return
+        check_place(root, params, name, layout)
+    with _cannot_write(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        building = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
+        building.mkdir()
+        try:
+            _build(building, checked, layout, progress)
+            _move_into_place(building, root, params, layout, force)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def image_rng(seed: int, split: str, index: int) -> Any:
+    """The random generator of one image."""
+    import numpy as np
+
+    return np.random.default_rng(np.random.SeedSequence((seed, SPLITS.index(split), index)))
+
+
+def _build(folder: Path, params: Parameters, layout: str, progress: Progress | None) -> None:
+    counts = {"train": params.train_images, "val": params.val_images}
+    total, done = sum(counts.values()), 0
+    on_disk = LAYOUTS[layout]
+    for below in on_disk.folders:
+        (folder / below).mkdir(parents=True)
+    for split, count in counts.items():
+        scenes = []
+        for index in range(count):
+            scenes.append(_make_image(folder / on_disk.image(split, index), params, split, index))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        on_disk.write(folder, split, scenes, params.size)
+    manifest = json.dumps(_manifest(params.model_dump(), layout), indent=2) + "\n"
+    (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+
+
+def _make_image(path: Path, params: Parameters, split: str, index: int) -> list[Box]:
+    """Writes one image; returns its objects."""
+    from experiments.data.shapes.drawing import draw_image
+
+    empty = split == "train" and index % _EMPTY_EVERY == _EMPTY_EVERY - 1
+    rng = image_rng(params.seed, split, index)
+    image, shapes = draw_image(rng, params.size, (params.min_side, params.max_side), empty)
+    path.write_bytes(encode(image, path.suffix))
+    return [Box(shape.category, shape.box, shape.area) for shape in shapes]
+
+
+def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], layout: str, force: bool) -> None:
+    """Renames the finished folder. An old set is deleted only after the new one stands in its place."""
+    if force and root.exists():
+        old = building.with_suffix(".old")
+        root.rename(old)
+        building.rename(root)
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    try:
+        building.rename(root)
+    except OSError:
+        if not is_current(root, params, layout):  # else another process made the same set meanwhile
+            raise
+
+
+def _check_removable(root: Path) -> None:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return
+    if _read_manifest(root) is None:
+        raise UserError(f"{root}: holds no {MANIFEST}, so it is not deleted", "--data-root ANOTHER_FOLDER")
+    folders = {Path(folder).parts[0] for layout in LAYOUTS.values() for folder in layout.folders}
+    others = sorted({path.name for path in root.iterdir()} - folders - {MANIFEST})
+    if others:
+        also = ", ".join(others[:3])
+        raise UserError(f"{root}: also holds {also}, so it is not deleted", "move that elsewhere")
+
+
+def _manifest(params: Mapping[str, Any], layout: str) -> dict[str, Any]:
+    content = {"generator_version": GENERATOR_VERSION, "parameters": parameters(params).model_dump()}
+    return content if layout == "coco" else {**content, "format": layout}  # COCO came first and has no word
+
+
+def _read_manifest(root: Path) -> dict[str, Any] | None:
+    """The manifest as it is; an empty mapping where it is damaged, None where there is none."""
+    try:
+        content = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@contextlib.contextmanager
+def _cannot_write(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"{root}: the data set cannot be written there: {reason}"
+        raise UserError(message, "--data-root PATH to put it elsewhere") from None

@@ -1,0 +1,179 @@
+"""Makes a multi-level detector of MMDetection level-weighted: the mixins, and the detectors that have one.
+
+In a user's own MMDetection config two lines do it, and stock `tools/train.py` trains with them:
+
+    custom_imports = dict(imports=['experiments.detection'])
+    model = dict(type='LevelWeightedRetinaNet', weighting=dict(rule='rlo'))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmdet.models.detectors import ATSS, FCOS, FOVEA, FSAF, GFL, FasterRCNN, RetinaNet
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from experiments.detection.level_weighting.level_losses import LevelLosses
+from experiments.detection.level_weighting.level_wise import make_level_wise
+from experiments.detection.level_weighting.refusals import check_roi_head, check_strides, refuse
+from experiments.weighting import OptionError, build_weighting
+
+
+def level_names(strides: Sequence[int | tuple[int, int]]) -> list[str]:
+    """Pyramid levels by stride in pixels: 8 is P3, 16 is P4."""
+    return [f"P{round(math.log2(s if isinstance(s, int) else s[0]))}" for s in strides]
+
+
+class LevelWeighted:
+    """Mixin before a one-stage detector whose head returns each loss as a list with one scalar per level.
+
+    Heads of the families in `level_wise` are made to do so. Training only: parameters, state dict and inference are
+    those of the detector it is mixed into.
+
+    Args:
+        weighting: `rule` and its options, for `build_weighting`; without `seed`, the run's seed is used. For a
+            two-stage detector also `where`: which head is weighted.
+
+    Raises:
+        OptionError (a ValueError): An option that is not allowed, or a head whose levels cannot be told apart.
+    """
+
+    bbox_head: Any  # of the detector it is mixed into
+
+    def __init__(self, *args: Any, weighting: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        options = dict(weighting or {"rule": "uniform"})
+        self.weighting_seed = options.pop("seed", None)  # None: the hook seeds the rules with the run's seed
+        self.where = options.pop("where", None)
+        self.weighting = nn.ModuleList()
+        for number, (head, names) in enumerate(self.weighted_heads().items()):
+            seed = (self.weighting_seed or 0) + number
+            rule = build_weighting(num_levels=len(names), seed=seed, **options)
+            self.weighting.append(LevelLosses(head, names, rule))
+
+    def weighted_heads(self) -> dict[str, list[str]]:
+        """The heads whose levels are weighted, each with its level names, finest first; makes them level-wise."""
+        if self.where is not None:
+            raise OptionError(
+                f"where: '{self.where}' is not allowed: {type(self).__name__} has one head; leave it out"
+            )
+        return {"bbox_head": self._levels_of_head("bbox_head")}
+
+    def _levels_of_head(self, name: str) -> list[str]:
+        """The level names of a dense head of the detector, which becomes level-wise."""
+        head = getattr(self, name, None)
+        if head is None:
+            raise refuse(type(self).__name__, f"has no `{name}`")
+        make_level_wise(head)
+        generator = getattr(head, "prior_generator", None)
+        return level_names(check_strides(head, getattr(generator, "strides", None)))
+
+    def level_terms(self, head: LevelLosses, losses: Mapping[str, Any]) -> dict[str, Sequence[Tensor]]:
+        """Those of the detector's losses that are lists over the head's levels."""
+        return {
+            name: value
+            for name, value in losses.items()
+            if "loss" in name and isinstance(value, (list, tuple)) and len(value) == len(head.levels)
+        }
+
+    def level_ious(self, head: LevelLosses) -> Tensor | None:
+        """(2, K): sum of the positives' IoUs and their number at each level; None where the head does not tell."""
+        return getattr(self.bbox_head, "level_ious", None)
+
+    def parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective with level weights (Eq 1). The logged terms are unweighted, `loss` is the objective."""
+        _, log_vars = super().parse_losses(losses)
+        remaining = [name for name in losses if "loss" in name]
+        terms = {head: self.level_terms(head, losses) for head in self.weighting}
+        for head, own in terms.items():
+            if not own:
+                owner = type(getattr(self, head.head, self)).__name__
+                raise refuse(owner, f"returns no loss as a list over its {len(head.levels)} levels")
+            remaining = [name for name in remaining if name not in own]
+        others = {name: log_vars[name] for name in remaining}
+        objective = sum(others.values())
+        for head, own in terms.items():
+            objective = objective + head.objective(own, others, self.level_ious(head))
+        log_vars["loss"] = objective
+        return objective, log_vars
+
+
+class LevelWeightedTwoStage(LevelWeighted):
+    """Mixin before a two-stage detector: weights the levels of its RoI head, its RPN, or both.
+
+    In the RoI head each sampled RoI counts at the level that it is pooled from. The RPN's loss is left as it is by
+    default: the paper's Fig 2 omits the RPN, and Section 3.1 speaks of "the detection head of each scale". `both` means
+    two independent rules, the RPN's seeded with the run's seed and the RoI head's with the next. What other heads add,
+    the loss of masks say, stays as it is.
+    """
+
+    rpn_head: Any
+    roi_head: Any
+
+    def weighted_heads(self) -> dict[str, list[str]]:
+        where = self.where or "roi"
+        if where not in ("roi", "rpn", "both"):
+            raise OptionError(f"where: {where!r} is not allowed: roi, rpn or both")
+        heads = {}
+        if where != "roi":
+            heads["rpn_head"] = self._levels_of_head("rpn_head")
+        if where != "rpn":
+            check_roi_head(self)
+            extractor, box_head = self.roi_head.bbox_roi_extractor, self.roi_head.bbox_head
+            make_level_wise(box_head)
+            box_head.level_of, box_head.num_levels = extractor.map_roi_levels, extractor.num_inputs
+            heads["roi_head"] = level_names(check_strides(self.roi_head, extractor.featmap_strides))
+        return heads
+
+    def level_terms(self, head: LevelLosses, losses: Mapping[str, Any]) -> dict[str, Sequence[Tensor]]:
+        lists = super().level_terms(head, losses)
+        return {name: terms for name, terms in lists.items() if ("rpn" in name) == (head.head == "rpn_head")}
+
+    def level_ious(self, head: LevelLosses) -> Tensor | None:
+        module = self.rpn_head if head.head == "rpn_head" else self.roi_head.bbox_head
+        return getattr(module, "level_ious", None)
+
+
+@MODELS.register_module()
+class LevelWeightedRetinaNet(LevelWeighted, RetinaNet):
+    """RetinaNet (with GHM losses, too), P3..P7: classification and regression loss."""
+
+
+@MODELS.register_module()
+class LevelWeightedFCOS(LevelWeighted, FCOS):
+    """FCOS, P3..P7: classification, regression and centerness loss under one weight."""
+
+
+@MODELS.register_module()
+class LevelWeightedATSS(LevelWeighted, ATSS):
+    """ATSS, P3..P7: classification, regression and centerness loss under one weight."""
+
+
+@MODELS.register_module()
+class LevelWeightedGFL(LevelWeighted, GFL):
+    """Generalized Focal Loss, P3..P7: quality, regression and distribution loss under one weight."""
+
+
+@MODELS.register_module()
+class LevelWeightedFSAF(LevelWeighted, FSAF):
+    """FSAF, P3..P7; it chooses each object's level by the unweighted losses."""
+
+
+@MODELS.register_module()
+class LevelWeightedFOVEA(LevelWeighted, FOVEA):
+    """FoveaBox, P3..P7: classification and regression loss."""
+
+
+@MODELS.register_module()
+class LevelWeightedFasterRCNN(LevelWeightedTwoStage, FasterRCNN):
+    """Faster R-CNN: P2..P5 of the RoI head, P2..P6 of the RPN."""
+
+
+# Which detector a recipe's `model` becomes.
+LEVEL_WEIGHTED = {
+    name: f"LevelWeighted{name}"
+    for name in ("ATSS", "FCOS", "FOVEA", "FSAF", "FasterRCNN", "GFL", "RetinaNet")
+}

@@ -1,0 +1,273 @@
+"""Heads that tell the losses of each pyramid level.
+
+MMDetection's multi-level heads come in two kinds. Most compute their losses level by level and return lists, finest
+level first. The others (FCOS, FoveaBox, the RoI head) put all levels into one tensor and return one number; that is
+split here: the head's own loss modules are asked for the loss of every row, rows are summed by level, and each sum is
+divided by the head's own normaliser of *all* rows. So the parts add up to what the head returns by itself.
+
+`make_level_wise` gives a head a class derived from its own, so that weights, names, targets and inference stay as they
+are; what each family of heads needs is a few lines in a mixin.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import (
+    ATSSHead,
+    FCOSHead,
+    FoveaHead,
+    FSAFHead,
+    GFLHead,
+    RPNHead,
+)
+from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from torch import Tensor, nn
+
+from experiments.detection.level_weighting.boxes import from_log_distances
+from experiments.detection.level_weighting.localisation import BoxLossInputs, LevelWise
+from experiments.detection.level_weighting.refusals import ONE_NUMBER, check_head, check_row_loss, refuse
+from experiments.detection.models.guided_loss import GuidedRetinaHead
+
+EPSILON = torch.finfo(torch.float32).eps  # that MMDetection adds to a normaliser
+
+
+class ListedLevels(LevelWise):
+    """Of AnchorHead: a list over levels already. Every anchor is regressed, with weight 0 unless it is positive."""
+
+    def loss_by_feat(self, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self._level = -1
+        losses = super().loss_by_feat(cls_scores, *args, **kwargs)  # type: ignore[misc]
+        self._sum_ious(len(cls_scores), cls_scores[0])
+        return losses
+
+    def loss_by_feat_single(self, *args: Any, **kwargs: Any) -> Any:
+        self._level += 1  # called once per level, finest first
+        return super().loss_by_feat_single(*args, **kwargs)  # type: ignore[misc]
+
+    def _record_box_loss(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+        predicted, target = args[0].detach(), args[1]
+        levels = torch.full((len(target),), self._level, device=target.device)
+        self._seen.append(BoxLossInputs(predicted, target, levels, self._positive(args)))
+
+    def _positive(self, args: tuple) -> Tensor:
+        return (args[2] > 0).any(1)
+
+
+class ListedPositives(ListedLevels):
+    """Of ATSS and GFL: lists, whose `loss_bbox` is given positives only, as decoded boxes."""
+
+    def _positive(self, args: tuple) -> Tensor:
+        return torch.ones(len(args[0]), dtype=torch.bool, device=args[0].device)
+
+    def _boxes(self, regression: Tensor) -> Tensor:
+        return regression
+
+
+class ChosenLevels(ListedLevels):
+    """Of FSAF, which moves each object to the level where its loss is least: only positives that stay there count.
+
+    The choice is made on the losses as they are, before any weight.
+    """
+
+    def reweight_loss_single(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().reweight_loss_single(*args, **kwargs)  # type: ignore[misc]
+        level, chosen = args[4], result[2]
+        self._seen[level].positive = chosen
+        return result
+
+
+class SplitLevels(LevelWise):
+    """Splits the losses of a head that puts all levels into one tensor.
+
+    Inside `_split`, each of the head's loss modules returns the sum over levels of what it has told apart.
+    """
+
+    num_classes: int
+    _levels: Tensor | None = None  # (n,) level of every row that is classified; None outside of `_split`
+    _terms: dict[str, list[Tensor]]
+
+    def prepare(self) -> None:
+        for name, module in self._loss_modules().items():
+            check_row_loss(name, module, self)
+            module.register_forward_pre_hook(self._ask_for_rows, with_kwargs=True)
+            module.register_forward_hook(self._sum_by_level, with_kwargs=True)
+        super().prepare()
+
+    def _loss_modules(self) -> dict[str, nn.Module]:
+        children = self.named_children()  # type: ignore[attr-defined]
+        return {name: module for name, module in children if name.startswith("loss_")}
+
+    def _split(self, levels: Tensor, count: int, loss: Callable[[], dict]) -> dict:
+        """The head's losses with a list over levels in place of each scalar.
+
+        Args:
+            levels: (n,) level of every classified row.
+            count: K.
+            loss: Computes the head's losses.
+        """
+        self._levels, self._count, self._terms = levels, count, {}
+        try:
+            losses = loss()
+            self._sum_ious(count, levels)
+        finally:
+            self._levels = None
+            terms, self._terms = self._terms, {}  # a graph that is kept could not be copied
+        # Without positives a loss module is not called: what the head returns instead is zero, and stays
+        # connected to the predictions, or detached from them, as it is.
+        for name, value in losses.items():
+            if "loss" in name and name not in terms:
+                terms[name] = [value / count] * count
+        return {**losses, **terms}
+
+    def _ask_for_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        return None if self._levels is None else (args, {**kwargs, "reduction_override": "none"})
+
+    def _sum_by_level(self, module: nn.Module, args: tuple, kwargs: dict, rows: Any) -> Any:
+        if self._levels is None:
+            return None
+        name = next(name for name, child in self._loss_modules().items() if child is module)
+        if name == "loss_cls":
+            self._labels = args[1]
+        if isinstance(rows, dict):  # Seesaw loss: a part over the positives, and one over all rows
+            return {key: self._sum_rows(key, module, value, kwargs) for key, value in rows.items()}
+        return self._sum_rows(name, module, rows, kwargs)
+
+    def _sum_rows(self, name: str, module: nn.Module, rows: Tensor, kwargs: dict) -> Tensor:
+        """The scalar that the module returns by itself; its sums by level become `_terms[name]`."""
+        if rows.dim() == 0:
+            if name in self._loss_modules():
+                raise refuse(type(module).__name__, ONE_NUMBER)
+            return rows  # a part of a dict, zero without positives
+        rows = rows.flatten(1).sum(1) if rows.dim() > 1 else rows
+        normaliser = kwargs.get("avg_factor")
+        divisor = len(rows) if normaliser is None else normaliser + EPSILON
+        levels = self._levels_of(len(rows))
+        self._terms[name] = [torch.where(levels == k, rows, 0).sum() / divisor for k in range(self._count)]
+        return sum(self._terms[name])  # type: ignore[return-value]
+
+    def _levels_of(self, count: int) -> Tensor:
+        """(count,) levels of the rows, which are all that are classified, or the positives among them."""
+        assert self._levels is not None
+        if count == len(self._levels):
+            return self._levels
+        # The rows of the positives, found without asking the host how many there are.
+        positive = (self._labels >= 0) & (self._labels < self.num_classes)
+        numbers = torch.arange(1, count + 1, device=positive.device)
+        return self._levels[torch.searchsorted(positive.cumsum(0), numbers)]
+
+    def _record_box_loss(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+        if self._levels is not None:
+            predicted, target = args[0].detach(), args[1]
+            positive = torch.ones(len(target), dtype=torch.bool, device=target.device)
+            self._seen.append(BoxLossInputs(predicted, target, self._levels_of(len(target)), positive))
+
+
+class FlatLevels(SplitLevels):
+    """Of FCOS: the levels one after another, each with its rows of all images; `loss_bbox` is given boxes."""
+
+    def loss_by_feat(
+        self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        rows = [len(score) * score.shape[-2:].numel() for score in cls_scores]
+        levels = torch.cat([torch.full((n,), k, device=cls_scores[0].device) for k, n in enumerate(rows)])
+        own = super().loss_by_feat  # type: ignore[misc]
+        return self._split(levels, len(rows), lambda: own(cls_scores, bbox_preds, *args, **kwargs))
+
+    def _boxes(self, regression: Tensor) -> Tensor:
+        return regression
+
+
+class FoveaLevels(FlatLevels):
+    """Of FoveaBox: as FCOS, but `loss_bbox` is given the logarithms of the distances to a box's sides."""
+
+    def _boxes(self, regression: Tensor) -> Tensor:
+        return from_log_distances(regression)
+
+
+class RoILevels(SplitLevels):
+    """Of a RoI head's box head: each sampled RoI counts at the level that it is pooled from.
+
+    Attributes:
+        level_of: (n, 5) RoIs as image, x1, y1, x2, y2 -> (n,) level; set by the detector, with `num_levels`.
+    """
+
+    level_of: Callable[[Tensor, int], Tensor]
+    num_levels: int
+
+    def loss(
+        self,
+        cls_score: Tensor | None,
+        bbox_pred: Tensor | None,
+        rois: Tensor,
+        labels: Tensor,
+        *args: Any,
+        reduction_override: str | None = None,
+        **kwargs: Any,
+    ) -> dict:
+        own = functools.partial(super().loss, cls_score, bbox_pred, rois, labels, *args, **kwargs)  # type: ignore[misc]
+        if reduction_override is not None:  # a sampler asks for the loss of every RoI, before any is chosen
+            return own(reduction_override=reduction_override)
+        losses = self._split(self.level_of(rois, self.num_levels), self.num_levels, own)
+        if cls_score is not None and not cls_score.numel():  # MMDetection leaves this loss out without a RoI
+            losses = {"loss_cls": [cls_score.new_zeros(())] * self.num_levels, **losses}
+        return losses
+
+
+# The first family that fits a head counts, and only if the head has the family's own way to its losses.
+FAMILIES: list[tuple[type, type[LevelWise]]] = [
+    (FSAFHead, ChosenLevels),
+    (ATSSHead, ListedPositives),
+    (GFLHead, ListedPositives),
+    (GuidedRetinaHead, ListedLevels),
+    (RPNHead, ListedLevels),
+    (AnchorHead, ListedLevels),
+    (FoveaHead, FoveaLevels),
+    (FCOSHead, FlatLevels),
+    (BBoxHead, RoILevels),
+]
+LOSS_METHODS = ("loss_by_feat", "loss_by_feat_single", "loss")
+
+
+_DERIVED: dict[
+    tuple[type, type], type
+] = {}  # one class for each pair, so that copies of a head are of its type
+
+
+def derived_class(mixin: type, base: type) -> Any:
+    """The class of a level-wise head, from its family's mixin and its own class."""
+    if (mixin, base) not in _DERIVED:
+        _DERIVED[mixin, base] = type(f"LevelWise{base.__name__}", (mixin, base), {"__reduce_ex__": _reduce})
+    return _DERIVED[mixin, base]
+
+
+def new_head(mixin: type, base: type) -> Any:
+    """A level-wise head without attributes, for pickle to fill."""
+    cls = derived_class(mixin, base)
+    return cls.__new__(cls)
+
+
+def _reduce(head: Any, protocol: int) -> tuple:
+    # Pickle finds classes by name, and a class made at run time has none: it is named by its two bases.
+    return new_head, type(head).__bases__, *object.__reduce_ex__(head, 2)[2:]
+
+
+def make_level_wise(head: Any) -> None:
+    """Gives a head a class derived from its own that tells levels apart.
+
+    A head of another family, or one that computes its losses in its own way, stays as it is: it is level-wise if
+    it returns lists over levels by itself, and may set `level_ious`, too.
+
+    Raises:
+        NotLevelWiseError: The head does not tell its losses by level, or has a loss that cannot be split.
+    """
+    check_head(head)
+    family, mixin = next((pair for pair in FAMILIES if isinstance(head, pair[0])), (None, None))
+    own = [getattr(type(head), name, None) for name in LOSS_METHODS]
+    if mixin is not None and own == [getattr(family, name, None) for name in LOSS_METHODS]:
+        head.__class__ = derived_class(mixin, type(head))
+        head.prepare()

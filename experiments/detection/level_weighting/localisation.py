@@ -1,0 +1,70 @@
+"""How well the positives of each pyramid level are localised: Fig 1 of the paper, https://arxiv.org/abs/2108.04014."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from experiments.detection.level_weighting.boxes import aligned_iou, from_deltas
+
+
+@dataclass
+class BoxLossInputs:
+    """One call of `loss_bbox`: (n, 4), (n, 4), and for each row its level and whether it is a positive."""
+
+    predicted: Tensor
+    target: Tensor
+    levels: Tensor
+    positive: Tensor
+
+
+class LevelWise:
+    """Mixin before a head's class: tells how well the positives of each level are localised, outside of autograd.
+
+    Attributes:
+        level_ious: (2, K), sum of the IoUs and number of positives at each level in the last loss; None before.
+            An IoU is that of the decoded prediction with its target (paper, Fig 1).
+    """
+
+    loss_bbox: nn.Module
+    level_ious: Tensor | None = None
+
+    def prepare(self) -> None:
+        """Once, when the head has become level-wise."""
+        self._seen: list[BoxLossInputs] = []
+        self.loss_bbox.register_forward_hook(self._record_box_loss, with_kwargs=True)
+
+    def _record_box_loss(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+        """Appends to `_seen` what `loss_bbox` was given: (n, 4) predictions, and their targets."""
+        raise NotImplementedError
+
+    def _boxes(self, regression: Tensor) -> Tensor:
+        """(n, 4) boxes in a frame that a prediction and its target share."""
+        if getattr(self, "reg_decoded_bbox", False):
+            return regression
+        return from_deltas(regression, self.bbox_coder)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def _sum_ious(self, count: int, like: Tensor) -> None:
+        """Sums what was seen over each of the `count` levels: once a loss, in a few kernels for all levels."""
+        seen, self._seen = self._seen, []
+        self.level_ious = like.new_zeros(2, count, dtype=torch.float32)
+        if not seen:
+            return
+        predicted = torch.cat([each.predicted for each in seen])
+        target = torch.cat([each.target for each in seen])
+        levels = torch.cat([each.levels for each in seen])
+        positive = torch.cat([each.positive for each in seen])
+        if not is_waited_for(positive):  # most anchors are no positives
+            predicted, target, levels = predicted[positive], target[positive], levels[positive]
+            positive = positive[positive]
+        ious = aligned_iou(self._boxes(predicted), self._boxes(target))
+        at_level = positive & (levels == torch.arange(count, device=levels.device)[:, None])
+        self.level_ious = torch.stack([torch.where(at_level, ious, 0).sum(1), at_level.sum(1).to(ious)])
+
+
+def is_waited_for(tensor: Tensor) -> bool:
+    """Whether asking how many elements are true makes the host wait until the device has got there."""
+    return tensor.is_cuda

@@ -1,0 +1,169 @@
+"""Heads, detectors and losses that cannot be weighted by level: refused when the model is built, with the reason.
+
+The reasons of MMDetection's own heads are data: a head is refused for the class whose loss code it runs, so a subclass
+that keeps that code is refused too, and one that computes its losses anew is not. What a user's own head returns is
+known at the first step only; `LevelWeighted.parse_losses` checks it there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.models import losses, roi_heads
+from torch import nn
+
+from experiments.common.errors import UserError
+from experiments.weighting import OptionError
+
+
+class NotLevelWiseError(UserError, OptionError):
+    """The losses of a model cannot be told apart by pyramid level."""
+
+
+PER_IMAGE = "lists its losses per image, not per level"
+ONE_NUMBER = "returns each loss as one number for all levels"
+ONE_MASK_LOSS = "returns its mask loss as one number for all levels"
+ONE_MAP = "predicts from one feature map, not from pyramid levels"
+QUERIES = "predicts from queries, which belong to no level"
+LANES = "predicts lanes, which belong to no level"
+STAGES = "refines its predictions in stages, each with losses of its own"
+NO_STRIDES = "has no `prior_generator.strides`, which name the levels"
+
+# The class whose `loss_by_feat` (of a box head: `loss`) a head runs, and why its levels cannot be weighted.
+REASONS: dict[str, str] = {
+    "ATSSVLFusionHead": ONE_NUMBER,
+    "AutoAssignHead": ONE_NUMBER,
+    "CLRHead": LANES,
+    "CascadeRPNHead": STAGES,
+    "CenterNetHead": ONE_MAP,
+    "CenterNetUpdateHead": ONE_NUMBER,
+    "CentripetalHead": ONE_MAP,
+    "CondInstBboxHead": ONE_NUMBER,
+    "CornerHead": ONE_MAP,
+    "DDQDETRHead": QUERIES,
+    "DETRHead": QUERIES,
+    "DINOHead": QUERIES,
+    "DeformableDETRHead": QUERIES,
+    "EmbeddingRPNHead": QUERIES,
+    "FreeAnchorRetinaHead": ONE_NUMBER,
+    "GARPNHead": NO_STRIDES,
+    "GuidedAnchorHead": NO_STRIDES,
+    "LADHead": ONE_NUMBER,
+    "MaskFormerHead": QUERIES,
+    "MultiInstanceBBoxHead": ONE_NUMBER,
+    "PAAHead": ONE_NUMBER,
+    "PISARetinaHead": ONE_NUMBER,
+    "PISASSDHead": PER_IMAGE,
+    "RTMDetInsHead": ONE_MASK_LOSS,
+    "SABLHead": ONE_NUMBER,
+    "SABLRetinaHead": NO_STRIDES,
+    "SSDHead": PER_IMAGE,
+    "VFNetHead": ONE_NUMBER,
+    "YOLACTHead": PER_IMAGE,
+    "YOLOFHead": ONE_MAP,
+    "YOLOXHead": ONE_NUMBER,
+}
+# Losses that ignore `reduction_override`, and so never tell the loss of a row.
+WITHOUT_ROWS = (losses.GHMC, losses.GHMR, losses.EQLV2Loss)
+
+
+def reason_against(head: type) -> str | None:
+    """Why the levels of a class of MMDetection's heads cannot be weighted; None where they can, or nobody knows."""
+    for method in ("loss_by_feat", "loss"):
+        owner = next((c for c in head.__mro__ if method in vars(c)), None)
+        if owner is not None:
+            of_mmdet = owner.__module__.startswith("mmdet.")
+            return REASONS.get(owner.__name__) if of_mmdet else None
+    return None
+
+
+def refuse(name: str, reason: str) -> NotLevelWiseError:
+    """The error that refuses the head, detector or loss of that name."""
+    return NotLevelWiseError(f"rule: {name} {reason}, so its levels cannot be weighted")
+
+
+def check_head(head: nn.Module) -> None:
+    """Refuses a head of MMDetection that is known not to tell its losses by level.
+
+    Raises:
+        NotLevelWiseError: Names the head's class and the reason.
+    """
+    reason = reason_against(type(head))
+    if reason is not None:
+        raise refuse(type(head).__name__, reason)
+
+
+def check_strides(owner: nn.Module, strides: Any) -> list[int]:
+    """The strides of a head's pyramid levels in pixels, finest first.
+
+    Args:
+        owner: What has the strides; named in the error.
+        strides: One a level, as MMDetection keeps them: a number, or one for each side.
+
+    Raises:
+        NotLevelWiseError: There are none, there is one level only, or the finest level does not come first.
+    """
+    name = type(owner).__name__
+    if strides is None:
+        raise refuse(name, NO_STRIDES)
+    pixels = [s if isinstance(s, int) else s[0] for s in strides]
+    if len(pixels) < 2:
+        raise refuse(name, ONE_MAP)
+    if pixels != sorted(pixels):
+        raise refuse(name, f"lists its levels coarsest first (strides {', '.join(map(str, pixels))})")
+    return pixels
+
+
+def check_roi_head(detector: Any) -> None:
+    """Refuses a two-stage detector whose box losses have no level, or do not come from one box head.
+
+    Args:
+        detector: Level-weighted, with `roi_head`, `rpn_head` and `where`, the option as the user gave it.
+
+    Raises:
+        NotLevelWiseError: Names the detector, the class at fault and the reason; says where the RPN can be weighted.
+    """
+    roi_head = getattr(detector, "roi_head", None)
+    owner, reason = roi_head, None
+    if roi_head is None:
+        owner, reason = detector, "has no `roi_head`"
+    elif isinstance(roi_head.bbox_head, nn.ModuleList):
+        reason = STAGES
+    elif not hasattr(roi_head.bbox_roi_extractor, "map_roi_levels"):
+        owner, reason = roi_head.bbox_roi_extractor, "pools a RoI from all levels"
+    elif isinstance(roi_head, roi_heads.GridRoIHead):
+        reason = "returns loss_grid as one number for all levels"
+    elif isinstance(roi_head, roi_heads.PISARoIHead) and (roi_head.train_cfg or {}).get("carl"):
+        reason = "returns loss_carl (train_cfg.rcnn.carl) as one number for all levels"
+    if reason is not None:
+        rpn = getattr(detector, "rpn_head", None)
+        hint = "; where: rpn weights the RPN" if rpn is not None and reason_against(type(rpn)) is None else ""
+        name = f"{type(detector).__name__}: {type(owner).__name__}"
+        option = (
+            "rule" if detector.where is None else f"where: {detector.where!r} is not allowed"
+        )  # what the user set
+        raise NotLevelWiseError(f"{option}: {name} {reason}, so its levels cannot be weighted{hint}")
+
+
+def check_row_loss(name: str, module: nn.Module, head: nn.Module) -> None:
+    """Refuses a loss that cannot be asked for the loss of every row.
+
+    Args:
+        name: The loss's name in the head, `loss_cls` say.
+        module: The loss.
+        head: The head that has it, with all levels in one tensor.
+
+    Raises:
+        NotLevelWiseError: Names the loss and the head.
+    """
+    has_rows = not isinstance(module, WITHOUT_ROWS) and getattr(module, "reduction", "mean") == "mean"
+    if isinstance(module, losses.SeesawLoss) and not module.return_dict:
+        # It adds a part over positives to a part over all rows, which differ in length before they are summed.
+        raise NotLevelWiseError(
+            f"{name}: SeesawLoss cannot be split by level with return_dict=False; leave it out"
+        )
+    if not has_rows:
+        raise NotLevelWiseError(
+            f"{name}: {type(module).__name__} in {type(head).__name__} cannot be split by level; use a loss"
+            " with reduction 'mean' that the head normalises"
+        )

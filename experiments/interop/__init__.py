@@ -1,0 +1,1 @@
+"""Trainings by stock MMDetection: read without running anything, matched to a recipe, imported as runs."""

@@ -1,0 +1,295 @@
+"""Recipes: read from YAML with all they extend, told apart by their content, and written. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from experiments.common.checking import check_keys, one_line
+from experiments.common.errors import UserError
+from experiments.common.files import display_path
+from experiments.recipes import catalogue
+from experiments.recipes.overrides import layer_of, merge, parse_assignment
+from experiments.recipes.schema import WHERE, Recipe, Schedule
+from experiments.weighting.options import OPTIONS
+
+__all__ = [
+    "Recipe",
+    "Schedule",
+    "config_hash",
+    "dump",
+    "identity",
+    "load_recipe",
+    "load_resolved",
+    "recipe_id",
+    "with_scaled_lr",
+]
+
+
+def load_recipe(
+    ref: str,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    dataset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Reads a recipe and everything it rests on.
+
+    Layers, each changing the one before: what the recipe extends, the recipe, `overrides`, the profile, the
+    recipe's own additions to that profile, `dataset`, `sets`. At last the profile's `alpha_scale` shortens
+    the interval, unless `sets` gave it.
+
+    Args:
+        ref: Name or path. A resolved recipe (`recipe.yaml` in a run folder) loads as it is.
+        profile: Name or path of a profile.
+        sets: `KEY=VALUE` strings, taken literally.
+        dataset: Name or path of a data set, in place of the recipe's.
+        overrides: Dotted recipe keys to values, as the tables have them; treated as if the recipe said so.
+
+    Raises:
+        UserError: One line with the file, the dotted path, what is wrong and what is allowed.
+    """
+    return next(load_variants(ref, profile, [sets], dataset, overrides))
+
+
+def load_resolved(path: Path) -> Recipe | None:
+    """The same recipe as `load_recipe` has from a page that `dump` wrote, in an eighth of the time.
+
+    None where the page is not one of those, rests on other files too, or is wrong: `load_recipe` knows.
+    """
+    try:
+        raw = catalogue.parse_quickly(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+    if not isinstance(raw, dict) or not raw.keys() <= Recipe.model_fields.keys() or "name" not in raw:
+        return None
+    if not isinstance(raw.get("dataset"), dict) or raw.get("init_from") is not None:
+        return None
+    if not isinstance(raw.get("model"), str) or not raw["model"].startswith("mmdet:"):
+        return None
+    try:
+        return _validated(raw, str(path), {})
+    except UserError:
+        return None
+
+
+def load_variants(
+    ref: str,
+    profile: str | None,
+    variants: Iterable[Sequence[str]],
+    dataset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Iterator[Recipe]:
+    """A recipe with each of several lists of `sets`, otherwise as `load_recipe` has it: all else is read once."""
+    path = catalogue.find("recipe", str(ref))
+    where = f"recipe {display_path(path)}"
+    raw = _read_chain(path)
+    raw = merge(raw, _anchored(layer_of((overrides or {}).items()), Path.cwd()))
+    blocks = raw.pop("profiles", None) or {}
+    scale = 1.0
+    if profile is not None and not _has_profile(raw, profile, path):
+        raw, scale = _with_profile(raw, profile, blocks)
+    if dataset is not None:
+        raw["dataset"] = catalogue.load_dataset(dataset).model_dump()
+    for sets in variants:
+        yield _with_sets(raw, sets, scale, where)
+
+
+def _with_sets(raw: dict[str, Any], sets: Sequence[str], scale: float, where: str) -> Recipe:
+    """The recipe as it is with all its layers; `raw` stays as it was."""
+    layer = layer_of(parse_assignment(text) for text in sets)
+    check_keys(layer, Recipe, "--set")
+    changed = merge(raw, _anchored(layer, Path.cwd()))
+    weighting = layer.get("weighting")
+    if not (isinstance(weighting, dict) and "alpha" in weighting):
+        changed["weighting"] = _scaled(changed.get("weighting"), scale)
+    return _validated(changed, where, layer)
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The recipe in `path`, merged onto what it extends; unvalidated."""
+    where = f"recipe {display_path(path)}"
+    if path in seen:
+        circle = " -> ".join(p.stem for p in (*seen[seen.index(path) :], path))
+        raise UserError(f"{where}: extends itself: {circle}", "change or remove its `extends`")
+    raw = catalogue.read_yaml(path)
+    check_keys(raw, Recipe, where, extra=("extends", "profiles"))
+    blocks = raw.pop("profiles", None) or {}
+    if not isinstance(blocks, dict):
+        raise UserError(f"{where}: profiles: must be a mapping of profile names, not {blocks!r}")
+    raw["profiles"] = {
+        name: _profile_layer(block, path.parent, f"{where}: profiles.{name}")
+        for name, block in blocks.items()
+    }
+    raw.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "recipe")
+    parent = raw.pop("extends", None)
+    raw = _anchored(raw, path.parent)
+    if parent is None:
+        return raw
+    try:
+        below = catalogue.find("recipe", parent, path.parent)
+    except UserError as error:
+        raise UserError(f"{where}: extends: {error.message}", error.hint) from None
+    return merge(_read_chain(below, (*seen, path)), raw)
+
+
+def _anchored(layer: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The layer with its data set read, and its relative paths counted from the folder `base` it lies in."""
+    layer = dict(layer)
+    if isinstance(layer.get("dataset"), str):
+        layer["dataset"] = catalogue.load_dataset(layer["dataset"], base).model_dump()
+    model = layer.get("model")
+    if isinstance(model, str) and model.endswith(".py") and not model.startswith("mmdet:"):
+        layer["model"] = str(catalogue.resolve_path(model, base).resolve())
+    weights = layer.get("init_from")
+    if isinstance(weights, str) and catalogue.is_file(catalogue.resolve_path(weights, base)):
+        layer["init_from"] = str(catalogue.resolve_path(weights, base).resolve())
+    return layer
+
+
+def _profile_layer(block: Any, base: Path, where: str) -> dict[str, Any]:
+    if not isinstance(block, dict):
+        raise UserError(f"{where}: must be a mapping, not {block!r}")
+    check_keys(block, Recipe, where, extra=("alpha_scale",))
+    for key in ("name", "profile"):
+        if key in block:
+            raise UserError(f"{where}: {key}: a profile cannot change that")
+    return _anchored(block, base)
+
+
+def _has_profile(raw: dict[str, Any], profile: str, path: Path) -> bool:
+    """Whether the recipe is a resolved one of this profile already: then nothing is scaled twice."""
+    made_by = raw.get("profile")
+    if made_by is None or made_by == _label(profile):
+        return made_by is not None
+    raise UserError(
+        f"recipe {display_path(path)}: was resolved with profile '{made_by}'; '{profile}' cannot follow",
+        f"start from a recipe without a profile: msdet run {raw['name']} -p {profile}",
+    )
+
+
+def _label(profile: str) -> str:
+    return Path(profile).stem if catalogue.is_path(profile) else profile
+
+
+def _with_profile(raw: dict[str, Any], profile: str, blocks: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """The recipe changed by a profile, and the profile's `alpha_scale`."""
+    label = _label(profile)
+    layer: dict[str, Any] = {}
+    if label not in blocks or catalogue.is_path(profile) or profile in catalogue.names("profile"):
+        path = catalogue.find("profile", profile)
+        layer = _profile_layer(catalogue.read_yaml(path), path.parent, f"profile {display_path(path)}")
+    layer = merge(layer, blocks.get(label, {}))
+    scale = layer.pop("alpha_scale", 1.0)
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
+        raise UserError(f"profile {profile}: alpha_scale: {scale!r} is not allowed: a number above 0")
+    return {**merge(raw, layer), "profile": label}, scale
+
+
+def _scaled(weighting: Any, scale: float) -> Any:
+    if scale == 1.0 or not isinstance(weighting, (dict, type(None))):
+        return weighting
+    weighting = dict(weighting or {})
+    options = OPTIONS.get(weighting.get("rule", "uniform"))
+    alpha = weighting.get("alpha")
+    if alpha is None and options is not None:
+        alpha = options.model_fields["alpha"].default
+    if isinstance(alpha, int) and not isinstance(alpha, bool) and alpha >= 2:  # else validation will complain
+        weighting["alpha"] = max(2, round(alpha * scale))
+    return weighting
+
+
+def _validated(raw: dict[str, Any], where: str, set_layer: dict[str, Any]) -> Recipe:
+    raw = {key: value for key, value in raw.items() if value is not None}  # null: as if never said
+    for section in ("weighting", "dataset"):
+        if isinstance(raw.get(section), dict):
+            raw[section] = {key: value for key, value in raw[section].items() if value is not None}
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        message = one_line(error)
+        section, *rest = re.sub(r"[^\w.].*", "", message).split(".")  # the place that it begins with
+        blamed = set_layer.get(section, {})
+        if section in set_layer and (not isinstance(blamed, dict) or not rest or rest[0] in blamed):
+            where = "--set"
+        raise UserError(
+            f"{where}: {message}", "a whole recipe to compare with: msdet show retinanet-r50-rlo"
+        ) from None
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """What makes two recipes the same experiment, in plain types.
+
+    Left out: names, where the data lie, how often a checkpoint is written, how the batch is spread over GPUs,
+    and a `where` that says what holds without it. A user's own model config counts by its text (not that of
+    files it is based on), wherever it lies.
+    """
+    content = recipe.model_dump(exclude={"name", "checkpoint_every"})
+    for key in (
+        "name",
+        "root",
+        "min_image_size",
+    ):  # what the last leaves out is in the data set's fingerprint
+        content["dataset"].pop(key)
+    if recipe.amp is None:
+        del content["amp"]  # as it was before there was a choice
+    if content["weighting"].get("where") == WHERE[0]:
+        del content["weighting"]["where"]
+    schedule = content["schedule"]
+    schedule["batch"] = schedule.pop("gpus") * schedule.pop("images_per_gpu")
+    content["set"] = {key.lstrip("+"): value for key, value in content["set"].items()}
+    if not recipe.model.startswith("mmdet:") and Path(recipe.model).is_file():
+        text = Path(recipe.model).read_bytes()
+        content["model"] = {"file": Path(recipe.model).name, "sha256": hashlib.sha256(text).hexdigest()}
+    return content
+
+
+def with_scaled_lr(recipe: Recipe, workers: int) -> Recipe:
+    """The recipe for a batch of `workers` x `images_per_gpu` images, its learning rate scaled in proportion.
+
+    The linear rule of Goyal et al. (https://arxiv.org/abs/1706.02677). It is another experiment, with a hash of
+    its own: its steps have other images, and an epoch another number of them.
+    """
+    schedule = recipe.schedule
+    factor = workers / schedule.gpus
+    scaled = schedule.model_copy(update={"gpus": workers, "lr": schedule.lr * factor})
+    return recipe.model_copy(update={"schedule": scaled})
+
+
+def recipe_id(recipe: Recipe) -> str:
+    """Eight hexadecimal digits that change whenever the experiment does."""
+    return _short_hash(identity(recipe))
+
+
+def config_hash(recipe: Recipe, fingerprint: str) -> str:
+    """As `recipe_id`, with the data set's content in it: the name of the run folder."""
+    return _short_hash({"recipe": identity(recipe), "data": fingerprint})
+
+
+def _short_hash(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as a page of YAML that can be run by its path, and loads back equal."""
+    made_by = f" with profile {recipe.profile}" if recipe.profile else ""
+    header = f"# {recipe.name}{made_by}, fully resolved: nothing comes from other files.\n"
+    header += "#   msdet run FILE                   this file, wherever it lies\n"
+    content = recipe.model_dump()
+    content = {key: value for key, value in content.items() if value is not None and value != []}
+    return header + yaml.dump(
+        content,
+        Dumper=catalogue.PlainDumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=110,
+        default_flow_style=False,
+    )

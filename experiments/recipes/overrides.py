@@ -1,0 +1,173 @@
+"""How one layer of a recipe changes another, and what `--set KEY=VALUE` means. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from experiments.common.errors import UserError
+from experiments.recipes.catalogue import load_dataset, parse_yaml
+from experiments.recipes.schema import Recipe, Schedule
+from experiments.weighting.options import OPTIONS
+
+RECIPE_KEYS = tuple(key for key in Recipe.model_fields if key != "profile")  # what can be set
+_SECTIONS = ("dataset", "schedule", "weighting", "set")  # those with keys of their own
+_SYNTAX = "write KEY=VALUE, as in --set schedule.lr=0.01"
+
+
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` changed by `layer`, both unvalidated recipes; neither is altered.
+
+    Mappings merge key by key, all else replaces. A weighting with another rule, and a data set with a name,
+    replace what was there (but `where` is the detector's, and stays). So does an MMEngine key under `set`,
+    with all keys below it. A schedule that counts in the other unit, epochs or iterations, replaces the length
+    so far.
+    """
+    merged = dict(base)
+    for key, value in layer.items():
+        old = merged.get(key)
+        if not (isinstance(value, Mapping) and isinstance(old, Mapping)):
+            merged[key] = value
+        elif key == "set":
+            merged[key] = _merge_set(old, value)
+        elif key == "weighting" and _other_rule(old, value):
+            merged[key] = {**{k: v for k, v in old.items() if k == "where"}, **value}
+        elif key == "dataset" and "name" in value:
+            merged[key] = dict(value)
+        elif key == "schedule":
+            merged[key] = {**_without_other_unit(old, value), **value}
+        else:
+            merged[key] = merge(old, value)
+    return merged
+
+
+def _other_rule(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    before = old.get("rule", "uniform")
+    return new.get("rule", before) != before
+
+
+def _merge_set(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    replaced = tuple(f"{key.lstrip('+')}." for key in new)
+    kept = {key: value for key, value in old.items() if not f"{key.lstrip('+')}.".startswith(replaced)}
+    return {**kept, **new}
+
+
+def _without_other_unit(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    kept = dict(old)
+    for unit, other in (("epochs", "iterations"), ("iterations", "epochs")):
+        if new.get(unit) is not None and new.get(other) is None:
+            kept.pop(other, None)
+    return kept
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`a.b=1e-3` as ("a.b", 0.001); the value is YAML: a number, text, true, null, [a, b], {a: b}.
+
+    Raises:
+        UserError: No `=`, no key, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UserError(f"--set {text}: {'the key' if equals else 'an =VALUE'} is missing", _SYNTAX)
+    if not all(part.strip() == part != "" for part in key.removeprefix("+").split(".")):
+        raise UserError(f"--set {text}: '{key}' is not a dotted key", _SYNTAX)
+    return key, parse_yaml(value, f"--set {text}")
+
+
+def apply_sets(raw: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """An unvalidated recipe changed by `KEY=VALUE` strings, whatever their order."""
+    return merge(raw, layer_of(parse_assignment(text) for text in assignments))
+
+
+def layer_of(assignments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Dotted keys as a layer: a recipe's own keys in their places, all others under `set` for MMEngine."""
+    layer: dict[str, Any] = {}
+    paths = [(_path(key), value) for key, value in assignments]
+    for path, value in sorted(paths, key=lambda pair: len(pair[0])):  # the whole before its parts
+        _put(layer, path, value)
+    return layer
+
+
+def _path(key: str) -> list[str]:
+    """Where in a recipe the value of a dotted key belongs."""
+    first, dot, rest = key.partition(".")
+    if first == "set" and dot:
+        return ["set", rest]
+    if first in _SECTIONS or (first in RECIPE_KEYS and not dot):
+        return key.split(".")
+    if key.startswith("+") or (dot and first == "model"):
+        return ["set", key]
+    if first in ("profile", "profiles", "extends"):
+        raise UserError(f"--set {key}: '{first}' cannot be set", "choose a profile with -p NAME")
+    if first in RECIPE_KEYS:
+        raise UserError(f"--set {key}: '{first}' has no keys below it", f"set all of it: --set {first}=VALUE")
+    if dot:
+        close = difflib.get_close_matches(first, _SECTIONS, n=1, cutoff=0.8)
+        if close:
+            raise _unknown(key, f"{close[0]}.{rest}")
+        return ["set", key]
+    _refuse_misspelt(key)
+    return ["set", key]
+
+
+def _refuse_misspelt(word: str) -> None:
+    """A word without dots that resembles a recipe's key was meant as that key."""
+    inner = {name: f"schedule.{name}" for name in Schedule.model_fields}
+    inner |= {name: f"weighting.{name}" for options in OPTIONS.values() for name in options.model_fields}
+    inner |= {
+        "rule": "weighting.rule",
+        "where": "weighting.where",
+        "root": "dataset.root",
+        **{name: name for name in RECIPE_KEYS},
+    }
+    close = difflib.get_close_matches(word, inner, n=1, cutoff=0.6)
+    if close:
+        raise _unknown(word, inner[close[0]])
+
+
+def _unknown(key: str, meant: str) -> UserError:
+    free = f"an MMEngine key of that name is set with --set set.{key}=VALUE"
+    return UserError(f"--set {key}: unknown key; did you mean '{meant}'?", free)
+
+
+def _put(layer: dict[str, Any], path: list[str], value: Any) -> None:
+    node = layer
+    for depth, part in enumerate(path[:-1]):
+        below = node.setdefault(part, {})
+        if part == "dataset" and depth == 0 and isinstance(below, str):
+            below = node[part] = load_dataset(below).model_dump()
+        if not isinstance(below, dict):
+            above = ".".join(path[: depth + 1])
+            raise UserError(f"--set {'.'.join(path)}: '{above}' is set to {below!r} as well")
+        node = below
+    node[path[-1]] = value
+
+
+def split_values(text: str) -> list[str]:
+    """`5,50,[1.5,1.0]` as ["5", "50", "[1.5,1.0]"]: commas inside brackets, braces and quotes do not split.
+
+    Raises:
+        UserError: A value is empty, or a bracket or quote is left open.
+    """
+    values, start, depth, quote = [], 0, 0, ""
+    for position, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+            if depth < 0:
+                break
+        elif character == "," and depth == 0:
+            values.append(text[start:position].strip())
+            start = position + 1
+    values.append(text[start:].strip())
+    if quote or depth or "" in values:
+        wrong = "a quote is left open" if quote else "brackets do not match" if depth else "a value is empty"
+        raise UserError(f"'{text}': {wrong}", "write values as a,b,[c,d]")
+    return values

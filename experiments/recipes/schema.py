@@ -1,0 +1,133 @@
+"""What a resolved recipe holds, checked as a whole. No torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from experiments.common.errors import UserError, did_you_mean
+from experiments.data.spec import DatasetSpec
+from experiments.weighting.options import OPTIONS, check_options
+
+# Which head of a two-stage detector is weighted, the default first: an option of the detector, not of a rule.
+WHERE = ("roi", "rpn", "both")
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class Schedule(BaseModel):
+    """How long and how fast. The length is counted in epochs or in iterations (optimizer steps)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    epochs: AtLeastOne | None = None
+    iterations: AtLeastOne | None = None
+    lr: Annotated[float, Field(gt=0)]  # for the whole batch: nothing rescales it
+    milestones: list[AtLeastOne] = []  # epochs after which the rate drops tenfold
+    decay: Literal["step", "cosine"] = "step"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    warmup: Annotated[int, Field(ge=0)] | None = None  # iterations; None: as the model's config has it
+    gpus: AtLeastOne = 1
+    images_per_gpu: AtLeastOne
+    eval_every: AtLeastOne | None = 1  # epochs; None: only at the end
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Schedule:
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("give its length as either epochs or iterations")
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"milestones: {self.milestones} is not allowed: they must increase")
+        if self.milestones and (self.decay != "step" or self.epochs is None):
+            raise ValueError("milestones: they need `decay: step` and a length in epochs; otherwise write []")
+        return self
+
+    @property
+    def batch(self) -> int:
+        """Images of one optimizer step, whatever executes it."""
+        return self.gpus * self.images_per_gpu
+
+    def micro_batch(self, workers: int) -> int:
+        """Images per worker and forward pass with so many workers: `images_per_gpu`, or the next divisor of it
+        that lets them share the batch evenly. What is left to each worker is accumulated.
+
+        Raises:
+            UserError: The batch has no such share.
+        """
+        for images in range(self.images_per_gpu, 0, -1):
+            if self.images_per_gpu % images == 0 and (self.batch // images) % workers == 0:
+                return images
+        raise UserError(
+            f"{workers} workers cannot share a batch of {self.gpus} x {self.images_per_gpu} images evenly",
+            f"take a divisor of {self.batch} for --gpus, or let the batch and the learning rate grow: --scale-lr",
+        )
+
+
+class Recipe(BaseModel):
+    """A resolved recipe: nothing is left to defaults, profiles or other files."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    model: str  # mmdet:<path>.py, or the absolute path of a user's own config
+    dataset: DatasetSpec
+    image_size: Annotated[list[AtLeastOne], Field(min_length=2, max_length=2)] | None = None  # pixels
+    schedule: Schedule
+    # `rule` and all of its options; `where` only if given, for detectors with one head have none
+    weighting: dict[str, Any] = Field(default={}, validate_default=True)
+    amp: Literal["bf16", "fp16"] | None = None  # mixed precision; None: float32
+    set: dict[str, JsonValue] = {}  # MMEngine keys, dotted, general before specific
+    imports: list[str] = []
+    init_from: str | None = None
+    checkpoint_every: AtLeastOne = 500  # iterations
+    profile: str | None = None  # the one that made this recipe, if any
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_config(cls, model: str) -> str:
+        if not model.endswith(".py"):
+            raise ValueError(
+                f"{model!r} is not allowed: mmdet:<family>/<file>.py, or the path of a config.py"
+            )
+        return model
+
+    @field_validator("weighting")
+    @classmethod
+    def _complete(cls, weighting: dict[str, Any]) -> dict[str, Any]:
+        options = dict(weighting)
+        rule, where = options.pop("rule", "uniform"), options.pop("where", None)
+        if not isinstance(rule, str):
+            raise ValueError(f"rule: {rule!r} is not allowed; {did_you_mean('', OPTIONS)}")
+        if where not in (None, *WHERE):
+            raise ValueError(f"where: {where!r} is not allowed: {', '.join(WHERE)}")
+        chosen = {"rule": rule} if where is None else {"rule": rule, "where": where}
+        chosen |= check_options(rule, options)
+        try:
+            return json.loads(json.dumps(chosen, allow_nan=False))  # tuples become lists
+        except (TypeError, ValueError):
+            raise ValueError("options must be numbers, text, lists or mappings") from None
+
+    @field_validator("set")
+    @classmethod
+    def _in_order(cls, keys: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for key in keys:
+            if not re.fullmatch(r"\+?[^.\s+]+(\.[^.\s]+)*", key):
+                raise ValueError(f"{key!r} is not a dotted MMEngine key")
+            if key.startswith("+") and key[1:] in keys:
+                raise ValueError(f"{key[1:]!r} is given twice, with and without '+'")
+        return dict(sorted(keys.items(), key=lambda pair: _whole_and_type_first(pair[0])))
+
+    @field_validator("imports")
+    @classmethod
+    def _are_modules(cls, imports: list[str]) -> list[str]:
+        for module in imports:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise ValueError(f"{module!r} is not the name of a Python module")
+        return imports
+
+
+def _whole_and_type_first(key: str) -> list[tuple[bool, str]]:
+    """Sorts a node before its parts, and the class that it names before what may depend on that class."""
+    return [(part != "type", part) for part in key.lstrip("+").split(".")]

@@ -1,0 +1,124 @@
+"""The tables: their rows, the published values where there are any, and the recipe behind a row. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from experiments.common.checking import check_keys, validate
+from experiments.common.files import display_path
+from experiments.recipes import catalogue
+
+# The paper's own, in its order.
+PAPER = ("table1", "table2", "table3", "table4", "table5", "fig4")
+
+
+class Row(BaseModel):
+    """One row. `recipe` and `set` say what reproduces it; without a recipe it shows what was published.
+
+    A row with `mean_weights_of` is a control of another row: its recipe has the rule `static`, and `weights` are
+    the mean weights of that row's runs (see `experiments.runs.mean_weights`), level by level, or overall, the same
+    on every level. Only once those runs are done is it known what to run for it.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Annotated[str, Field(min_length=1)]  # within the table
+    label: str
+    backbone: str | None = None
+    reimplemented: bool = False  # marked '*' in the paper: trained there on MMDetection by its authors
+    reference: bool = False  # from another table, shown for comparison; not a row of this one
+    published: list[float] | None = None
+    recipe: str | None = None
+    set: dict[str, Any] = {}  # dotted recipe keys, where the row differs from its recipe
+    mean_weights_of: str | None = None  # id of the row whose runs give the weights
+    mean: Literal["level", "overall"] = "level"
+    baseline: str | None = None  # id of the row that this one is compared with
+
+    def overrides(self, weights: Sequence[float] = (1.0,)) -> dict[str, Any]:
+        """`set`, and the weights where the row has mean weights; while they are unknown, any stand for them."""
+        return self.set if self.mean_weights_of is None else {**self.set, "weighting.weights": list(weights)}
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    title: str | None = None
+    rows: Annotated[list[Row], Field(min_length=1)]
+
+
+class Table(BaseModel):
+    """A table as printed: blocks of rows under the same columns."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    title: str
+    columns: Annotated[list[str], Field(min_length=1)]
+    note: str | None = None
+    blocks: Annotated[list[Block], Field(min_length=1)]
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, top to bottom, reference rows included."""
+        for block in self.blocks:
+            yield from block.rows
+
+    def row(self, row_id: str) -> Row:
+        """The row of that id; KeyError where there is none."""
+        return {row.id: row for row in self.rows()}[row_id]
+
+    @property
+    def has_published(self) -> bool:
+        """Whether any row has published values."""
+        return any(row.published is not None for row in self.rows())
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Table:
+        ids = Counter(row.id for row in self.rows())
+        for row in self.rows():
+            if ids[row.id] > 1:
+                raise ValueError(f"row '{row.id}' is given twice")
+            if row.published is not None and len(row.published) != len(self.columns):
+                raise ValueError(
+                    f"row '{row.id}' has {len(row.published)} values for {len(self.columns)} columns"
+                )
+            if row.baseline is not None and (row.baseline not in ids or row.baseline == row.id):
+                raise ValueError(
+                    f"row '{row.id}': its baseline '{row.baseline}' is not another row of the table"
+                )
+            if row.set and row.recipe is None:
+                raise ValueError(f"row '{row.id}' has `set` but no recipe")
+            if row.mean_weights_of is not None:
+                self._check_mean_weights(row, row.mean_weights_of)
+        return self
+
+    def _check_mean_weights(self, row: Row, source: str) -> None:
+        if row.recipe is None:
+            raise ValueError(f"row '{row.id}' has `mean_weights_of` but no recipe")
+        measured = [r.id for r in self.rows() if r.recipe is not None and r.mean_weights_of is None]
+        if source not in measured:
+            raise ValueError(
+                f"row '{row.id}': mean_weights_of: '{source}' is not a row of the table with a recipe and weights"
+                " of its own"
+            )
+
+
+def all_tables() -> list[str]:
+    """The paper's tables in its order, then all others by name, the user's own among them."""
+    return [*PAPER, *(name for name in catalogue.names("table") if name not in PAPER)]
+
+
+def load_table(ref: str) -> Table:
+    """The table of that name (table1 to table5, fig4, controls, or one's own) or path.
+
+    Raises:
+        UserError: Not found, or the page is wrong (dotted path, nearest valid key).
+    """
+    path = catalogue.find("table", ref)
+    raw = catalogue.read_yaml(path)
+    where = f"table {display_path(path)}"
+    check_keys(raw, Table, where)
+    return validate(Table, raw, where)

@@ -1,0 +1,1 @@
+"""What `msdet bench` measured, as sections of a report."""

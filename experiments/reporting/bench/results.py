@@ -1,0 +1,199 @@
+"""What `msdet bench` measured, from `bench/<date>-<host>.json` of a results folder to sections of a page.
+
+A file is one machine's measurements of one day (schema 1; times in seconds, unless a name says otherwise):
+
+    {"schema": 1, "date": "2026-11-24", "host": "laptop",
+     "parts": {"inference": PART, "overhead": PART, "eval": PART, "startup": PART, ...}}
+    PART   {"measured": "2026-11-24T22:40:11+00:00",        when it ended, UTC
+            "took_s": 93.1,
+            "load": 2.1,                                     running processes of the machine when it began; or null
+            "command": "msdet bench inference -p tiny",
+            "environment": {"gpus": [...], "cpu": ..., "cpu_threads": 2, "packages": {"torch": ...}, "cuda": ..., ...},
+            "git": {"commit": ..., "dirty": false} or null,
+            "result": {...}}
+
+    inference  {"profile": "tiny" or null, "dataset": "shapes", "device": "cpu" or "cuda", "image": [640, 384],
+                "size": [1333, 800], "tensor": [1, 3, 800, 1344], "rounds": 20, "repeats": 5, "candidates": 4441,
+                "models": [{"id": "rlo", "label": "RetinaNet w/ RLO", "recipe": "retinanet-r50-rlo",
+                            "parameters": 37969237, "flops": 2.5e11 or null,
+                            "model": TIMES, "end_to_end": TIMES,
+                            "model_ratio": RATIO or null, "end_to_end_ratio": RATIO or null}, ...]}
+               In the order of table fig4, whose rows `id` names; ratios are to `baseline` (null for itself).
+    overhead   {"recipe", "profile", "dataset", "device", "batch": 8, "size": [160, 160] or null, "alpha": 10,
+                "rounds": 24, "steps": 10,
+                "loops": [{"id": "stock", "label": ..., "detector": "RetinaNet", "runner": "Runner",
+                           "loop": "EpochBasedTrainLoop",
+                           "iteration": TIMES, "rounds_s": [...], "rule": {"iteration_s", "share"} or null}, ...],
+                "ratios": [{"of": "rlo", "to": "uniform", **RATIO, "cpu": RATIO of processor time, or null}, ...]}
+    eval       {"images", "classes", "truths", "detections", "repeats", "faster_coco_eval": TIMES,
+                "pycocotools": TIMES, "ratio": RATIO or null (how many times as long pycocotools takes),
+                "metrics": {"AP": [faster, pycocotools], ...},
+                "largest_difference": 1e-16, "equal": true}
+    any other  Figures by name, nested.
+
+    TIMES  {"median_s", "q1_s", "q3_s", "n"}                 over single inferences, blocks of iterations, evaluations
+    RATIO  {"ratio", "low", "high", "rounds"}                geometric mean of the rounds' ratios, 95 % interval
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.reporting.bench.grids import device, grids_of, interval, loops
+from experiments.reporting.tables.sections import Section
+
+SCHEMA = 1
+BUSY = 0.5  # load from which it is worth a word
+KINDS = ("model", "end_to_end")
+
+
+def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """All bench files below the results folders, newest first, and a sentence for each that cannot be read.
+
+    Each is the file's content, with `file`, its path as text, and without parts that do not fit the schema.
+    """
+    benches, problems = [], []
+    for path in sorted(path for folder in folders for path in Path(folder).glob("bench/*.json")):
+        try:
+            bench = read_file(path)
+        except ValueError as error:
+            problems.append(f"{path} {error}")
+            continue
+        odd = {name for name, part in bench["parts"].items() if not _fits(name, part)}
+        problems += [f"{path}: its part '{name}' does not have the figures it should" for name in sorted(odd)]
+        parts = {name: part for name, part in bench["parts"].items() if name not in odd}
+        benches.append({**bench, "parts": parts, "file": str(path)})
+    benches.sort(key=lambda bench: (str(bench["date"]), bench["file"]), reverse=True)
+    return benches, problems
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """One bench file.
+
+    Raises:
+        ValueError: It cannot be read, is no bench file, or was written by a newer msdet.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
+        raise ValueError(f"cannot be read: {error}") from None
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if not isinstance(schema, int):
+        raise ValueError("is no file of msdet bench: it has no 'schema'")
+    if schema > SCHEMA:
+        raise ValueError(f"has schema {schema}, this msdet reads up to {SCHEMA}: it is of a newer version")
+    if not isinstance(content.get("parts"), dict) or not all(key in content for key in ("date", "host")):
+        raise ValueError("is no file of msdet bench: it lacks 'date', 'host' or 'parts'")
+    return content
+
+
+def _fits(name: str, part: Any) -> bool:
+    try:
+        grids_of(name, part)
+        _notes([(name, {**part, "host": "", "date": ""})])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return True
+
+
+def newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]:
+    """The measurements of a part, the newest of each machine and device, newest first.
+
+    Each is a PART, with `host`, `date` and `file` of where it stands.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for bench in benches:
+        measured = bench["parts"].get(part)
+        if measured is not None:
+            where = {key: str(bench[key]) for key in ("host", "date", "file")}
+            found.setdefault((where["host"], device(measured)), {**measured, **where})
+    return sorted(found.values(), key=lambda m: str(m.get("measured", "")), reverse=True)
+
+
+def sections(benches: Sequence[dict[str, Any]]) -> list[Section]:
+    """What stands in a report of the newest measurement of each part on each machine; nothing where there is none."""
+    made = []
+    for title, parts, texts in SECTIONS:
+        measured = [(part, m) for part in parts or _others(benches) for m in newest(benches, part)]
+        if measured:
+            grids = [grid for part, m in measured for grid in grids_of(part, m)]
+            made.append(Section(title, [*texts, *_notes(measured)], grids))
+    return made
+
+
+SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    (
+        "What level weighting costs in training",
+        ("overhead",),
+        (
+            "Whole training iterations, loading and augmentation included, of trainings that took turns in one "
+            "process. Medians with quartiles over rounds; ratios are means over rounds (geometric) with 95 % "
+            "intervals, of time and, without a GPU, of processor time, which other work on the machine touches less. "
+            "'Uniform again' is uniform itself: how far its ratio lies from 1 is the error of the measurement; in the "
+            "other ratios uniform is the mean of both. The "
+            "rule's step (observe, decide, write the trace) is timed directly, for it is less than the ratios can "
+            "show; on a GPU it includes waiting for the device at an interval's end.",
+        ),
+    ),
+    (
+        "Inference time",
+        ("inference",),
+        (
+            "One image at a time, medians with quartiles over all inferences. Model only: a tensor on the device in, "
+            "detections out, NMS included; end to end: from the image file to detections in its own coordinates. "
+            "Ratios are means over rounds (geometric) of the rounds' medians, with 95 % intervals. Weights are "
+            "untrained and the score threshold is 0, so that every model gives NMS equally many candidates: the most "
+            "that its settings allow. Parameters are those that inference uses.",
+        ),
+    ),
+    (
+        "Evaluation time",
+        ("eval",),
+        ("From a list of made-up detections to COCO's twelve metrics, seconds as medians with quartiles.",),
+    ),
+    ("Other measurements", (), ("Medians. Names say the units: s, ms, us.",)),
+)
+
+
+def _others(benches: Sequence[dict[str, Any]]) -> list[str]:
+    own = {part for _, parts, _ in SECTIONS for part in parts}
+    return sorted({part for bench in benches for part in bench["parts"]} - own)
+
+
+def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """What else a reader has to know of these measurements: a busy machine, a noise that is larger than it says."""
+    notes = []
+    for part, m in measured:
+        load, where = m.get("load"), f"{m['host']}, {m['date']}"
+        notes += [loops(m)] if part == "overhead" else []
+        if load is not None and load >= BUSY:
+            cores = m["environment"].get("cpu_cores", "?")
+            notes.append(
+                f"{where}, {part}: the machine was at other work when it began (load {load} on {cores} cores)."
+            )
+        for name, found in _same(part, m["result"]).items():
+            if not found["low"] <= 1 <= found["high"]:
+                notes.append(
+                    f"{where}, {part}: {name} is the same program and measures {interval(found)}: take differences of "
+                    "that size for noise."
+                )
+    return notes
+
+
+def _same(part: str, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The ratios that are 1 by construction."""
+    if part == "overhead":
+        (again,) = (r for r in result["ratios"] if r["of"] == "again")
+        return {
+            "uniform again": again,
+            **({"uniform again, processor time,": again["cpu"]} if again["cpu"] else {}),
+        }
+    if part == "inference":
+        models = [model for model in result["models"] if model["id"] == "rlo"]
+        return {
+            f"RLO ({kind.replace('_', ' ')})": model[f"{kind}_ratio"] for model in models for kind in KINDS
+        }
+    return {}

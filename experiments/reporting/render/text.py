@@ -1,0 +1,178 @@
+"""What every format says of a report in the same words: claims, what stands behind a row, names, links."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.reporting.collect import METRICS
+from experiments.reporting.stats.statistics import signed
+from experiments.reporting.tables.groups import Group
+from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
+from experiments.reporting.tables.sections import Picture
+
+if TYPE_CHECKING:
+    pass
+
+OTHER_TITLE = "Other runs: they fit no row of any table"
+COLUMN_PT = 300  # a column of a two-column paper has about 240
+_MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
+RANKS = "Bold is the best value of a block, underlined the second; equal values share the mark."
+
+
+@dataclass(frozen=True)
+class ReportMetadata:
+    """When a report was made, with what, of which results folders."""
+
+    when: datetime
+    version: str
+    folders: Sequence[Path]
+
+
+def value(line: TableRow, metric: str, n: bool = True) -> str:
+    """`36.9 ± 0.2 (3)†`, or what the row has instead, `no runs`, `2 failed`; "" where other metrics say it."""
+    group = line.group
+    found = group.metrics.get(metric) if group else None
+    if group is None or found is None:
+        return ""
+    text = str(found) if n else str(found).rpartition(" (")[0]
+    return f"{text}{group.marks}"
+
+
+def absence(line: TableRow) -> str:
+    """Why there is no number, or that some runs gave none: `no runs`, `1 failed`; mostly empty."""
+    if line.group is None:
+        return line.remark
+    return ", ".join(f"{n} {state}" for state, n in line.group.states.items() if state != "done")
+
+
+def no_results_message(report: Report, folders: Sequence[Path]) -> str:
+    """The sentence for a report that has no measured number; empty where it has."""
+    where = " and ".join(map(str, folders))
+    groups = groups_of(report)
+    if any(group.metrics for group in groups):
+        return ""
+    if report.has_runs:
+        states: Counter[str] = Counter()
+        for group in groups:
+            states.update(group.states)
+        counts = f": {', '.join(f'{n} {state}' for state, n in states.items())}" if states else ""
+        return f"No run in {where} that belongs here has finished{counts}. Their states, and why: msdet runs"
+    if report.problems:
+        return f"No run in {where} can be read."
+    return f"There are no runs in {where} yet. For a first one: msdet run retinanet-r50-rlo -p tiny"
+
+
+def groups_of(report: Report) -> list[Group]:
+    """Every group of runs in the report, once."""
+    lines = [line.group for table in report.tables for line in table.lines if line.group]
+    found = {tuple(group.runs["path"]): group for group in [*lines, *(runs.group for runs in report.other)]}
+    return list(found.values())
+
+
+def run_count(report: Report) -> str:
+    """`18 runs (17 done, 1 failed)`."""
+    states = {path: state for g in groups_of(report) for path, state in zip(g.runs["path"], g.runs["state"])}
+    counted = Counter(states.values())
+    parts = ", ".join(f"{n} {state}" for state, n in counted.most_common())
+    return f"{len(states)} run{'' if len(states) == 1 else 's'}" + (f" ({parts})" if parts else "")
+
+
+def commits(report: Report) -> list[str]:
+    """Of the code that the runs were made by."""
+    found = (commit for group in groups_of(report) for commit in group.runs["commit"] if commit)
+    return list(dict.fromkeys(found))
+
+
+def made_line(report: Report, made: ReportMetadata) -> str:
+    """`Made 2026-01-01 10:00 UTC with msdet 0.1.0 from 18 runs in results; code of commit 0123456789ab.`"""
+    where, by = ", ".join(map(str, made.folders)), commits(report)
+    code = f"; code of commit {', '.join(commit[:12] for commit in by)}" if by else ""
+    began = f"Made {made.when:%Y-%m-%d %H:%M} UTC with msdet {made.version}"
+    return f"{began} from {run_count(report)} in {where}{code}."
+
+
+def metrics_of(groups: Iterable[Group]) -> list[str]:
+    """All metrics that some group has, in the order in which tables show them."""
+    names = dict.fromkeys(name for group in groups for name in group.metrics)
+    return sorted(names, key=lambda n: METRICS.index(n) if n in METRICS else len(METRICS))
+
+
+def label(line: TableRow) -> str:
+    """A row's name, with the paper's own mark of what its authors trained themselves."""
+    return line.row.label + ("*" if line.row.reimplemented else "")
+
+
+def short_title(table: MeasuredTable) -> str:
+    """`Table 1`, `Variants of retinanet-r50-rlo`."""
+    return table.title.partition(":")[0].partition(", ")[0]
+
+
+def short_heading(table: MeasuredTable) -> str:
+    """The title without its warning in brackets, for lists."""
+    return table.title.partition(" (NOT")[0]
+
+
+def long_name(table: MeasuredTable) -> str:
+    """A name that no other table of a report has: `table1`, `table1, profile tiny on shapes`."""
+    return table.name if table.common in table.name else f"{table.name}, {table.common}"
+
+
+def is_first(line: TableRow, table: MeasuredTable) -> bool:
+    """Whether published values belong beside this line: a row with several groups of runs has them once."""
+    return line is next(other for other in table.lines if other.row.id == line.row.id)
+
+
+def published_change(line: TableRow) -> str:
+    return "" if line.published_difference is None else signed(line.published_difference)
+
+
+def minus(text: str) -> str:
+    """With a minus sign before numbers in place of the hyphen, as print has it."""
+    return _MINUS.sub("−", text)
+
+
+def is_wide(picture: Picture) -> bool:
+    """Whether a picture is wider than a column of a paper; a page puts the others side by side."""
+    width = re.search(r'<svg[^>]*\swidth="([\d.]+)pt"', picture.svg[:2000])
+    return width is None or float(width[1]) > COLUMN_PT
+
+
+def file_name(table: str) -> str:
+    """A table's name as the stem of a file, wherever the table came from."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", table).strip(".-") or "table"
+
+
+def stems(names: Iterable[str], taken: Iterable[str] = ("report", "other-runs")) -> dict[str, str]:
+    """Name to stem of a file, no stem twice, whatever the file system thinks of capitals."""
+    used, found = {stem.lower() for stem in taken}, {}
+    for name in dict.fromkeys(names):
+        stem, number = file_name(name), 2
+        while stem.lower() in used:
+            stem, number = f"{file_name(name)}-{number}", number + 1
+        used.add(stem.lower())
+        found[name] = stem
+    return found
+
+
+def link(folder: Path, base: Path) -> str:
+    """A relative URL from the page's folder; a colon in it is quoted, so that it never names a scheme."""
+    relative = _relative(folder.parent, base)
+    return urllib.parse.quote(f"{relative}/{folder.name}" if relative != "." else folder.name)
+
+
+@lru_cache(maxsize=65536)
+def _relative(folder: Path, base: Path) -> str:
+    """Of a config's folder, which many seeds share: to look for symbolic links takes its time."""
+    try:
+        return Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()
+    except ValueError:  # another drive
+        return folder.resolve().as_posix()

@@ -1,0 +1,101 @@
+"""How many seeds a difference takes, and which difference the present ones could have shown."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.reporting.stats.statistics import Difference, signed, t_quantile
+
+if TYPE_CHECKING:
+    import numpy as np
+
+POWER = 0.8  # the usual chance at which an experiment is planned to find what is there
+MOST_SEEDS = 1000  # beyond this nobody trains; the search for a number of seeds ends there
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a comparison could have seen: two-sided t test at 5 %, at the measured spread.
+
+    Attributes:
+        published: The published difference that is looked for, in points; None where none is published.
+        needed: Seeds (paired; else of each side) that show it with 80 % power; None where nothing is published, or
+            where it would take more than MOST_SEEDS.
+        detectable: The difference that the present seeds show with 80 % power.
+        n: The present seeds, as in `Difference`.
+    """
+
+    published: float | None
+    needed: int | None
+    detectable: float
+    n: int
+
+    def __str__(self) -> str:
+        now = f"{self.n} seeds show a difference of {self.detectable:.1f} or more"
+        if self.published is None:
+            return f"{now} (80 % power, at this spread)"
+        seeds = f"{self.needed} seeds" if self.needed else f"more than {MOST_SEEDS} seeds"
+        return f"the published {signed(self.published)} takes {seeds}; {now} (80 % power, at this spread)"
+
+
+def power(change: Difference | None, published: float | None) -> Power | None:
+    """What the seeds behind a difference can show, and how many the published one takes.
+
+    The spread is that of the difference: of the pairs, or of both sides' results. It is an estimate from few seeds
+    itself; take the answer for an order of magnitude. None where there is no spread.
+    """
+    if change is None or not change.error:
+        return None
+    sd = change.error * math.sqrt(change.n)  # of one pair; unpaired, of one seed of each side
+    sides = 1 if change.paired else 2
+    needed = _seeds_for(abs(published) / sd, sides) if published else None
+    return Power(published or None, needed, sd * _effect_for(change.n, sides), change.n)
+
+
+def _seeds_for(effect: float, sides: int) -> int | None:
+    """The least n at which an effect (in standard deviations) is found with 80 % power."""
+    if _power(effect, MOST_SEEDS, sides) < POWER:
+        return None
+    low, high = 2, MOST_SEEDS  # power grows with n
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _power(effect, middle, sides) >= POWER else (middle + 1, high)
+    return low
+
+
+@functools.lru_cache(maxsize=1024)
+def _effect_for(n: int, sides: int) -> float:
+    """The effect (in standard deviations) that n seeds find with 80 % power, by bisection."""
+    low, high = 0.0, 1.0
+    while _power(high, n, sides) < POWER:
+        high *= 2
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _power(middle, n, sides) >= POWER else (middle, high)
+    return high
+
+
+def _power(effect: float, n: int, sides: int) -> float:
+    """Power of the two-sided t test; `effect` = difference / standard deviation of the difference.
+
+    Given the measured spread the test is one of a normal variable; its power is averaged over what the spread may
+    come out as. (SciPy's noncentral t gives no number for large effects with few seeds.)
+    """
+    from scipy.special import ndtr
+
+    freedom = sides * (n - 1)
+    shift, limits = effect * math.sqrt(n), t_quantile(freedom) * _spreads(freedom)
+    return float((ndtr(shift - limits) + ndtr(-shift - limits)).mean())
+
+
+@functools.lru_cache(maxsize=1024)
+def _spreads(freedom: int) -> np.ndarray:
+    """Equally likely values of (measured / true standard deviation)."""
+    import numpy as np
+    from scipy.special import gammaincinv
+
+    cells = 4000
+    return np.sqrt(2 / freedom * gammaincinv(freedom / 2, (np.arange(cells) + 0.5) / cells))

@@ -1,0 +1,259 @@
+"""Runs that may be averaged, kept apart from those that only look alike."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.reporting.collect import COLUMNS
+from experiments.reporting.stats.statistics import Difference, Spread, difference, spread
+from experiments.runs.run_flags import IMPORTED, REDUCED, joined
+
+STATES = ("done", "running", "queued", "interrupted", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One recipe on the same data, executed in the same way, each seed once; imported runs never with our own.
+
+    Attributes:
+        runs: Rows of the collected frame, finished or not.
+        metrics: Over the finished ones; a metric that none has is absent.
+        apart: What sets it apart from the groups beside it; empty where it is alone.
+    """
+
+    runs: pd.DataFrame
+    metrics: dict[str, Spread]
+    apart: str = ""
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, list[Any]]:
+        return _lists(self.runs)
+
+    @property
+    def states(self) -> dict[str, int]:
+        counted = Counter(self._columns["state"])
+        return {state: counted[state] for state in STATES if counted[state]}
+
+    @property
+    def execution(self) -> str:
+        return next((text for text in self._columns["execution"] if text), "")
+
+    @property
+    def marks(self) -> str:
+        """What the runs' number is marked with in every table; see `experiments.runs.run_flags`."""
+        return joined(self._columns["marks"])
+
+    @property
+    def is_imported(self) -> bool:
+        return IMPORTED in self.marks
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """A metric of the finished runs, by seed; empty where none has it."""
+        if metric not in self.runs:
+            return {}
+        found = zip(self._columns["seed"], self._columns[metric])
+        return {int(seed): float(value) for seed, value in found if not math.isnan(value)}
+
+    def marked(self, mark: str) -> list[int]:
+        """The seeds of the runs with a mark."""
+        return sorted(
+            seed for seed, marks in zip(self._columns["seed"], self._columns["marks"]) if mark in marks
+        )
+
+    @property
+    def recipe_id(self) -> str:
+        return str(self._columns["recipe_id"][0])
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self._columns["fingerprint"][0])
+
+    @property
+    def folders(self) -> list[Path]:
+        """The run folders, by seed."""
+        return [Path(path) for _, path, _ in self._in_order()]
+
+    @property
+    def finished_folders(self) -> list[Path]:
+        """Those of finished runs, by seed."""
+        return [Path(path) for _, path, state in self._in_order() if state == "done"]
+
+    @property
+    def configs(self) -> list[Path]:
+        """The folders that the run folders lie in, each once."""
+        return [
+            Path(path)
+            for path in dict.fromkeys(path.rpartition(os.sep)[0] for _, path, _ in self._in_order())
+        ]
+
+    def _in_order(self) -> list[tuple[int, str, str]]:
+        """Seed, path and state, by seed."""
+        columns = self._columns
+        return sorted(zip(columns["seed"], columns["path"], columns["state"]))
+
+    def counts(self) -> str:
+        """`2 done, 1 failed`."""
+        return ", ".join(f"{n} {state}" for state, n in self.states.items())
+
+    def remark(self) -> str:
+        """What a reader must know beside the numbers: runs without, how it was run, what sets it apart."""
+        counts = "" if set(self.states) == {"done"} else self.counts()
+        way = f"run as {self.execution}" if self.execution and "run as" not in self.apart else ""
+        return "; ".join(
+            text for text in (counts, way, self.apart, *self._marks_in_words(), *self.notes()) if text
+        )
+
+    def _marks_in_words(self) -> list[str]:
+        reduced = self.marked(REDUCED)
+        texts = [f"{REDUCED} halved batch: seed {', '.join(map(str, reduced))}"] if reduced else []
+        return texts + ([f"{IMPORTED} imported"] if self.is_imported else [])
+
+    def notes(self) -> list[str]:
+        """What the records say that a reader must know, each sentence with the seeds that it is about."""
+        about: dict[str, list[str]] = {}
+        for seed, notes in sorted(zip(self._columns["seed"], self._columns["notes"])):
+            if notes:
+                about.setdefault(notes, []).append(str(seed))
+        return [f"seed {', '.join(seeds)}: {note}" for note, seeds in about.items()]
+
+
+def group_runs(runs: pd.DataFrame) -> list[Group]:
+    """Groups runs of one table row: by recipe, data, trainer and execution, and copies of a seed never together.
+
+    A run that never came to load data belongs to those of its recipe and data that most were executed like.
+    """
+    if runs.empty:
+        return []
+    columns = _lists(runs)
+    groups: list[tuple[dict[str, str], list[int]]] = []
+    for (recipe, data, _, way), members in _alike(columns).items():
+        marks = {"recipe": recipe, "data": data[:12] or "unknown", "run as": way}
+        groups += [
+            ({**marks, "": copy}, part)
+            for copy, part in _without_copies(members, columns["seed"], columns["path"])
+        ]
+    differing = [key for key in groups[0][0] if len({marks[key] for marks, _ in groups}) > 1]
+    return [
+        _group(
+            runs if len(part) == len(runs) else runs.take(part),
+            {name: [values[i] for i in part] for name, values in columns.items() if name not in COLUMNS},
+            ", ".join(f"{key} {marks[key]}".strip() for key in differing if marks[key]),
+        )
+        for marks, part in groups
+    ]
+
+
+def _lists(runs: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns as plain lists, in one step: of thousands of groups with a few runs each, asking a data frame for one
+    column after another would take longer than all else."""
+    values = zip(*runs.to_numpy(dtype=object).tolist())
+    return {name: list(column) for name, column in zip(runs.columns.tolist(), values)}
+
+
+def _alike(columns: dict[str, list[Any]]) -> dict[tuple[str, str, bool, str], list[int]]:
+    """Places of runs by recipe, data, whether imported, and execution, in the order in which they come."""
+    ways = columns["execution"]
+    keys = [
+        (str(recipe), str(data), IMPORTED in marks)
+        for recipe, data, marks in zip(columns["recipe_id"], columns["fingerprint"], columns["marks"])
+    ]
+    known = Counter((key, way) for key, way in zip(keys, ways) if way)
+    usual: dict[tuple[str, str, bool], str] = {}
+    for (key, way), _ in sorted(known.items(), key=lambda item: (-item[1], item[0][1])):
+        usual.setdefault(key, way)
+    found: dict[tuple[str, str, bool, str], list[int]] = {}
+    for place, (key, way) in enumerate(zip(keys, ways)):
+        found.setdefault((*key, way or usual.get(key, "")), []).append(place)
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    return dict(sorted(found.items(), key=lambda item: (first[item[0][:3]], item[1][0])))
+
+
+def _group(runs: pd.DataFrame, metrics: dict[str, list[float]], apart: str) -> Group:
+    found = {name: spread(values) for name, values in metrics.items()}
+    return Group(runs, {name: s for name, s in found.items() if s is not None}, apart)
+
+
+def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> list[tuple[str, list[int]]]:
+    """The runs as one part where every seed is there once. Else the seeds without a copy, whatever folders they lie in,
+    as one part; and those with copies as one part per folder and copy. Which of several copies counts is not ours to
+    choose: none is averaged with the seeds that are there once."""
+    counted = Counter(seeds[place] for place in places)
+    alone = [place for place in places if counted[seeds[place]] == 1]
+    if len(alone) == len(places):
+        return [("", places)]
+    parts = {"seeds without a copy": alone} if alone else {}
+    copies: Counter[tuple[str, int]] = Counter()
+    for place in places:
+        if counted[seeds[place]] > 1:
+            parent = paths[place].rpartition(os.sep)[0]
+            copies[parent, seeds[place]] += 1
+            copy = copies[parent, seeds[place]]
+            name = f"folder {parent}" + (f" (copy {copy})" if copy > 1 else "")
+            parts.setdefault(name, []).append(place)
+    return list(parts.items())
+
+
+def against(group: Group, baselines: list[Group], metric: str) -> tuple[Difference | None, str]:
+    """The difference of a group to its counterpart among `baselines`, and a remark; see `compared`."""
+    best = counterpart(group, baselines, metric)
+    return (None, "") if best is None else compared(group, best, metric)
+
+
+def compared(group: Group, baseline: Group, metric: str) -> tuple[Difference | None, str]:
+    """The difference of a group to another, and a remark where the two were not executed alike.
+
+    An imported run drew other random numbers than ours of the same seed: not paired.
+    """
+    mine, theirs = group.by_seed(metric), baseline.by_seed(metric)
+    if baseline.is_imported != group.is_imported:
+        remark = "baseline imported" if baseline.is_imported else "baseline not imported"
+        return difference(_renumbered(mine, 0), _renumbered(theirs, len(mine))), remark
+    other_way = baseline.execution not in ("", group.execution)
+    remarks = [f"baseline run as {baseline.execution}"] if other_way else []
+    change = difference(mine, theirs)
+    if change is not None:
+        remarks += _left_out(change, len(mine), len(theirs))
+    return change, "; ".join(remarks)
+
+
+def counterpart(group: Group, baselines: list[Group], metric: str) -> Group | None:
+    """The runs of a baseline row that a group is compared with; None where either side has no result.
+
+    Only those on the same data; among several groups the one trained by the same program, executed alike and with
+    most seeds in common.
+    """
+    candidates = [b for b in baselines if b.fingerprint == group.fingerprint and metric in b.metrics]
+    if metric not in group.metrics or not candidates:
+        return None
+    if len(candidates) == 1:
+        return candidates[0]
+    mine = group.by_seed(metric)
+    return min(
+        candidates,
+        key=lambda b: (
+            b.is_imported != group.is_imported,
+            b.execution != group.execution,
+            -len(mine.keys() & b.by_seed(metric).keys()),
+            -b.metrics[metric].n,
+        ),
+    )
+
+
+def _renumbered(values: dict[int, float], first: int) -> dict[int, float]:
+    """With seeds that match nobody's."""
+    return dict(enumerate(values.values(), start=first))
+
+
+def _left_out(change: Difference, mine: int, theirs: int) -> list[str]:
+    if change.paired:
+        alone = mine + theirs - 2 * change.n
+        return [f"Δ over the {change.n} seeds that both have"] if alone else []
+    return ["no two seeds match: Δ unpaired"] if mine > 1 and theirs > 1 else []

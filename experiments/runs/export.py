@@ -1,0 +1,170 @@
+"""Run folders as one file to hand on: everything that tables rest on, and no weights. No torch."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from experiments.common.errors import UserError
+from experiments.common.files import replacing
+from experiments.runs.run_folder import RunFolder
+
+SUFFIXES = (".tar.gz", ".tgz", ".zip")
+MANIFEST = "manifest.json"
+_KINDS = (
+    ".json",
+    ".yaml",
+    ".py",
+    ".csv",
+    ".txt",
+    ".log",
+)  # beside them lie weights, locks and trackers' files
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that ZIP knows: the same runs make the same bytes
+
+
+def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str, Any]:
+    """Writes the runs' records, recipes, configs, traces, metrics, detections and logs into one archive.
+
+    Unpacked it is a results folder of the archive's name. `manifest.json` in it has the SHA-256 of every file. The
+    archive is read back and compared before it gets its name.
+
+    Args:
+        out: Ends in one of SUFFIXES; decides the format.
+        version: Of msdet, for the manifest.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: `out` exists, two runs have one name, a record cannot be read, or nothing can be written.
+    """
+    suffix = next((s for s in SUFFIXES if out.name.endswith(s) and out.name != s), None)
+    if suffix is None:
+        raise UserError(f"-o: {out} is not allowed: a name that ends in {', '.join(SUFFIXES)}")
+    if out.exists():
+        raise UserError(f"{out} exists already, and is not replaced", "name another file: -o FILE.tar.gz")
+    root = out.name.removesuffix(suffix)
+    named = _by_name(runs)
+    about = {name: _about(run) for name, run in named.items()}
+    files: dict[str, dict[str, Any]] = {}
+    try:
+        with replacing(out, "w+b") as stream:
+            archive = _ZipWriter(stream) if suffix == ".zip" else _TarWriter(stream)
+            for name, path in _contents(named):
+                content = path.read_bytes()
+                files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+                archive.add(f"{root}/{name}", content)
+            manifest = {"msdet": version, "runs": about, "files": files}
+            archive.add(f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
+            archive.close()
+            stream.seek(0)
+            check_bundle(stream, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}", "-o FILE.tar.gz") from None
+    return manifest
+
+
+def check_bundle(stream: IO[bytes], name: Path) -> dict[str, Any]:
+    """Compares every file in an archive with its manifest; returns the manifest.
+
+    Raises:
+        UserError: A file is missing, changed, or not in the manifest.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    manifest: dict[str, Any] | None = None
+    reader = _read_zip if name.name.endswith(".zip") else _read_tar
+    for path, content in reader(stream):
+        inside = path.partition("/")[2]
+        if inside == MANIFEST:
+            manifest = json.loads(content)
+        else:
+            found[inside] = (hashlib.sha256(content).hexdigest(), len(content))
+    if manifest is None:
+        raise UserError(f"{name}: has no {MANIFEST}")
+    expected = {path: (entry["sha256"], entry["bytes"]) for path, entry in manifest["files"].items()}
+    for path in sorted({*found, *expected}):
+        if found.get(path) != expected.get(path):
+            raise UserError(
+                f"{name}: {path} is not what the manifest says", "the disk or the memory is at fault"
+            )
+    return manifest
+
+
+def _by_name(runs: Sequence[RunFolder]) -> dict[str, RunFolder]:
+    named: dict[str, RunFolder] = {}
+    for run in runs:
+        run = RunFolder(run.path.resolve())
+        other = named.setdefault(run.name, run)
+        if other.path != run.path:
+            raise UserError(
+                f"two runs are both called {run.name}: {other.path} and {run.path}", "export one of them"
+            )
+    return dict(sorted(named.items()))
+
+
+def _about(run: RunFolder) -> dict[str, Any]:
+    record = run.read()
+    return {
+        "state": run.state(record),
+        "metrics": record.metrics,
+        "commit": (record.git or {}).get("commit"),
+        "imported": record.imported is not None,
+    }
+
+
+def _contents(named: dict[str, RunFolder]) -> Iterator[tuple[str, Path]]:
+    """Name in the archive, below its root, and file; in the order of their names."""
+    for name, run in named.items():
+        top = [path for path in run.path.iterdir() if path.suffix in _KINDS and not path.name.startswith(".")]
+        for path in sorted([*top, *run.detections.glob("*.json")]):
+            if path.is_file():
+                yield f"runs/{name}/{path.relative_to(run.path).as_posix()}", path
+
+
+class _TarWriter:
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._gzip = gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0)
+        self._tar = tarfile.open(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+
+    def add(self, name: str, content: bytes) -> None:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        self._tar.addfile(entry, io.BytesIO(content))
+
+    def close(self) -> None:
+        self._tar.close()
+        self._gzip.close()
+
+
+class _ZipWriter:
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._zip = zipfile.ZipFile(stream, "w")
+
+    def add(self, name: str, content: bytes) -> None:
+        entry = zipfile.ZipInfo(name, _EPOCH)
+        entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+        self._zip.writestr(entry, content)
+
+    def close(self) -> None:
+        self._zip.close()
+
+
+def _read_tar(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=stream, mode="r:gz") as archive:
+        for entry in archive:
+            content = archive.extractfile(entry)
+            if content is not None:
+                yield entry.name, content.read()
+
+
+def _read_zip(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(stream) as archive:
+        for name in archive.namelist():
+            yield name, archive.read(name)

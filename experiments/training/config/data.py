@@ -1,0 +1,115 @@
+"""The data part of a config: the recipe's data set, its evaluator, the size of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config, ConfigDict
+
+from experiments.common.errors import UserError
+from experiments.data.readers import part_files
+from experiments.data.readers.parts import Split
+from experiments.data.spec import DatasetSpec, SplitPart
+from experiments.recipes.schema import Recipe
+
+
+def set_data(config: Config, recipe: Recipe, classes: list[str], root: Path) -> None:
+    """Puts the recipe's data set in the place of the model config's own; its pipelines stay."""
+    spec = recipe.dataset
+    train, val = config.train_dataloader, config.val_dataloader
+    train.dataset = _split(spec, "train", classes, root, next(innermost(train.dataset)))
+    val.dataset = _split(spec, "val", classes, root, next(innermost(val.dataset)))
+    config.val_evaluator = _evaluator(spec, root)
+    for helper in (
+        "data_root",
+        "dataset_type",
+        "train_pipeline",
+        "test_pipeline",
+        "backend_args",
+        "img_scales",
+    ):
+        config.pop(helper, None)  # the base's own variables would now mislead a reader
+
+
+def innermost(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets below whatever repeats, joins or mixes them."""
+    if "datasets" in dataset or "dataset" in dataset:
+        for part in dataset.get("datasets") or [dataset["dataset"]]:
+            yield from innermost(part)
+    else:
+        yield dataset
+
+
+def test_pipeline(config: Config) -> list[Any]:
+    """Return the transforms that an image passes through when it is evaluated."""
+    return next(innermost(config.val_dataloader.dataset)).pipeline
+
+
+def _split(spec: DatasetSpec, split: Split, classes: list[str], root: Path, base: Any) -> ConfigDict:
+    """The data set of a split: one for each of its annotation files, joined where there are several."""
+    sources = zip(spec.splits[split], part_files(spec, root, split))
+    parts = [_part(spec, split, part, prefix, classes, root, base) for part, (_, _, prefix) in sources]
+    dataset = parts[0]
+    if len(parts) > 1:
+        dataset = ConfigDict(type="ConcatDataset", ignore_keys=["dataset_type"], datasets=parts)
+    if split == "train" and spec.repeat > 1:
+        dataset = ConfigDict(type="RepeatDataset", times=spec.repeat, dataset=dataset)
+    return dataset
+
+
+def _part(
+    spec: DatasetSpec, split: Split, part: SplitPart, prefix: str, classes: list[str], root: Path, base: Any
+) -> ConfigDict:
+    folder = part.images.rstrip("/") + "/" if part.images else ""
+    dataset = ConfigDict(
+        data_root=str(root), ann_file=part.annotations, pipeline=base.pipeline, backend_args=None
+    )
+    if classes:
+        dataset.metainfo = dict(classes=tuple(classes))
+    if spec.format == "coco":
+        dataset.update(type="AnnotatedCocoDataset", data_prefix=dict(img=folder))
+    else:
+        dataset.update(type="AnnotatedVocDataset", data_prefix=dict(sub_data_root=folder))
+        if prefix:
+            dataset.id_prefix = prefix
+    if split == "train":
+        dataset.filter_cfg = dict(base.get("filter_cfg") or dict(filter_empty_gt=True))
+        dataset.filter_cfg["min_size"] = spec.min_image_size
+        dataset.filter_cfg.pop("bbox_min_size", None)  # of the model's own data set
+        if spec.format == "voc" or spec.min_box_size > 1:
+            dataset.filter_cfg["bbox_min_size"] = spec.min_box_size
+    else:
+        dataset.test_mode = True
+    return dataset
+
+
+def _evaluator(spec: DatasetSpec, root: Path) -> ConfigDict:
+    if spec.format == "coco":
+        annotations = Path(root) / spec.splits["val"][0].annotations
+        return ConfigDict(type="ExactCocoMetric", ann_file=str(annotations), metric="bbox")
+    return ConfigDict(type="ExactVocMetric", metric="mAP", eval_mode="11points")
+
+
+def set_image_size(config: Config, size: Sequence[int]) -> None:
+    """One size (width, height in pixels) for all images.
+
+    Raises:
+        UserError: The pipeline resizes nothing.
+    """
+    loaders = (config.train_dataloader, config.val_dataloader)
+    for dataset in (part for loader in loaders for part in innermost(loader.dataset)):
+        steps = [
+            step
+            for step in dataset.pipeline
+            if step["type"] in ("Resize", "RandomResize", "RandomChoiceResize")
+        ]
+        if not steps:
+            raise UserError(
+                "image_size: the model's pipeline has no Resize to set", "set it under 'set' instead"
+            )
+        for step in steps:
+            keep_ratio = step.get("keep_ratio", True)
+            step.clear()
+            step.update(type="Resize", scale=tuple(size), keep_ratio=keep_ratio)

@@ -1,0 +1,152 @@
+"""Keys under a recipe's `set`: checked against the config and against the classes that it names."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from mmengine import Config, ConfigDict
+from torch.nn import Module
+
+from experiments.common.errors import UserError, did_you_mean
+
+# What MMEngine and mmcv take from a config themselves, for classes and all that derive from them.
+_NORM = ("requires_grad",)
+_TAKEN_BESIDE = {
+    "Runner": ("auto_scale_lr", "compile", "find_unused_parameters", "model_wrapper_cfg", "sync_bn"),
+    "Hook": ("priority",),
+    "OptimWrapper": ("constructor", "paramwise_cfg"),
+    "_ParamScheduler": ("convert_to_iter_based",),
+    "_NormBase": _NORM, "GroupNorm": _NORM, "LayerNorm": _NORM,
+}  # fmt: skip
+
+
+def set_key(config: Config, key: str, value: Any) -> None:
+    """Sets one dotted MMEngine key in place; a number counts into a list; a mapping replaces what was there.
+
+    A key must exist, or be a parameter of the class that its `type` names. A leading `+` allows any.
+
+    Raises:
+        UserError: The key does not exist; names the nearest one that does.
+    """
+    free, path = key.startswith("+"), key.removeprefix("+").split(".")
+    node: Any = config._cfg_dict
+    for depth, part in enumerate(path[:-1]):
+        node = _step(node, part, ".".join(path[:depth]), key, free)
+    last, where = path[-1], ".".join(path[:-1])
+    if isinstance(node, (list, tuple)):
+        _index(node, last, where, key)
+        if isinstance(node, tuple):
+            raise UserError(f"set.{key}: '{where}' is a tuple; set it as a whole")
+        node[int(last)] = _checked(value, key)
+        return
+    if not isinstance(node, dict):
+        raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{last}'")
+    if not free and last not in node:
+        _check_parameter(node, last, where, key)
+    node[last] = value if free else _checked(value, key)
+
+
+def _step(node: Any, part: str, where: str, key: str, free: bool) -> Any:
+    if isinstance(node, (list, tuple)):
+        return node[_index(node, part, where, key)]
+    if not isinstance(node, dict):
+        raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{part}'")
+    if part not in node or node[part] is None:
+        if not free and part not in node:
+            _check_parameter(node, part, where, key)
+        node[part] = ConfigDict()
+    return node[part]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _index(node: Any, part: str, where: str, key: str) -> int:
+    if not (part.isdecimal() and int(part) < len(node)):
+        raise UserError(
+            f"set.{key}: '{where}' is a list of {len(node)}; '{part}' is not one of 0..{len(node) - 1}"
+        )
+    return int(part)
+
+
+def _check_parameter(node: dict, name: str, where: str, key: str) -> None:
+    parameters = class_parameters("Runner" if not where else node.get("type"))
+    if parameters is not None and name in parameters:
+        return
+    allowed = {str(k) for k in node} | set(parameters or ())
+    place = f"'{where}'" if where else "the config"
+    if where and node.get("type"):
+        place += f" ({node['type']})"
+    raise UserError(
+        f"set.{key}: {place} has no '{name}'; {did_you_mean(name, allowed)}",
+        f"put + in front to add it all the same: +{key}",
+    )
+
+
+def _checked(value: Any, key: str) -> Any:
+    """Checks the keys of a mapping that names a `type`, at every depth."""
+    if isinstance(value, dict):
+        parameters = class_parameters(value.get("type")) if "type" in value else None
+        for name in value:
+            if parameters is not None and name != "type" and name not in parameters:
+                raise UserError(
+                    f"set.{key}: {value['type']} has no '{name}'; {did_you_mean(name, parameters)}",
+                    "put + in front of the key to set it all the same",
+                )
+        return ConfigDict({name: _checked(item, f"{key}.{name}") for name, item in value.items()})
+    if isinstance(value, list):
+        return [_checked(item, f"{key}.{i}") for i, item in enumerate(value)]
+    return value
+
+
+def class_parameters(kind: Any) -> set[str] | None:
+    """Names that a config may give beside `type` where it names the class `kind`.
+
+    They are the class's parameters, and those of the bases that it passes keywords on to. None where that
+    cannot be known: no such class, or one that hands any keyword to something else.
+    """
+    cls = _find_class(kind)
+    if cls is None:
+        return None
+    bases = cls.__mro__ if inspect.isclass(cls) else ()
+    initialisers = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
+    names = {"_scope_"}.union(*(_TAKEN_BESIDE.get(base.__name__, ()) for base in bases))
+    passed_on = False
+    for function in initialisers or [cls]:
+        if function in (object.__init__, Module.__init__):  # they take no keyword, whatever they declare
+            break
+        parameters = inspect.signature(function).parameters.values()
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        passed_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if not passed_on:
+            break
+    return None if passed_on else names - {"self"}
+
+
+def _find_class(kind: Any) -> Any:
+    import mmdet.registry
+    import mmengine.registry
+    from mmdet.utils import register_all_modules
+
+    if not isinstance(kind, str):
+        return kind
+    if kind == "Runner":
+        from mmengine.runner import Runner
+
+        return Runner
+    register_all_modules(init_default_scope=False)
+    # `mmdet.registry` also holds MMEngine's registries, which know mmcv's classes of the same names
+    registries = [
+        registry
+        for module in (mmdet.registry, mmengine.registry)
+        for registry in vars(module).values()
+        if isinstance(registry, mmengine.registry.Registry)
+    ]
+    for registry in sorted(registries, key=lambda registry: registry.scope != "mmdet"):
+        cls = registry.get(kind)
+        if cls is not None:
+            return cls
+    return None

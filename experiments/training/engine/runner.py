@@ -1,0 +1,90 @@
+"""MMEngine's Runner, made strict about what it reads and exact about what it repeats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from experiments.common.errors import UserError
+from experiments.training.engine.checkpoints import read_checkpoint
+from experiments.training.engine.sampler import SeededDataset
+
+
+class CachedTextConfig(Config):
+    """A config that is formatted once: every checkpoint holds its text, and formatting takes most of a second."""
+
+    @property
+    def pretty_text(self) -> str:
+        if "_printed" not in self.__dict__:
+            object.__setattr__(self, "_printed", super().pretty_text)
+        return self.__dict__["_printed"]
+
+
+class StrictRunner(Runner):
+    """MMEngine's Runner that never unpickles code: checkpoints are read with `weights_only=True`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        object.__setattr__(self.cfg, "__class__", CachedTextConfig)  # it is no longer changed from here on
+
+    @property
+    def timestamp(self) -> str:
+        """MMEngine's own log goes into one folder `mmengine/` of the run, not into one for each start."""
+        return "mmengine"
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """As MMEngine builds it; training data are augmented by what follows from (seed, epoch, sample)."""
+        sampler = dataloader.get("batch_sampler") if isinstance(dataloader, dict) else None
+        if isinstance(sampler, dict) and sampler.get("type") == "ResumableBatchSampler" and seed is not None:
+            dataset = dataloader["dataset"]
+            if isinstance(dataset, dict):
+                dataset = DATASETS.build(dataset)
+                if hasattr(dataset, "full_init"):
+                    dataset.full_init()
+            dataloader = {**dataloader, "dataset": SeededDataset(dataset, seed)}
+        return Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+
+    def dump_config(self) -> None:
+        """The worker has written `config.py` already."""
+
+    def load_checkpoint(
+        self, filename: str, map_location: Any = "cpu", strict: bool = False, **kwargs: Any
+    ) -> dict:
+        path = Path(filename)
+        if not path.is_file():
+            return super().load_checkpoint(
+                filename, map_location, strict, **kwargs
+            )  # torchvision:// and the like
+        checkpoint = read_checkpoint(path)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        model = self.model.module if hasattr(self.model, "module") else self.model
+        state, own = dict(checkpoint.get("state_dict", checkpoint)), model.state_dict()
+        misfits = [name for name, value in state.items() if name in own and _shape(value) != own[name].shape]
+        fitting = {name: value for name, value in state.items() if name not in misfits}
+        missing, unexpected = model.load_state_dict(fitting, strict=False)
+        if self._resume and (missing or unexpected):
+            raise UserError(f"{path} is of another model: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        if len(missing) == len(own):
+            raise UserError(f"{path} holds none of the model's weights")
+        for name, keys in (
+            ("of another shape, left as initialised", misfits),  # a head for other classes, say
+            ("not in the file, left as initialised", [name for name in missing if name not in misfits]),
+            ("in the file only, unused", unexpected),
+        ):
+            if keys:
+                self.logger.warning(f"{path}: {len(keys)} weights {name}: {', '.join(keys[:5])} ...")
+        self._has_loaded = True
+        self.logger.info(f"loaded {path}")
+        return checkpoint
+
+
+def _shape(value: Any) -> Any:
+    return getattr(value, "shape", None)

@@ -1,0 +1,119 @@
+"""What a person and the console see while a run works: `progress.json` and `metrics.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from experiments.common.files import write_json, write_text
+from experiments.detection.level_weighting.hook import unwrap
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Writes `progress.json` about once a second, and one row of `metrics.csv` per evaluation.
+
+    Reading a loss waits for the device, so this happens by the clock, not by the iteration.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, every_s: float = 1.0) -> None:
+        self.every_s = every_s
+        self._last_write = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        self._path = Path(runner.work_dir) / "progress.json"
+        self._metrics = Path(runner.work_dir) / "metrics.csv"
+        self._first, self._train_s, self._epoch_started = runner.iter, 0.0, time.monotonic()
+        if runner.rank == 0:
+            self._cut_metrics(runner.iter)
+            self._write(runner, "train", runner.iter)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._epoch_started = time.monotonic()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._train_s += time.monotonic() - self._epoch_started
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if runner.rank == 0 and time.monotonic() - self._last_write >= self.every_s:
+            self._write(runner, "train", runner.iter + 1, outputs)
+
+    def before_val(self, runner: Runner) -> None:
+        self._write_evaluation(runner, 0)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if time.monotonic() - self._last_write >= self.every_s:
+            self._write_evaluation(runner, batch_idx + 1)
+
+    def _write_evaluation(self, runner: Runner, batch: int) -> None:
+        if runner.rank == 0 and hasattr(self, "_path"):  # `msdet eval` has no training to tell of
+            total = len(runner.val_loop.dataloader)
+            self._write(runner, "evaluate", runner.iter, extra={"batch": batch, "batches": total})
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        if runner.rank == 0 and metrics and hasattr(self, "_metrics"):
+            # The run may have been killed behind an evaluation, and gone on from the checkpoint before it.
+            self._cut_metrics(runner.iter - 1)
+            row = {"iteration": runner.iter, "epoch": runner.epoch, **metrics}
+            new = not self._metrics.exists()
+            text = io.StringIO()
+            writer = csv.DictWriter(text, row, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+            with open(self._metrics, "a", encoding="utf-8") as stream:
+                stream.write(text.getvalue())
+
+    def _cut_metrics(self, iteration: int) -> None:
+        if self._metrics.exists():
+            header, *rows = self._metrics.read_text(encoding="utf-8").splitlines()
+            kept = [
+                row
+                for row in rows
+                if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= iteration
+            ]
+            write_text(self._metrics, "\n".join([header, *kept]) + "\n")
+
+    def _write(
+        self, runner: Runner, phase: str, done: int, outputs: dict | None = None, extra: dict | None = None
+    ) -> None:
+        self._last_write = time.monotonic()
+        ran = done - self._first
+        trained = self._train_s + (self._last_write - self._epoch_started if phase == "train" else 0.0)
+        seconds = trained / ran if ran else None
+        content = {
+            "phase": phase,
+            "iteration": done,
+            "total": runner.max_iters,
+            "epoch": runner.epoch + 1 if phase == "train" else runner.epoch,
+            "epochs": runner.max_epochs,
+            "seconds_per_iteration": seconds,
+            "eta_s": None if seconds is None else seconds * (runner.max_iters - done),  # of training
+            "lr": runner.optim_wrapper.get_lr()["lr"][0] if phase == "train" else None,
+            "loss": float(outputs["loss"].detach()) if outputs else None,
+            "heads": [_head(head) for head in unwrap(runner.model).weighting],
+            **(extra or {}),
+        }
+        write_json(self._path, content)
+
+
+def _head(head: Any) -> dict[str, Any]:
+    rule = head.rule
+    probabilities = {}
+    if rule.probabilities is not None:
+        probabilities = dict(zip(rule.actions, rule.probabilities.tolist()))
+    weights = dict(zip(head.levels, rule.weights.detach().tolist()))
+    return {"head": head.head, "weights": weights, "action": rule.action, "probabilities": probabilities}

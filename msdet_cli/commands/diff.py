@@ -1,0 +1,87 @@
+"""`msdet diff`: what sets two runs apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.runs.run_folder import RunFolder, resolve, results_dir
+from msdet_cli.console.result_tables import make_console
+from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
+
+if TYPE_CHECKING:
+    from experiments.reporting.run_diff import Change
+
+MOST_TEXT = 70  # characters of a value on the console; --json has all
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run, or the path of its folder.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another; from any results folder, by path.")],
+    as_json: JsonOpt = False,
+    results: ResultsOpt = RESULTS,
+) -> None:
+    """Show what differs between two runs, and nothing that is equal.
+
+    Recipe (or, where that is the same, config), data, code, environment, execution and result.
+
+    \b
+    msdet diff retinanet-r50/1a2b3c4d/seed0 retinanet-r50-rlo/5e6f7a8b/seed0
+    msdet diff 1a2b3c4d/seed0 /other/results/runs/retinanet-r50/1a2b3c4d/seed0
+    """
+    from experiments.reporting.run_diff import run_diff
+
+    runs = [resolve(reference, results_dir(results)) for reference in (first, second)]
+    sections = run_diff(*runs)
+    if as_json:
+        print(json.dumps(_as_json(runs, sections), indent=2, default=str))
+    else:
+        _print(runs, sections)
+
+
+def _as_json(runs: list[RunFolder], sections: dict[str, list[Change]]) -> dict[str, Any]:
+    differences = {name: [dataclasses.asdict(c) for c in changes] for name, changes in sections.items()}
+    return {"runs": [str(run.path) for run in runs], "differences": differences}
+
+
+def _print(runs: list[RunFolder], sections: dict[str, list[Change]]) -> None:
+    console = make_console()
+    for sign, run in zip(("-", "+"), runs):
+        console.print(Text(f"{sign} {run.path}"), soft_wrap=True)
+    if not sections:
+        text = "No difference in recipe, config, data, code, environment, execution or result."
+        console.print(Text(text), soft_wrap=True)
+    for name, changes in sections.items():
+        console.print()
+        console.print(Text(name, "bold"))
+        _print_section(console, changes)
+
+
+def _print_section(console: Console, changes: list[Change]) -> None:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    for _ in range(3):
+        grid.add_column(overflow="fold")
+    for change in changes:
+        grid.add_row(
+            Text(f"  {change.key}"),
+            Text(f"{_shown(change.old)} → {_shown(change.new)}"),
+            Text(change.remark, "dim"),
+        )
+    console.print(grid)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        text = f"{value:.8g}"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 4]} ..."

@@ -1,0 +1,175 @@
+"""`msdet logs`: the end of a run's log, and what comes."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from experiments.common.errors import UserError
+from experiments.runs.run_folder import Record, RunFolder, Status, resolve, results_dir
+from msdet_cli.console.views import duration, metrics_line
+from msdet_cli.options import RESULTS, ResultsOpt, RunArg
+
+BLOCK = 64 * 1024  # bytes read at once, from the end
+LOOK_EVERY_S = 0.5  # for new lines, and whether the run has ended
+ASK_SLURM_EVERY_S = 5
+UNDER_WAY = ("queued", "running")
+
+
+def logs(
+    run: RunArg,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written, until the run has ended.")
+    ] = False,
+    lines: Annotated[int, typer.Option("-n", metavar="LINES", min=0, help="How many of the last ones.")] = 20,
+    results: ResultsOpt = RESULTS,
+) -> None:
+    """Show the last lines of a run's log; with -f also those that come, until the run has ended.
+
+    A Slurm job that has not begun to train shows what the job itself wrote.
+
+    \b
+    msdet logs retinanet-r50-rlo/1a2b3c4d/seed0
+    msdet logs seed0 -f
+    """
+    folder = resolve(run, results_dir(results))
+    try:
+        if follow:
+            _follow(folder, lines)
+        else:
+            path = _source(folder)
+            if path is None:
+                raise UserError(f"{folder.name} has written no log yet ({_state(folder)[0]})", "msdet runs")
+            _write(_tail(path, lines))
+    except KeyboardInterrupt:
+        pass
+
+
+def _source(folder: RunFolder) -> Path | None:
+    """The run's log; before there is one, what its Slurm job has written of itself."""
+    if _has_text(folder.log):
+        return folder.log
+    try:
+        slurm = folder.read().slurm
+    except UserError:
+        slurm = None
+    if slurm:
+        from experiments.launching.slurm.state import error_log
+
+        for path in (error_log(slurm), error_log(slurm).with_suffix(".out")):
+            if _has_text(path):
+                _say(f"{folder.name} has no log yet; Slurm job {slurm['job_id']} wrote {path}:")
+                return path
+    return None
+
+
+def _has_text(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _tail(path: Path, lines: int) -> bytes:
+    """The last lines of a file, read from its end: it may be long."""
+    with open(path, "rb") as stream:
+        start = stream.seek(0, os.SEEK_END)
+        text = b""
+        while start > 0 and text.count(b"\n") <= lines:
+            step = min(BLOCK, start)
+            start = stream.seek(start - step)
+            text = stream.read(step) + text
+    return b"".join(text.splitlines(keepends=True)[-lines:]) if lines else b""
+
+
+def _follow(folder: RunFolder, lines: int) -> None:
+    """Writes what is appended until the run has ended, and how it did."""
+    follower, ended = _Follower(folder, lines), None
+    while True:
+        state, record = _state(folder)  # before the log is read: what it ended with is in there
+        follower.copy()
+        stands = (state, len(record.attempts))
+        if state not in UNDER_WAY and ended == stands:
+            break
+        ended = stands  # believed at the second look: a failed run may be tried again at once
+        time.sleep(ASK_SLURM_EVERY_S if state == "queued" and record.slurm else LOOK_EVERY_S)
+    if follower.path is None:
+        raise UserError(f"{folder.name} has written no log ({state})", "msdet runs")
+    _say(_how_it_ended(folder, state, record))
+
+
+class _Follower:
+    """Copies a run's log to the screen as it grows; changes over from a Slurm job's own, and to a log begun anew."""
+
+    def __init__(self, folder: RunFolder, lines: int) -> None:
+        self.folder, self.lines = folder, lines
+        self.path: Path | None = None
+        self._stream: BinaryIO | None = None
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def copy(self) -> None:
+        if self._stream is None or (self.path != self.folder.log and _has_text(self.folder.log)):
+            self._open()
+        elif self._was_replaced():
+            self._open(whole=True)
+        if self._stream is not None:
+            while new := self._stream.read(BLOCK):
+                sys.stdout.write(self._decoder.decode(new))
+            sys.stdout.flush()
+
+    def _open(self, whole: bool = False) -> None:
+        path = self.folder.log if whole else _source(self.folder)
+        if path is None:
+            return
+        if self._stream is not None:
+            self._stream.close()
+            whole = True
+        stream = open(path, "rb")  # noqa: SIM115 (closed with the next one, or the process)
+        if not whole:
+            stream.seek(max(0, path.stat().st_size - len(_tail(path, self.lines))))
+        self.path, self._stream = path, stream
+
+    def _was_replaced(self) -> bool:
+        assert self.path is not None and self._stream is not None
+        try:
+            now, read = self.path.stat(), os.fstat(self._stream.fileno())
+        except OSError:
+            return False
+        return now.st_size > 0 and (now.st_ino != read.st_ino or now.st_size < self._stream.tell())
+
+
+def _state(folder: RunFolder) -> tuple[Status, Record]:
+    """How the run stands; Slurm is asked only where the run cannot tell by itself."""
+    record = folder.read()
+    state = folder.state(record)
+    if record.slurm and state in ("queued", "interrupted"):
+        from experiments.launching.slurm.state import slurm_states, status_in_slurm
+
+        state = status_in_slurm(folder, record, slurm_states([record.slurm["job_id"]]))[0]
+    return state, record
+
+
+def _how_it_ended(folder: RunFolder, state: Status, record: Record) -> str:
+    if state == "done":
+        took = duration(record.timings.get("total_s"))
+        return f"{folder.name}: done{f' in {took}' if took else ''}: {metrics_line(record.metrics)}"
+    message = record.attempts[-1].message if record.attempts else None
+    return f"{folder.name}: {state}" + (f": {message}" if message else "")
+
+
+def _write(text: bytes) -> None:
+    sys.stdout.write(text.decode("utf-8", "replace"))
+    if text and not text.endswith(b"\n"):
+        sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    """A line that is no part of the log, beside it."""
+    print(line, file=sys.stderr)

@@ -1,0 +1,86 @@
+"""`msdet ls`: what can be named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from experiments.common.errors import UserError, did_you_mean
+from experiments.recipes import catalogue
+from experiments.recipes.tables import load_table
+from msdet_cli.options import JsonOpt
+
+KINDS = {f"{kind}s": kind for kind in catalogue.FOLDERS}
+
+
+def ls(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND",
+            help="Only these: recipes, profiles, datasets or tables.",
+            autocompletion=lambda incomplete: [kind for kind in KINDS if kind.startswith(incomplete)],
+        ),
+    ] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """List recipes, profiles, data sets and tables.
+
+    Pages in ./recipes come before shipped ones of the same name.
+
+    \b
+    msdet ls
+    msdet ls recipes --json
+    msdet ls tables           what there is to reproduce: msdet reproduce TABLE
+    """
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"'{kind}' cannot be listed; {did_you_mean(kind, KINDS)}", "msdet ls")
+    chosen = [kind] if kind else list(KINDS)
+    listed = {each: _pages(KINDS[each]) for each in chosen}
+    if as_json:
+        print(json.dumps(listed, indent=2))
+        return
+    console = Console(highlight=False)
+    width = max((len(page["name"]) for pages in listed.values() for page in pages), default=0)
+    for title, pages in listed.items():
+        console.print(f"[bold]{title}[/]")
+        for page in pages:
+            line = f"  {page['name']:<{width}}  {page['about']}"
+            console.print(escape(line), soft_wrap=True)
+    if "recipes" in listed:
+        console.print("\nmsdet show RECIPE prints one in full; msdet cp RECIPE FILE makes it yours.")
+
+
+def _pages(kind: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            **(_table(path) if kind == "table" else {"about": _first_line(path)}),
+            "path": str(path),
+        }
+        for name, path in catalogue.names(kind).items()
+    ]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """A table's title, how many rows it has, and how many of them a recipe reproduces."""
+    try:
+        table = load_table(str(path))
+    except UserError as error:
+        return {"about": error.message}
+    rows = list(table.rows())
+    recipes = sum(row.recipe is not None for row in rows)
+    counts = f"{len(rows)} rows, {'all' if recipes == len(rows) else recipes} with a recipe"
+    return {"about": f"{table.title} ({counts})", "rows": len(rows), "recipes": recipes}
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return catalogue.header_comment(path).partition("\n")[0]
+    except UserError as error:  # one bad page does not hide the others
+        return error.message

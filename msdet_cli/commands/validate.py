@@ -1,0 +1,32 @@
+"""`msdet validate`: whether a recipe would run."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from experiments.recipes.loading import load_recipe, recipe_id
+from msdet_cli.commands.show import mmengine_config
+from msdet_cli.options import JsonOpt, ProfileOpt, RecipeArg
+
+
+def validate(recipe: RecipeArg, profile: ProfileOpt = None, as_json: JsonOpt = False) -> None:
+    """Check a recipe: its keys and values, and its keys for MMEngine against the model's config.
+
+    Data is not looked at; `msdet data verify NAME` does that.
+
+    \b
+    msdet validate my-recipe.yaml
+    msdet validate my-recipe.yaml -p tiny
+    """
+    resolved = load_recipe(recipe, profile)
+    mmengine_config(resolved)
+    content = {"ok": True, "name": resolved.name, "profile": resolved.profile, "id": recipe_id(resolved)}
+    if as_json:
+        print(json.dumps(content, indent=2))
+        return
+    made_by = f" with profile {resolved.profile}" if resolved.profile else ""
+    Console(highlight=False).print(
+        f"[green]OK[/] {content['name']}{made_by}, {content['id']}", soft_wrap=True
+    )

@@ -1,0 +1,195 @@
+"""ls, show, cp and validate: what a person sees, and what lies on disk afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from experiments.common.errors import UserError
+from experiments.recipes.loading import load_recipe, recipe_id
+from msdet_cli.commands import cp, ls, show, validate
+from msdet_cli.options import complete
+
+app = typer.Typer(rich_markup_mode=None)
+for module in (ls, show, cp, validate):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name)(getattr(module, name))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def typed(*words: str) -> str:
+    """What a command prints to standard output."""
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refusal(*words: str) -> UserError:
+    with pytest.raises(UserError) as caught:
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    return caught.value
+
+
+def page(text: str, name: str = "my.yaml") -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_ls_lists_every_kind_with_its_first_line():
+    page("# A recipe [of mine]\nextends: retinanet-r50\n", "recipes/mine.yaml")
+    text = typed("ls")
+    for word in ("recipes", "retinanet-r50-rlo", "tiny", "coco", "table5", "A recipe [of mine]"):
+        assert word in text
+    only = typed("ls", "datasets")
+    assert "shapes" in only
+    assert "retinanet" not in only
+    listed = json.loads(typed("ls", "--json"))
+    assert list(listed) == ["recipes", "profiles", "datasets", "tables"]
+    mine = next(entry for entry in listed["recipes"] if entry["name"] == "mine")
+    assert mine == {
+        "name": "mine",
+        "about": "A recipe [of mine]",
+        "path": str(Path("recipes/mine.yaml").resolve()),
+    }
+    assert "did you mean 'recipes'?" in refusal("ls", "recpes").message
+
+
+def test_ls_tables_says_how_much_of_each_can_be_reproduced():
+    row = "{id: a, label: A, published: [1.0]}, {id: b, label: B, recipe: retinanet-r50}"
+    page(
+        f"name: mine\ntitle: My [own]\ncolumns: [AP]\nblocks: [{{rows: [{row}]}}]\n",
+        "recipes/tables/mine.yaml",
+    )
+    page("name: bad\n", "recipes/tables/bad.yaml")
+    lines = dict(line.split(maxsplit=1) for line in typed("ls", "tables").splitlines()[1:])
+    assert lines["mine"] == "My [own] (2 rows, 1 with a recipe)"
+    assert lines["table1"] == "Detectors with and without RLO, COCO val2017 (19 rows, all with a recipe)"
+    assert lines["bad"] == "table recipes/tables/bad.yaml: title: is missing"
+    entry = next(
+        each for each in json.loads(typed("ls", "tables", "--json"))["tables"] if each["name"] == "mine"
+    )
+    assert (entry["rows"], entry["recipes"]) == (2, 1)
+
+
+def test_ls_shows_the_others_beside_a_page_that_cannot_be_read():
+    page("", "recipes/bad.yaml").write_bytes(b"\xff\xfe\xfa")
+    text = typed("ls", "recipes")
+    assert "retinanet-r50" in text
+    assert "not a text file" in text
+
+
+def test_show_prints_a_recipe_that_runs_by_its_path():
+    text = typed("show", "retinanet-r50-rlo", "-p", "tiny", "--set", "weighting.alpha=7", "--dataset", "coco")
+    assert "\x1b" not in text
+    shown = load_recipe(str(page(text)))
+    options = {"sets": ["weighting.alpha=7"], "dataset": "coco"}
+    assert shown == load_recipe("retinanet-r50-rlo", "tiny", **options)
+
+
+def test_show_config_is_mmengines_own_syntax_and_nothing_else():
+    text = typed("show", "retinanet-r50-rlo", "--config", "--set", "model.neck.num_outs=5")
+    from mmengine import Config
+
+    config = Config.fromstring(text, ".py")
+    assert config["model"]["weighting"]["alpha"] == 100
+    assert config["optim_wrapper"]["optimizer"]["lr"] == 0.005
+    assert config["model"]["bbox_head"]["num_classes"] == 80  # no data here: the model's own
+
+
+def test_validate_says_ok_with_the_identity():
+    path = page("extends: retinanet-r50\nset: {model.backbone.base_channels: 32}\n")
+    digest = recipe_id(load_recipe(str(path)))
+    assert typed("validate", "my.yaml").strip() == f"OK my, {digest}"
+    assert json.loads(typed("validate", "my.yaml", "-p", "tiny", "--json")) == {
+        "ok": True,
+        "name": "my",
+        "profile": "tiny",
+        "id": recipe_id(load_recipe("my.yaml", "tiny")),
+    }
+
+
+def test_validate_finds_a_wrong_key_for_mmengine():
+    page("extends: retinanet-r50\nset: {model.backbone.dpeth: 18}\n")
+    error = refusal("validate", "my.yaml")
+    assert error.message.startswith("recipe my: set.model.backbone.dpeth")
+    assert "did you mean 'depth'?" in error.message
+    assert not Path("results").exists()
+
+
+def test_cp_keeps_the_page_as_it_is():
+    assert "next: msdet show mine.yaml" in typed("cp", "retinanet-r50-rlo", "mine")
+    shipped = Path(json.loads(typed("ls", "recipes", "--json"))["recipes"][0]["path"]).parent
+    assert Path("mine.yaml").read_text() == (shipped / "retinanet-r50-rlo.yaml").read_text()
+    assert recipe_id(load_recipe("mine.yaml")) == recipe_id(load_recipe("retinanet-r50-rlo"))
+
+
+def test_cp_overwrites_only_when_told():
+    page("keep: me\n", "mine.yaml")
+    error = refusal("cp", "retinanet-r50", "mine.yaml")
+    assert "exists already" in error.message
+    assert error.hint.endswith("--force")
+    assert Path("mine.yaml").read_text() == "keep: me\n"
+    typed("cp", "retinanet-r50", "mine.yaml", "--force")
+    assert load_recipe("mine.yaml").schedule.epochs == 12
+    assert "is the recipe itself" in refusal("cp", "mine.yaml", "./mine.yaml", "--force").message
+
+
+def test_cp_makes_no_folders():
+    assert "there is no folder" in refusal("cp", "retinanet-r50", "a/b.yaml").message
+    Path("a").mkdir()
+    assert refusal("cp", "retinanet-r50", "a").hint == "name the file: a/retinanet-r50.yaml"
+    assert list(Path("a").iterdir()) == []
+
+
+def test_cp_keeps_what_references_mean():
+    page("x = 1\n", "one/model.py")
+    page(
+        "name: d\nformat: coco\nroot: r\nsplits: {train: {annotations: a}, val: {annotations: b}}\n",
+        "one/d.yaml",
+    )
+    page("extends: retinanet-r50\nschedule: {lr: 0.5}\n", "one/base.yaml")
+    page(
+        "# About\nextends: base   # a sibling\nmodel: 'model.py'\ndataset: ./d.yaml\n"
+        "profiles:\n  tiny: {dataset: ./d.yaml}\n",
+        "one/my.yaml",
+    )
+    Path("two").mkdir()
+    typed("cp", "one/my.yaml", "two/my.yaml")
+    text = Path("two/my.yaml").read_text()
+    assert text.startswith("# About\n")
+    assert "extends: ../one/base.yaml   # a sibling\n" in text
+    for profile in (None, "tiny"):
+        assert load_recipe("two/my.yaml", profile) == load_recipe("one/my.yaml", profile)
+    assert load_recipe("two/my.yaml").schedule.lr == 0.5
+    typed("cp", "one/my.yaml", "one/copy.yaml")
+    assert Path("one/copy.yaml").read_text() == Path("one/my.yaml").read_text()
+
+
+def test_cp_never_makes_a_recipe_extend_itself():
+    typed("cp", "retinanet-r50-rlo", "retinanet-r50.yaml")
+    assert recipe_id(load_recipe("./retinanet-r50.yaml")) == recipe_id(load_recipe("retinanet-r50-rlo"))
+    page("extends: ./base.yaml\n")
+    page("extends: retinanet-r50-avw\n", "base.yaml")
+    assert "rests on this file" in refusal("cp", "my.yaml", "base.yaml", "--force").message
+
+
+def test_names_are_completed():
+    assert complete("recipe")("retinanet-r50-a") == ["retinanet-r50-augfpn", "retinanet-r50-avw"]
+    assert complete("table")("f") == ["fig4"]
+    assert complete("profile")("t") == ["tiny"]
+    assert complete("recipe")("nothing") == []
+
+
+@pytest.mark.parametrize("command", ["ls", "show", "cp", "validate"])
+def test_help_gives_an_example(command: str):
+    assert f"msdet {command}" in typed(command, "--help")

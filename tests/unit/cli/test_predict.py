@@ -1,0 +1,97 @@
+"""`msdet predict` before any model is loaded: which images, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from experiments.common.errors import UserError
+from experiments.recipes import loading as recipes
+from experiments.runs.run_folder import Record, RunFolder
+from msdet_cli.commands.predict_images import chosen_images
+from msdet_cli.main import app
+
+IDS = [4, 9, 2, 30, 7]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A finished run without a checkpoint, on five images, of which none but the first have an object."""
+    content: dict[str, Any] = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 20, "height": 10} for i in IDS],
+        "annotations": [{"id": 1, "image_id": 4, "category_id": 1, "bbox": [2, 3, 5, 6], "area": 30}],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "val.json").write_text(json.dumps(content))
+    for i in IDS:
+        cv2.imwrite(str(data / f"{i}.png"), np.zeros((10, 20, 3), np.uint8))
+    part = "{annotations: val.json, images: ''}"
+    page = f"name: cells\nformat: coco\nroot: {data}\nsplits: {{train: {part}, val: {part}}}\n"
+    (tmp_path / "cells.yaml").write_text(page)
+    recipe = recipes.load_recipe("retinanet-r50", "tiny", dataset=str(tmp_path / "cells.yaml"))
+    folder = RunFolder.of(tmp_path / "results", recipe.name, "1a2b3c4d", 0)
+    folder.path.mkdir(parents=True)
+    folder.recipe.write_text(recipes.dump(recipe))
+    dataset = {"root": str(data), "classes": ["cell"]}
+    folder.write(Record(recipe=recipe.name, recipe_id="", config_hash="1a2b3c4d", seed=0, dataset=dataset))
+    return folder
+
+
+def test_files_of_the_validation_set_come_with_their_ground_truth(run: RunFolder, tmp_path: Path):
+    other = tmp_path / "photos"
+    other.mkdir()
+    cv2.imwrite(str(other / "a.jpg"), np.zeros((10, 20, 3), np.uint8))
+    (other / "notes.txt").write_text("")
+    inside = tmp_path / "data" / ".." / "data" / "4.png"
+    chosen = chosen_images(run, [other, inside], None, 0, "9,4", None)
+    assert [(c.path.name, c.id, c.place) for c in chosen] == [
+        ("9.png", 9, 1),
+        ("4.png", 4, 0),
+        ("a.jpg", None, None),
+    ]
+    assert chosen[0].truth == []
+    assert [(box.category, box.xywh) for box in chosen[1].truth or ()] == [("cell", (2, 3, 5, 6))]
+    assert chosen[2].truth is None
+
+
+def test_random_images_are_the_same_for_a_seed(run: RunFolder):
+    def ids(count: int, seed: int) -> list[Any]:
+        return [image.id for image in chosen_images(run, [], count, seed, None, None)]
+
+    assert ids(3, 1) == ids(3, 1)
+    assert len({tuple(ids(3, seed)) for seed in range(6)}) > 1
+    assert ids(99, 0) == IDS
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "has no checkpoint"),
+        (["none.jpg"], "none.jpg: No such file"),
+        (["text.jpg"], "text.jpg: is no image"),
+        (["empty"], "holds no images"),
+        (["--val-ids", "31"], "'31' is not in the validation set"),
+        ([None], "no image to look at"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    run: RunFolder, tmp_path: Path, words: list[str | None], says: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    if words:
+        run.checkpoints.mkdir()
+        (run.checkpoints / "iter_1.pth").touch()
+    result = CliRunner().invoke(app, ["predict", run.name, *filter(None, words), "--results-dir", "results"])
+    assert isinstance(result.exception, UserError), result.output
+    assert says in result.exception.message
+    assert result.exception.exit_code == 2
