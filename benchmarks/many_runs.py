@@ -93,7 +93,8 @@ def make(
     """A done run of each recipe and seed, as a worker leaves its record and its recipe."""
     from experiments.data.find import find_dataset
     from experiments.recipes import loading as recipes
-    from experiments.runs.run_folder import Attempt, Launch, Record, RunFolder
+    from experiments.runs.record import Attempt, Launch, Record
+    from experiments.runs.run_folder import RunFolder
 
     chance = random.Random(0)
     attempt = Attempt(

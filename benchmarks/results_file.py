@@ -13,7 +13,7 @@ from typing import Any
 from experiments.common.errors import UserError
 from experiments.common.files import write_json
 from experiments.reporting.bench.results import SCHEMA, read_file
-from experiments.runs.run_folder import now
+from experiments.runs.record import now
 
 
 class BenchFile:

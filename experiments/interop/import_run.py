@@ -15,7 +15,8 @@ from experiments.data.find import FoundDataset
 from experiments.interop.stock_run import StockRun
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
-from experiments.runs.run_folder import Attempt, Record, RunFolder, now
+from experiments.runs.record import Attempt, Record, now
+from experiments.runs.run_folder import RunFolder
 
 MOST_DIFFERENCES = 5  # in a note; the record has all
 

@@ -11,7 +11,8 @@ from typing import Literal
 from experiments.common.errors import UserError
 from experiments.common.processes import is_alive
 from experiments.launching.slurm.state import cancel_jobs, slurm_states
-from experiments.runs.run_folder import Record, RunFolder, Status
+from experiments.runs.record import Record, Status
+from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import InUseError, acquire_lock
 
 Outcome = Literal["cancelled", "was over", "ended first"]

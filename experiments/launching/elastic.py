@@ -32,7 +32,8 @@ from experiments.common.errors import (
 from experiments.common.processes import process_started
 from experiments.launching.local import BOOT
 from experiments.launching.ranks import UNBLOCK, Rank, Ranks
-from experiments.runs.run_folder import Attempt, Record, RunFolder, now
+from experiments.runs.record import Attempt, Record, now
+from experiments.runs.run_folder import RunFolder
 
 # Of several failures the first in this order is the cause: a rank that is alone may fail in any way.
 CAUSES = (OUT_OF_MEMORY, NOT_FINITE, BAD_INPUT, INTERRUPTED, FAILED)

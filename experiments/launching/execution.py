@@ -10,7 +10,7 @@ from experiments.common.errors import UserError
 from experiments.launching.gpus import Gpu
 from experiments.recipes.loading import with_scaled_lr
 from experiments.recipes.schema import Recipe
-from experiments.runs.run_folder import Launch
+from experiments.runs.record import Launch
 
 
 @dataclass(frozen=True)

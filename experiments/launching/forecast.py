@@ -15,7 +15,8 @@ from typing import Any
 from experiments.common.errors import UserError
 from experiments.launching.plan import PlannedRun
 from experiments.launching.retry_policy import iterations_saved
-from experiments.runs.run_folder import KEPT_CHECKPOINTS, Record, RunFolder
+from experiments.runs.record import Record
+from experiments.runs.run_folder import KEPT_CHECKPOINTS, RunFolder
 
 MOST_LOOKED_AT = 50  # configs, the newest first: older ones hardly tell more
 CPU = "cpu"

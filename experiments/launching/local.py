@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from experiments.common.errors import FAILED, INTERRUPTED, UserError
-from experiments.runs.run_folder import Launch, RunFolder
+from experiments.runs.record import Launch
+from experiments.runs.run_folder import RunFolder
 
 # The working directory goes to the end of the path: the user's `imports` are found there, but a folder that
 # happens to be called `experiments` does not take the place of ours.

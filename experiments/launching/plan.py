@@ -17,7 +17,9 @@ from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
-from experiments.runs.run_folder import Launch, NewerSchemaError, Record, RunFolder, now, starting_weights
+from experiments.runs.lookup import starting_weights
+from experiments.runs.record import Launch, NewerSchemaError, Record, now
+from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 
 Todo = Literal["start", "resume", "skip", "failed", "running", "unreadable"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease, lease
-from experiments.runs.run_folder import Launch
+from experiments.runs.record import Launch
 
 
 class ResourcePool:

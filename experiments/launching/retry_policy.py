@@ -9,7 +9,8 @@ from typing import Literal
 from experiments.common.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY
 from experiments.launching.execution import halved
 from experiments.launching.local import LocalWorker
-from experiments.runs.run_folder import Record, RunFolder, iteration_of
+from experiments.runs.record import Record
+from experiments.runs.run_folder import RunFolder, iteration_of
 
 RETRIES = 2  # of a failure of no known kind
 MAX_KILLS_WITHOUT_PROGRESS = 3  # in a row without a new checkpoint

@@ -15,8 +15,10 @@ import pandas as pd
 
 from experiments.common.errors import UserError
 from experiments.reporting.index import Index
+from experiments.runs.lookup import iterate
+from experiments.runs.record import Attempt, Record
 from experiments.runs.run_flags import marks_of
-from experiments.runs.run_folder import Attempt, Record, RunFolder, iterate
+from experiments.runs.run_folder import RunFolder
 
 NUMBERS = ("seed", "iterations", "seconds", "world_size", "micro_batch", "accumulation")
 METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "mAP")  # the order in which tables show them

@@ -14,7 +14,8 @@ from experiments.common.errors import UserError
 from experiments.recipes import catalogue
 from experiments.recipes import loading as recipes
 from experiments.reporting.collect import execution
-from experiments.runs.run_folder import Record, RunFolder
+from experiments.runs.record import Record
+from experiments.runs.run_folder import RunFolder
 
 ABSENT = None  # what a side has where it does not have the key; JSON has no other word for it
 

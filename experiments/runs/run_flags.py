@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.runs.run_folder import Record
+from experiments.runs.record import Record
 
 REDUCED, IMPORTED, ODD_DATA = "†", "‡", "§"
 LEGEND = {

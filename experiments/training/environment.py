@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.recipes.schema import Recipe
-from experiments.runs.run_folder import Record
+from experiments.runs.record import Record
 
 PACKAGES = (
     "msdet", "torch", "torchvision", "onedl-mmdetection", "onedl-mmengine", "onedl-mmcv",

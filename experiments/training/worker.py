@@ -28,7 +28,9 @@ from experiments.common.errors import (
 )
 from experiments.common.files import write_json, write_text
 from experiments.common.processes import process_started
-from experiments.runs.run_folder import Attempt, Record, RunFolder, iteration_of, now, starting_weights
+from experiments.runs.lookup import starting_weights
+from experiments.runs.record import Attempt, Record, now
+from experiments.runs.run_folder import RunFolder, iteration_of
 from experiments.runs.run_lock import acquire_lock, inherits_lock
 
 if TYPE_CHECKING:  # imported where it is needed

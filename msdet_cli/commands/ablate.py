@@ -16,7 +16,7 @@ from experiments.launching.plan import PlannedRun, plan
 from experiments.recipes.loading import load_variants
 from experiments.recipes.overrides import parse_assignment, split_values
 from experiments.recipes.schema import Recipe
-from experiments.runs.run_folder import results_dir
+from experiments.runs.lookup import results_dir
 from experiments.weighting.options import ACTIONS
 from msdet_cli.console.result_tables import print_comparison
 from msdet_cli.launch_options import LaunchOptions, with_launch_options

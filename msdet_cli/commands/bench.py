@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
-from experiments.runs.run_folder import results_dir
+from experiments.runs.lookup import results_dir
 from msdet_cli.console.result_tables import make_console
 from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt
 

@@ -12,7 +12,8 @@ import typer
 
 from experiments.common.errors import DONE, FAILED, UserError, did_you_mean
 from experiments.launching.cancel import Cancel
-from experiments.runs.run_folder import RunFolder, SeveralRunsError, fits, iterate, resolve, results_dir
+from experiments.runs.lookup import SeveralRunsError, fits, iterate, resolve, results_dir
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
 
 PATIENCE_S = (

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.runs.run_folder import RunFolder, resolve, results_dir
+from experiments.runs.lookup import resolve, results_dir
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.result_tables import make_console
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
 

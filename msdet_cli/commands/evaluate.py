@@ -13,7 +13,8 @@ from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
-from experiments.runs.run_folder import RunFolder, resolve, results_dir
+from experiments.runs.lookup import resolve, results_dir
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.views import metrics_line
 from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt, complete
 from msdet_cli.run_plan import warn_of_data

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from experiments.common.errors import UserError
 from experiments.runs.export import SUFFIXES, write_bundle
-from experiments.runs.run_folder import RunFolder, iterate, resolve, results_dir
+from experiments.runs.lookup import iterate, resolve, results_dir
+from experiments.runs.run_folder import RunFolder
 from msdet_cli import __version__
 from msdet_cli.options import RESULTS, ResultsOpt
 

@@ -20,7 +20,8 @@ from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes import loading as recipes
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
-from experiments.runs.run_folder import RunFolder, results_dir
+from experiments.runs.lookup import results_dir
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands.show import mmengine_config
 from msdet_cli.console.views import metrics_line
 from msdet_cli.options import (

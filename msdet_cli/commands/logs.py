@@ -12,7 +12,9 @@ from typing import Annotated, BinaryIO
 import typer
 
 from experiments.common.errors import UserError
-from experiments.runs.run_folder import Record, RunFolder, Status, resolve, results_dir
+from experiments.runs.lookup import resolve, results_dir
+from experiments.runs.record import Record, Status
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.views import duration, metrics_line
 from msdet_cli.options import RESULTS, ResultsOpt, RunArg
 

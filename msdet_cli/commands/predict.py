@@ -16,7 +16,8 @@ from rich.console import Console
 
 from experiments.common.errors import UserError
 from experiments.data.readers import Box
-from experiments.runs.run_folder import RunFolder, resolve, results_dir
+from experiments.runs.lookup import resolve, results_dir
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands.predict_images import Chosen, chosen_images
 from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import UserError, did_you_mean
-from experiments.runs.run_folder import results_dir
+from experiments.runs.lookup import results_dir
 from msdet_cli import __version__
 from msdet_cli.commands.report_files import WRITTEN, files_of, whole, write_all
 from msdet_cli.console.result_tables import (

@@ -14,7 +14,7 @@ from experiments.common.errors import UserError
 from experiments.launching.plan import PlannedRun, plan
 from experiments.launching.table_runs import Labelled, first_recipes, later_recipes, without_recipe
 from experiments.recipes.tables import load_table
-from experiments.runs.run_folder import results_dir
+from experiments.runs.lookup import results_dir
 from msdet_cli.console.result_tables import print_legend, print_problems, print_table
 from msdet_cli.launch_options import LaunchOptions, with_launch_options
 from msdet_cli.options import (

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from experiments.launching.plan import plan
 from experiments.recipes.loading import load_recipe
-from experiments.runs.run_folder import results_dir
+from experiments.runs.lookup import results_dir
 from msdet_cli.launch_options import LaunchOptions, with_launch_options
 from msdet_cli.options import (
     RESULTS,

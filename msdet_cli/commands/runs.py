@@ -14,8 +14,10 @@ from rich.text import Text
 
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes import catalogue
+from experiments.runs.lookup import iterate, results_dir
+from experiments.runs.record import Record, Status
 from experiments.runs.run_flags import marks_of
-from experiments.runs.run_folder import Record, RunFolder, Status, iterate, results_dir
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.result_tables import COLOURS, make_console, print_marks, print_problems
 from msdet_cli.console.text_lines import Cell, print_lines
 from msdet_cli.console.views import MAIN_METRICS, duration, main_metric, share

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from experiments.runs.run_folder import RunFolder, iterate
+from experiments.runs.lookup import iterate
+from experiments.runs.run_folder import RunFolder
 
 SHARED_DATA = (
     Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.common.files import write_text
 from experiments.recipes.catalogue import names, shipped
-from experiments.runs.run_folder import Record
+from experiments.runs.record import Record
 from tests.end_to_end.conftest import Place
 
 KEPT = Path(__file__).resolve().parents[2] / "results" / "tiny.csv"

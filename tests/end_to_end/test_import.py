@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runs.run_folder import iterate
+from experiments.runs.lookup import iterate
 
 from .conftest import Place, rows
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from experiments.common.processes import is_alive
-from experiments.runs.run_folder import Attempt, RunFolder
+from experiments.runs.record import Attempt
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import Place, ended, rows, small, wait_until
 

@@ -13,7 +13,8 @@ import torch
 
 from experiments.launching.plan import claim_run, plan, prepare
 from experiments.recipes.loading import load_recipe
-from experiments.runs.run_folder import Attempt, RunFolder
+from experiments.runs.record import Attempt
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import Place, ended, rows, small
 

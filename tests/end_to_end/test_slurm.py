@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.j
 STAND_IN = """
 import os, signal, socket, sys, time
 from experiments.common.processes import process_started
-from experiments.runs.run_folder import Attempt, RunFolder, now
+from experiments.runs.record import Attempt, now
+from experiments.runs.run_folder import RunFolder
 run, asked = RunFolder(sys.argv[1]), []
 signal.signal(signal.SIGTERM, lambda *of: asked.append(of))
 began, record = time.monotonic(), run.read()

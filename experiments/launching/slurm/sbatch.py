@@ -15,7 +15,7 @@ from typing import Any
 from experiments.common.errors import UserError
 from experiments.launching.slurm.job import SlurmRun
 from experiments.launching.slurm.options import SlurmOptions
-from experiments.runs.run_folder import Launch
+from experiments.runs.record import Launch
 
 ANY_NUMBER = 1_000_000  # of times that a job is queued again after its time-out; submitit counts them down
 

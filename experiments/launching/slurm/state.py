@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.common.errors import UserError
-from experiments.runs.run_folder import Record, RunFolder, Status
+from experiments.runs.record import Record, Status
+from experiments.runs.run_folder import RunFolder
 
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 AT_WORK = (

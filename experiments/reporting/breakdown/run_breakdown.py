@@ -19,7 +19,8 @@ from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
 from experiments.reporting.breakdown.level_ranges import Levels, levels_of
 from experiments.reporting.breakdown.validation_set import truth_of
-from experiments.runs.run_folder import Record, RunFolder
+from experiments.runs.record import Record
+from experiments.runs.run_folder import RunFolder
 
 VERSION = 1  # of what is remembered; raise it when an answer changes
 TOLERANCE = 1e-9  # percentage points between the record's AP and this one

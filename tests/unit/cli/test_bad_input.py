@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from experiments.data.shapes import generator as shapes
-from experiments.runs.run_folder import Record, RunFolder, iterate
+from experiments.runs.lookup import iterate
+from experiments.runs.record import Record
+from experiments.runs.run_folder import RunFolder
 from msdet_cli import main as command_line
 
 

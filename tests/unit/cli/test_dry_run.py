@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msdet_cli.console.equivalent import equivalent_command
 from rich.console import Console
 
 from experiments.launching.forecast import forecast
@@ -18,8 +19,8 @@ from experiments.recipes import catalogue
 from experiments.recipes.loading import load_recipe, load_variants
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import load_table
-from experiments.runs.run_folder import Attempt, Launch, Record, RunFolder
-from msdet_cli.console.equivalent import equivalent_command
+from experiments.runs.record import Attempt, Launch, Record
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.plan_view import hours, show_plan, size
 
 RESULTS = Path("results")

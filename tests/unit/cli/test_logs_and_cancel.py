@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
 from experiments.common.processes import process_started
-from experiments.runs.run_folder import Attempt, Record, RunFolder
+from experiments.runs.record import Attempt, Record
+from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 from msdet_cli.commands import cancel, logs
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
 from experiments.recipes import loading as recipes
-from experiments.runs.run_folder import Record, RunFolder
+from experiments.runs.record import Record
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands.predict_images import chosen_images
 from msdet_cli.main import app
 

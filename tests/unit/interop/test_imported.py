@@ -15,7 +15,7 @@ from experiments.common.errors import UserError
 from experiments.interop import stock_recipe
 from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes.loading import config_hash, load_recipe
-from experiments.runs.run_folder import iterate
+from experiments.runs.lookup import iterate
 from msdet_cli.main import app
 
 HEADER = """\

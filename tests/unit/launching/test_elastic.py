@@ -16,14 +16,16 @@ import pytest
 
 from experiments.common.processes import is_alive
 from experiments.launching.elastic import Failure
-from experiments.runs.run_folder import Attempt, Record, RunFolder
+from experiments.runs.record import Attempt, Record
+from experiments.runs.run_folder import RunFolder
 
 PATIENCE_S = 20
 
 # What every rank does: rank 0 keeps the record, each says that it is there, SIGTERM is asked of all by a file.
 PRELUDE = """
 import json, os, signal, sys, time
-from experiments.runs.run_folder import Attempt, RunFolder, now
+from experiments.runs.record import Attempt, now
+from experiments.runs.run_folder import RunFolder
 run, rank = RunFolder(sys.argv[1]), int(os.environ["RANK"])
 record = run.read()
 if rank == 0:

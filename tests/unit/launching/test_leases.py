@@ -15,7 +15,7 @@ from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.leases import lease
 from experiments.launching.resource_pool import ResourcePool, cores
-from experiments.runs.run_folder import Launch
+from experiments.runs.record import Launch
 
 GPUS = [Gpu(0, "GPU-aa11", "H100"), Gpu(1, "GPU-bb22", "H100"), Gpu(2, "GPU-ab33", "T4, small")]
 SAID = "".join(f"{g.index}, {g.uuid}, {g.name}\n" for g in GPUS)

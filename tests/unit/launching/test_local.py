@@ -12,7 +12,8 @@ import pytest
 from experiments.common.errors import UserError
 from experiments.launching import local
 from experiments.launching.local import LocalWorker, shared_exit_code
-from experiments.runs.run_folder import Attempt, Record, RunFolder
+from experiments.runs.record import Attempt, Record
+from experiments.runs.run_folder import RunFolder
 
 PATIENCE_S = 30
 

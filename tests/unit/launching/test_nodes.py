@@ -26,7 +26,8 @@ from experiments.launching.plan import plan
 from experiments.launching.queue import Queue, QueueItem
 from experiments.launching.queue_items import report_as_it_is
 from experiments.recipes.loading import load_recipe
-from experiments.runs.run_folder import Record, RunFolder
+from experiments.runs.record import Record
+from experiments.runs.run_folder import RunFolder
 
 # Rank 1 fails in the first attempt; rank 0 waits for it as in a collective, and finds itself alone.
 WORKER = """

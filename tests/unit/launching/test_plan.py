@@ -17,7 +17,8 @@ from experiments.common.processes import process_started
 from experiments.launching import plan as planning
 from experiments.launching.plan import PlannedRun, Todo, claim_run, plan
 from experiments.recipes.loading import config_hash, load_recipe
-from experiments.runs.run_folder import Attempt, RunFolder
+from experiments.runs.record import Attempt
+from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import InUseError, acquire_lock
 
 RECIPE = "retinanet-r50-rlo"

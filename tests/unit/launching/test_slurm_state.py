@@ -14,7 +14,8 @@ from experiments.launching.slurm.state import (
     slurm_states,
     status_in_slurm,
 )
-from experiments.runs.run_folder import Record, RunFolder, Status
+from experiments.runs.record import Record, Status
+from experiments.runs.run_folder import RunFolder
 
 CANCELLED = "slurmstepd-n1: error: *** STEP 7.0 ON n1 CANCELLED AT 2024-05-01T10:00:00 ***\n"
 

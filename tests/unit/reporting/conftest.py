@@ -11,7 +11,8 @@ import pytest
 
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
-from experiments.runs.run_folder import Attempt, Record, RunFolder
+from experiments.runs.record import Attempt, Record
+from experiments.runs.run_folder import RunFolder
 
 MakeRun = Callable[..., RunFolder]
 

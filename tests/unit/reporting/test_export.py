@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from experiments.common.errors import UserError
 from experiments.common.processes import process_started
 from experiments.runs.export import check_bundle
-from experiments.runs.run_folder import RunFolder, iterate
+from experiments.runs.lookup import iterate
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.main import app
 
 from .conftest import MakeRun

@@ -11,7 +11,8 @@ import pytest
 from experiments.reporting.collect import collect, execution
 from experiments.reporting.tables.groups import against, group_runs
 from experiments.reporting.tables.run_comparison import comparison
-from experiments.runs.run_folder import SCHEMA_VERSION, Attempt, RunFolder
+from experiments.runs.record import SCHEMA_VERSION, Attempt
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import MakeRun
 

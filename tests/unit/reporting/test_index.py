@@ -20,7 +20,9 @@ from experiments.recipes import loading as recipes
 from experiments.reporting import build_report, collect, index
 from experiments.reporting.collect import Collected
 from experiments.reporting.tables.matching import Matcher
-from experiments.runs.run_folder import Attempt, RunFolder, iterate
+from experiments.runs.lookup import iterate
+from experiments.runs.record import Attempt
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import MakeRun
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from experiments.reporting import comparison
+from experiments.runs.record import Launch
 from experiments.runs.run_flags import LEGEND
-from experiments.runs.run_folder import Launch
 from msdet_cli.console.result_tables import print_comparison
 from msdet_cli.main import app
 

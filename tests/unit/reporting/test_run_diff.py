@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from experiments.common.config_text import Expression, at, flat, read_config
 from experiments.common.errors import UserError
-from experiments.runs.run_folder import Launch, RunFolder
+from experiments.runs.record import Launch
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.main import app
 
 from .conftest import MakeRun

@@ -11,7 +11,8 @@ from experiments.recipes import loading as recipes
 from experiments.reporting import build_report, collect
 from experiments.reporting.tables.groups import group_runs
 from experiments.reporting.tables.matching import Matcher
-from experiments.runs.run_folder import SCHEMA_VERSION, RunFolder
+from experiments.runs.record import SCHEMA_VERSION
+from experiments.runs.run_folder import RunFolder
 
 from .conftest import MakeRun
 

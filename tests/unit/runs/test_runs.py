@@ -15,16 +15,9 @@ import pytest
 from experiments.common.errors import UserError
 from experiments.common.files import replacing, write_json, write_text
 from experiments.common.processes import process_started
-from experiments.runs.run_folder import (
-    SCHEMA_VERSION,
-    STALE_AFTER_S,
-    Attempt,
-    Record,
-    RunFolder,
-    iterate,
-    resolve,
-    results_dir,
-)
+from experiments.runs.lookup import iterate, resolve, results_dir
+from experiments.runs.record import SCHEMA_VERSION, Attempt, Record
+from experiments.runs.run_folder import STALE_AFTER_S, RunFolder
 
 
 def a_record(**changes: object) -> Record:
@@ -195,7 +188,7 @@ def test_resolve_refuses_to_guess(tmp_path: Path, reference: str, says: str):
 
 
 def test_resolve_says_that_there_are_no_runs(tmp_path: Path):
-    with pytest.raises(UserError, match="there are no runs in"):
+    with pytest.raises(UserError, match="it has no runs"):
         resolve("r50", tmp_path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.recipes.loading import load_recipe
-from experiments.runs.run_folder import Attempt, Record
+from experiments.runs.record import Attempt, Record
 from experiments.training import environment
 from experiments.training.environment import git_state, own_modules, set_origin, source_digest
 

@@ -18,7 +18,8 @@ from experiments.common.errors import UserError
 from experiments.data.shapes import generator as shapes
 from experiments.recipes import loading as recipes
 from experiments.recipes.loading import load_recipe
-from experiments.runs.run_folder import Attempt, Launch, Record, RunFolder, now
+from experiments.runs.record import Attempt, Launch, Record, now
+from experiments.runs.run_folder import RunFolder
 from experiments.training.worker import train
 
 ROOT = Path(__file__).resolve().parents[3]
