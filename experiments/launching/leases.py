@@ -8,13 +8,13 @@ survives the command that started it keeps its own.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.common.errors import UserError
+from experiments.common.locks import lock
 from experiments.launching.gpus import Gpu
 
 FOLDER = "MSDET_LEASES"
@@ -49,12 +49,10 @@ def lease(gpus: Sequence[Gpu], count: int) -> Lease | None:
             if len(taken) == count:
                 break
             descriptor = _open(f"{gpu.uuid}.lock")
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-            else:
+            if lock(descriptor, patience_s=0):
                 taken.append((gpu, descriptor))
+            else:
+                os.close(descriptor)
     found = Lease(tuple(gpu for gpu, _ in taken), tuple(descriptor for _, descriptor in taken))
     if len(taken) < count:
         found.release()
@@ -66,7 +64,7 @@ def lease(gpus: Sequence[Gpu], count: int) -> Lease | None:
 def _alone() -> Iterator[None]:
     descriptor = _open("allocate.lock")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
         yield
     finally:
         os.close(descriptor)

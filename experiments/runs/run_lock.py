@@ -1,58 +1,59 @@
-"""A run's lock: whoever prepares it or works on it holds it, and hands it on to the process that goes on."""
+"""A run's lock: held by whoever prepares the run or works on it, and inherited by the process that continues."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 
 from experiments.common.errors import UserError
+from experiments.common.locks import file_lock
 from experiments.runs.run_folder import RunFolder
 
 LOCK_FD = "MSDET_LOCK_FD"
 
 
 class InUseError(UserError):
-    """Another process works on the run."""
+    """A run that another process has locked."""
 
 
 @contextlib.contextmanager
 def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
-    """Holds the run for this process and the children that inherit the descriptor, until the last of them ends.
+    """Lock the run for this process and for children that inherit the descriptor.
 
-    A predecessor that was asked to stop is given time to save.
+    Args:
+        run: The run, whose folder exists.
+        patience_s: Seconds that a process which was asked to stop has to save.
 
     Yields:
         The descriptor of the lock, for `inheriting`.
 
     Raises:
-        InUseError: Another process still works on it after `patience_s`.
+        InUseError: Another process still has the lock after `patience_s`.
     """
-    with open(run.lock, "w", encoding="utf-8") as stream:
-        deadline = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise InUseError(f"another process works on {run.name}", "msdet runs") from None
-                time.sleep(0.2)
-        yield stream.fileno()
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(file_lock(run.lock, patience_s))
+        except BlockingIOError:
+            raise InUseError(f"another process works on {run.name}", "msdet runs") from None
+        yield descriptor
 
 
 @contextlib.contextmanager
 def open_shared_lock(run: RunFolder) -> Iterator[int]:
-    """What a machine has that works on the run together with the one that holds it: a descriptor of the same lock, for
-    `inheriting`, which locks nothing. Any of the machines may come to have rank 0."""
+    """Open the lock of a run that another machine has locked, without locking it.
+
+    Any machine of a run may get rank 0, which must inherit the lock.
+
+    Yields:
+        The descriptor, for `inheriting`.
+    """
     with open(run.lock, "a", encoding="utf-8") as stream:
         yield stream.fileno()
 
 
 def inheriting(descriptor: int) -> dict[str, str]:
-    """The environment that tells a child of the lock it inherits; the descriptor goes into `pass_fds`, too."""
+    """Return the environment in which a child inherits the lock; pass the descriptor in `pass_fds`, too."""
     return {LOCK_FD: str(descriptor)}
 
 

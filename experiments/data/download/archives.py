@@ -1,8 +1,7 @@
-"""The official archives of COCO 2017 and Pascal VOC: where they are, what they weigh, how they are checked.
+"""The official archives of COCO 2017 and Pascal VOC: URL, size, checksum, content.
 
-The publishers of the data give no checksums. The MD5 sums are those in PaddleDetection's
-`ppdet/utils/download.py` (all six) and in torchvision's `datasets/voc.py` (VOC), which their users have checked
-downloads against for years. Sizes are those that the servers give.
+The publishers of the data give no checksums. The MD5 sums are those of PaddleDetection's
+`ppdet/utils/download.py` (all six) and torchvision's `datasets/voc.py` (VOC). Sizes are those that the servers give.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from experiments.data.readers import voc
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive, and how to tell that its content is there already.
+    """One archive, and what shows that its content is in place.
 
     Attributes:
-        url: The official place; the last part is the file's name.
+        url: The official URL, which ends in the file's name.
         size: Bytes of the archive; None where unknown.
-        unpacked: Bytes of its content, roughly, for the check of disk space.
+        unpacked: Approximate bytes of its content, for the check of disk space.
         md5: Published checksum, 32 hexadecimal digits; None where there is none.
         publisher: Who publishes the checksum.
-        top: The folder inside the archive whose content belongs into the data set's root; "" takes all.
-        folders: Folder, relative to the root, to the least number of files it must hold.
-        files: Files that must be there.
-        image_lists: VOC lists whose images and XML files must all be there.
+        top: The folder in the archive whose content belongs into the data set's root; "" takes all.
+        folders: Folder below the root to the minimum number of files in it.
+        files: Files that must exist below the root.
+        image_lists: VOC lists whose images and XML files must all exist.
     """
 
     url: str
@@ -45,13 +44,14 @@ class Archive:
 
     @property
     def name(self) -> str:
+        """The file's name."""
         return self.url.rpartition("/")[2]
 
     def is_there(self, root: Path) -> bool:
-        """Whether all that it would bring is in `root`."""
+        """Whether all of its content is in `root`."""
         return (
             all((root / name).is_file() for name in self.files)
-            and all(_count(root / name) >= least for name, least in self.folders.items())
+            and all(_count(root / name) >= count for name, count in self.folders.items())
             and all(_has_images(root / name) for name in self.image_lists)
         )
 
@@ -65,7 +65,7 @@ def _count(folder: Path) -> int:
 
 
 def _has_images(listing: Path) -> bool:
-    """`listing` is `<year>/ImageSets/Main/<set>.txt`."""
+    """Whether all images and XML files of a list `<year>/ImageSets/Main/<set>.txt` exist."""
     year = listing.parents[2]
     try:
         ids, _ = voc.read_list(listing)
@@ -81,7 +81,7 @@ _COCO = "http://images.cocodataset.org"
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 _PADDLE, _TORCHVISION = "PaddleDetection", "torchvision"
 
-# The small ones first: what is wrong with the place or the connection shows early.
+# The small ones first, so that a full disk or a bad connection shows early.
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "coco": (
         Archive(

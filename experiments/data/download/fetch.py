@@ -1,7 +1,7 @@
-"""One file over HTTP, in as many connections as it takes.
+"""Download one file over HTTP, in as many connections as it takes.
 
-What has arrived stays in `<file>.part`, with what the server said of the file beside it. It is added to only while
-the server confirms that it is the same file (If-Range with its entity tag or date); otherwise it is begun anew.
+Received bytes stay in `<file>.part`, beside a note of the server's entity tag or date and the size. A download is
+continued only while the server confirms with If-Range that the file is the same; otherwise it begins anew.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from typing import Any
 from experiments.common.errors import FAILED, UserError
 from experiments.common.files import write_json
 
-CHUNK = 1 << 18  # bytes
-SILENCE_S = 60  # of a connection, before it counts as cut
-ATTEMPTS = 6  # in a row without a byte
-LONGEST_WAIT_S = 60.0
+CHUNK_BYTES = 1 << 18
+TIMEOUT_S = 60  # without a byte, before a connection counts as cut
+MAX_ATTEMPTS = 6  # in a row without a byte
+MAX_WAIT_S = 60.0  # between two attempts
 
 Progress = Callable[[int, int | None], None]
 Say = Callable[[str], None]
 
 
 class _CutError(Exception):
-    """The connection ended early, or must be made anew; what has arrived is kept."""
+    """A connection that ended early or must be made anew; received bytes are kept."""
 
 
 class PartialDownload:
     """The unfinished file `<path>.part`.
 
     Args:
-        path: Where the whole file is to be.
+        path: Place of the complete file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,13 +46,14 @@ class PartialDownload:
 
     @property
     def size(self) -> int:
+        """Bytes received so far."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def source(self) -> dict[str, Any]:
-        """What the server said when the file was begun: `validator` and `total`, or nothing."""
+        """Return `validator` and `total` as the server gave them at the beginning; {} where unknown."""
         try:
             content = json.loads(self._note.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -60,13 +61,13 @@ class PartialDownload:
         return content if isinstance(content, dict) else {}
 
     def begin(self, validator: str | None, total: int | None) -> None:
-        """Empties it, for a file of which the server says this."""
+        """Start an empty file, and note the server's validator and size of it."""
         with self._writing():
             self.path.write_bytes(b"")
             write_json(self._note, {"validator": validator, "total": total})
 
     def add(self, chunks: Iterator[bytes], progress: Callable[[int], None]) -> None:
-        """Appends; whatever has arrived is on the file before the next chunk is asked for."""
+        """Append chunks, each written before the next is asked for; report the size after each."""
         done = self.size
         progress(done)
         with open(self.path, "ab", buffering=0) as stream:
@@ -78,37 +79,38 @@ class PartialDownload:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """The disk's errors are told from the connection's, which would be tried again."""
+        """Turn errors of the disk into UserError: those of the connection, also OSError, are tried again."""
         try:
             yield
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written: {error.strerror or error}",
-                "free some space; the same command again goes on from there",
+                "free some space, then repeat the command: it continues the download",
             ) from None
 
     def drop(self) -> None:
+        """Delete it."""
         for path in (self.path, self._note):
             path.unlink(missing_ok=True)
 
     def finish(self, place: Path) -> None:
-        """Gives the file its place."""
+        """Move the complete file to `place`."""
         self.path.replace(place)
         self._note.unlink(missing_ok=True)
 
 
 def fetch(url: str, path: Path, size: int | None, progress: Progress, say: Say) -> PartialDownload:
-    """Brings the file to its end, from where an earlier call left it.
+    """Download a file completely, continuing what an earlier call left.
 
     Args:
         url: http or https; redirects and the environment's proxies are followed.
-        path: Where the file is to be, in the end; it stays a `Part` until the caller has checked it.
+        path: Place of the complete file; the caller moves it there after checking it.
         size: Bytes it must have; None takes the server's word.
-        progress: Called with (bytes there, bytes in all).
+        progress: Called with (bytes received, bytes in all).
         say: Called with a line whenever a connection was cut.
 
     Raises:
-        UserError: The server has no such file, or one of another size; nothing came in `ATTEMPTS` attempts; the
+        UserError: The server has no such file, or one of another size; nothing came in MAX_ATTEMPTS attempts; the
             disk is full.
     """
     part, fruitless = PartialDownload(path), 0
@@ -120,30 +122,34 @@ def fetch(url: str, path: Path, size: int | None, progress: Progress, say: Say) 
         except (OSError, http.client.HTTPException, _CutError) as error:
             reason = getattr(error, "reason", None) or error
             fruitless = 0 if part.size > before else fruitless + 1
-            if fruitless >= ATTEMPTS:
+            if fruitless >= MAX_ATTEMPTS:
                 raise UserError(
-                    f"{url}: {reason}; gave up after {ATTEMPTS} attempts; {part.size} bytes are kept in {part.path}",
-                    "the same command again goes on from there; --mirror URL takes another server",
+                    f"{url}: {reason}; {MAX_ATTEMPTS} attempts failed; {part.size} bytes are kept in {part.path}",
+                    "repeat the command to continue; --mirror URL takes another server",
                     FAILED,
                 ) from None
-            wait = min(2.0**fruitless, LONGEST_WAIT_S)
-            say(f"{path.name}: {reason}; again in {wait:.0f} s, from byte {part.size}")
+            wait = min(2.0**fruitless, MAX_WAIT_S)
+            say(f"{path.name}: {reason}; next attempt in {wait:.0f} s, from byte {part.size}")
             time.sleep(wait)
 
 
 def _transfer(url: str, part: PartialDownload, size: int | None, progress: Progress) -> None:
-    """One connection. Returns when the file is whole."""
+    """Download over one connection; return when the file is complete.
+
+    Raises:
+        _CutError: It is not; another connection is needed.
+    """
     known = part.source()
     start = part.size if known.get("validator") else 0
     if start and start == (size or known.get("total")):
-        return  # it was whole before, but never checked
+        return  # complete, but the command ended before it was checked
     headers = {"User-Agent": "msdet", "Accept-Encoding": "identity"}
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENCE_S)
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        _refused(url, part, error)
+        _raise_refusal(url, part, error)
     except ValueError as error:
         raise UserError(
             f"{url}: {error}", "--mirror takes a URL that begins with http:// or https://"
@@ -157,19 +163,17 @@ def _transfer(url: str, part: PartialDownload, size: int | None, progress: Progr
             )
         validator = _validator(response)
         if response.status != 206:
-            part.begin(
-                validator, total
-            )  # the server gives all of it: it knows no ranges, or the file has changed
+            part.begin(validator, total)  # the server sends all: it knows no ranges, or the file has changed
         elif first != start or validator != known["validator"]:
             part.drop()
-            raise _CutError("the server's file is another than the one begun")
-        part.add(iter(lambda: response.read1(CHUNK), b""), lambda done: progress(done, total or size))
+            raise _CutError("the server's file has changed")
+        part.add(iter(lambda: response.read1(CHUNK_BYTES), b""), lambda done: progress(done, total or size))
     if part.size != (total or size or part.size):
         raise _CutError("the connection was cut")
 
 
-def _refused(url: str, part: PartialDownload, error: urllib.error.HTTPError) -> None:
-    """Raises what an answer of 400 or above means."""
+def _raise_refusal(url: str, part: PartialDownload, error: urllib.error.HTTPError) -> None:
+    """Raise UserError for a final answer of 400 or above, _CutError for one to try again after."""
     if error.code == 416:  # no such range: the file must have become shorter
         part.drop()
     elif error.code not in (408, 425, 429) and error.code < 500:
@@ -182,7 +186,7 @@ def _refused(url: str, part: PartialDownload, error: urllib.error.HTTPError) -> 
 
 
 def _extent(response: Any) -> tuple[int, int | None]:
-    """First byte of what comes, and bytes of the whole file, as far as the server tells."""
+    """Return the first byte that the answer holds, -1 if unknown, and the bytes of the whole file."""
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match is None:
@@ -195,6 +199,6 @@ def _extent(response: Any) -> tuple[int, int | None]:
 
 
 def _validator(response: Any) -> str | None:
-    """What tells this file from a later one of its name; a weak entity tag is not enough for that."""
+    """Return the strong entity tag, which changes with the file's bytes, or else the date."""
     tag = response.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")

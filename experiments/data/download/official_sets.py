@@ -1,9 +1,8 @@
-"""Brings a data set's official archives to this machine: fetched, checked, unpacked, one after another."""
+"""Download a data set's official archives one after another: fetch, check, unpack."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,27 +11,29 @@ from pathlib import Path
 from typing import Protocol
 
 from experiments.common.errors import UserError
+from experiments.common.locks import file_lock
 from experiments.data.download.archives import Archive
 from experiments.data.download.fetch import PartialDownload, fetch
 from experiments.data.download.unpack import DamagedError, unpack
 
 FOLDER = "archives"  # below the data set's root
-MARGIN = 1.05  # files take whole blocks of the disk
+LOCK = ".lock"  # in that folder
+SPACE_MARGIN = 1.05  # times the bytes of the content: files take whole blocks of the disk
 
 
 class Watcher(Protocol):
-    """Is told how it goes."""
+    """A view of the progress."""
 
     def at(self, phase: str, name: str, done: int, total: int | None) -> None:
-        """`phase` is 'downloading', 'checking' or 'unpacking'; `done` and `total` are bytes."""
+        """Show bytes `done` of `total` in a phase: 'downloading', 'checking' or 'unpacking'."""
 
     def say(self, line: str) -> None:
-        """A line to keep."""
+        """Print a line that stays."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one archive. `checks` is empty where its content was there before."""
+    """An archive's name and how it was checked: "" where its content was there before."""
 
     name: str
     checks: str
@@ -41,19 +42,20 @@ class Outcome:
 def download(
     archives: Sequence[Archive], root: Path, watcher: Watcher, mirror: str | None = None, keep: bool = False
 ) -> list[Outcome]:
-    """Sees to it that the content of all archives is in `root`; what is there already is not touched.
+    """Download and unpack the archives whose content is not in `root` yet.
 
-    An archive that already lies in `<root>/archives` is checked and used.
+    An archive that already lies in `<root>/archives` is checked and used. Existing files are never replaced.
 
     Args:
-        archives: What to bring.
+        archives: The archives of a data set.
         root: The data set's folder; made where it is missing.
+        watcher: Shows the progress.
         mirror: A URL whose folder holds files of the same names, in place of the official servers.
         keep: Whether the archives stay in `<root>/archives` once they are unpacked.
 
     Raises:
-        UserError: Too little disk space (before anything is fetched), a server that does not give the file, an
-            archive that does not fit its checksum or is damaged (set aside, nothing unpacked).
+        UserError: The disk space does not suffice (nothing is downloaded), a server refuses the file, or an
+            archive has a wrong checksum or is damaged (it is renamed, nothing of it is unpacked).
     """
     if mirror is not None and not mirror.startswith(("http://", "https://")):
         raise UserError(
@@ -63,16 +65,16 @@ def download(
     if not todo:
         return [Outcome(archive.name, "") for archive in archives]
     folder = root / FOLDER
-    with _alone(folder):
+    with _lock_folder(folder):
         _check_space(todo, root, keep)
-        checks = {archive.name: _bring(archive, folder, root, watcher, mirror, keep) for archive in todo}
+        checks = {archive.name: _provide(archive, folder, root, watcher, mirror, keep) for archive in todo}
     return [Outcome(archive.name, checks.get(archive.name, "")) for archive in archives]
 
 
-def _bring(
+def _provide(
     archive: Archive, folder: Path, root: Path, watcher: Watcher, mirror: str | None, keep: bool
 ) -> str:
-    """One archive; returns what was checked."""
+    """Download, check and unpack one archive; return how it was checked."""
     path, name = folder / archive.name, archive.name
     url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{name}"
     if not path.is_file():
@@ -88,7 +90,7 @@ def _bring(
     if not archive.is_there(root):
         raise UserError(
             f"{path}: was unpacked into {root}, but files that should be in it are missing",
-            "look into the archive",
+            f"list its content and compare it with {root}",
         )
     if not keep:
         path.unlink()
@@ -117,25 +119,25 @@ def _check_sum(path: Path, archive: Archive, watcher: Watcher) -> None:
 
 
 def _set_aside(path: Path, archive: Archive, why: str) -> UserError:
-    """Keeps a bad file from being met again; it may still be of use to find out what happened."""
-    aside = path.with_name(f"{archive.name}.damaged")
-    path.replace(aside)
+    """Rename a bad archive, so that the next attempt begins anew; return the error to raise."""
+    damaged = path.with_name(f"{archive.name}.damaged")
+    path.replace(damaged)
     PartialDownload(path.with_name(archive.name)).drop()
     return UserError(
-        f"{archive.name}: {why}; set aside as {aside}, nothing of it was unpacked",
+        f"{archive.name}: {why}; renamed to {damaged}, nothing of it was unpacked",
         "the same command again downloads it anew; --mirror URL takes another server",
     )
 
 
 def _check_space(todo: Sequence[Archive], root: Path, keep: bool) -> None:
-    """Raises UserError unless archives and their content fit on the disk, one archive after another."""
-    held = peak = 0
+    """Raise UserError unless archives and their content, unpacked in this order, fit on the disk."""
+    used = peak = 0
     for archive in todo:
         path = root / FOLDER / archive.name
         there = path.stat().st_size if path.is_file() else PartialDownload(path).size
-        peak = max(peak, held + (archive.size or 0) - there + int(archive.unpacked * MARGIN))
-        held += int(archive.unpacked * MARGIN) + (archive.size or 0 if keep else 0)
-    peak = max(peak, held)
+        peak = max(peak, used + (archive.size or 0) - there + int(archive.unpacked * SPACE_MARGIN))
+        used += int(archive.unpacked * SPACE_MARGIN) + (archive.size or 0 if keep else 0)
+    peak = max(peak, used)
     free = shutil.disk_usage(root).free
     if free < peak:
         raise UserError(
@@ -145,28 +147,25 @@ def _check_space(todo: Sequence[Archive], root: Path, keep: bool) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One command at a time in a folder; an empty folder is removed in the end."""
-    lock = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = open(lock, "w", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror or error}", "--root DIR takes another folder"
-        ) from None
-    with stream:
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Let one command at a time download into a folder; remove the folder at the end if it is empty."""
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(folder / LOCK, patience_s=0))
         except BlockingIOError:
             raise UserError(
                 f"another command is downloading into {folder.parent}", "wait for it to end"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be written: {error.strerror or error}", "--root DIR takes another folder"
+            ) from None
         try:
             yield
         finally:
-            if [entry.name for entry in folder.iterdir()] == [lock.name]:
-                lock.unlink()
+            if [entry.name for entry in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
                 folder.rmdir()
                 with contextlib.suppress(OSError):  # where anything else is in it
                     folder.parent.rmdir()

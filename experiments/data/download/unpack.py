@@ -1,4 +1,4 @@
-"""An archive's content into a data set's folder: wholly or not at all, and nothing that was there before is touched."""
+"""Unpack an archive into a data set's folder: all of it or nothing, and without touching existing files."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from typing import IO, NamedTuple
 from experiments.common.errors import UserError
 from experiments.data.download.archives import Archive
 
-CHUNK = 1 << 20  # bytes
+CHUNK_BYTES = 1 << 20
 Progress = Callable[[int, int | None], None]
 
 
 class DamagedError(Exception):
-    """The archive is cut short, or its content does not fit its own checksums."""
+    """An archive that is cut short or does not fit its own checksums."""
 
 
 class Member(NamedTuple):
+    """A plain file in an archive; `size` in bytes."""
+
     name: str
     size: int
     open: Callable[[], IO[bytes] | None]
 
 
 def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None:
-    """Unpacks into a folder beside the final place, and moves what came out when all of it is sound.
-
-    Files that are there already stay as they are.
+    """Unpack into a folder beside the final place, and move the files once all of them are sound.
 
     Args:
-        path: The archive on disk, zip or tar; its name says which.
+        path: The archive on disk, zip or tar by its suffix.
+        archive: Says which part of it belongs into the data set.
+        root: The data set's folder; files that exist in it stay as they are.
         progress: Called with (bytes unpacked, bytes in all).
 
     Raises:
-        DamagedError: It cannot be read to its end; nothing was unpacked.
-        UserError: A member would land outside its folder or is no plain file (nothing was unpacked); or a file that
-            was there before differs in size from the archive's.
+        DamagedError: It cannot be read to its end; nothing is unpacked.
+        UserError: A member would land outside `root` or is no plain file (nothing is unpacked), or an existing file
+            differs in size from the archive's.
     """
     staging = root / f".unpacking-{archive.name}"
     if staging.exists():  # of a command that was killed
@@ -50,7 +52,7 @@ def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None
     try:
         with _members(path) as members:
             _write(members, archive, staging, progress)
-        differing = settle(staging, root)
+        differing = move_new_files(staging, root)
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -65,8 +67,8 @@ def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None
     if differing:
         others = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise UserError(
-            f"{differing[0]}{others}: there before, and of another size than in {archive.name}; left as it was",
-            "move it away and give the same command again",
+            f"{differing[0]}{others}: exists with another size than in {archive.name}, and is not replaced",
+            "move it away and repeat the command",
         )
 
 
@@ -82,7 +84,7 @@ def _write(members: list[Member], archive: Archive, staging: Path, progress: Pro
         if source is None:
             raise DamagedError(f"{member.name} has no content")
         with source, open(place, "wb") as target:
-            while chunk := source.read(CHUNK):
+            while chunk := source.read(CHUNK_BYTES):
                 target.write(chunk)
                 done += len(chunk)
                 progress(done, total)
@@ -91,7 +93,7 @@ def _write(members: list[Member], archive: Archive, staging: Path, progress: Pro
 
 
 def _place(name: str, archive: Archive) -> PurePosixPath:
-    """Where a member belongs, relative to the data set's root."""
+    """Return a member's place relative to the data set's root; raise UserError where it has none."""
     path = PurePosixPath(name)
     inside = bool(path.parts) and not path.is_absolute() and not {"..", "\\", ":"} & {*path.parts, *name}
     if inside and archive.top:
@@ -106,7 +108,7 @@ def _place(name: str, archive: Archive) -> PurePosixPath:
 
 @contextmanager
 def _members(path: Path) -> Iterator[list[Member]]:
-    """The plain files of an archive. Anything that could lead elsewhere (links, devices) is refused."""
+    """Open an archive and yield its files; raise UserError for links and devices, which may lead elsewhere."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as bundle:
             yield [_of_zip(bundle, info) for info in bundle.infolist() if not info.is_dir()]
@@ -131,17 +133,17 @@ def _no_plain_file(archive: object, name: str) -> UserError:
     return UserError(f"{archive}: its member '{name}' is no plain file; nothing was unpacked")
 
 
-def settle(source: Path, target: Path) -> list[Path]:
-    """Moves what is in `source` to `target`, folders as a whole where they are new.
+def move_new_files(source: Path, target: Path) -> list[Path]:
+    """Move the content of `source` to `target`, folders as a whole where they are new.
 
     Returns:
-        Files that were there before and differ in size; they are left as they were.
+        Existing files that differ in size; they are not replaced.
     """
     differing = []
     for entry in sorted(source.iterdir()):
         place = target / entry.name
         if entry.is_dir() and place.is_dir():
-            differing += settle(entry, place)
+            differing += move_new_files(entry, place)
         elif not place.exists() and not place.is_symlink():
             shutil.move(entry, place)
         elif not place.is_file() or entry.is_dir() or place.stat().st_size != entry.stat().st_size:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from experiments.common.errors import UserError
+from experiments.common.locks import file_lock
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, claim_run, prepare
 from experiments.launching.slurm.job import SlurmRun
@@ -161,8 +161,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Two commands started at once submit one after the other, so that the second sees the jobs of the first."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with file_lock(folder / ".lock"):
             yield
     except OSError as error:
         raise UserError(

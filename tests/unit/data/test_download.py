@@ -238,7 +238,7 @@ def test_errors_of_the_server_are_waited_for_but_not_for_ever(one, server, tmp_p
     assert naps == [2.0, 4.0]
     server.codes = [500] * 50
     error = fails(one, tmp_path / "other", server)
-    assert "gave up after 6 attempts" in error.message and error.exit_code == 1
+    assert "6 attempts failed" in error.message and error.exit_code == 1
     assert not (tmp_path / "other").exists()  # nothing came, nothing is left
 
 
@@ -249,7 +249,7 @@ def test_a_mirror_is_a_url(one, tmp_path):
 
 
 def test_no_server_at_all(one, tmp_path, naps):
-    with pytest.raises(UserError, match="gave up") as caught:
+    with pytest.raises(UserError, match="attempts failed") as caught:
         downloading.download([one], tmp_path / "set", Watcher(), "http://127.0.0.1:9/")
     assert "refused" in caught.value.message
 
@@ -348,7 +348,7 @@ def test_a_file_there_that_differs_is_named(one, server, tmp_path):
 
 
 def test_too_little_space_is_said_before_anything_is_fetched(one, server, tmp_path, monkeypatch):
-    needed = one.size + int(one.unpacked * downloading.MARGIN)
+    needed = one.size + int(one.unpacked * downloading.SPACE_MARGIN)
     for free in (needed - 1, needed):
         usage = shutil._ntuple_diskusage(10**9, 0, free)
         monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
@@ -487,7 +487,7 @@ def test_the_official_list_holds_together():
 
 INTERRUPTED = """
 import sys
-from experiments.data import archives
+from experiments.data.download import archives
 from experiments.data.download.archives import Archive
 size, md5, url = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 archives.ARCHIVES = {"coco": (Archive("http://x/part.zip", size, size, md5, "the test", folders={"images": 2}),)}
