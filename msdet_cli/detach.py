@@ -1,4 +1,4 @@
-"""`--detach`: the same command again, in the background and out of reach of this terminal."""
+"""`--detach`: run the same command in the background, in its own session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOOT = PATHS + "from msdet_cli.main import main; main()"
 
 
 def detach(results: Path, as_json: bool) -> None:
-    """Starts the command without `--detach` in a session of its own, and says where it writes."""
+    """Start this command without `--detach` in its own session, and print its process id and log."""
     words = [word for word in sys.argv[1:] if word not in ("--detach", "--json")]
     folder = results / "queues"
     stem = f"{datetime.now():%Y%m%d-%H%M%S}"
@@ -40,4 +40,4 @@ def detach(results: Path, as_json: bool) -> None:
         print(json.dumps({"pid": process.pid, "log": str(log)}))
     else:
         print(f"in the background as process {process.pid}; log: {log}")
-        print(f"  msdet runs shows it; kill {process.pid} stops it with checkpoints saved")
+        print(f"  progress: msdet runs; stop and save checkpoints: kill {process.pid}")

@@ -1,18 +1,34 @@
-"""Arguments and options that several commands share, so that they are named and explained once."""
+"""Arguments and options that several commands share, each named and explained once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from experiments.common.errors import UserError
+from experiments.common.trackers import TRACKERS
+from experiments.common.trackers import check as check_trackers
+from experiments.launching.execution import Execution
+from experiments.launching.gpus import Gpu, visible_gpus
+from experiments.launching.plan import PlannedRun, plan
+from experiments.recipes.schema import Recipe
+from experiments.runs.lookup import results_dir
+
+if TYPE_CHECKING:
+    from experiments.launching.slurm.options import SlurmOptions
+
+AMP_DTYPES = ("bf16", "fp16")
+RESULTS = Path("results")  # the default of ResultsOpt
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
-    """Shell completion with the names of one kind: recipe, profile, dataset or table."""
+    """Return a shell completion with the names of one kind: recipe, profile, dataset or table."""
 
     def matching(incomplete: str) -> list[str]:
         from experiments.recipes.catalogue import names
@@ -28,17 +44,9 @@ RecipeArg = Annotated[
         metavar="RECIPE", help="Name of a recipe, or path to one.", autocompletion=complete("recipe")
     ),
 ]
-RecipesArg = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RECIPE...", help="Names of recipes, or paths.", autocompletion=complete("recipe")
-    ),
-]
 RunArg = Annotated[
     str,
-    typer.Argument(
-        metavar="RUN", help="Folder, name (recipe/hash/seed), or a part of one that fits no other."
-    ),
+    typer.Argument(metavar="RUN", help="Folder, name (recipe/hash/seed), or any unambiguous part of a name."),
 ]
 ProfileOpt = Annotated[
     str | None,
@@ -49,9 +57,7 @@ ProfileOpt = Annotated[
 SetOpt = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one key of the recipe, or of its MMEngine config. Repeatable.",
+        "--set", metavar="KEY=VALUE", help="Set a key of the recipe, or of its MMEngine config. Repeatable."
     ),
 ]
 DatasetOpt = Annotated[
@@ -65,35 +71,174 @@ DatasetOpt = Annotated[
 ]
 DataRootOpt = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="DIR", help="Where the data set lies, in place of its own root."),
+    typer.Option("--data-root", metavar="DIR", help="Folder of the data set, instead of its own."),
 ]
 ResultsOpt = Annotated[
-    Path,
-    typer.Option("--results-dir", metavar="DIR", envvar="MSDET_RESULTS", help="Where run folders are kept."),
-]
-SeedsOpt = Annotated[
-    int | None,
-    typer.Option("--seeds", metavar="COUNT", min=1, help="How many seeds: 0, 1, ... one run each."),
+    Path, typer.Option("--results-dir", metavar="DIR", envvar="MSDET_RESULTS", help="Folder of the runs.")
 ]
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")]
-DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")]
-RetryOpt = Annotated[
-    bool, typer.Option("--retry-failed", help="Try failed runs again, from their last checkpoint.")
-]
-ForceOpt = Annotated[bool, typer.Option("--force", help="Throw away what these runs have, and start anew.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-
-RESULTS = Path("results")  # the default of ResultsOpt
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def chosen_seeds(seed: int | None, seeds: int | None) -> list[int]:
-    """What `--seed` and `--seeds` mean together.
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of the commands that train: `run`, `ablate` and `reproduce`."""
 
-    Raises:
-        UserError: Both are given.
-    """
-    if seed is not None and seeds is not None:
-        raise UserError(
-            "--seed and --seeds exclude each other", "--seed 3 is one seed; --seeds 3 are seeds 0, 1, 2"
+    profile: ProfileOpt = None
+    seed: SeedOpt = None
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", metavar="COUNT", min=1, help="Number of seeds: 0, 1, ..., one run each."),
+    ] = None
+    dataset: DatasetOpt = None
+    data_root: DataRootOpt = None
+    results: ResultsOpt = RESULTS
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")] = (
+        False
+    )
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Resume failed runs from their last checkpoint.")
+    ] = False
+    force: Annotated[bool, typer.Option("--force", help="Delete what these runs have; start anew.")] = False
+    as_json: JsonOpt = False
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus", metavar="N", min=1, help="GPUs per run, or processes. Default: the schedule's."
+        ),
+    ] = None
+    gpus_per_run: Annotated[
+        int | None,
+        typer.Option("--gpus-per-run", metavar="M", min=1, help="GPUs per run; --gpus then caps the total."),
+    ] = None
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="J", min=1, help="Max runs in parallel. Default: one per free GPU, or 1."
+        ),
+    ] = None
+    nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=1, help="Machines per run.")] = 1
+    rdzv: Annotated[
+        str | None,
+        typer.Option(
+            "--rdzv",
+            metavar="HOST:PORT",
+            help="Rendezvous endpoint: a host all machines reach, and a free port.",
+        ),
+    ] = None
+    scale_lr: Annotated[
+        bool,
+        typer.Option("--scale-lr", help="Scale batch and learning rate with --gpus: another experiment."),
+    ] = False
+    amp: Annotated[
+        str | None, typer.Option("--amp", metavar="bf16|fp16", help="Mixed precision: another experiment.")
+    ] = None
+    track: Annotated[
+        str | None, typer.Option("--track", metavar="NAMES", help=f"Trackers: {', '.join(TRACKERS)}.")
+    ] = None
+    detach: Annotated[bool, typer.Option("--detach", help="Plan, then run in the background.")] = False
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            "--slurm", metavar="KEY=VALUE,...", help="Submit to Slurm: partition=gpu,time=12h,mem=64G."
+        ),
+    ] = None
+
+    @property
+    def chosen_seeds(self) -> list[int]:
+        return list(range(self.seeds)) if self.seeds is not None else [self.seed or 0]
+
+    @cached_property
+    def results_folder(self) -> Path:
+        return results_dir(self.results)
+
+    @cached_property
+    def slurm_options(self) -> SlurmOptions | None:
+        if self.slurm is None:
+            return None
+        from experiments.launching.slurm.options import parse
+
+        return parse(self.slurm)
+
+    @cached_property
+    def execution(self) -> Execution:
+        """Return how runs are executed.
+
+        Raises:
+            UserError: An option is not allowed, or two contradict each other.
+        """
+        if self.seed is not None and self.seeds is not None:
+            raise UserError(
+                "--seed and --seeds exclude each other", "--seed 3 is one seed; --seeds 3 are seeds 0, 1, 2"
+            )
+        trackers = [name.strip() for name in (self.track or "").split(",") if name.strip()]
+        check_trackers(trackers)
+        if self.amp is not None and self.amp not in AMP_DTYPES:
+            raise UserError(f"--amp: '{self.amp}' is not allowed: {', '.join(AMP_DTYPES)}")
+        execution = Execution(
+            gpus=self.gpus,
+            gpus_per_run=self.gpus_per_run,
+            jobs=self.jobs,
+            nodes=self.nodes,
+            rdzv=self.rdzv,
+            scale_lr=self.scale_lr,
+            amp=self.amp,  # type: ignore[arg-type]
+            track=tuple(trackers),
         )
-    return list(range(seeds)) if seeds is not None else [seed or 0]
+        if self.slurm_options is not None:
+            from experiments.launching.slurm.submission import on_slurm
+
+            execution = on_slurm(execution, self.slurm_options)
+        execution.check()
+        return execution
+
+    @cached_property
+    def local_gpus(self) -> tuple[Gpu, ...]:
+        """Return this machine's GPUs; none under Slurm, which has its own."""
+        return () if self.slurm is not None else tuple(visible_gpus())
+
+    def plan(self, labelled: Iterable[tuple[str, Recipe]]) -> list[PlannedRun]:
+        """Return the runs of the recipes with every seed. Args and Raises: as `plan`."""
+        return plan(
+            labelled,
+            self.chosen_seeds,
+            self.results_folder,
+            self.data_root,
+            self.retry_failed,
+            self.force,
+            generate=not self.dry_run,
+            execution=self.execution,
+            gpus=self.local_gpus,
+        )
+
+
+def with_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command the options of `RunOptions`, less the omitted.
+
+    The command receives them as its keyword `options`.
+    """
+    names = [f.name for f in fields(RunOptions) if f.name not in omitted]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def with_options(**values: Any) -> None:
+            options = RunOptions(**{name: values.pop(name) for name in names})
+            _ = options.execution  # contradicting options are refused before anything is read
+            command(**values, options=options)
+
+        parameters = [*_parameters(command, hidden=("options",)), *_parameters(RunOptions, hidden=omitted)]
+        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return with_options
+
+    return decorate
+
+
+def _parameters(source: Callable[..., Any], hidden: tuple[str, ...]) -> list[inspect.Parameter]:
+    """Return the parameters of a function or dataclass, annotations resolved, for Typer to read."""
+    hints = get_type_hints(source, include_extras=True)
+    return [
+        p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY)
+        for p in inspect.signature(source).parameters.values()
+        if p.name not in hidden
+    ]

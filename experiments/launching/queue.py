@@ -28,7 +28,7 @@ __all__ = ["Queue", "QueueItem", "State"]
 
 LOOK_EVERY_S = 0.02  # whether a worker has ended
 LINE_UP_S = 0.1  # of each step
-ELSEWHERE_EVERY_S = 0.5  # whether another command has left a run
+LOCK_POLL_INTERVAL_S = 0.5  # whether another command has left a run
 
 
 class Queue:
@@ -68,8 +68,8 @@ class Queue:
             for entry in self.entries:
                 if entry.state == "waiting":
                     entry.end("interrupted", INTERRUPTED, "not begun: the command was stopped first")
-                elif entry.state == "elsewhere":
-                    entry.end("interrupted", INTERRUPTED, "another process works on it", "msdet runs")
+                elif entry.state == "locked":
+                    entry.end("interrupted", INTERRUPTED, "locked by another msdet process", "msdet runs")
         else:
             self._fill()
             self._mark_queued()
@@ -103,14 +103,12 @@ class Queue:
                     entry._work.worker.stop()
 
     def _fill(self) -> None:
-        """Gives each free place to the first run that fits; those that were elsewhere come last."""
+        """Gives each free place to the first run that fits; locked ones come last."""
         now = time.monotonic()
         waiting = [e for e in self.entries if e.state == "waiting"]
-        elsewhere = [
-            e for e in self.entries if e.state == "elsewhere" and now - e._looked > ELSEWHERE_EVERY_S
-        ]
+        locked = [e for e in self.entries if e.state == "locked" and now - e._looked > LOCK_POLL_INTERVAL_S]
         too_many: float = float("inf")  # workers that there is no place for now
-        for entry in (*waiting, *elsewhere):
+        for entry in (*waiting, *locked):
             if self.asked:
                 return
             try:
@@ -162,7 +160,7 @@ class Queue:
             else:
                 report_as_it_is(entry)
         except InUseError:
-            entry.state, entry._looked = "elsewhere", time.monotonic()
+            entry.state, entry._looked = "locked", time.monotonic()
             if entry.run.launch.nodes > 1:
                 self._join(entry, claim, lease)
         finally:
@@ -229,7 +227,7 @@ class Queue:
         if self.asked:
             entry.end("interrupted", INTERRUPTED, "stopped", "type the same command to go on")
         else:
-            entry.state, entry._looked = "elsewhere", time.monotonic()
+            entry.state, entry._looked = "locked", time.monotonic()
 
     def _retry_if_needed(self, entry: QueueItem, work: ActiveRun, lock: int) -> bool:
         """What follows the attempt. True if another has begun."""

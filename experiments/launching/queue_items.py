@@ -12,7 +12,7 @@ from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun
 from experiments.launching.retry_policy import RetryDecision
 
-State = Literal["waiting", "running", "elsewhere", "done", "failed", "interrupted", "cancelled", "skipped"]
+State = Literal["waiting", "running", "locked", "done", "failed", "interrupted", "cancelled", "skipped"]
 
 
 @dataclass
@@ -20,7 +20,7 @@ class QueueItem:
     """Views read it.
 
     Attributes:
-        state: `elsewhere`: another process works on it. `skipped`: there was nothing to do, it was done before.
+        state: `locked`: another msdet process works on it. `skipped`: there was nothing to do, it was done before.
         code: Exit code, once nothing is left to do.
         gpus: Indices of the GPUs that it has.
         attempts: Workers started for it by this queue.
@@ -42,7 +42,7 @@ class QueueItem:
 
     @property
     def is_over(self) -> bool:
-        return self.state not in ("waiting", "running", "elsewhere")
+        return self.state not in ("waiting", "running", "locked")
 
     def end(self, state: State, code: int, message: str | None = None, hint: str | None = None) -> None:
         self.state, self.code, self.message, self.hint = state, code, message, hint

@@ -12,72 +12,47 @@ from rich.console import Console
 
 from experiments.common.errors import UserError
 from experiments.launching.forecast import iterations_of
-from experiments.launching.plan import PlannedRun, plan
+from experiments.launching.plan import PlannedRun
 from experiments.recipes.loading import load_variants
 from experiments.recipes.overrides import parse_assignment, split_values
-from experiments.recipes.schema import Recipe
-from experiments.runs.lookup import results_dir
 from experiments.weighting.options import ACTIONS
 from msdet_cli.console.result_tables import print_comparison
-from msdet_cli.launch_options import LaunchOptions, with_launch_options
-from msdet_cli.options import (
-    RESULTS,
-    DataRootOpt,
-    DatasetOpt,
-    DryRunOpt,
-    ForceOpt,
-    JsonOpt,
-    ProfileOpt,
-    ResultsOpt,
-    RetryOpt,
-    SeedOpt,
-    SeedsOpt,
-    chosen_seeds,
-    complete,
-)
+from msdet_cli.options import RunOptions, complete, with_run_options
 from msdet_cli.run_plan import run_plan
 
 Axis = tuple[str, list[str]]
 
 
-@with_launch_options
+@with_run_options()
 def ablate(
     recipe: Annotated[
         str, typer.Argument(metavar="[RECIPE]", help="Name or path.", autocompletion=complete("recipe"))
     ] = "retinanet-r50-rlo",
     alpha: Annotated[
-        str | None, typer.Option(metavar="VALUES", help="Iterations per interval, literally.")
+        str | None,
+        typer.Option(metavar="VALUES", help="Iterations per interval; a profile does not scale them."),
     ] = None,
-    n: Annotated[str | None, typer.Option("--n", metavar="VALUES", help="Levels enhanced.")] = None,
+    n: Annotated[str | None, typer.Option("--n", metavar="VALUES", help="Number of enhanced levels.")] = None,
     actions: Annotated[
-        str | None, typer.Option(metavar="VALUES", help="Action sets, joined by +; 'all' is all four.")
+        str | None, typer.Option(metavar="VALUES", help="Action sets, each joined by +; 'all' is all four.")
     ] = None,
-    gamma: Annotated[str | None, typer.Option(metavar="VALUES", help="Reward step of a probability.")] = None,
+    gamma: Annotated[str | None, typer.Option(metavar="VALUES", help="Probability step of a reward.")] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUES", help="Any key; with one value, set in all. Repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUES", help="Any key; one value holds for all variants. Repeatable."
+        ),
     ] = None,
     grid: Annotated[
-        bool, typer.Option("--grid", help="All combinations, instead of one option at a time.")
+        bool, typer.Option("--grid", help="All combinations instead of one option at a time.")
     ] = False,
-    profile: ProfileOpt = None,
-    seed: SeedOpt = None,
-    seeds: SeedsOpt = None,
-    dataset: DatasetOpt = None,
-    data_root: DataRootOpt = None,
-    results: ResultsOpt = RESULTS,
-    dry_run: DryRunOpt = False,
-    retry_failed: RetryOpt = False,
-    force: ForceOpt = False,
-    as_json: JsonOpt = False,
     *,
-    launch_options: LaunchOptions,
+    options: RunOptions,
 ) -> None:
     """Vary a recipe: each option alone around the recipe, or all combinations with --grid.
 
-    Values are separated by commas; commas inside brackets do not separate. Values are literal: a profile
-    does not scale them. --set with a single value holds for all variants. One failed run does not stop
-    the rest.
+    Commas separate values, except inside brackets. A profile does not scale values. --set with one value
+    holds for all variants. A failed run does not stop the others.
 
     \b
     msdet ablate --alpha 5,50,100,200,500
@@ -85,23 +60,10 @@ def ablate(
     msdet ablate --set weighting.amplification=[1.5,1.0],[2.0,1.0] --dry-run
     """
     axes, fixed = _axes(alpha, n, actions, gamma, sets or [])
-    chosen = chosen_seeds(seed, seeds)
     variants = list(_combinations(axes, grid))
-    sets = [[*fixed, *(f"{key}={value}" for key, value in variant)] for variant in variants]
-    varied = map(launch_options.execution.changed, load_variants(recipe, profile, sets, dataset))
-    labelled = list(zip(map(_label, variants), varied))
-    folder = results_dir(results)
-    planned = plan(
-        labelled,
-        chosen,
-        folder,
-        data_root,
-        retry_failed,
-        force,
-        generate=not dry_run,
-        execution=launch_options.execution,
-        gpus=launch_options.gpus,
-    )
+    overrides = [[*fixed, *(f"{key}={value}" for key, value in variant)] for variant in variants]
+    varied = load_variants(recipe, options.profile, overrides, options.dataset)
+    planned = options.plan(zip(map(_label, variants), map(options.execution.changed, varied)))
     _warn_of_long_intervals(planned)
 
     def compare(console: Console, code: int) -> None:
@@ -109,13 +71,13 @@ def ablate(
 
         print_comparison(console, comparison([p.folder for p in planned], [p.label for p in planned]))
 
-    run_plan(planned, dry_run, as_json, compare, launch_options=launch_options, results=folder)
+    run_plan(planned, options, compare)
 
 
 def _axes(
     alpha: str | None, n: str | None, actions: str | None, gamma: str | None, sets: list[str]
 ) -> tuple[list[Axis], list[str]]:
-    """What varies, recipe keys with their values as text; and the assignments that hold for all."""
+    """Return the varied keys with their values as text, and the assignments of all variants."""
     fixed = []
     axes: list[Axis] = [
         (f"weighting.{name}", split_values(text))
@@ -134,7 +96,9 @@ def _axes(
         else:
             axes.append((key, values))
     if not axes:
-        raise UserError("nothing to vary", "msdet ablate --alpha 5,50,100,200,500")
+        raise UserError(
+            "nothing to vary: name an option with several values", "msdet ablate --alpha 5,50,100,200,500"
+        )
     for key, values in axes:
         if not values or any(not value.strip() for value in values):
             raise UserError(
@@ -149,7 +113,7 @@ def _action_set(text: str) -> str:
 
 
 def _combinations(axes: list[Axis], grid: bool) -> Iterable[list[tuple[str, str]]]:
-    """The variants, each a list of keys with their values."""
+    """Yield the variants, each a list of (key, value)."""
     if grid:
         keys = [key for key, _ in axes]
         for combination in itertools.product(*(values for _, values in axes)):
@@ -165,18 +129,14 @@ def _label(variant: list[tuple[str, str]]) -> str:
 
 
 def _warn_of_long_intervals(planned: list[PlannedRun]) -> None:
+    """Print a warning for each variant whose weights never change."""
     warned: set[tuple[str, int]] = set()
     for run in planned:
-        alpha, iterations = _alpha(run.recipe), iterations_of(run)
-        if alpha is not None and alpha >= iterations and (run.label, iterations) not in warned:
+        alpha, iterations = run.recipe.weighting.get("alpha"), iterations_of(run)
+        if isinstance(alpha, int) and alpha >= iterations and (run.label, iterations) not in warned:
             warned.add((run.label, iterations))
             print(
                 f"warning: {run.label}: no interval of {alpha} iterations ends before the run does"
                 f" ({iterations} iterations), so the weights never change",
                 file=sys.stderr,
             )
-
-
-def _alpha(recipe: Recipe) -> int | None:
-    alpha = recipe.weighting.get("alpha")
-    return alpha if isinstance(alpha, int) else None

@@ -15,7 +15,7 @@ from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.console.views import metrics_line
+from msdet_cli.console.formatting import format_metrics
 from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt, complete
 from msdet_cli.run_plan import warn_of_data
 
@@ -69,7 +69,7 @@ def evaluate(
         print(json.dumps(content, indent=2))
     else:
         Console(highlight=False, markup=False).print(
-            f"{checkpoint} on {resolved.dataset.name}: {metrics_line(metrics)}", soft_wrap=True
+            f"{checkpoint} on {resolved.dataset.name}: {format_metrics(metrics)}", soft_wrap=True
         )
 
 

@@ -23,7 +23,7 @@ from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import results_dir
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands.show import mmengine_config
-from msdet_cli.console.views import metrics_line
+from msdet_cli.console.formatting import format_metrics
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -170,7 +170,7 @@ def _say(folder: RunFolder, claimed: Recipe, made: Recipe) -> None:
     from experiments.reporting.tables.matching import differences
 
     record, console = folder.read(), Console()
-    lines = [f"{folder.path}", f"  {metrics_line(record.metrics)}"]
+    lines = [f"{folder.path}", f"  {format_metrics(record.metrics)}"]
     other = differences(made, claimed)
     if other:
         lines.append(f"  not recipe {claimed.name} but a variant of it: {other}")

@@ -15,7 +15,7 @@ from experiments.common.errors import UserError
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.console.views import duration, metrics_line
+from msdet_cli.console.formatting import format_duration, format_metrics
 from msdet_cli.options import RESULTS, ResultsOpt, RunArg
 
 BLOCK = 64 * 1024  # bytes read at once, from the end
@@ -159,8 +159,8 @@ def _state(folder: RunFolder) -> tuple[Status, Record]:
 
 def _how_it_ended(folder: RunFolder, state: Status, record: Record) -> str:
     if state == "done":
-        took = duration(record.timings.get("total_s"))
-        return f"{folder.name}: done{f' in {took}' if took else ''}: {metrics_line(record.metrics)}"
+        took = format_duration(record.timings.get("total_s"))
+        return f"{folder.name}: done{f' in {took}' if took else ''}: {format_metrics(record.metrics)}"
     message = record.attempts[-1].message if record.attempts else None
     return f"{folder.name}: {state}" + (f": {message}" if message else "")
 

@@ -18,9 +18,9 @@ from experiments.runs.lookup import iterate, results_dir
 from experiments.runs.record import Record, Status
 from experiments.runs.run_flags import marks_of
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.console.formatting import MAIN_METRICS, format_duration, format_iterations, format_main_metric
 from msdet_cli.console.result_tables import COLOURS, make_console, print_marks, print_problems
 from msdet_cli.console.text_lines import Cell, print_lines
-from msdet_cli.console.views import MAIN_METRICS, duration, main_metric, share
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, complete
 
 WIDE = 100  # characters: narrower consoles leave the year out
@@ -136,14 +136,14 @@ def _print(console: Console, found: list[Listed]) -> None:
 
 def _cells(one: Listed, narrow: bool) -> list[Cell]:
     record, state = one.record, one.state
-    metric = main_metric(record.metrics) if state == "done" else ""
+    metric = format_main_metric(record.metrics) if state == "done" else ""
     started = record.attempts[0].started if record.attempts else record.created
     return [
         one.run.name,
         (state, COLOURS.get(state, "")),
-        share(_progress(one.run, state) or {}),
+        format_iterations(_progress(one.run, state) or {}),
         metric + marks_of(record),
-        duration(_seconds(record, state)),
+        format_duration(_seconds(record, state)),
         _local(started)[5 if narrow else 0 :],  # without the year
         _remark(one),
     ]

@@ -1,4 +1,4 @@
-"""What a dry run prints: each planned run, what would be done, where and by which command, and what it would take."""
+"""The plan of a dry run: a table of runs, what differs between them, and the forecast."""
 
 from __future__ import annotations
 
@@ -13,110 +13,103 @@ from rich.text import Text
 from experiments.common.errors import UserError
 from experiments.launching.forecast import CPU, Forecast, forecast
 from experiments.launching.plan import PlannedRun
-from msdet_cli.console.equivalent import equivalent_command
+from msdet_cli.console.formatting import TODO_TEXTS, format_hours, format_size
 from msdet_cli.console.text_lines import Cell, print_lines
 
-WORDS = {
-    "start": "start",
-    "resume": "resume from its last checkpoint",
-    "skip": "done already",
-    "failed": "failed or cancelled before; --retry-failed tries again",
-    "running": "running now",
-    "unreadable": "nothing: a newer msdet wrote its record",
+PENDING = ("start", "resume", "running")
+MAX_SOURCES = 5  # measured runs named below the table
+REMARKS = {
+    "failed": "resume failed and cancelled runs with --retry-failed",
+    "unreadable": "unreadable: a newer msdet wrote the record; --force starts anew",
 }
-TO_DO = ("start", "resume", "running")
-MOST_COMMANDS = 20  # of a longer plan, those that come first
 
 
 def show_plan(console: Console, planned: Sequence[PlannedRun], on_gpus: bool | None = None) -> None:
-    """Prints the plan, and the forecast for the whole of it.
+    """Print the table of runs and the forecast for all of them.
+
+    A column that is the same for all runs is left out of the table.
 
     Args:
         on_gpus: As `forecast` takes it.
     """
     costs = forecast(planned, on_gpus)
-    header = ["run", "seed", "would", "iterations left", "workers" if on_gpus is False else "GPUs", "hours",
-              "disk", "folder"]  # fmt: skip
-    rows: list[list[Cell]] = [_row(run, cost) for run, cost in zip(planned, costs)]
-    print_lines(console, header, rows, right=("seed", *header[3:7]))
-    to_do = [run for run in planned if run.todo in TO_DO]
-    commands = [command for run in to_do[:MOST_COMMANDS] if (command := equivalent_command(run))]
-    if commands:
-        console.print()
-        more = f" (the first {MOST_COMMANDS} of {len(to_do)}; all of them: --json)"
-        console.print(
-            Text(f"One by one{more if len(to_do) > MOST_COMMANDS else ''}:", "bold"), soft_wrap=True
-        )
-        console.print(Text("\n".join(f"  {command}" for command in commands)), soft_wrap=True)
+    workers = {cost.workers for run, cost in zip(planned, costs) if run.todo in PENDING}
+    labels = {run.label for run in planned}
+    header = [
+        "run",
+        "varied",
+        "state",
+        "iterations",
+        "workers" if on_gpus is False else "GPUs",
+        "hours",
+        "disk",
+    ]
+    rows = [_row(run, cost, len(labels) > 1, len(workers) > 1) for run, cost in zip(planned, costs)]
+    print_lines(console, header, rows, right=header[3:])
     console.print()
-    for line in _summary(planned, costs):
+    for line in _summary(planned, costs, workers, header[4]):
         console.print(Text(line), soft_wrap=True)
 
 
-def _row(run: PlannedRun, cost: Forecast) -> list[Cell]:
-    name = f"{run.recipe.name} ({run.label})" if run.label else run.recipe.name
-    to_do = run.todo in TO_DO
+def _row(run: PlannedRun, cost: Forecast, has_labels: bool, has_workers: bool) -> list[Cell]:
+    cells = [run.folder.name, run.label if has_labels else "", TODO_TEXTS[run.todo]]
+    if run.todo not in PENDING:
+        return [*cells, "", "", "", ""]
     return [
-        name,
-        str(run.seed),
-        WORDS[run.todo],
-        str(cost.iterations) if to_do else "",
-        str(cost.workers) if to_do else "",
-        ("?" if cost.worker_seconds is None else hours(cost.worker_seconds)) if to_do else "",
-        ("?" if cost.disk is None else size(cost.disk)) if to_do else "",
-        str(run.folder.path),
+        *cells,
+        str(cost.iterations),
+        str(cost.workers) if has_workers else "",
+        "" if cost.worker_seconds is None else format_hours(cost.worker_seconds),
+        "" if cost.disk is None else format_size(cost.disk),
     ]
 
 
-def _summary(planned: Sequence[PlannedRun], costs: Sequence[Forecast]) -> list[str]:
-    """How many runs, what they take together, what that rests on, and what is not known."""
-    states = Counter(run.todo for run in planned)
-    counted = ", ".join(f"{n} {_SHORT[todo]}" for todo, n in states.items())
-    lines = [f"{len(planned)} run{'s' if len(planned) != 1 else ''}: {counted}"]
-    left = [(run, cost) for run, cost in zip(planned, costs) if run.todo in TO_DO]
-    for unit, seconds in _by_unit(costs).items():
-        lines.append(f"about {hours(seconds)} {unit}-hours of training, evaluations not counted")
-    disk = sum(cost.disk for _, cost in left if cost.disk is not None)
+def _summary(
+    planned: Sequence[PlannedRun], costs: Sequence[Forecast], workers: set[int], unit: str
+) -> list[str]:
+    """Return the lines below the table: counts, totals, and the measurements they rest on."""
+    states: Counter[str] = Counter(run.todo for run in planned)
+    counts = ", ".join(f"{n} {TODO_TEXTS[todo]}" for todo, n in states.items())
+    lines = [f"{len(planned)} run{'s' if len(planned) != 1 else ''}: {counts}"]
+    if len(workers) == 1 and workers != {1}:
+        lines.append(f"{unit} per run: {workers.pop()}")
+    if planned:
+        lines.append(f"run folders: {planned[0].folder.path.parents[2]}")
+    lines += [remark for todo, remark in REMARKS.items() if states[todo]]
+    left = [(run, cost) for run, cost in zip(planned, costs) if run.todo in PENDING]
+    for device, seconds in _seconds_by_device(costs).items():
+        lines.append(f"about {format_hours(seconds)} {device}-hours of training, without evaluation")
     if any(cost.disk is not None for _, cost in left):
-        lines.append(f"about {size(disk)} on disk")
+        lines.append(f"about {format_size(sum(cost.disk or 0 for _, cost in left))} on disk")
     sources = {(cost.source.run.name, cost.likeness): cost.source for _, cost in left if cost.source}
-    for (name, likeness), source in list(sources.items())[:MOST_SOURCES]:
+    for (name, likeness), source in list(sources.items())[:MAX_SOURCES]:
         rate = source.worker_seconds / source.workers
         lines.append(
-            f"  {rate:.3g} s an iteration on {source.workers} x {source.device}: measured in {name} ({likeness})"
+            f"  measured in {name} ({likeness}): {rate:.3g} s per iteration on {source.workers} x {source.device}"
         )
-    if len(sources) > MOST_SOURCES:
-        lines.append(f"  and {len(sources) - MOST_SOURCES} more measured runs")
-    unknown = [run for run, cost in left if cost.worker_seconds is None]
+    if len(sources) > MAX_SOURCES:
+        lines.append(f"  and {len(sources) - MAX_SOURCES} more measured runs")
+    unknown = sum(cost.worker_seconds is None for _, cost in left)
     if unknown:
-        lines += _how_to_measure(unknown, len(left))
+        which = "time and disk" if unknown == len(left) else f"time and disk of {unknown} of {len(left)} runs"
+        lines.append(f"{which}: unknown, no similar run was measured here")
+        lines.append(
+            "  to measure: start the command, stop it with Ctrl-C after a minute; runs resume exactly"
+        )
     return lines
 
 
-_SHORT = {"start": "to start", "resume": "to resume", "skip": "done already", "failed": "failed or cancelled before",
-          "running": "running now", "unreadable": "unreadable"}  # fmt: skip
-MOST_SOURCES = 5
-
-
-def _by_unit(costs: Sequence[Forecast]) -> dict[str, float]:
+def _seconds_by_device(costs: Sequence[Forecast]) -> dict[str, float]:
     totals: dict[str, float] = {}
     for cost in costs:
         if cost.source is not None and cost.worker_seconds is not None:
-            unit = "CPU" if cost.source.device == CPU else "GPU"
-            totals[unit] = totals.get(unit, 0.0) + cost.worker_seconds
+            device = "CPU" if cost.source.device == CPU else "GPU"
+            totals[device] = totals.get(device, 0.0) + cost.worker_seconds
     return totals
 
 
-def _how_to_measure(unknown: Sequence[PlannedRun], left: int) -> list[str]:
-    which = "not known" if len(unknown) == left else f"not known for {len(unknown)} of {left} runs"
-    return [
-        f"time and disk: {which}: nothing like them was measured here",
-        "  start one of them, and stop it with Ctrl-C after a minute: nothing is lost, and its rate is kept",
-    ]
-
-
 def print_json(planned: Sequence[PlannedRun], dry_run: bool = False, on_gpus: bool | None = None) -> None:
-    """One JSON list: each run's folder, what was to do, and its record as it is now; in a dry run the forecast, too."""
+    """Print a JSON list with each run's folder, todo and record; in a dry run also its forecast."""
     costs = forecast(planned, on_gpus) if dry_run else [None] * len(planned)
     print(json.dumps([_as_json(run, cost) for run, cost in zip(planned, costs)], indent=2))
 
@@ -127,12 +120,11 @@ def _as_json(run: PlannedRun, cost: Forecast | None) -> dict[str, Any]:
         state, record = run.folder.state(read), read.model_dump()
     except UserError:  # not there yet, or unreadable
         state, record = None, None
-    row: dict[str, Any] = {"run": run.folder.name, "folder": str(run.folder.path), "label": run.label, "todo": run.todo,
-           "state": state, "record": record}  # fmt: skip
+    row: dict[str, Any] = {"run": run.folder.name, "folder": str(run.folder.path), "label": run.label,
+                           "todo": run.todo, "state": state, "record": record}  # fmt: skip
     if cost is not None:
         source = cost.source
         row |= {
-            "command": equivalent_command(run) if run.todo in TO_DO else None,
             "workers": cost.workers,
             "iterations_left": cost.iterations,
             "worker_seconds": cost.worker_seconds,
@@ -147,18 +139,3 @@ def _as_json(run: PlannedRun, cost: Forecast | None) -> dict[str, Any]:
             },
         }
     return row
-
-
-def hours(seconds: float) -> str:
-    """`0.02`, `3.4`, `120`: two digits that count."""
-    value = seconds / 3600
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2g}"
-
-
-def size(count: float) -> str:
-    """Bytes as `4.1 MB`, in powers of 1000 as disks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if count >= 9.95 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

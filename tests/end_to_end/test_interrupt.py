@@ -165,7 +165,7 @@ def test_a_run_broken_off_four_times_ends_as_if_it_never_was(
     assert run.state() == "running"
     said = place.msdet(*RUN)
     assert said.returncode == 0, said.stdout + said.stderr
-    assert "another process works on it" in said.stdout
+    assert "locked by another msdet process" in said.stdout
 
     attempts = run.read().attempts
     assert [a.exit_code for a in attempts] == [75, 75, None, 75, 0]

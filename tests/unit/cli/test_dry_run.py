@@ -1,27 +1,24 @@
-"""A dry run: what it forecasts and from which runs, and the commands it prints."""
+"""A dry run: its forecast, the runs that the forecast rests on, and the table of runs."""
 
 from __future__ import annotations
 
 import io
 import json
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from msdet_cli.console.equivalent import equivalent_command
 from rich.console import Console
 
 from experiments.launching.forecast import forecast
 from experiments.launching.plan import PlannedRun, plan, prepare
-from experiments.launching.table_runs import first_recipes
 from experiments.recipes import catalogue
 from experiments.recipes.loading import load_recipe, load_variants
 from experiments.recipes.schema import Recipe
-from experiments.recipes.tables import load_table
 from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.console.plan_view import hours, show_plan, size
+from msdet_cli.console.formatting import format_hours, format_size
+from msdet_cli.console.plan_view import show_plan
 
 RESULTS = Path("results")
 
@@ -111,76 +108,45 @@ def test_disk_is_two_checkpoints_and_the_rest():
     assert cost.disk == 2 * 5000 + rest
 
 
-def shown(runs: list[PlannedRun]) -> str:
-    console = Console(file=io.StringIO(), width=200)
+def shown(runs: list[PlannedRun], width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
     show_plan(console, runs, on_gpus=False)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_plan_ends_with_what_it_takes_in_all():
+def test_plan_ends_with_the_total_cost():
     text = shown(planned(tiny(), 0, 1))
-    assert "time and disk: not known: nothing like them was measured here" in text
+    assert "time and disk: unknown, no similar run was measured here" in text
     assert "Ctrl-C" in text
     measured(planned(tiny())[0], 12.0, checkpoint=400_000_000)
     lines = shown(planned(tiny(), 0, 1, 2)).splitlines()
-    assert "3 runs: 1 done already, 2 to start" in lines
-    assert "about 2.2 CPU-hours of training, evaluations not counted" in lines  # 2 x 330 x 12 s
+    assert "3 runs: 1 done, 2 to start" in lines
+    assert "about 2.2 CPU-hours of training, without evaluation" in lines  # 2 x 330 x 12 s
     assert "about 1.6 GB on disk" in lines
-    assert any("12 s an iteration on 1 x cpu" in line and "(same config)" in line for line in lines)
+    assert any("(same config): 12 s per iteration on 1 x cpu" in line for line in lines)
 
 
-def command_gives(run: PlannedRun) -> bool:
-    """Whether the printed command, with its options as the command line takes them, means this very run."""
-    words = shlex.split(equivalent_command(run) or "")
-    assert words[:2] == ["msdet", "run"]
-    options = list(zip(words[3::2], words[4::2]))
-    found = dict(options)
-    sets = [value for option, value in options if option == "--set"]
-    recipe = load_recipe(words[2], found.get("-p"), sets, found.get("--dataset"))
-    (again,) = plan([("", recipe)], [int(found["--seed"])], RESULTS, generate=False)
-    return again.folder.path == run.folder.path
+def test_plan_is_one_table_with_the_columns_that_differ():
+    few = [("alpha=5", tiny("retinanet-r50-rlo", "weighting.alpha=5")), ("alpha=7", tiny("retinanet-r50-rlo",
+            "weighting.alpha=7"))]  # fmt: skip
+    runs = plan(few, [0], RESULTS, generate=False)
+    header, first, second, *rest = shown(runs, 80).splitlines()
+    assert header.split() == ["run", "varied", "state", "iterations"]
+    assert first.split() == [runs[0].folder.name, "alpha=5", "to", "start", "330"]
+    assert second.split()[:2] == [runs[1].folder.name, "alpha=7"]
+    assert "run folders: results/runs" in rest
+    assert all(len(line) <= 80 for line in (header, first, second, *rest))
+    many = [replace(run, launch=Launch(processes=n)) for run, n in zip(runs, (1, 4))]
+    assert shown(many).splitlines()[0].split() == ["run", "varied", "state", "iterations", "workers"]
+    assert "workers per run: 4" in shown(many[1:])
+    assert "varied" not in shown(runs[:1])
 
 
-@pytest.mark.parametrize("profile", ["tiny"])
-@pytest.mark.parametrize("table", ["table1", "table3", "table5", "fig4", "controls"])
-def test_the_command_of_each_row_of_a_table_means_that_run(table: str, profile: str):
-    labelled = [(label, recipe.model_copy(update={"dataset": tiny().dataset})) for label, recipe in
-                first_recipes([load_table(table)], profile) if recipe.dataset.format == "coco"]  # fmt: skip
-    runs = plan(labelled, [3], RESULTS, generate=False)
-    assert len(runs) > 3 or table == "fig4"
-    assert all(command_gives(run) for run in runs)
-
-
-SETS = [
-    ["weighting.alpha=7"],
-    ["weighting={rule: avw, alpha: 3}"],
-    ["weighting.actions=[largest, uniform]"],
-    ["schedule.epochs=3", "schedule.lr=1e-5"],
-    ["schedule.iterations=50"],
-    ["model.bbox_head.loss_cls.gamma=1.5", "+data.what={a: [1, x y]}"],
-    ["dataset.generate.train_images=40"],
-    ["image_size=[128, 96]"],
-    ["amp=bf16"],
-]
-
-
-@pytest.mark.parametrize("sets", SETS, ids=lambda sets: sets[0])
-def test_the_command_of_a_variant_means_that_run(sets: list[str]):
-    assert command_gives(planned(tiny("retinanet-r50-rlo", *sets), 2)[0])
-
-
-def test_the_command_names_a_results_folder_and_workers():
-    (run,) = plan([("", tiny())], [0], Path("else where"), generate=False)
-    assert (equivalent_command(run) or "").endswith("--seed 0 --results-dir 'else where'")
-    many = PlannedRun(run.recipe, 0, run.data, run.folder, "start", "", launch=Launch(processes=4))
-    assert "--gpus 4 " in (equivalent_command(many) or "")
-    tracked = replace(many, launch=many.launch.model_copy(update={"track": ["wandb", "mlflow"]}))
-    assert "--track wandb,mlflow" in (equivalent_command(tracked) or "")
-
-
-def test_a_recipe_without_a_name_has_no_such_command():
-    Path("mine.yaml").write_text("extends: retinanet-r50\n")
-    assert equivalent_command(planned(load_recipe("mine.yaml", "tiny"))[0]) is None
+def test_plan_says_how_to_resume_failed_runs():
+    measured(planned(tiny())[0], 1.0, status="failed")
+    text = shown(planned(tiny()))
+    assert "1 run: 1 failed or cancelled" in text
+    assert "--retry-failed" in text
 
 
 def test_variants_are_what_each_would_be_alone_and_files_are_read_once(monkeypatch: pytest.MonkeyPatch):
@@ -218,5 +184,5 @@ def test_a_plan_looks_at_each_record_once_and_measures_once(monkeypatch: pytest.
 
 
 def test_quantities():
-    assert [hours(s) for s in (36, 3600, 3600 * 9.96, 3600 * 123.4)] == ["0.01", "1.0", "10", "123"]
-    assert [size(n) for n in (999, 1500, 74_900_000, 2.5e12)] == ["999 B", "1.5 kB", "75 MB", "2.5 TB"]
+    assert [format_hours(s) for s in (36, 3600, 3600 * 9.96, 3600 * 123.4)] == ["0.01", "1.0", "10", "123"]
+    assert [format_size(n) for n in (999, 1500, 74_900_000, 2.5e12)] == ["999 B", "1.5 kB", "75 MB", "2.5 TB"]

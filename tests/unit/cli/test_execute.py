@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -17,7 +18,8 @@ from experiments.launching.plan import plan
 from experiments.recipes.loading import load_recipe
 from msdet_cli import main as command_line
 from msdet_cli import run_plan as executing
-from msdet_cli.console.views import RunView, duration, status_line
+from msdet_cli.console.formatting import format_duration
+from msdet_cli.console.run_view import RunView, status_line
 
 
 @pytest.fixture(autouse=True)
@@ -195,16 +197,16 @@ def test_the_status_line():
     assert line == (
         "epoch 3/7, iteration 120/330, ETA 0:52 (0.25 s/it), loss 0.750, lr 0.001, weights P3 1.00 P4 1.38 (largest)"
     )
-    assert "weights" not in status_line(PROGRESS, weights=False)
-    assert status_line({"phase": "evaluate", "batch": 3, "batches": 19}) == "evaluates, batch 3 of 19"
-    assert [duration(s) for s in (None, 9, 75, 3725)] == ["", "0:09", "1:15", "1:02:05"]
+    assert "weights" not in status_line(PROGRESS, with_weights=False)
+    assert status_line({"phase": "evaluate", "batch": 3, "batches": 19}) == "evaluating, batch 3 of 19"
+    assert [format_duration(s) for s in (None, 9, 75, 3725)] == ["", "0:09", "1:15", "1:02:05"]
 
 
 def test_the_live_panel_shows_weights_and_probabilities(tmp_path, workers):
     run = planned(tmp_path, [0])[0].folder
     run.path.mkdir(parents=True)
     screen = console()
-    view = RunView(screen, run, "1 of 2")
+    view = RunView(run, "1 of 2")
     screen.print(view.panel())
     assert "loading" in screen.file.getvalue()
     run.progress.write_text(json.dumps(PROGRESS))
@@ -217,19 +219,6 @@ def test_the_live_panel_shows_weights_and_probabilities(tmp_path, workers):
     assert view.progress() == {}
 
 
-def test_plain_lines_where_the_output_is_no_terminal(tmp_path):
-    run = planned(tmp_path, [0])[0].folder
-    run.path.mkdir(parents=True)
-    run.progress.write_text(json.dumps(PROGRESS))
-    screen = console()
-    with RunView(screen, run, "1 of 1") as view:
-        for _ in range(5):
-            view.update()
-    lines = screen.file.getvalue().splitlines()
-    assert len(lines) == 2  # one as it starts, one for now; the next comes seconds later
-    assert lines[1].endswith(status_line(PROGRESS))
-
-
 def odd_progress(phase="train"):
     """What a user's own rule may call its action, and a results folder of an odd name, are shown as they are."""
     head = {**PROGRESS["heads"][0], "action": "[/odd]", "probabilities": {"[/odd]": 1.0}}
@@ -240,14 +229,13 @@ def odd_progress(phase="train"):
 def test_text_that_looks_like_markup_is_shown_as_it_is(tmp_path, workers, terminal):
     results = tmp_path / "res[/red]ults"
     recipe = load_recipe("retinanet-r50", "tiny")
-    runs = plan([("[/label]", recipe)], [0, 1], results, generate=False)
+    runs = plan([("", recipe)], [0, 1], results, generate=False)
+    runs[1] = replace(runs[1], label="[/label]")
     screen = Console(file=io.StringIO(), width=300, force_terminal=terminal, color_system=None)
     for run in runs:
         run.folder.path.mkdir(parents=True)
         run.folder.progress.write_text(json.dumps(odd_progress()))
-        with RunView(screen, run.folder, "1 of 2") as view:
-            view.note = "[/note]"
-            view.update()
+        screen.print(RunView(run.folder, "1 of [/2]").panel())
         run.folder.progress.unlink()
     executing.show_plan(screen, runs)
     workers.codes = [0, NOT_FINITE]
@@ -256,14 +244,14 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(tmp_path, workers, termin
     shown = screen.file.getvalue()
     assert "[/odd]" in shown
     assert "[/label]" in shown
-    assert shown.count("res[/red]ults") >= 4
+    assert shown.count("res[/red]ults") >= 3
     assert "lower [red]schedule.lr" in shown
 
 
 def test_the_panel_follows_the_evaluation_and_unweighted_levels(tmp_path):
     run = planned(tmp_path, [0])[0].folder
     run.path.mkdir(parents=True)
-    view = RunView(console(), run, "1 of 1")
+    view = RunView(run, "1 of 1")
     for content, words, absent in (
         (
             {**PROGRESS, "phase": "evaluate", "batch": 3, "batches": 19},
@@ -295,9 +283,9 @@ def test_progress_of_an_earlier_attempt_is_not_shown(tmp_path):
     run.progress.write_text(json.dumps(PROGRESS))
     long_ago = time.time() - 3600
     os.utime(run.progress, (long_ago, long_ago))
-    assert RunView(None, run, "1 of 1").progress() == {}
+    assert RunView(run, "1 of 1").progress() == {}
     run.progress.write_text(json.dumps(PROGRESS))
-    assert RunView(None, run, "1 of 1").progress() == PROGRESS
+    assert RunView(run, "1 of 1").progress() == PROGRESS
 
 
 def test_with_json_nothing_but_json_even_where_a_run_fails(tmp_path, workers, monkeypatch, capsys):

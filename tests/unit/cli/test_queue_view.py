@@ -14,8 +14,8 @@ from experiments.launching.queue import QueueItem
 from experiments.recipes.loading import load_recipe
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console import queue_view
-from msdet_cli.console.queue_rows import Rows, state_line
-from msdet_cli.console.queue_view import QueueView, rows_that_fit
+from msdet_cli.console.queue_progress import QueueProgress
+from msdet_cli.console.queue_view import QueueView, select_rows
 
 
 class Standing:
@@ -58,7 +58,7 @@ def screen(entries: list[QueueItem], height: int = 40, note: str = "") -> list[s
     console = Console(file=io.StringIO(), width=150, height=height, force_terminal=True, color_system=None)
     view = QueueView(console, Standing(entries))  # type: ignore[arg-type]
     view.note = note
-    view.rows.look()
+    view.progress.update()
     console.print(view.panel())
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
@@ -74,29 +74,29 @@ def test_each_run_has_a_line_with_state_progress_time_left_metric_and_gpus(entri
     assert first.split() == [entries[0].run.folder.name, "n=1", "done", "41.3"]
     assert second.split()[:3] == [entries[1].run.folder.name, "n=1", "running"]
     assert second.split()[-7:] == ["110/330", "33%", "1:50", "12.3", "at", "100", "0"]
-    assert third.split()[-2:] == ["evaluates", "0"]
+    assert third.split()[-2:] == ["evaluating", "0"]
     assert fourth.split()[1:] == ["n=2", "failed"]
     assert totals.startswith("1 done, 2 running, 2 waiting, 1 failed; about ")
     assert note == "stopping"
 
 
 def test_the_estimate_is_that_of_the_measured_rates(entries: list[QueueItem]):
-    rows = Rows(entries)
-    rows.look()
-    assert rows.seconds_left() == (0.0, 6)
-    assert state_line(rows) == "6 waiting"
+    progress = QueueProgress(entries)
+    progress.update()
+    assert progress.seconds_left() == (0.0, 6)
+    assert progress.summary() == "6 waiting"
     at(entries[0], 130, 0.5)  # 100 s left
-    rows.look()
+    progress.update()
     # Five more at 0.5 s an iteration, one at a time.
-    assert rows.seconds_left() == (100 + 5 * 330 * 0.5, 0)
+    assert progress.seconds_left() == (100 + 5 * 330 * 0.5, 0)
     at(entries[1], 230, 1.5)  # 150 s left, and the mean rate is 1 s
-    rows.look()
-    assert rows.seconds_left() == ((100 + 150 + 4 * 330) / 2, 0)  # two at once
+    progress.update()
+    assert progress.seconds_left() == ((100 + 150 + 4 * 330) / 2, 0)  # two at once
     for entry in entries[2:]:
         done(entry, 40.0, 1.0)
-    rows.look()
-    assert rows.seconds_left() == (150, 0)  # not shorter than what the slower one takes
-    assert state_line(rows) == "4 done, 2 running; about 2:30 of training left"
+    progress.update()
+    assert progress.seconds_left() == (150, 0)  # not shorter than what the slower one takes
+    assert progress.summary() == "4 done, 2 running; about 2:30 of training left"
 
 
 def test_what_nothing_like_was_measured_is_not_guessed(entries: list[QueueItem]):
@@ -104,20 +104,20 @@ def test_what_nothing_like_was_measured_is_not_guessed(entries: list[QueueItem])
     other = load_recipe("fcos-r50", "tiny")
     results = entries[0].run.folder.path.parents[3]
     entries = [entries[0], *(QueueItem(run) for run in plan([("", other)], [0], results, generate=False))]
-    rows = Rows(entries)
-    rows.look()
-    assert rows.seconds_left() == (100, 1)
-    assert state_line(rows).endswith("more than 1:40 of training left")
+    progress = QueueProgress(entries)
+    progress.update()
+    assert progress.seconds_left() == (100, 1)
+    assert progress.summary().endswith("more than 1:40 of training left")
 
 
 def test_a_low_screen_shows_first_what_is_at_work(entries: list[QueueItem]):
     for number, state in enumerate(("done", "done", "waiting", "running", "failed", "waiting")):
         entries[number].state = state  # type: ignore[assignment]
-    assert rows_that_fit(entries, 1) == [3]
-    assert rows_that_fit(entries, 2) == [3, 4]
-    assert rows_that_fit(entries, 3) == [2, 3, 4]
-    assert rows_that_fit(entries, 5) == [1, 2, 3, 4, 5]  # of those done, the last
-    assert rows_that_fit(entries, 9) == [0, 1, 2, 3, 4, 5]
+    assert select_rows(entries, 1) == [3]
+    assert select_rows(entries, 2) == [3, 4]
+    assert select_rows(entries, 3) == [2, 3, 4]
+    assert select_rows(entries, 5) == [1, 2, 3, 4, 5]  # of those done, the last
+    assert select_rows(entries, 9) == [0, 1, 2, 3, 4, 5]
     lines = screen(entries, height=8, note="stopping")
     assert len(lines) <= 8
     assert "  and 2 done, 1 waiting" in lines
@@ -129,11 +129,11 @@ def test_a_run_is_read_once_when_it_is_done(entries: list[QueueItem], monkeypatc
     monkeypatch.setattr(RunFolder, "read", lambda self: (reads.append(self.name), real(self))[1])
     done(entries[0], 40.0, 0.5)
     reads.clear()
-    rows = Rows(entries)
+    progress = QueueProgress(entries)
     for _ in range(5):
-        rows.look()
-        assert rows.metric(0) == "40.0"
-        rows.seconds_left()
+        progress.update()
+        assert progress.metric(0) == "40.0"
+        progress.seconds_left()
     assert reads == [entries[0].run.folder.name]
 
 

@@ -105,7 +105,7 @@ def test_a_dry_run_says_what_waits(mine, monkeypatch, capsys):
     words = ("mine", "-p", "tiny", "--seeds", "2", "--dry-run")
     code, out, err = msdet(monkeypatch, capsys, *words)
     assert code == 0
-    assert out.count("  start  ") == 4
+    assert out.count("  to start  ") == 4
     assert "note: mine: 'the mean' waits for its weights: 2 of 2 runs of row 'avw' are not done" in err
     assert not Path("results").exists()
     assert Tracing.started == []

@@ -131,7 +131,7 @@ def test_which_machine_leads():
 def test_a_machine_that_does_not_lead_prepares_nothing_and_waits(place: Path):
     queue = queue_of(place, "192.0.2.1:29400")
     assert queue.step(0.1)
-    assert queue.entries[0].state == "elsewhere"
+    assert queue.entries[0].state == "locked"
     assert not (place / "results").exists()
     queue.stop()
     assert not queue.step(0.1)
@@ -152,7 +152,7 @@ def test_invitations(tmp_path: Path):
 
 def test_a_run_that_the_leader_left_interrupted_is_reported_so(place: Path):
     queue = queue_of(place, "localhost:29400")
-    entry = QueueItem(queue.entries[0].run, "elsewhere")
+    entry = QueueItem(queue.entries[0].run, "locked")
     folder = entry.run.folder
     folder.path.mkdir(parents=True)
     folder.write(Record(recipe="r", recipe_id="1", config_hash="1", seed=0, status="interrupted"))

@@ -216,7 +216,7 @@ def test_what_another_command_works_on_comes_last_and_is_taken_over(place: Path)
     first.path.mkdir(parents=True)
     with acquire_lock(first):
         until(lambda: not queue.step(0.1) or [e.state for e in queue.entries[1:]] == ["done", "done"])
-        assert queue.entries[0].state == "elsewhere"
+        assert queue.entries[0].state == "locked"
         assert not first.record_file.exists()  # not even prepared
     assert [entry.state for entry in worked(queue)] == ["done"] * 3
     assert [seed for seed, what, *_ in events(place) if what == "start"] == [1, 2, 0]
@@ -228,7 +228,7 @@ def test_what_another_command_has_done_meanwhile_is_reported_as_done(place: Path
     folder.path.mkdir(parents=True)
     with acquire_lock(folder):
         queue.step(0)
-        assert queue.entries[0].state == "elsewhere"
+        assert queue.entries[0].state == "locked"
     assert worked(a_queue(place, [0]))[0].state == "done"
     (entry,) = worked(queue)
     assert (entry.state, entry.code, entry.attempts) == ("done", 0, 0)

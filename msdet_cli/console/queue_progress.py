@@ -1,0 +1,131 @@
+"""Progress and results of a queue's runs, read from the run folders only when they change."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from experiments.common.errors import UserError
+from experiments.launching.forecast import iterations_of
+from experiments.launching.queue import QueueItem
+from experiments.launching.retry_policy import iterations_saved
+from experiments.runs.run_folder import RunFolder
+from msdet_cli.console.formatting import WORKING_STATES, format_duration, format_main_metric
+from msdet_cli.console.run_view import RunView
+
+STATE_ORDER = ("done", "running", "locked", "waiting", "failed", "interrupted", "cancelled")
+
+
+class QueueProgress:
+    """Progress of the queue's running items, and metrics of all."""
+
+    def __init__(self, entries: Sequence[QueueItem]) -> None:
+        self.entries = entries
+        self.max_parallel = 1  # runs seen running at once
+        self._views: dict[int, RunView] = {}  # by index in the queue
+        self._results: dict[int, tuple[str, float | None]] = {}  # metric, seconds per iteration
+        self._evaluated: dict[int, tuple[float, str]] = {}  # modification time, metric
+        self._left: dict[int, int] = {}  # iterations left of waiting runs
+
+    def update(self) -> None:
+        """Note which runs have started and ended."""
+        total = len(self.entries)
+        for index, entry in enumerate(self.entries):
+            if entry.state in WORKING_STATES and index not in self._views:
+                title = f"{index + 1} of {total}" if total > 1 else ""
+                self._views[index] = RunView(entry.run.folder, title)
+            elif entry.state not in WORKING_STATES:
+                self._views.pop(index, None)
+                if entry.state in ("done", "skipped") and index not in self._results:
+                    self._results[index] = _result(entry.run.folder)
+        self.max_parallel = max(self.max_parallel, sum(e.state == "running" for e in self.entries))
+
+    def view(self, index: int) -> RunView | None:
+        """Return the view of the run at this index; None if it is not running."""
+        return self._views.get(index)
+
+    def views(self) -> Iterable[RunView]:
+        """Return the views of all running runs."""
+        return self._views.values()
+
+    def metric(self, index: int) -> str:
+        """Return a done run's result, a running run's last evaluation and its iteration, or ''."""
+        if index in self._results:
+            return self._results[index][0]
+        if index not in self._views:
+            return ""
+        run = self._views[index].run
+        try:
+            changed = run.metrics.stat().st_mtime
+        except OSError:
+            return ""
+        if self._evaluated.get(index, (0.0, ""))[0] != changed:
+            self._evaluated[index] = changed, _last_evaluation(run)
+        return self._evaluated[index][1]
+
+    def seconds_left(self) -> tuple[float, int]:
+        """Estimate the training time left, and count the runs that the estimate leaves out.
+
+        A waiting run is assumed to take the mean seconds per iteration of this queue's runs of the same model,
+        with as many runs in parallel as there have been at most.
+        """
+        rates: dict[str, list[float]] = {}
+        work, longest, unknown = 0.0, 0.0, 0
+        for index, entry in enumerate(self.entries):
+            rate = (
+                self._results[index][1]
+                if index in self._results
+                else self._progress(index, "seconds_per_iteration")
+            )
+            if rate:
+                rates.setdefault(entry.run.recipe.model, []).append(rate)
+        for index, entry in enumerate(self.entries):
+            if entry.is_over:
+                continue
+            seconds, known = self._progress(index, "eta_s"), rates.get(entry.run.recipe.model)
+            if seconds is None and known:
+                seconds = self._iterations_left(index) * sum(known) / len(known)
+            if seconds is None:
+                unknown += 1
+            else:
+                work, longest = work + seconds, max(longest, seconds)
+        return max(longest, work / self.max_parallel), unknown
+
+    def _progress(self, index: int, key: str) -> float | None:
+        return self._views[index].progress().get(key) if index in self._views else None
+
+    def _iterations_left(self, index: int) -> int:
+        if index not in self._left:
+            run = self.entries[index].run
+            done = iterations_saved(run.folder) if run.todo == "resume" else 0
+            self._left[index] = max(iterations_of(run) - done, 0)
+        return self._left[index]
+
+    def summary(self) -> str:
+        """Return `3 done, 2 running, 5 waiting; about 1:02:03 of training left`."""
+        counts: Counter[str] = Counter("done" if e.state == "skipped" else e.state for e in self.entries)
+        line = ", ".join(f"{counts[state]} {state}" for state in STATE_ORDER if counts[state])
+        seconds, unknown = self.seconds_left()
+        if seconds:
+            line += f"; {'more than' if unknown else 'about'} {format_duration(seconds)} of training left"
+        return line
+
+
+def _result(run: RunFolder) -> tuple[str, float | None]:
+    try:
+        record = run.read()
+    except UserError:
+        return "", None
+    return format_main_metric(record.metrics), record.timings.get("seconds_per_iteration")
+
+
+def _last_evaluation(run: RunFolder) -> str:
+    try:
+        with open(run.metrics, newline="", encoding="utf-8") as stream:
+            last = list(csv.DictReader(stream))[-1]
+        values = {name: float(value) for name, value in last.items() if value}
+    except (OSError, ValueError, IndexError, TypeError):
+        return ""
+    metric = format_main_metric(values)
+    return f"{metric} at {last['iteration']}" if metric and "iteration" in last else metric
