@@ -18,6 +18,7 @@ from experiments.common.files import display_path
 from experiments.recipes import catalogue
 from experiments.recipes.overrides import layer_of, merge, parse_assignment
 from experiments.recipes.schema import WHERE, Recipe, Schedule
+from experiments.recipes.yaml_format import PlainDumper, parse_quickly
 from experiments.weighting.options import OPTIONS
 
 __all__ = [
@@ -65,7 +66,7 @@ def load_resolved(path: Path) -> Recipe | None:
     None where the page is not one of those, rests on other files too, or is wrong: `load_recipe` knows.
     """
     try:
-        raw = catalogue.parse_quickly(path.read_text(encoding="utf-8"))
+        raw = parse_quickly(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
     if not isinstance(raw, dict) or not raw.keys() <= Recipe.model_fields.keys() or "name" not in raw:
@@ -287,7 +288,7 @@ def dump(recipe: Recipe) -> str:
     content = {key: value for key, value in content.items() if value is not None and value != []}
     return header + yaml.dump(
         content,
-        Dumper=catalogue.PlainDumper,
+        Dumper=PlainDumper,
         sort_keys=False,
         allow_unicode=True,
         width=110,

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.common.errors import UserError
-from experiments.recipes.catalogue import load_dataset, parse_yaml
+from experiments.recipes.catalogue import load_dataset
 from experiments.recipes.schema import Recipe, Schedule
+from experiments.recipes.yaml_format import parse_yaml
 from experiments.weighting.options import OPTIONS
 
 RECIPE_KEYS = tuple(key for key in Recipe.model_fields if key != "profile")  # what can be set

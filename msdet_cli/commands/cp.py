@@ -15,6 +15,7 @@ from rich.markup import escape
 from experiments.common.errors import UserError
 from experiments.common.files import display_path, read_text, write_text
 from experiments.recipes import catalogue
+from experiments.recipes.yaml_format import PlainDumper, PlainLoader
 from msdet_cli.options import RecipeArg
 
 REFERENCES = {"extends": "recipe", "dataset": "dataset", "model": None, "init_from": None}
@@ -70,7 +71,7 @@ def relocated(text: str, source: Path, target: Path) -> str:
         target: The file it will be.
     """
     home = target.parent.resolve()
-    page = yaml.compose(text, catalogue.PlainLoader)
+    page = yaml.compose(text, PlainLoader)
     assert isinstance(page, yaml.MappingNode)  # it has been read as one
     for node, kind in reversed(list(_references(page))):
         meant = _meant(kind, node.value, source)
@@ -109,4 +110,4 @@ def _meant(kind: str | None, ref: str, base: Path) -> Path | None:
 
 
 def _quoted(path: str) -> str:
-    return yaml.dump(path, Dumper=catalogue.PlainDumper, allow_unicode=True, width=10_000).splitlines()[0]
+    return yaml.dump(path, Dumper=PlainDumper, allow_unicode=True, width=10_000).splitlines()[0]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from experiments.common.errors import UserError
-from experiments.recipes import catalogue
+from experiments.recipes import catalogue, yaml_format
 from experiments.recipes import loading as recipes
 
 
@@ -143,14 +144,26 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     ],
 )
 def test_numbers_are_numbers(text: str, value: object):
-    read = catalogue.parse_yaml(f"a: {text}" if text != "-" else "a: '-'", "here")["a"]
+    read = yaml_format.parse_yaml(f"a: {text}" if text != "-" else "a: '-'", "here")["a"]
     assert read == value
     assert type(read) is type(value)
 
 
 def test_merge_keys_and_anchors_still_work():
     text = "a: &base {x: 1, y: 2}\nb: {<<: *base, y: 3}\n"
-    assert catalogue.parse_yaml(text, "here")["b"] == {"x": 1, "y": 3}
+    assert yaml_format.parse_yaml(text, "here")["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize("of", ["{{<<: [{}]}}", "[{}]", "{{a: [{}]}}"])
+def test_a_page_that_stands_for_billions_of_values_is_refused_quickly(of: str, tmp_path: Path):
+    first = "a0: &a0 {x: 1}\n"
+    text = first + "".join(f"a{n}: &a{n} {of.format(', '.join([f'*a{n - 1}'] * 9))}\n" for n in range(1, 30))
+    begun = time.monotonic()
+    said = message(catalogue.read_yaml, page(tmp_path / "bomb.yaml", text))
+    assert said.endswith("it holds more than 100000 values, aliases written out")
+    with pytest.raises(yaml.YAMLError, match="100000"):
+        yaml_format.parse_quickly(text)
+    assert time.monotonic() - begun < 5
 
 
 def test_what_is_written_reads_back_equal():
@@ -159,8 +172,8 @@ def test_what_is_written_reads_back_equal():
         "b": {"c": None},
     }
     content |= {"list": [{"d": [True, float("inf")]}, []], "text": "ä\nb", "same": content["a"]}
-    text = yaml.dump(content, Dumper=catalogue.PlainDumper, sort_keys=False)
-    assert catalogue.parse_yaml(text, "here") == content
+    text = yaml.dump(content, Dumper=yaml_format.PlainDumper, sort_keys=False)
+    assert yaml_format.parse_yaml(text, "here") == content
 
 
 def test_header_comment_ends_where_the_content_begins(tmp_path: Path):
@@ -214,8 +227,8 @@ def test_reading_recipes_needs_neither_torch_nor_pandas():
     heavy = "{'torch', 'pandas', 'numpy', 'matplotlib', 'mmengine'}"
     code = f"""
 import sys
-from experiments import recipes, tables
-recipes.load_recipe('retinanet-r50-rlo', 'tiny'); tables.load_table('table1')
+from experiments.recipes import loading, tables
+loading.load_recipe("retinanet-r50-rlo", "tiny"); tables.load_table('table1')
 sys.exit(', '.join({heavy} & set(sys.modules)) or 0)
 """
     root = Path(catalogue.__file__).parents[2]
@@ -228,7 +241,7 @@ def test_both_parsers_read_the_same_from_every_shipped_page():
     assert len(pages) > 40
     for shipped in pages:
         text = shipped.read_text(encoding="utf-8")
-        assert catalogue.parse_quickly(text) == catalogue.parse_yaml(text, shipped.name), shipped
+        assert yaml_format.parse_quickly(text) == catalogue.parse_yaml(text, shipped.name), shipped
 
 
 @pytest.mark.parametrize("name", ["retinanet-r50-rlo", "faster-rcnn-r50", "retinanet-r50-ghm"])
