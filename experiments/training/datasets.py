@@ -7,6 +7,7 @@ evaluation and `msdet data verify`, so that all of them mean the same boxes.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,12 +28,13 @@ from experiments.data.selection import has_training_boxes, why_not_trained
 
 
 class ImageError(UserError):
-    """An image that cannot be used. Its message survives the way out of a data worker process."""
+    """An image that cannot be used; its message survives the way out of a data worker process."""
 
     def __init__(self, message: str) -> None:
-        # torch raises it anew with "Caught ImageError in DataLoader worker ..." and the whole traceback as its text
-        _, _, own = message.rpartition(f"{type(self).__name__}: ")
-        super().__init__(own, "msdet data verify NAME shows all of them; mend or remove the image")
+        # torch raises it anew with the worker's traceback as its text, where one line begins with the class's name
+        name = re.escape(f"{type(self).__module__}.{type(self).__qualname__}: ")
+        own = re.split(f"^{name}", message, maxsplit=1, flags=re.MULTILINE)[-1]
+        super().__init__(own, "msdet data verify NAME   (shows all such images; repair or remove them)")
 
 
 class AnnotatedDataset(BaseDetDataset):

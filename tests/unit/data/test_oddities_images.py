@@ -182,8 +182,9 @@ def test_a_damaged_image_is_found_by_verify_and_named_by_the_loader(how: str, vo
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("how", ["cut off", "missing", "too thin"])
 def test_the_error_of_an_image_is_one_line_whatever_process_met_it(
-    how: str, workers: int, voc_set: VocSet
+    how: str, workers: int, tmp_path: Path
 ) -> None:
+    voc_set = VocSet(tmp_path / "ImageError: a folder that looks like the line of a traceback")
     path = voc_set.root / "JPEGImages" / "b.jpg"
     dataset = training_set(find_dataset(voc_set.spec()))
     if how == "missing":
