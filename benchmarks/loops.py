@@ -98,7 +98,10 @@ def stock_config(config: Any) -> Any:
     loader = config.train_dataloader
     loader.batch_sampler = loader.batch_sampler.inner
     config.default_hooks.checkpoint = ConfigDict(type="CheckpointHook", interval=NEVER, save_last=False)
-    config.custom_hooks = [hook for hook in config.custom_hooks if hook.type != "ProgressHook"]
+    ours = ("ProgressHook", "LevelWeightingHook")
+    config.custom_hooks = [hook for hook in config.custom_hooks if hook.type not in ours]
+    if config.optim_wrapper.get("constructor") == "RuleParameterConstructor":
+        config.optim_wrapper.pop("constructor")
     config.custom_imports = None
     return config
 

@@ -53,6 +53,7 @@ class Stepper:
 
         self.device = device
         self.model = MODELS.build(config).to(device).train()
+        self.model.is_driven = True  # `step` does what the hook does
         self.optimizer = OptimWrapper(torch.optim.SGD(self.model.parameters(), lr=1e-6))
         self.batch = made_up_batch(batch_size, size)
         self.steps, self.rule_s, self.all_s = 0, 0.0, 0.0

@@ -94,6 +94,11 @@ def is_users_own(rule: str) -> bool:
     return bool(colon and name.isidentifier() and all(p.isidentifier() for p in module.split(".")))
 
 
+def may_have_parameters(rule: str) -> bool:
+    """Return whether a rule may be learnable: what a user's own is shows only when it is built."""
+    return rule == "uncertainty" or is_users_own(rule)
+
+
 def check_options(rule: str, options: dict[str, Any], num_levels: int | None = None) -> dict[str, Any]:
     """Checks the options of a rule and fills in the defaults.
 

@@ -43,7 +43,7 @@ def ours(make_place) -> tuple[Place, Path]:
 
 
 def stock_config(config_file: Path, **changes: Any) -> Any:
-    """The config of a run with everything of msdet's own replaced by MMEngine's, but for the two lines."""
+    """The config of a run with everything of msdet's own replaced by MMEngine's, but for the three lines."""
     from mmengine import Config
 
     config = Config.fromfile(config_file, import_custom_modules=False)
@@ -56,7 +56,7 @@ def stock_config(config_file: Path, **changes: Any) -> Any:
     config.default_hooks.checkpoint = dict(type="CheckpointHook", interval=1)
     config.default_hooks.logger.interval = 1
     config.log_processor.window_size = 1
-    config.custom_hooks = []
+    config.custom_hooks = [dict(type="LevelWeightingHook")]
     for part in ("val", "test"):
         for kind in ("dataloader", "evaluator", "cfg"):
             config[f"{part}_{kind}"] = None
@@ -83,7 +83,7 @@ def test_mmdetections_own_script_gives_the_same_trace_also_stopped_and_resumed(
     assert len(trace.splitlines()) == 1 + 5 * (2 * EPOCH // ALPHA)
     config = stock_config(ours[1])
     config.custom_imports["imports"].append("stop")
-    config.custom_hooks = [dict(type="StopBetweenEpochs")]
+    config.custom_hooks.append(dict(type="StopBetweenEpochs"))
     config.dump(place.folder / "stock.py")
     (place.folder / "stop.py").write_text(STOP)
     path = os.pathsep.join(filter(None, [str(place.folder), os.environ.get("PYTHONPATH")]))

@@ -1,21 +1,25 @@
 """Makes a multi-level detector of MMDetection level-weighted: the mixins, and the detectors that have one.
 
-In a user's own MMDetection config two lines do it, and stock `tools/train.py` trains with them:
+In a user's own MMDetection config three lines do it, and stock `tools/train.py` trains with them:
 
     custom_imports = dict(imports=['experiments.detection'])
+    custom_hooks = [dict(type='LevelWeightingHook')]
     model = dict(type='LevelWeightedRetinaNet', weighting=dict(rule='rlo'))
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet.models.detectors import ATSS, FCOS, FOVEA, FSAF, GFL, FasterRCNN, RetinaNet
 from mmdet.registry import MODELS
+from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
+from experiments.common.errors import UserError
 from experiments.detection.level_weighting.level_losses import LevelLosses
 from experiments.detection.level_weighting.level_wise import make_level_wise
 from experiments.detection.level_weighting.refusals import check_roi_head, check_strides, refuse
@@ -41,18 +45,52 @@ class LevelWeighted:
         OptionError (a ValueError): An option that is not allowed, or a head whose levels cannot be told apart.
     """
 
-    bbox_head: Any  # of the detector it is mixed into
+    bbox_head: Any  # these two are of the detector it is mixed into
+    training: bool
 
     def __init__(self, *args: Any, weighting: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         options = dict(weighting or {"rule": "uniform"})
         self.weighting_seed = options.pop("seed", None)  # None: the hook seeds the rules with the run's seed
         self.where = options.pop("where", None)
+        self.is_driven = False  # whether a LevelWeightingHook ends the optimizer steps
         self.weighting = nn.ModuleList()
         for number, (head, names) in enumerate(self.weighted_heads().items()):
             seed = (self.weighting_seed or 0) + number
             rule = build_weighting(num_levels=len(names), seed=seed, **options)
             self.weighting.append(LevelLosses(head, names, rule))
+
+    def train_step(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Train on a batch.
+
+        Raises:
+            UserError: No LevelWeightingHook drives the rule.
+        """
+        self.check_driven()
+        return super().train_step(*args, **kwargs)
+
+    def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the feature maps, the beginning of every loss.
+
+        Raises:
+            UserError: An MMEngine training runs without the hook. Inside another model, or a wrapper for several
+                processes, `train_step` is not called.
+        """
+        if self.training and not self.is_driven and _is_inside_loop():
+            self.check_driven()
+        return super().extract_feat(*args, **kwargs)
+
+    def check_driven(self) -> None:
+        """Check that a LevelWeightingHook drives the rule; without it the weights would stay at 1.
+
+        Raises:
+            UserError: Names the line that is missing.
+        """
+        if not self.is_driven:
+            raise UserError(
+                f"model: {type(self).__name__} trains without a LevelWeightingHook, so its rule never acts",
+                "add to the config: custom_hooks = [dict(type='LevelWeightingHook')]",
+            )
 
     def weighted_heads(self) -> dict[str, list[str]]:
         """The heads whose levels are weighted, each with its level names, finest first; makes them level-wise."""
@@ -99,6 +137,19 @@ class LevelWeighted:
             objective = objective + head.objective(own, others, self.level_ious(head))
         log_vars["loss"] = objective
         return objective, log_vars
+
+
+def _is_inside_loop() -> bool:
+    """Return whether a loop of MMEngine's is among the callers.
+
+    MMEngine has no current runner to ask, and what its message hub says outlives a training that has failed.
+    """
+    frame = sys._getframe()
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), BaseLoop):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 class LevelWeightedTwoStage(LevelWeighted):

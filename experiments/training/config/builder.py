@@ -16,6 +16,7 @@ from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes.schema import Recipe
 from experiments.training.config.data import set_data, set_image_size
 from experiments.training.config.keys import set_key
+from experiments.weighting.options import may_have_parameters
 
 
 def build_config(
@@ -59,6 +60,7 @@ def build_config(
         set_image_size(config, recipe.image_size)
     for key, value in recipe.set.items():
         set_key(config, key, value)
+    _drive_weighting(config, recipe)
     if (counts := config.optim_wrapper.get("accumulative_counts", 1)) % accumulation:
         raise UserError(
             f"set: optim_wrapper.accumulative_counts: {counts} is not allowed:"
@@ -126,6 +128,15 @@ def _weight_levels(config: Config, recipe: Recipe) -> None:
         why = f"; its {head} {detection.REASONS[head]}" if head in detection.REASONS else ""
         raise UserError(f"model: detector '{kind}' cannot be level-weighted; supported: {allowed}{why}")
     config.model.weighting = ConfigDict(recipe.weighting)
+
+
+def _drive_weighting(config: Config, recipe: Recipe) -> None:
+    """Add the hook that drives the rule, behind all others, and the optimizer's group for a rule's parameters."""
+    hooks = list(config.get("custom_hooks") or [])
+    if not any(hook["type"] == "LevelWeightingHook" for hook in hooks):
+        config.custom_hooks = [*hooks, ConfigDict(type="LevelWeightingHook")]
+    if may_have_parameters(recipe.weighting["rule"]):
+        config.optim_wrapper.setdefault("constructor", "RuleParameterConstructor")
 
 
 def _set_classes(model: Any, count: int) -> None:

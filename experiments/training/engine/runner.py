@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from experiments.training.engine.sampler import SeededDataset
 
 
 class CachedTextConfig(Config):
-    """A config that is formatted once: every checkpoint holds its text, and formatting takes most of a second."""
+    """A copy of a config that is formatted once: every checkpoint holds its text, which takes most of a second."""
 
-    @property
+    def __init__(self, config: Config) -> None:
+        super().__init__(config._cfg_dict, config.text, config.filename, config.env_variables)
+
+    @functools.cached_property
     def pretty_text(self) -> str:
-        if "_printed" not in self.__dict__:
-            object.__setattr__(self, "_printed", super().pretty_text)
-        return self.__dict__["_printed"]
+        """Return the config as Python code."""
+        return super().pretty_text
 
 
 class StrictRunner(Runner):
@@ -30,7 +33,7 @@ class StrictRunner(Runner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        object.__setattr__(self.cfg, "__class__", CachedTextConfig)  # it is no longer changed from here on
+        self.cfg: Config = CachedTextConfig(self.cfg)  # nothing changes it from here on
 
     @property
     def timestamp(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from experiments.common.errors import UserError
-from tests.unit.detection.detectors import batch, build, config_of
+from tests.unit.detection.detectors import batch, build, config_of, losses_of
 
 from mmdet.registry import MODELS  # isort: skip
 from mmengine.hooks import EMAHook  # isort: skip
@@ -19,7 +20,10 @@ from mmengine.hooks import EMAHook  # isort: skip
 STEPS = 2
 
 
-def runner_of(model, folder, hooks=()):
+DRIVEN = [dict(type="LevelWeightingHook")]
+
+
+def runner_of(model, folder, hooks=DRIVEN):
     batches = [batch("all levels", seed=n) for n in range(STEPS)]
     data = DataLoader(batches, batch_size=1, collate_fn=lambda items: items[0])
     return Runner(
@@ -63,8 +67,10 @@ def test_a_detector_that_another_model_holds_is_refused_before_it_trains(call, t
     assert caught.value.hint == (
         "train LevelWeightedRetinaNet by itself, or name MMDetection's own RetinaNet in Holder"
     )
+    with pytest.raises(UserError, match="LevelWeightedRetinaNet trains without a LevelWeightingHook"):
+        runner_of(model, tmp_path, []).train()
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
-    runner_of(Holder(build("retinanet"), call), tmp_path).train()
+    runner_of(Holder(build("retinanet"), call), tmp_path, []).train()
 
 
 @pytest.mark.parametrize("kind", ["SemiBaseDetector", "SoftTeacher"])
@@ -84,12 +90,32 @@ def test_a_semi_supervised_detector_of_one_is_refused(kind, tmp_path):
         runner_of(model, tmp_path).train()
 
 
+def test_a_training_without_the_hook_stops_with_the_line_to_add(tmp_path):
+    model = build("retinanet", dict(rule="rlo", alpha=2))
+    line = r"custom_hooks = \[dict\(type='LevelWeightingHook'\)\]"
+    runner = runner_of(model, tmp_path, [])
+    with pytest.raises(
+        UserError, match="LevelWeightedRetinaNet trains without a LevelWeightingHook"
+    ) as caught:
+        runner.train()
+    assert re.search(line, caught.value.hint)
+    with pytest.raises(UserError, match="without a LevelWeightingHook"):
+        model.train_step(batch("all levels"), runner.optim_wrapper)
+    model.parse_losses(losses_of(model, batch("all levels")))  # outside of a training nothing is missing
+    model.eval()
+    model.val_step(batch("all levels"))
+    model.train()
+    model.weighting[0].finish_step()
+    runner_of(model, tmp_path).train()
+    assert (model.weighting[0].iteration, model.is_driven) == (1 + STEPS, False)
+
+
 def test_a_copy_that_a_hook_keeps_does_not_count(tmp_path):
     model = build("retinanet", dict(rule="rlo", alpha=2))
-    runner_of(model, tmp_path, [EMAHook()]).train()
+    runner_of(model, tmp_path, [*DRIVEN, EMAHook()]).train()
     assert model.weighting[0].iteration == STEPS
 
 
 def test_the_hook_on_a_stock_model_says_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="RetinaNet is not level-weighted, but has a LevelWeightingHook"):
-        runner_of(build("retinanet"), tmp_path, [dict(type="LevelWeightingHook")]).train()
+        runner_of(build("retinanet"), tmp_path).train()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from experiments import detection
 from experiments.common.errors import UserError
+from experiments.detection.level_weighting.level_losses import NotFiniteError
 from experiments.weighting import OptionError
 from tests.unit.detection.detectors import batch, build, losses_of
 
@@ -58,12 +58,12 @@ def test_a_loss_that_is_no_number_is_named():
             losses["loss_bbox"][3] = losses["loss_bbox"][3] * float("nan")
         model.parse_losses(losses)
         head.finish_step()
-    with pytest.raises(detection.level_losses.NotFiniteError) as caught:  # as before a checkpoint
+    with pytest.raises(NotFiniteError) as caught:  # as before a checkpoint
         head.check_finite()
     assert caught.value.message == "loss_bbox of level P6 (bbox_head) became NaN at iteration 2"
     assert caught.value.exit_code == 3
     model.parse_losses(losses_of(model, batch("all levels")))
-    with pytest.raises(detection.level_losses.NotFiniteError):  # at the interval's end
+    with pytest.raises(NotFiniteError):  # at the interval's end
         head.finish_step()
 
 

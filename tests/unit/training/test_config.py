@@ -80,7 +80,7 @@ RESUMING = {
     "default_hooks.checkpoint.type": ("CheckpointHook", "ResumableCheckpointHook"),
     "default_hooks.checkpoint.interval": (1, ABSENT),
     "default_hooks.checkpoint.every": (ABSENT, 500),
-    "custom_hooks": (ABSENT, [{"type": "ProgressHook"}]),
+    "custom_hooks": (ABSENT, [{"type": "ProgressHook"}, {"type": "LevelWeightingHook"}]),
     "work_dir": (ABSENT, "/run"),
 }
 # One reader of annotations for training, evaluation and everything that counts.
@@ -570,3 +570,22 @@ def test_a_voc_set_in_the_root_itself_builds(tmp_path: Path):
     assert [i["bbox"] for i in instances] == [[4, 4, 5, 29]]  # one pixel wide is kept, zero is not
     assert dataset[0]["data_samples"].img_path == str(root / "JPEGImages" / "a.jpg")
     assert len(dataset[0]["data_samples"].gt_instances) == 1
+
+
+# The weighting's own lines
+
+
+def test_the_hook_that_drives_the_rule_is_there_whatever_hooks_a_recipe_sets() -> None:
+    config = built("retinanet-r50-rlo", "set.+custom_hooks=[{type: EMAHook}]")
+    assert [hook.type for hook in config.custom_hooks] == ["EMAHook", "LevelWeightingHook"]
+    once = built("retinanet-r50-rlo", "set.+custom_hooks=[{type: LevelWeightingHook}]")
+    assert [hook.type for hook in once.custom_hooks] == ["LevelWeightingHook"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "constructor"), [("rlo", None), ("uncertainty", "RuleParameterConstructor")]
+)
+def test_only_a_learnable_rule_needs_its_own_way_into_the_optimizer(
+    rule: str, constructor: str | None
+) -> None:
+    assert built("retinanet-r50", f"weighting.rule={rule}").optim_wrapper.get("constructor") == constructor
