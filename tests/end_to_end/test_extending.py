@@ -1,4 +1,4 @@
-"""EXTENDING.md, followed to the letter: its files in a folder, its commands typed there."""
+"""Follow docs/extending.md to the letter: its files in a folder, its commands typed there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.data.shapes import generator as shapes
 from experiments.recipes.loading import load_recipe
 from tests.end_to_end.conftest import Place, rows
 
-PAGE = Path(__file__).resolve().parents[2] / "EXTENDING.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 
 
 def test_a_rule_a_detector_and_a_data_set_of_ones_own(place: Place) -> None:
@@ -23,7 +23,7 @@ def test_a_rule_a_detector_and_a_data_set_of_ones_own(place: Place) -> None:
     for name, content in files.items():
         (place.folder / name).write_text(content, encoding="utf-8")
     _make_data(place.folder / "my_data")
-    commands = re.findall(r"^    (msdet .*)$", text, re.MULTILINE)
+    commands = re.findall(r"^(msdet .*)$", text, re.MULTILINE)
     assert [command.split()[1] for command in commands] == ["validate", "run"]
     for command in commands:
         said = place.msdet(*shlex.split(command)[1:])
