@@ -1,1 +1,1 @@
-"""What a person writes: recipes, profiles and tables in YAML, found, merged, checked. No torch, no runs."""
+"""Recipes, profiles, data set pages and tables in YAML: found, merged, checked. Not: what was run. No torch."""

@@ -1,4 +1,4 @@
-"""Recipes: read from YAML with all they extend, told apart by their content, and written. No torch."""
+"""Recipes: read from YAML with all they extend, identified by a hash, and written. No torch."""
 
 from __future__ import annotations
 
@@ -17,21 +17,9 @@ from experiments.common.errors import UserError
 from experiments.common.files import display_path
 from experiments.recipes import catalogue
 from experiments.recipes.overrides import layer_of, merge, parse_assignment
-from experiments.recipes.schema import WHERE, Recipe, Schedule
+from experiments.recipes.schema import WHERE, Recipe
 from experiments.recipes.yaml_format import PlainDumper, parse_quickly
 from experiments.weighting.options import OPTIONS
-
-__all__ = [
-    "Recipe",
-    "Schedule",
-    "config_hash",
-    "dump",
-    "identity",
-    "load_recipe",
-    "load_resolved",
-    "recipe_id",
-    "with_scaled_lr",
-]
 
 
 def load_recipe(
@@ -41,29 +29,30 @@ def load_recipe(
     dataset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """Reads a recipe and everything it rests on.
+    """Return a resolved recipe.
 
-    Layers, each changing the one before: what the recipe extends, the recipe, `overrides`, the profile, the
-    recipe's own additions to that profile, `dataset`, `sets`. At last the profile's `alpha_scale` shortens
-    the interval, unless `sets` gave it.
+    Layers, each changing those before: the recipe that it extends, the recipe, `overrides`, the profile, the
+    recipe's additions to that profile, `dataset`, `sets`. Finally the profile's `alpha_scale` shortens the
+    interval, unless `sets` has an `alpha`.
 
     Args:
-        ref: Name or path. A resolved recipe (`recipe.yaml` in a run folder) loads as it is.
+        ref: Name or path. A resolved recipe (`recipe.yaml` in a run folder) is returned unchanged.
         profile: Name or path of a profile.
-        sets: `KEY=VALUE` strings, taken literally.
-        dataset: Name or path of a data set, in place of the recipe's.
-        overrides: Dotted recipe keys to values, as the tables have them; treated as if the recipe said so.
+        sets: `KEY=VALUE` strings.
+        dataset: Name or path of a data set that replaces the recipe's.
+        overrides: Dotted recipe keys to values, as rows of tables have them.
 
     Raises:
-        UserError: One line with the file, the dotted path, what is wrong and what is allowed.
+        UserError: A key or value is wrong; names the file, the dotted key and what is allowed.
     """
     return next(load_variants(ref, profile, [sets], dataset, overrides))
 
 
 def load_resolved(path: Path) -> Recipe | None:
-    """The same recipe as `load_recipe` has from a page that `dump` wrote, in an eighth of the time.
+    """Return what `load_recipe` does for a page that `dump` wrote, in an eighth of the time.
 
-    None where the page is not one of those, rests on other files too, or is wrong: `load_recipe` knows.
+    Returns:
+        None where the page was not written by `dump`, needs other files or is wrong: use `load_recipe`.
     """
     try:
         raw = parse_quickly(path.read_text(encoding="utf-8"))
@@ -88,7 +77,7 @@ def load_variants(
     dataset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Iterator[Recipe]:
-    """A recipe with each of several lists of `sets`, otherwise as `load_recipe` has it: all else is read once."""
+    """Yield a recipe for each list of `sets` as `load_recipe` does, reading the files once."""
     path = catalogue.find("recipe", str(ref))
     where = f"recipe {display_path(path)}"
     raw = _read_chain(path)
@@ -104,7 +93,7 @@ def load_variants(
 
 
 def _with_sets(raw: dict[str, Any], sets: Sequence[str], scale: float, where: str) -> Recipe:
-    """The recipe as it is with all its layers; `raw` stays as it was."""
+    """Return the recipe with the last layer, `sets`; `raw` is not changed."""
     layer = layer_of(parse_assignment(text) for text in sets)
     check_keys(layer, Recipe, "--set")
     changed = merge(raw, _anchored(layer, Path.cwd()))
@@ -115,11 +104,11 @@ def _with_sets(raw: dict[str, Any], sets: Sequence[str], scale: float, where: st
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The recipe in `path`, merged onto what it extends; unvalidated."""
+    """Return the unvalidated recipe in `path`, merged onto those it extends."""
     where = f"recipe {display_path(path)}"
     if path in seen:
-        circle = " -> ".join(p.stem for p in (*seen[seen.index(path) :], path))
-        raise UserError(f"{where}: extends itself: {circle}", "change or remove its `extends`")
+        cycle = " -> ".join(p.stem for p in (*seen[seen.index(path) :], path))
+        raise UserError(f"{where}: extends itself: {cycle}", "change or remove its `extends`")
     raw = catalogue.read_yaml(path)
     check_keys(raw, Recipe, where, extra=("extends", "profiles"))
     blocks = raw.pop("profiles", None) or {}
@@ -142,7 +131,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _anchored(layer: dict[str, Any], base: Path) -> dict[str, Any]:
-    """The layer with its data set read, and its relative paths counted from the folder `base` it lies in."""
+    """Return a layer with its data set read and its paths, relative to the folder `base`, made absolute."""
     layer = dict(layer)
     if isinstance(layer.get("dataset"), str):
         layer["dataset"] = catalogue.load_dataset(layer["dataset"], base).model_dump()
@@ -166,7 +155,7 @@ def _profile_layer(block: Any, base: Path, where: str) -> dict[str, Any]:
 
 
 def _has_profile(raw: dict[str, Any], profile: str, path: Path) -> bool:
-    """Whether the recipe is a resolved one of this profile already: then nothing is scaled twice."""
+    """Whether the recipe was resolved with this profile, which must not scale it twice."""
     made_by = raw.get("profile")
     if made_by is None or made_by == _label(profile):
         return made_by is not None
@@ -181,7 +170,7 @@ def _label(profile: str) -> str:
 
 
 def _with_profile(raw: dict[str, Any], profile: str, blocks: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """The recipe changed by a profile, and the profile's `alpha_scale`."""
+    """Return the recipe changed by a profile, and the profile's `alpha_scale`."""
     label = _label(profile)
     layer: dict[str, Any] = {}
     if label not in blocks or catalogue.is_path(profile) or profile in catalogue.names("profile"):
@@ -220,27 +209,20 @@ def _validated(raw: dict[str, Any], where: str, set_layer: dict[str, Any]) -> Re
         blamed = set_layer.get(section, {})
         if section in set_layer and (not isinstance(blamed, dict) or not rest or rest[0] in blamed):
             where = "--set"
-        raise UserError(
-            f"{where}: {message}", "a whole recipe to compare with: msdet show retinanet-r50-rlo"
-        ) from None
+        raise UserError(f"{where}: {message}", "msdet show retinanet-r50-rlo   (a complete recipe)") from None
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """What makes two recipes the same experiment, in plain types.
+    """Return what makes two recipes the same experiment, in plain types.
 
-    Left out: names, where the data lie, how often a checkpoint is written, how the batch is spread over GPUs,
-    and a `where` that says what holds without it. A user's own model config counts by its text (not that of
-    files it is based on), wherever it lies.
+    Names, the data root, the checkpoint interval, the distribution of the batch over GPUs and a default `where` are
+    left out. A user's own model config counts by its text (not that of its bases), wherever it lies.
     """
     content = recipe.model_dump(exclude={"name", "checkpoint_every"})
-    for key in (
-        "name",
-        "root",
-        "min_image_size",
-    ):  # what the last leaves out is in the data set's fingerprint
+    for key in ("name", "root", "min_image_size"):  # images left out by the last change the fingerprint
         content["dataset"].pop(key)
     if recipe.amp is None:
-        del content["amp"]  # as it was before there was a choice
+        del content["amp"]  # keeps the hashes of runs made before the key existed
     if content["weighting"].get("where") == WHERE[0]:
         del content["weighting"]["where"]
     schedule = content["schedule"]
@@ -253,10 +235,10 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
 
 def with_scaled_lr(recipe: Recipe, workers: int) -> Recipe:
-    """The recipe for a batch of `workers` x `images_per_gpu` images, its learning rate scaled in proportion.
+    """Return the recipe for a batch of `workers` x `images_per_gpu` images, with the learning rate in proportion.
 
-    The linear rule of Goyal et al. (https://arxiv.org/abs/1706.02677). It is another experiment, with a hash of
-    its own: its steps have other images, and an epoch another number of them.
+    This linear rule (Goyal et al., https://arxiv.org/abs/1706.02677) makes another experiment, with its own hash:
+    its steps have other images, and an epoch has another number of them.
     """
     schedule = recipe.schedule
     factor = workers / schedule.gpus
@@ -265,12 +247,12 @@ def with_scaled_lr(recipe: Recipe, workers: int) -> Recipe:
 
 
 def recipe_id(recipe: Recipe) -> str:
-    """Eight hexadecimal digits that change whenever the experiment does."""
+    """Return eight hexadecimal digits that change with the experiment."""
     return _short_hash(identity(recipe))
 
 
 def config_hash(recipe: Recipe, fingerprint: str) -> str:
-    """As `recipe_id`, with the data set's content in it: the name of the run folder."""
+    """Return `recipe_id` with the data set's fingerprint in it: the hash in a run folder's path."""
     return _short_hash({"recipe": identity(recipe), "data": fingerprint})
 
 
@@ -280,12 +262,11 @@ def _short_hash(content: dict[str, Any]) -> str:
 
 
 def dump(recipe: Recipe) -> str:
-    """The recipe as a page of YAML that can be run by its path, and loads back equal."""
+    """Return the recipe as a page of YAML that can be run by its path, and loads back equal."""
     made_by = f" with profile {recipe.profile}" if recipe.profile else ""
     header = f"# {recipe.name}{made_by}, fully resolved: nothing comes from other files.\n"
     header += "#   msdet run FILE                   this file, wherever it lies\n"
-    content = recipe.model_dump()
-    content = {key: value for key, value in content.items() if value is not None and value != []}
+    content = {key: value for key, value in recipe.model_dump().items() if value is not None and value != []}
     return header + yaml.dump(
         content,
         Dumper=PlainDumper,

@@ -1,9 +1,9 @@
-"""How one layer of a recipe changes another, and what `--set KEY=VALUE` means. No torch."""
+"""Layers of a recipe: merging them, and reading `--set KEY=VALUE` as one. No torch."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from experiments.common.errors import UserError
@@ -12,18 +12,17 @@ from experiments.recipes.schema import Recipe, Schedule
 from experiments.recipes.yaml_format import parse_yaml
 from experiments.weighting.options import OPTIONS
 
-RECIPE_KEYS = tuple(key for key in Recipe.model_fields if key != "profile")  # what can be set
+RECIPE_KEYS = tuple(key for key in Recipe.model_fields if key != "profile")  # those that --set takes
 _SECTIONS = ("dataset", "schedule", "weighting", "set")  # those with keys of their own
 _SYNTAX = "write KEY=VALUE, as in --set schedule.lr=0.01"
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` changed by `layer`, both unvalidated recipes; neither is altered.
+    """Return the unvalidated recipe `base` changed by `layer`; neither is altered.
 
-    Mappings merge key by key, all else replaces. A weighting with another rule, and a data set with a name,
-    replace what was there (but `where` is the detector's, and stays). So does an MMEngine key under `set`,
-    with all keys below it. A schedule that counts in the other unit, epochs or iterations, replaces the length
-    so far.
+    Mappings merge key by key, all else replaces. A weighting with another rule replaces the old one except for
+    `where`, which belongs to the detector. A data set with a name replaces the old one. An MMEngine key under `set`
+    replaces all keys below it. A length in epochs replaces one in iterations, and the reverse.
     """
     merged = dict(base)
     for key, value in layer.items():
@@ -32,7 +31,7 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
             merged[key] = value
         elif key == "set":
             merged[key] = _merge_set(old, value)
-        elif key == "weighting" and _other_rule(old, value):
+        elif key == "weighting" and _has_other_rule(old, value):
             merged[key] = {**{k: v for k, v in old.items() if k == "where"}, **value}
         elif key == "dataset" and "name" in value:
             merged[key] = dict(value)
@@ -43,7 +42,7 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _other_rule(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def _has_other_rule(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     before = old.get("rule", "uniform")
     return new.get("rule", before) != before
 
@@ -63,7 +62,7 @@ def _without_other_unit(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`a.b=1e-3` as ("a.b", 0.001); the value is YAML: a number, text, true, null, [a, b], {a: b}.
+    """Return `a.b=1e-3` as ("a.b", 0.001); the value is YAML: a number, text, true, null, [a, b], {a: b}.
 
     Raises:
         UserError: No `=`, no key, or the value is not YAML.
@@ -77,13 +76,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     return key, parse_yaml(value, f"--set {text}")
 
 
-def apply_sets(raw: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """An unvalidated recipe changed by `KEY=VALUE` strings, whatever their order."""
-    return merge(raw, layer_of(parse_assignment(text) for text in assignments))
-
-
 def layer_of(assignments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Dotted keys as a layer: a recipe's own keys in their places, all others under `set` for MMEngine."""
+    """Return dotted keys as a layer: recipe keys in their places, all others under `set` for MMEngine."""
     layer: dict[str, Any] = {}
     paths = [(_path(key), value) for key, value in assignments]
     for path, value in sorted(paths, key=lambda pair: len(pair[0])):  # the whole before its parts
@@ -92,7 +86,7 @@ def layer_of(assignments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _path(key: str) -> list[str]:
-    """Where in a recipe the value of a dotted key belongs."""
+    """Return the path into a recipe where the value of a dotted key belongs."""
     first, dot, rest = key.partition(".")
     if first == "set" and dot:
         return ["set", rest]
@@ -103,7 +97,7 @@ def _path(key: str) -> list[str]:
     if first in ("profile", "profiles", "extends"):
         raise UserError(f"--set {key}: '{first}' cannot be set", "choose a profile with -p NAME")
     if first in RECIPE_KEYS:
-        raise UserError(f"--set {key}: '{first}' has no keys below it", f"set all of it: --set {first}=VALUE")
+        raise UserError(f"--set {key}: '{first}' has no keys below it", f"--set {first}=VALUE")
     if dot:
         close = difflib.get_close_matches(first, _SECTIONS, n=1, cutoff=0.8)
         if close:
@@ -114,7 +108,7 @@ def _path(key: str) -> list[str]:
 
 
 def _refuse_misspelt(word: str) -> None:
-    """A word without dots that resembles a recipe's key was meant as that key."""
+    """Raise UserError for a word without dots that resembles a recipe's key."""
     inner = {name: f"schedule.{name}" for name in Schedule.model_fields}
     inner |= {name: f"weighting.{name}" for options in OPTIONS.values() for name in options.model_fields}
     inner |= {
@@ -147,7 +141,7 @@ def _put(layer: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def split_values(text: str) -> list[str]:
-    """`5,50,[1.5,1.0]` as ["5", "50", "[1.5,1.0]"]: commas inside brackets, braces and quotes do not split.
+    """Return `5,50,[1.5,1.0]` as ["5", "50", "[1.5,1.0]"]: commas in brackets, braces and quotes do not split.
 
     Raises:
         UserError: A value is empty, or a bracket or quote is left open.

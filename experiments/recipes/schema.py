@@ -1,4 +1,4 @@
-"""What a resolved recipe holds, checked as a whole. No torch."""
+"""The schema of a resolved recipe. No torch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from experiments.common.errors import UserError, did_you_mean
 from experiments.data.spec import DatasetSpec
 from experiments.weighting.options import OPTIONS, check_options
 
-# Which head of a two-stage detector is weighted, the default first: an option of the detector, not of a rule.
+# The weighted head of a two-stage detector, the default first: an option of the detector, not of a rule.
 WHERE = ("roi", "rpn", "both")
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 class Schedule(BaseModel):
-    """How long and how fast. The length is counted in epochs or in iterations (optimizer steps)."""
+    """Length, batch and learning rate. The length is in epochs or in iterations (optimizer steps)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     epochs: AtLeastOne | None = None
     iterations: AtLeastOne | None = None
-    lr: Annotated[float, Field(gt=0)]  # for the whole batch: nothing rescales it
-    milestones: list[AtLeastOne] = []  # epochs after which the rate drops tenfold
+    lr: Annotated[float, Field(gt=0)]  # for the whole batch; never rescaled
+    milestones: list[AtLeastOne] = []  # epochs after which the learning rate drops tenfold
     decay: Literal["step", "cosine"] = "step"
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    warmup: Annotated[int, Field(ge=0)] | None = None  # iterations; None: as the model's config has it
+    warmup: Annotated[int, Field(ge=0)] | None = None  # iterations; None: that of the model's config
     gpus: AtLeastOne = 1
     images_per_gpu: AtLeastOne
-    eval_every: AtLeastOne | None = 1  # epochs; None: only at the end
+    eval_every: AtLeastOne | None = 1  # epochs; None: at the end only
 
     @model_validator(mode="after")
     def _fits_together(self) -> Schedule:
@@ -46,27 +46,28 @@ class Schedule(BaseModel):
 
     @property
     def batch(self) -> int:
-        """Images of one optimizer step, whatever executes it."""
+        """Images of one optimizer step, over all workers."""
         return self.gpus * self.images_per_gpu
 
     def micro_batch(self, workers: int) -> int:
-        """Images per worker and forward pass with so many workers: `images_per_gpu`, or the next divisor of it
-        that lets them share the batch evenly. What is left to each worker is accumulated.
+        """Return the images per worker and forward pass; the rest of the batch is accumulated.
+
+        It is the largest divisor of `images_per_gpu` with which the workers share the batch evenly.
 
         Raises:
-            UserError: The batch has no such share.
+            UserError: There is none.
         """
         for images in range(self.images_per_gpu, 0, -1):
             if self.images_per_gpu % images == 0 and (self.batch // images) % workers == 0:
                 return images
         raise UserError(
             f"{workers} workers cannot share a batch of {self.gpus} x {self.images_per_gpu} images evenly",
-            f"take a divisor of {self.batch} for --gpus, or let the batch and the learning rate grow: --scale-lr",
+            f"--gpus N with a divisor of {self.batch}, or --scale-lr to scale the batch and the learning rate",
         )
 
 
 class Recipe(BaseModel):
-    """A resolved recipe: nothing is left to defaults, profiles or other files."""
+    """A resolved recipe, with every value that defaults, profiles and other files gave."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -75,14 +76,14 @@ class Recipe(BaseModel):
     dataset: DatasetSpec
     image_size: Annotated[list[AtLeastOne], Field(min_length=2, max_length=2)] | None = None  # pixels
     schedule: Schedule
-    # `rule` and all of its options; `where` only if given, for detectors with one head have none
+    # `rule` and all of its options; `where` only if given: detectors with one head have none
     weighting: dict[str, Any] = Field(default={}, validate_default=True)
     amp: Literal["bf16", "fp16"] | None = None  # mixed precision; None: float32
     set: dict[str, JsonValue] = {}  # MMEngine keys, dotted, general before specific
     imports: list[str] = []
     init_from: str | None = None
     checkpoint_every: AtLeastOne = 500  # iterations
-    profile: str | None = None  # the one that made this recipe, if any
+    profile: str | None = None  # the one it was resolved with
 
     @field_validator("model")
     @classmethod
@@ -129,5 +130,5 @@ class Recipe(BaseModel):
 
 
 def _whole_and_type_first(key: str) -> list[tuple[bool, str]]:
-    """Sorts a node before its parts, and the class that it names before what may depend on that class."""
+    """Return a sort key: a node comes before its parts, and `type` before keys that may depend on that class."""
     return [(part != "type", part) for part in key.lstrip("+").split(".")]

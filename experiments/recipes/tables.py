@@ -1,4 +1,4 @@
-"""The tables: their rows, the published values where there are any, and the recipe behind a row. No torch."""
+"""Table files: rows with recipes, and the published values where there are any. No torch."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from experiments.common.checking import check_keys, validate
 from experiments.common.files import display_path
 from experiments.recipes import catalogue
 
-# The paper's own, in its order.
+# The paper's tables, in its order.
 PAPER = ("table1", "table2", "table3", "table4", "table5", "fig4")
 
 
 class Row(BaseModel):
-    """One row. `recipe` and `set` say what reproduces it; without a recipe it shows what was published.
+    """One row: the recipe that reproduces it, with `set` in place; without a recipe only the published values.
 
-    A row with `mean_weights_of` is a control of another row: its recipe has the rule `static`, and `weights` are
-    the mean weights of that row's runs (see `experiments.runs.mean_weights`), level by level, or overall, the same
-    on every level. Only once those runs are done is it known what to run for it.
+    A row with `mean_weights_of` is a control of another row: its recipe has the rule `static` with the mean weights
+    of that row's runs (see `experiments.runs.mean_weights`) by level, or one mean over all levels. Its runs are
+    known once that row's runs are done.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    id: Annotated[str, Field(min_length=1)]  # within the table
+    id: Annotated[str, Field(min_length=1)]  # unique in the table
     label: str
     backbone: str | None = None
     reimplemented: bool = False  # marked '*' in the paper: trained there on MMDetection by its authors
     reference: bool = False  # from another table, shown for comparison; not a row of this one
     published: list[float] | None = None
     recipe: str | None = None
-    set: dict[str, Any] = {}  # dotted recipe keys, where the row differs from its recipe
+    set: dict[str, Any] = {}  # dotted recipe keys to values that differ from the recipe's
     mean_weights_of: str | None = None  # id of the row whose runs give the weights
     mean: Literal["level", "overall"] = "level"
     baseline: str | None = None  # id of the row that this one is compared with
 
     def overrides(self, weights: Sequence[float] = (1.0,)) -> dict[str, Any]:
-        """`set`, and the weights where the row has mean weights; while they are unknown, any stand for them."""
+        """Return `set`, with `weights` for a row of mean weights; the default stands for unknown ones."""
         return self.set if self.mean_weights_of is None else {**self.set, "weighting.weights": list(weights)}
 
 
 class Block(BaseModel):
+    """Rows that belong together, under a title."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     title: str | None = None
@@ -51,7 +53,7 @@ class Block(BaseModel):
 
 
 class Table(BaseModel):
-    """A table as printed: blocks of rows under the same columns."""
+    """A table: blocks of rows with the same columns."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -62,12 +64,12 @@ class Table(BaseModel):
     blocks: Annotated[list[Block], Field(min_length=1)]
 
     def rows(self) -> Iterator[Row]:
-        """All rows, top to bottom, reference rows included."""
+        """Yield all rows, top to bottom, reference rows included."""
         for block in self.blocks:
             yield from block.rows
 
     def row(self, row_id: str) -> Row:
-        """The row of that id; KeyError where there is none."""
+        """Return the row with an id; KeyError where there is none."""
         return {row.id: row for row in self.rows()}[row_id]
 
     @property
@@ -107,15 +109,15 @@ class Table(BaseModel):
 
 
 def all_tables() -> list[str]:
-    """The paper's tables in its order, then all others by name, the user's own among them."""
+    """Return the names of the paper's tables in its order, then of all others, the user's own included."""
     return [*PAPER, *(name for name in catalogue.names("table") if name not in PAPER)]
 
 
 def load_table(ref: str) -> Table:
-    """The table of that name (table1 to table5, fig4, controls, or one's own) or path.
+    """Return the table of a name (table1 to table5, fig4, controls, or one's own) or path.
 
     Raises:
-        UserError: Not found, or the page is wrong (dotted path, nearest valid key).
+        UserError: There is no such table, or a key of it is wrong; names the dotted key.
     """
     path = catalogue.find("table", ref)
     raw = catalogue.read_yaml(path)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import UserError
-from experiments.recipes import loading as recipes
+from experiments.recipes.loading import load_recipe
+from experiments.recipes.schema import Recipe
 from experiments.runs.run_folder import RunFolder
 from experiments.training.evaluation import config_of, load_weights
 
@@ -44,9 +45,9 @@ class Predictor:
         self.classes = list(self.record.dataset.get("classes") or ())
         sys.path.append(str(Path.cwd()))  # the user's `imports`
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            self._load(recipes.load_recipe(str(run.recipe)))
+            self._load(load_recipe(str(run.recipe)))
 
-    def _load(self, recipe: recipes.Recipe) -> None:
+    def _load(self, recipe: Recipe) -> None:
         import torch
         from mmcv.transforms import Compose
         from mmdet.registry import MODELS
