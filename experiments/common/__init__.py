@@ -1,1 +1,1 @@
-"""What every layer uses: errors, atomic files, processes, the cache. Knows no recipe and no run."""
+"""What every layer uses: errors, atomic files, locks, processes, the cache. Not: recipes or runs. No torch."""

@@ -1,4 +1,4 @@
-"""What was read from YAML, checked against a pydantic model: mistakes become one line a person can act on."""
+"""Checks of YAML content against a pydantic model, with one-line messages."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def check_keys(raw: dict[str, Any], model: type[BaseModel], where: str, extra: Collection[str] = ()) -> None:
-    """Finds misspelt keys at every depth, in a mapping that may be only a part of what the model needs.
+    """Raise UserError for a misspelt key at any depth of a mapping that need not be complete.
 
     Args:
-        raw: As read from YAML.
-        model: Says which keys there are.
-        where: The file, say; begins the message.
-        extra: Keys allowed beside the model's, at the top.
+        raw: The mapping.
+        model: Has the allowed keys.
+        where: Begins the message: a file, say.
+        extra: Keys allowed at the top beside the model's.
 
     Raises:
-        UserError: An unknown key, with its dotted path and the nearest valid name.
+        UserError: A key is unknown; names its dotted path and the nearest valid key.
     """
     _check_fields(raw, {**dict.fromkeys(extra, Any), **_fields(model)}, where, "")
 
 
 def validate(model: type[Model], raw: Any, where: str) -> Model:
-    """The model's instance; UserError with `where`, the dotted path, the value and what is allowed."""
+    """Return the model's instance; raise UserError with `where`, the dotted key, its value and what is allowed."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -38,10 +38,10 @@ def validate(model: type[Model], raw: Any, where: str) -> Model:
 
 
 def one_line(error: ValidationError) -> str:
-    """The first mistake: `path: value is not allowed: why`."""
+    """Return the first mistake as `key: value is not allowed: why`."""
     first = error.errors()[0]
     place, value, kind = _dotted(first["loc"]), first["input"], first["type"]
-    if kind == "value_error":  # raised by one of our own validators: complete as it is
+    if kind == "value_error":  # raised by a validator of ours, whose message is complete
         text = first["msg"].removeprefix("Value error, ")
         inner, colon, _ = text.partition(": ")
         joined = "." if isinstance(value, dict) and colon and inner.replace(".", "").isidentifier() else ": "

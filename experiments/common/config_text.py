@@ -1,4 +1,4 @@
-"""An MMEngine config file read as data: what it says is looked at, never run. No MMEngine, no torch."""
+"""An MMEngine config file, read as data and never run. No MMEngine, no torch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ _NAMES = {"inf": math.inf, "nan": math.nan}  # as `Config.dump` writes them
 
 
 class Expression(str):
-    """The source of what is no plain value: only running it would tell what it is."""
+    """The source of an expression whose value only running it would tell."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The assignments of a config as plain values, `Expression` where there is none.
+    """Return the assignments of a config as plain values, or `Expression` where they are not.
 
-    `Config.dump`, which writes the config into every work folder, resolves all bases and variables, so that nothing
-    but literals and `dict(...)` remains.
+    `Config.dump`, which writes the config into every work folder, leaves only literals and `dict(...)`.
 
     Raises:
         UserError: The file cannot be read or is not Python.
     """
     try:
-        page = ast.parse(read_text(path))
-        assigned = [node for node in page.body if isinstance(node, ast.Assign)]
+        module = ast.parse(read_text(path))
+        assigned = [node for node in module.body if isinstance(node, ast.Assign)]
         return {
             target.id: _value(node.value)
             for node in assigned
@@ -55,7 +54,7 @@ def _value(node: ast.expr) -> Any:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=words) if all(word.arg for word in words):
             return {str(word.arg): _value(word.value) for word in words}
         case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as inner], keywords=[]):
-            return _value(inner)  # so written where a key is no name
+            return _value(inner)  # `Config.dump` writes so where a key is no identifier
         case ast.UnaryOp(op=ast.USub()):
             number = _value(node.operand)
             if isinstance(number, (int, float)) and not isinstance(number, bool):
@@ -71,7 +70,7 @@ def _key(node: ast.expr) -> Any:
 
 
 def at(config: Any, path: str) -> Any:
-    """The value under a dotted key, numbers counting into lists; None where there is none."""
+    """Return the value of a dotted key, in which numbers index lists; None where there is none."""
     for part in path.split("."):
         if isinstance(config, Mapping):
             config = config.get(part)
@@ -83,7 +82,7 @@ def at(config: Any, path: str) -> Any:
 
 
 def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys to values that hold no mapping; places in a list of mappings are counted from 0."""
+    """Return dotted keys to values that hold no mapping; indices into lists of mappings start at 0."""
     found: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):

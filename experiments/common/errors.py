@@ -1,4 +1,4 @@
-"""The one exception a user sees: a line that says what is wrong, and a line with what to type next."""
+"""The exception a user sees: what is wrong in one line, and what to type next. Exit codes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ EXIT_CLASSES = {
     OUT_OF_MEMORY: "out of memory", INTERRUPTED: "interrupted",
 }  # fmt: skip
 
-MOST_NAMES = 12  # that an error message lists
+MAX_NAMES = 12  # that an error message lists
 MAX_MESSAGE_CHARS = 500
 _MAX_WORD_CHARS = 240  # of a message that is too long
 
 
 class UserError(Exception):
-    """Something the user can mend. Shown as one line without a traceback.
+    """A mistake that the user can correct, shown as one line without a traceback.
 
     Args:
-        message: What is wrong and where, with what is allowed.
-        hint: What to do or type next; shown on a line of its own.
-        exit_code: One of the module's codes.
+        message: What is wrong and where, with the value and what is allowed.
+        hint: The command to type next; shown on a line of its own.
+        exit_code: One of this module's codes.
     """
 
     def __init__(self, message: str, hint: str | None = None, exit_code: int = BAD_INPUT) -> None:
@@ -40,7 +40,7 @@ class UserError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Return text as one line that every console can print: control characters escaped, what is too long cut."""
+    """Return text as one printable line: control characters escaped, the middle of long words cut out."""
     line = " ".join(text.split())
     if not line.isprintable():
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
@@ -56,17 +56,17 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name most like `name`, or None where nothing comes close."""
+    """Return the allowed name most similar to `name`; None where none is similar."""
     close = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)
     return close[0] if close else None
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """The tail of an error message: the nearest name where there is one, else all that is allowed."""
+    """Return the end of an error message: the nearest allowed name, else all that are allowed."""
     allowed = sorted(str(a) for a in allowed)
     best = nearest(name, allowed)
     if best is not None:
         return f"did you mean '{best}'?"
     if not allowed:
         return "nothing is allowed here"
-    return f"allowed: {', '.join(allowed[:MOST_NAMES])}" + (", ..." if len(allowed) > MOST_NAMES else "")
+    return f"allowed: {', '.join(allowed[:MAX_NAMES])}" + (", ..." if len(allowed) > MAX_NAMES else "")

@@ -1,4 +1,4 @@
-"""Writing state so that a reader, or a run after a crash, never meets half a file."""
+"""Files written whole or not at all, so that no reader finds half of one; text read with clear errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments.common.errors import UserError
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write under a temporary name; takes the place of `path` when the block ends without error."""
+    """Open a temporary file that replaces `path` when the block ends without error."""
     encoding = None if "b" in mode else "utf-8"
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -23,7 +23,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode would lock colleagues out
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets no other user read it
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -32,18 +32,20 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
     with replacing(path) as stream:
         stream.write(text)
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write a JSON file whole or not at all."""
     with replacing(path) as stream:
         json.dump(content, stream, indent=indent)
         stream.write("\n")
 
 
 def sync_folder(path: Path) -> None:
-    """Brings a rename in the folder to the disk: only then does it outlast a power failure."""
+    """Flush a folder to disk, so that renames in it survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -58,7 +60,7 @@ def _umask() -> int:
 
 
 def display_path(path: Path) -> str:
-    """`path` as a person would type it here."""
+    """Return a path relative to the working directory where it lies below it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -66,7 +68,7 @@ def display_path(path: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; what prevents reading it becomes a UserError."""
+    """Return the text of a file; raise UserError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Telling a process from a later one with the same number, and whether it still lives. No torch."""
+"""Identity of a process, also against a later one with the same PID, and whether it is alive. No torch."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from typing import Any
 
 
 def this_process() -> dict[str, Any]:
-    """Tells this process from all others, also from later ones with its number."""
+    """Return host, pid and start time of this process, which together identify it."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "pid_started": process_started(pid)}
 
 
 def has_ended(process: dict[str, Any] | None) -> bool:
-    """Whether it is known to have: what runs elsewhere cannot be seen from here."""
+    """Whether a process is known to have ended; of one on another host that is not known."""
     if process is None or process["host"] != socket.gethostname():
         return False
     return not is_alive(process["pid"], process["pid_started"])
 
 
 def process_started(pid: int) -> str | None:
-    """When a process began, in the kernel's own unit; None where the system does not tell."""
+    """Return the start time of a process in clock ticks since boot; None where the system does not tell."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return stat.rpartition(")")[2].split()[19]  # field 22 of proc(5), counted behind the command's name
+    return stat.rpartition(")")[2].split()[19]  # field 22 of proc(5), counted after the command's name
 
 
 def is_alive(pid: int, started: str | None) -> bool:
+    """Whether the process with this PID and start time is alive on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

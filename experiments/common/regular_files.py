@@ -1,4 +1,4 @@
-"""Reading an annotation file's bytes: whatever goes wrong ends in one line that names the file."""
+"""Regular files: reading their bytes, with one line that names the file where that fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def why_unreadable(path: Path) -> str | None:
-    """Return why a path is no regular file, in words that follow its name; None where it is one."""
+    """Return why a path is no regular file, to be printed after its name; None where it is one."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -40,5 +40,5 @@ def why_unreadable(path: Path) -> str | None:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path leads to a folder; unlike `Path.is_dir`, this takes names that are too long."""
+    """Whether a path is a folder; unlike `Path.is_dir`, this allows names that are too long."""
     return os.path.isdir(path)  # noqa: PTH112
