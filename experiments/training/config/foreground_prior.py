@@ -1,4 +1,4 @@
-"""The foreground prior of Guided Loss: counted over the training set, remembered, written into the config.
+"""The foreground prior of Guided Loss: counted in training images, remembered, written into the config.
 
 π is the share of (anchor, class) pairs that are foreground. From it follow the head's initial classification
 bias and the score threshold of detection, π times the number of classes (Chen et al., arXiv 1909.04868).
@@ -7,10 +7,12 @@ bias and the score threshold of detection, π times the number of classes (Chen 
 from __future__ import annotations
 
 import json
+import math
+import random
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +30,51 @@ from experiments.training.engine.stopping import STOP
 from mmdet.registry import DATASETS, MODELS  # isort: skip
 
 _VERSION = 1  # raise it when the count changes
-_REPORT_EVERY_S = 10.0
+_REPORT_INTERVAL_S = 10.0
+SAMPLE_IMAGES = 2_000  # more training images than this are sampled: all 117,000 of COCO take 20 minutes
+SAMPLE_SEED = 0  # one for all runs, whatever their own: they share the prior
 
 Progress = Callable[[int, int], None]  # images done, images in all
 
 
 @dataclass(frozen=True)
 class ForegroundPrior:
-    """What was counted: training images, foreground anchors, anchors that are not ignored, classes."""
+    """A count over training images.
+
+    Attributes:
+        images: Images counted.
+        foreground, anchors: Foreground anchors in them, and anchors that are not ignored.
+        classes: Classes of the detector.
+        sampled_from: Training images that the counted ones are a sample of; None where all were counted.
+        standard_error: Of `value`; 0 where all were counted.
+    """
 
     images: int
     foreground: int
     anchors: int
     classes: int
+    sampled_from: int | None = None
+    standard_error: float = 0.0
 
     @property
     def value(self) -> float:
-        """π. Each foreground anchor is foreground for one class and background for the others."""
+        """Return π: each foreground anchor is foreground for one class and background for the others."""
         return self.foreground / (self.anchors * self.classes)
 
     @property
     def score_threshold(self) -> float:
-        """π · C, the share of the anchors that are foreground."""
+        """Return π · C, the share of the anchors that are foreground."""
         return self.foreground / self.anchors
+
+    def __str__(self) -> str:
+        if self.sampled_from is None:
+            return f"{self.value:.4g}"
+        sample = f"standard error, {self.images} of {self.sampled_from} images"
+        return f"{self.value:.4g} ± {self.standard_error:.2g} ({sample})"
 
 
 def is_guided(config: Config) -> bool:
-    """Whether the config's detector trains with Guided Loss."""
+    """Return whether the config's detector trains with Guided Loss."""
     head = config.model.get("bbox_head")
     kind = head.get("type") if isinstance(head, dict) else None
     found = MODELS.get(kind) if isinstance(kind, str) else kind
@@ -64,7 +84,7 @@ def is_guided(config: Config) -> bool:
 def set_prior(
     config: Config, recipe: Recipe, fingerprint: str, *, count: bool = True, trained_with: float | None = None
 ) -> float | None:
-    """Puts prior and score threshold into the config of a Guided Loss detector; leaves any other alone.
+    """Put prior and score threshold into the config of a Guided Loss detector; leave any other alone.
 
     A prior under the recipe's `set` is taken literally, and so is a score threshold.
 
@@ -74,7 +94,7 @@ def set_prior(
         fingerprint: The data set's.
         count: Whether to count now what is not known from an earlier time, with its progress on standard
             error. If not, the config is left without a prior.
-        trained_with: π of the training whose weights are to be evaluated.
+        trained_with: π of the training that is resumed, or whose weights are evaluated.
 
     Returns:
         π; None for another detector, or where it is not known.
@@ -91,6 +111,8 @@ def set_prior(
             known = known_prior(config, fingerprint)
             if known is None and count:
                 known = count_prior(config, fingerprint, report_lines())
+                if is_main_process():
+                    print(f"foreground prior: {known}", file=sys.stderr, flush=True)
             prior = None if known is None else known.value
         head.foreground_prior = prior
     prior = head.foreground_prior
@@ -110,48 +132,80 @@ def _gives_threshold(recipe: Recipe) -> bool:
     return "model.test_cfg.score_thr" in given or (isinstance(whole, dict) and "score_thr" in whole)
 
 
-def known_prior(config: Config, fingerprint: str) -> ForegroundPrior | None:
-    """The prior as an earlier count left it; None where nothing fits."""
+def known_prior(config: Config, fingerprint: str, exact: bool = False) -> ForegroundPrior | None:
+    """Return the prior of an earlier count, an exact one first; None where nothing fits."""
     answer = cache.recall(_key(config, fingerprint))
+    if answer is None and not exact:
+        answer = cache.recall(_sample_key(config, fingerprint))
     return None if answer is None else ForegroundPrior(**answer)
 
 
-def count_prior(config: Config, fingerprint: str, progress: Progress | None = None) -> ForegroundPrior:
-    """Counts the foreground anchors of every training image, once, and remembers the answer.
+def count_prior(
+    config: Config, fingerprint: str, progress: Progress | None = None, exact: bool = False
+) -> ForegroundPrior:
+    """Count the foreground anchors of the training images, and remember the answer.
 
-    Images are those that training takes: what the data set filters out is not counted, what it repeats is
-    counted once. Only annotations are read. See `AnchorCounter` for what is counted in an image.
+    Up to `SAMPLE_IMAGES` images are all counted, of more a seeded sample. Images are those that training takes:
+    what the data set filters out is not counted, what it repeats is counted once. Only annotations are read. See
+    `AnchorCounter` for what is counted in an image.
+
+    Args:
+        config: As `build_config` made it.
+        fingerprint: The data set's.
+        progress: Told after every image.
+        exact: Whether to count all images, however many they are.
 
     Raises:
         UserError: No anchor is foreground.
     """
-    key = _key(config, fingerprint)
     parts = list(innermost(config.train_dataloader.dataset))
     rests_on = cache.stamps(Path(part.get("data_root") or "") / part["ann_file"] for part in parts)
     counter = AnchorCounter(config)
     datasets = [DATASETS.build({**part, "pipeline": []}) for part in parts]
-    total = sum(len(dataset) for dataset in datasets)
-    images = foreground = anchors = 0
-    for dataset in datasets:
-        for index in range(len(dataset)):
-            if STOP.is_set():  # it may take minutes, and a worker does not end by itself when asked to
-                raise KeyboardInterrupt
-            counted = counter.count(dataset.get_data_info(index))
-            images, foreground, anchors = images + 1, foreground + counted[0], anchors + counted[1]
-            if progress is not None:
-                progress(images, total)
+    images = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
+    total = len(images)
+    is_sample = total > SAMPLE_IMAGES and not exact
+    if is_sample:
+        images = random.Random(SAMPLE_SEED).sample(images, SAMPLE_IMAGES)
+    counts = []
+    for dataset, index in images:
+        if STOP.is_set():  # it may take minutes, and a worker does not end by itself when asked to
+            raise KeyboardInterrupt
+        counts.append(counter.count(dataset.get_data_info(index)))
+        if progress is not None:
+            progress(len(counts), len(images))
+    foreground, anchors = (sum(column) for column in zip(*counts)) if counts else (0, 0)
     if not foreground:
         raise UserError(
-            f"no anchor is foreground in the {images} training images, so Guided Loss has no prior",
-            "msdet data verify NAME shows the boxes",
+            f"no anchor is foreground in the {len(counts)} training images, so Guided Loss has no prior",
+            "msdet prior RECIPE --exact counts all"
+            if is_sample
+            else "msdet data verify NAME shows the boxes",
         )
-    prior = ForegroundPrior(images, foreground, anchors, counter.classes)
+    prior = ForegroundPrior(len(counts), foreground, anchors, counter.classes)
+    if is_sample:
+        error = standard_error_of_ratio(counts, total) / counter.classes
+        prior = replace(prior, sampled_from=total, standard_error=error)
+    key = (_sample_key if is_sample else _key)(config, fingerprint)
     cache.remember(key, asdict(prior), rests_on)
     return prior
 
 
-def _key(config: Config, fingerprint: str) -> Any:
-    """All that the count follows from, but for what it reads."""
+def standard_error_of_ratio(pairs: Sequence[tuple[int, int]], total: int) -> float:
+    """Return the standard error of Σy / Σx of a simple random sample (Cochran, Sampling Techniques, Section 6.4).
+
+    Args:
+        pairs: (y, x) of each of the n >= 2 units drawn.
+        total: Units in the population; drawn without replacement, hence the factor 1 - n / total.
+    """
+    size, sum_x = len(pairs), sum(x for _, x in pairs)
+    ratio = sum(y for y, _ in pairs) / sum_x
+    variance = sum((y - ratio * x) ** 2 for y, x in pairs) / (size - 1)
+    return math.sqrt((1 - size / total) * variance * size) / sum_x
+
+
+def _key(config: Config, fingerprint: str) -> list:
+    """Return all that the exact count follows from, but for what it reads."""
     from mmdet import __version__
 
     left_out = ("pipeline", "data_root")
@@ -168,12 +222,16 @@ def _key(config: Config, fingerprint: str) -> Any:
     return json.loads(json.dumps(content, default=_plain, sort_keys=True))
 
 
+def _sample_key(config: Config, fingerprint: str) -> list:
+    return [*_key(config, fingerprint), "sample", SAMPLE_IMAGES, SAMPLE_SEED]
+
+
 def _plain(value: Any) -> Any:
     return value.to_dict() if isinstance(value, ConfigDict) else str(value)
 
 
 def report_lines() -> Progress | None:
-    """Lines for a log, of one process only: how far it is, and how long it will take."""
+    """Return what logs how far the count is and how long it will take; None but on the main process."""
     if not is_main_process():
         return None
     began = last = time.monotonic()
@@ -181,7 +239,7 @@ def report_lines() -> Progress | None:
     def show(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if done == total or now - last >= _REPORT_EVERY_S:
+        if done == total or now - last >= _REPORT_INTERVAL_S:
             last = now
             left = (now - began) / done * (total - done)
             text = f"{done} of {total} images" + (f", {left / 60:.1f} minutes left" if done < total else "")

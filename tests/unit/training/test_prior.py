@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
+import statistics
 import threading
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,65 @@ def test_a_worker_that_is_asked_to_stop_does_not_count_on(
     with pytest.raises(KeyboardInterrupt):
         count_prior(built(recipe, found), found.fingerprint, lambda *done: prior_module.STOP.set())
     assert known_prior(built(recipe, found), found.fingerprint) is None
+
+
+# A sample of large sets
+
+
+def sampled(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(prior_module, "SAMPLE_IMAGES", size)
+
+
+def test_of_a_large_set_a_sample_is_counted_and_exact_counts_all(
+    shapes_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = build_config(
+        load_recipe("retinanet-r50-guided", "tiny"),
+        ["disc", "square", "triangle", "star"],
+        shapes_root,
+        Path("run"),
+    )
+    everything = count_prior(config, "whole")
+    assert (everything.sampled_from, everything.standard_error) == (None, 0.0)
+    assert everything.images == len(DATASETS.build({**config.train_dataloader.dataset, "pipeline": []}))
+    sampled(monkeypatch, everything.images - 4)
+    first, again = count_prior(config, "sample"), count_prior(config, "sample")
+    assert first == again and (first.images, first.sampled_from) == (everything.images - 4, everything.images)
+    assert first.standard_error > 0 and abs(first.value - everything.value) < 4 * first.standard_error
+    assert known_prior(config, "sample") == first and known_prior(config, "sample", exact=True) is None
+    assert count_prior(config, "sample", exact=True) == everything
+    assert known_prior(config, "sample") == everything  # the better one counts from here on
+
+
+def test_the_standard_error_is_the_spread_of_the_ratio_over_samples() -> None:
+    generator = random.Random(3)
+    population = [
+        (x // 20 + generator.randrange(9), x) for x in (generator.randrange(50, 400) for _ in range(300))
+    ]
+    ratios, errors = [], []
+    for _ in range(2000):
+        drawn = generator.sample(population, 120)
+        ratios.append(sum(y for y, _ in drawn) / sum(x for _, x in drawn))
+        errors.append(prior_module.standard_error_of_ratio(drawn, len(population)))
+    assert statistics.mean(errors) == pytest.approx(statistics.stdev(ratios), rel=0.05)
+    assert prior_module.standard_error_of_ratio(population, len(population)) == 0
+
+
+def test_the_command_shows_the_standard_error_of_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(tmp_path, "coco")
+    sampled(monkeypatch, 1)
+    monkeypatch.setattr(prior_module, "standard_error_of_ratio", lambda pairs, total: 0.5 / total)
+    monkeypatch.setattr(prior_module, "SAMPLE_SEED", 1)  # the image with foreground
+    command = ["prior", "retinanet-r50-guided", "-p", "tiny", "--dataset", str(tmp_path / "coco.yaml"),
+               "--set", "image_size=[64, 64]", "--set", ANCHORS]  # fmt: skip
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert (found["images"], found["training_images"], found["standard_error"]) == (1, 2, 0.125)
+    printed = CliRunner().invoke(app, command).stdout
+    assert "in 1 of 2 training images" in printed and "standard error of π   0.12" in printed
+    exact = json.loads(CliRunner().invoke(app, [*command, "--json", "--exact"]).stdout)
+    assert (exact["images"], exact["prior"], exact["standard_error"]) == (2, ON_PAPER.value, 0)
 
 
 # The cache
