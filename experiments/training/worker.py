@@ -135,7 +135,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         processes=world_size,
         micro_batch=micro_batch,
     )
-    prior = set_prior(config, recipe, data["fingerprint"])
+    prior = set_prior(config, recipe, data["fingerprint"], trained_with=data.get("foreground_prior"))
     if prior is not None:
         data["foreground_prior"] = prior
     if rank == 0:
