@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ratios import ratio, times
+from experiments.common.metric_names import COCO_METRICS
 
 COCO_IMAGES, CLASSES = 5000, 80  # of val2017
 TOLERANCE = 1e-6  # as shares of 1
-METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
+METRICS = (*COCO_METRICS, "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
 WIDTH, HEIGHT = 640, 480  # pixels
 
 

@@ -10,14 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from experiments.common.metric_names import SIZE_RANGES, size_class
 from experiments.data.find import check_place, resolve_root
 from experiments.data.inspection import Progress, inspect
 from experiments.data.readers import Image
 from experiments.data.selection import has_training_boxes
 from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
-
-SMALL, LARGE = 32**2, 96**2  # pixels of area: small < SMALL <= medium < LARGE <= large
 
 
 def verify(
@@ -68,13 +67,8 @@ def _count(images: list[Image], classes: list[str]) -> dict[str, Any]:
         "crowd_boxes": roles["crowd"],
         "ignored_boxes": roles["ignore"],
         "difficult_boxes": roles["difficult"],
-        "sizes": {name: sizes[name] for name in ("small", "medium", "large")},
+        "sizes": {name: sizes[name] for name in SIZE_RANGES},
         "classes": {name: by_class[name] for name in classes},
         "classes_without_boxes": [name for name in classes if not by_class[name]],
         "other_classes": dict(sorted(others.items())),
     }
-
-
-def size_class(area: float) -> str:
-    """Return the COCO evaluator's size class of a box, from its area in pixels."""
-    return "small" if area < SMALL else "medium" if area < LARGE else "large"

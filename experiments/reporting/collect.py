@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.common.errors import UserError
+from experiments.common.metric_names import METRICS
 from experiments.reporting.index import Index
 from experiments.runs.lookup import iterate
 from experiments.runs.record import Attempt, Record
@@ -21,7 +22,6 @@ from experiments.runs.run_flags import marks_of
 from experiments.runs.run_folder import RunFolder
 
 NUMBERS = ("seed", "iterations", "seconds", "world_size", "micro_batch", "accumulation")
-METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "mAP")  # the order in which tables show them
 COLUMNS = (
     "run", "recipe", "recipe_id", "config_hash", "seed", "profile", "dataset", "fingerprint", "state",
     "iterations", "seconds", "world_size", "micro_batch", "accumulation", "execution", "commit", "marks", "notes",

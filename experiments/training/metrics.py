@@ -12,9 +12,8 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
 from experiments.common.files import write_json
+from experiments.common.metric_names import COCO_METRICS
 from experiments.data.ground_truth import GroundTruth, read_coco_truth
-
-COCO_METRICS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 
 
 @METRICS.register_module()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-MAIN_METRICS = ("AP", "mAP")
+from experiments.common.metric_names import MAIN_METRICS
+
 ACTIVE_STATES = ("queued", "running")  # states of a run that has not ended
 WORKING_STATES = ("running", "locked")  # of a queue item that some process trains
 QUEUE_STATES = (

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
+from experiments.common.metric_names import MAX_AREA, SIZE_RANGES
 from experiments.data.ground_truth import GroundTruth
 from experiments.reporting.breakdown.level_ranges import Levels
 
-LARGEST = 1e5**2  # px^2, the end of COCO's last range
-SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, LARGEST)}
 OCTAVES = (0, 8, 16, 32, 64, 128, 256, 512)  # px, sqrt(area)
 
 Areas = Mapping[str, tuple[float, float]]
@@ -30,7 +29,7 @@ Counts = dict[str, int]
 def octaves() -> dict[str, tuple[float, float]]:
     """Area ranges (px^2) one octave of sqrt(area) wide."""
     named = {f"{low}-{high} px": (low**2, high**2) for low, high in itertools.pairwise(OCTAVES)}
-    return {**named, f"from {OCTAVES[-1]} px": (OCTAVES[-1] ** 2, LARGEST)}
+    return {**named, f"from {OCTAVES[-1]} px": (OCTAVES[-1] ** 2, MAX_AREA)}
 
 
 class CocoPass:
@@ -55,7 +54,7 @@ class CocoPass:
         Returns:
             Both in percent, without what has no ground truth; and the number of objects of each of them.
         """
-        areas = {**SIZES, **octaves()}
+        areas = {**SIZE_RANGES, **octaves()}
         precision = self._precision(areas)
         by_class = {name: precision[:, :, k, 0, -1] for k, name in enumerate(self._order())}
         per_range, counts = self._ranges(precision, areas)
@@ -72,7 +71,7 @@ class CocoPass:
         for box in [*self.truth.anns.values(), *self.found.anns.values()]:
             _, _, width, height = box["bbox"]
             box["area"] = levels.size(width, height, images[box["image_id"]]) ** 2
-        areas = {n: (low**2, min(high**2, LARGEST)) for n, (low, high) in levels.ranges.items()}
+        areas = {n: (low**2, min(high**2, MAX_AREA)) for n, (low, high) in levels.ranges.items()}
         values, counts = self._ranges(self._precision(areas), areas)
         return {name: values[name] for name in areas if name in values}, counts
 
