@@ -1,12 +1,14 @@
-"""The command line: all commands by name, and the one place where an error becomes an exit code."""
+"""The command line: commands in groups, and the one place where an error becomes an exit code."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from experiments.common.errors import UserError
 from msdet_cli import __version__
@@ -35,9 +37,58 @@ from msdet_cli.commands import (
     validate,
 )
 
+GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Train": {
+        "run": run.run,
+        "ablate": ablate.ablate,
+        "reproduce": reproduce.reproduce,
+        "logs": logs.logs,
+        "cancel": cancel.cancel,
+    },
+    "Compare": {
+        "report": report.report,
+        "errors": errors.errors,
+        "diff": diff.diff,
+        "plot": plot.plot,
+        "bench": bench.bench,
+    },
+    "Inspect": {
+        "runs": runs.runs,
+        "eval": evaluate.evaluate,
+        "predict": predict.predict,
+        "import": imports.import_,
+        "export": export.export,
+    },
+    "Data": {"data": data.app, "prior": prior.prior},
+    "Set-up": {
+        "ls": ls.ls,
+        "show": show.show,
+        "cp": cp.cp,
+        "validate": validate.validate,
+        "doctor": doctor.doctor,
+    },
+}
+
+
+class GroupedCommands(TyperGroup):
+    """The command line, whose help lists the commands in groups."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section per group."""
+        width = max(map(len, self.commands))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                rows = {
+                    name: self.commands[name].get_short_help_str(formatter.width - 6 - width)
+                    for name in names
+                }
+                formatter.write_dl([(name.ljust(width), text) for name, text in rows.items()])
+
+
 app = typer.Typer(
+    cls=GroupedCommands,
     name="msdet",
-    help="Experiments on multi-scale loss weighting for object detectors: recipes in, honest tables out.\n\n\b\n"
+    help="Reproduce, extend and compare experiments on multi-scale loss weighting for object detectors.\n\n\b\n"
     "msdet run retinanet-r50-rlo -p tiny    train one recipe, minutes on a CPU, no download\n"
     "msdet ablate --alpha 5,50,100          vary it\n"
     "msdet report                           the paper's tables, published beside measured",
@@ -46,32 +97,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("ablate")(ablate.ablate)
-app.command("reproduce")(reproduce.reproduce)
-app.command("report")(report.report)
-app.command("runs")(runs.runs)
-app.command("logs")(logs.logs)
-app.command("cancel")(cancel.cancel)
-app.command("diff")(diff.diff)
-app.command("eval")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("plot")(plot.plot)
-app.command("errors")(errors.errors)
-app.command("import")(imports.import_)
-app.command("export")(export.export)
-app.command("ls")(ls.ls)
-app.command("show")(show.show)
-app.command("cp")(cp.cp)
-app.command("validate")(validate.validate)
-app.command("prior")(prior.prior)
-app.add_typer(data.app, name="data")
-app.command("doctor")(doctor.doctor)
-app.command("bench")(bench.bench)
+for _group in GROUPS.values():
+    for _name, _command in _group.items():
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name)
+        else:
+            app.command(_name)(_command)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         print(f"msdet {__version__}")
         raise typer.Exit
 
@@ -87,9 +122,8 @@ def options(
 
 
 def main() -> None:
-    """Runs one command; a user's mistake is one line, a second line says what to type next."""
-    # Before torch is loaded, here or in a worker: threads that spin while they wait make a training several
-    # times slower wherever something else runs beside it.
+    """Run one command; print a user's mistake as `error:` and `try:`, and exit with its code."""
+    # Set before torch is loaded: waiting threads that spin slow a training wherever cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
@@ -98,7 +132,7 @@ def main() -> None:
         if error.hint:
             print(f"  try: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         sys.stderr.close()
         sys.exit(0)
 

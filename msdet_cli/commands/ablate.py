@@ -49,10 +49,10 @@ def ablate(
     *,
     options: RunOptions,
 ) -> None:
-    """Vary a recipe: each option alone around the recipe, or all combinations with --grid.
+    """Vary a recipe: one option at a time, or all combinations.
 
-    Commas separate values, except inside brackets. A profile does not scale values. --set with one value
-    holds for all variants. A failed run does not stop the others.
+    --grid takes all combinations. Commas separate values, except inside brackets. A profile does not scale
+    values. --set with one value holds for all variants. A failed run does not stop the others.
 
     \b
     msdet ablate --alpha 5,50,100,200,500

@@ -1,4 +1,4 @@
-"""`msdet cancel`: runs at work save and end, runs that wait are left out."""
+"""`msdet cancel`: stop running runs with a checkpoint saved, and drop queued ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from experiments.common.errors import DONE, FAILED, UserError, did_you_mean
 from experiments.launching.cancel import Cancel
 from experiments.runs.lookup import SeveralRunsError, fits, iterate, resolve, results_dir
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.console.formatting import ACTIVE_STATES
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
 
-PATIENCE_S = (
-    120  # an optimizer step of a full-size recipe on a CPU takes long, and a checkpoint is written after it
-)
-LOOK_EVERY_S = 0.2
-UNDER_WAY = ("queued", "running")
+WAIT_S = 120  # a full-size optimizer step on a CPU and a checkpoint take long
+POLL_INTERVAL_S = 0.2
 
 
 def cancel(
@@ -29,14 +27,14 @@ def cancel(
         typer.Argument(metavar="[RUN]...", help="Folders, names, or parts of names: see msdet runs."),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="All runs under way, or all of them that the RUNs fit.")
+        bool, typer.Option("--all", help="All active runs, or all active runs that match.")
     ] = False,
     results: ResultsOpt = RESULTS,
     as_json: JsonOpt = False,
 ) -> None:
-    """Cancel runs: those at work save a checkpoint and end, those that wait are not begun.
+    """Cancel runs: save a checkpoint and stop.
 
-    A cancelled run is left alone by the command that planned it; --retry-failed goes on with it from its last
+    Queued runs do not start. A cancelled run stays cancelled until --retry-failed resumes it from its last
     checkpoint.
 
     \b
@@ -45,38 +43,36 @@ def cancel(
     msdet cancel --all
     """
     folder = results_dir(results)
-    runs = _under_way(which or [], folder) if every else _named(which or [], folder)
+    runs = _match_active(which or [], folder) if every else _resolve_all(which or [], folder)
     cancels = [Cancel(run) for run in runs]
-    told: set[str] = set()
+    reported: set[str] = set()
     try:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + WAIT_S
         while True:
             for one in cancels:
-                if one.step() and one.run.name not in told:
-                    told.add(one.run.name)
-                    _tell(one, as_json)
-            if len(told) == len(cancels) or time.monotonic() > deadline:
+                if one.step() and one.run.name not in reported:
+                    reported.add(one.run.name)
+                    _report(one, as_json)
+            if len(reported) == len(cancels) or time.monotonic() > deadline:
                 break
-            time.sleep(LOOK_EVERY_S)
-    except KeyboardInterrupt:  # they were asked, and end whether anybody waits or not
+            time.sleep(POLL_INTERVAL_S)
+    except KeyboardInterrupt:  # the runs stop without this command, too
         pass
-    _close(cancels, as_json)
+    _report_end(cancels, as_json)
 
 
-def _named(which: list[str], results: Path) -> list[RunFolder]:
+def _resolve_all(which: list[str], results: Path) -> list[RunFolder]:
     if not which:
-        raise UserError(
-            "no run is named", "msdet cancel RUN, or msdet cancel --all for all that are under way"
-        )
+        raise UserError("name a RUN, or use --all", "msdet cancel --all")
     try:
         runs = [resolve(one, results) for one in which]
     except SeveralRunsError as error:
-        raise UserError(error.message, "name it in full, or cancel them all: --all") from None
+        raise UserError(error.message, "give the full name, or cancel all that match: --all") from None
     return list({run.path.resolve(): run for run in runs}.values())
 
 
-def _under_way(which: list[str], results: Path) -> list[RunFolder]:
-    """Those of the runs that fit which are queued or at work; what cannot be read is not."""
+def _match_active(which: list[str], results: Path) -> list[RunFolder]:
+    """Return the readable runs that match and are queued or running."""
     all_runs = {run.name: run for run in iterate(results)}
     for one in which:
         if not any(fits(one, name) for name in all_runs):
@@ -87,26 +83,26 @@ def _under_way(which: list[str], results: Path) -> list[RunFolder]:
     for name, run in all_runs.items():
         if not which or any(fits(one, name) for one in which):
             try:
-                if run.state() in UNDER_WAY:
+                if run.state() in ACTIVE_STATES:
                     found.append(run)
             except UserError as error:
-                print(f"note: left out: {error.message}", file=sys.stderr)
+                print(f"note: skipped: {error.message}", file=sys.stderr)
     return found
 
 
-def _tell(one: Cancel, as_json: bool) -> None:
+def _report(one: Cancel, as_json: bool) -> None:
     if as_json:
         return
     if one.outcome == "cancelled":
         text = "cancelled" + (" (a checkpoint is saved)" if one.run.last_checkpoint() else "")
     elif one.outcome == "was over":
-        text = f"{one.before}: there is nothing to cancel"
+        text = f"{one.before}: nothing to cancel"
     else:
-        text = f"{one.run.state()} before it could be cancelled"
+        text = f"{one.run.state()} before the request reached it"
     print(f"{one.run.name}: {text}" + (f"; {one.note}" if one.note else ""), flush=True)
 
 
-def _close(cancels: list[Cancel], as_json: bool) -> None:
+def _report_end(cancels: list[Cancel], as_json: bool) -> None:
     left = [one for one in cancels if one.outcome is None]
     if as_json:
         rows = [
@@ -122,9 +118,9 @@ def _close(cancels: list[Cancel], as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
     else:
         for one in left:
-            print(f"{one.run.name}: asked to end, still at work; it ends by itself behind its step")
+            print(f"{one.run.name}: stop requested, still running; it stops after its current step")
         if not cancels:
-            print("no run is under way: there is nothing to cancel")
+            print("no active runs: nothing to cancel")
         if any(one.outcome == "cancelled" for one in cancels):
-            print("  --retry-failed, with the command that planned them, goes on with cancelled runs")
+            print("  resume cancelled runs: the command that planned them, with --retry-failed")
     raise typer.Exit(FAILED if left else DONE)

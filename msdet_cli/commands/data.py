@@ -1,4 +1,4 @@
-"""`msdet data`: which data sets there are, what is in one, making the built-in one, downloading the official ones."""
+"""`msdet data`: list, check, make and download data sets."""
 
 from __future__ import annotations
 
@@ -9,35 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msdet_cli.commands import download
+from msdet_cli.options import DataRootOpt, JsonOpt, complete
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(
-    no_args_is_help=True, help="Data sets: list them, check one, make the built-in one, download COCO or VOC."
-)
+app = typer.Typer(no_args_is_help=True, help="List, check, make or download data sets.")
 app.command("download")(download.download)
 
-Root = Annotated[Path | None, typer.Option("--data-root", help="The data set's folder, in place of its own.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def complete_name(incomplete: str) -> list[str]:
-    """Names of data sets, for the shell."""
-    from experiments.recipes.catalogue import names
-
-    return [name for name in names("dataset") if name.startswith(incomplete)]
-
-
-Name = Annotated[
+NameArg = Annotated[
     str,
-    typer.Argument(metavar="NAME|FILE", help="A data set or its YAML file.", autocompletion=complete_name),
+    typer.Argument(
+        metavar="NAME|FILE", help="A data set or its YAML file.", autocompletion=complete("dataset")
+    ),
 ]
 
 
 @app.command("ls")
-def ls(as_json: AsJson = False) -> None:
-    """List the data sets: format, folder, whether they are there, how many images.
+def ls(as_json: JsonOpt = False) -> None:
+    """List data sets: format, folder, images, state.
 
     \b
     msdet data ls
@@ -56,21 +46,22 @@ def ls(as_json: AsJson = False) -> None:
         images = row["images"] or {}
         counts = " + ".join(str(count) for count in images.values())
         table.add_row(row["name"], row["format"], row["root"], counts, row["state"])
-    console = console_of()
+    console = plain_console()
     console.print(table)
-    console.print("msdet data verify NAME looks into one", style="dim")
+    console.print("to check one: msdet data verify NAME", style="dim")
 
 
 @app.command("verify")
 def verify(
-    name: Name,
-    data_root: Root = None,
+    name: NameArg,
+    data_root: DataRootOpt = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="Do not read the images.")] = False,
-    as_json: AsJson = False,
+    as_json: JsonOpt = False,
 ) -> None:
-    """Check a data set: boxes by size and class, missing or unreadable images, boxes outside or empty.
+    """Check a data set: images, boxes, classes.
 
-    Ends with exit code 2 where something prevents training or evaluation.
+    Counts boxes by size and class; finds missing and unreadable images, empty boxes and boxes outside. The exit
+    code is 2 if the data set cannot be used.
 
     \b
     msdet data verify coco --data-root /data/coco
@@ -79,21 +70,21 @@ def verify(
     from rich.progress import Progress
 
     from experiments.common.errors import BAD_INPUT
-    from experiments.data.verify import verify as look_through
+    from experiments.data.verify import verify as verify_dataset
     from experiments.recipes.catalogue import load_dataset
 
-    console = console_of(stderr=True)
+    console = plain_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading annotations", total=None)
 
-        def show(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             progress.update(task, description="reading images", completed=done, total=total)
 
-        found = look_through(load_dataset(name), data_root, not no_images, show)
+        found = verify_dataset(load_dataset(name), data_root, not no_images, report)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        show_findings(found, console_of())
+        print_findings(found, plain_console())
     if not found["usable"]:
         raise typer.Exit(BAD_INPUT)
 
@@ -101,12 +92,13 @@ def verify(
 @app.command("make")
 def make(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="A built-in data set.", autocompletion=complete_name)
+        str,
+        typer.Argument(metavar="NAME|FILE", help="A built-in data set.", autocompletion=complete("dataset")),
     ] = "shapes",
-    data_root: Root = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a set made earlier.")] = False,
+    data_root: DataRootOpt = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the existing one.")] = False,
 ) -> None:
-    """Make the built-in data set now; any run that needs it does so by itself.
+    """Make the built-in data set; a run that needs it makes it, too.
 
     \b
     msdet data make shapes
@@ -114,24 +106,24 @@ def make(
     """
     from experiments.common.errors import UserError
     from experiments.data.find import find_dataset, resolve_root
-    from experiments.data.find import make as make_now
+    from experiments.data.find import make as make_dataset
     from experiments.recipes.catalogue import load_dataset
 
     spec = load_dataset(name)
     if spec.generate is None:
         raise UserError(
-            f"data set '{spec.name}' is not a built-in one: it cannot be made, only found",
+            f"data set '{spec.name}' is not built in, so it cannot be made",
             "msdet data make shapes",
         )
     if force:
-        make_now(spec, resolve_root(spec, data_root), force=True)
+        make_dataset(spec, resolve_root(spec, data_root), force=True)
     found = find_dataset(spec, data_root)
     counts = ", ".join(f"{count} {split}" for split, count in found.images.items())
-    console_of().print(f"{found.root}: {counts} images, {len(found.classes)} classes", soft_wrap=True)
+    plain_console().print(f"{found.root}: {counts} images, {len(found.classes)} classes", soft_wrap=True)
 
 
 def _state(ref: str) -> dict[str, Any]:
-    """One row of `ls`. What is wrong with a data set is its state, not the command's failure."""
+    """Return a row of `ls`; an error of one data set is its state."""
     from experiments.common.errors import UserError
     from experiments.data.find import find_dataset, resolve_root
     from experiments.recipes.catalogue import load_dataset
@@ -141,14 +133,15 @@ def _state(ref: str) -> dict[str, Any]:
         spec = load_dataset(ref)
         row.update(name=spec.name, format=spec.format, root=str(resolve_root(spec)))
         if not Path(row["root"]).is_dir():
-            return {**row, "state": "made when needed" if spec.generate is not None else "not there"}
+            return {**row, "state": "made when needed" if spec.generate is not None else "not found"}
         row["images"] = find_dataset(spec, generate=False).images
     except UserError as error:
         return {**row, "state": error.message}
     return {**row, "found": True, "state": "found"}
 
 
-def show_findings(found: dict[str, Any], console: Console) -> None:
+def print_findings(found: dict[str, Any], console: Console) -> None:
+    """Print what `verify` found."""
     splits = found["splits"]
     console.print(f"{found['name']} ({found['format'].upper()} format) in {found['root']}", soft_wrap=True)
     console.print(_overview(splits))
@@ -157,22 +150,17 @@ def show_findings(found: dict[str, Any], console: Console) -> None:
     for split, content in splits.items():
         if content["other_classes"]:
             others = ", ".join(f"{name} ({count})" for name, count in content["other_classes"].items())
-            console.print(f"{split}: left out, not among the data set's classes: {others}")
+            console.print(f"{split}: ignored, not classes of the data set: {others}")
         for kind, problem in content["problems"].items():
-            style = (
-                "bold red"
-                if problem["prevents_training"]
-                else "yellow"
-                if problem["changes_numbers"]
-                else "dim"
-            )
+            style = "yellow" if problem["changes_numbers"] else "dim"
+            style = "bold red" if problem["prevents_training"] else style
             console.print(f"\n{split}: {kind}: {problem['count']}", style=style)
             for example in problem["examples"]:
                 console.print(f"  {example}", soft_wrap=True)
             if problem["count"] > len(problem["examples"]):
                 console.print(f"  and {problem['count'] - len(problem['examples'])} more")
     if not found["usable"]:
-        console.print("\nThis data set cannot be used: fix the errors shown in red.", style="bold red")
+        console.print("\nthis data set cannot be used: fix the errors shown in red", style="bold red")
 
 
 def _overview(splits: dict[str, Any]) -> Any:
@@ -208,8 +196,8 @@ def _share(part: int, whole: int) -> str:
     return f"{part} ({100 * part / whole:.0f} %)" if whole else str(part)
 
 
-def console_of(stderr: bool = False) -> Console:
+def plain_console(stderr: bool = False) -> Console:
+    """Return a console that prints names and paths as they are, square brackets included."""
     from rich.console import Console
 
-    # class names and paths may hold square brackets: they are text, not markup
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)

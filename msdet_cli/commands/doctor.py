@@ -1,4 +1,4 @@
-"""`msdet doctor`: what is installed, what is found, and what to do about what is not."""
+"""`msdet doctor`: check the installation, and say how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.common.errors import UserError
+from experiments.common.errors import BAD_INPUT, UserError
 from msdet_cli.options import JsonOpt
 
 Level = Literal["ok", "note", "problem"]
@@ -23,7 +23,7 @@ COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; `advice` says what to do about it."""
+    """One check's result; `advice` says what to do about it."""
 
     what: str
     level: Level
@@ -32,15 +32,15 @@ class Finding(NamedTuple):
 
 
 def doctor(as_json: JsonOpt = False) -> None:
-    """Check this installation: Python, torch, MMDetection, operators, GPUs, data.
+    """Check this installation: packages, operators, GPUs, data.
 
-    Exit code 2 where something keeps msdet from training.
+    The exit code is 2 if msdet cannot train.
 
     \b
     msdet doctor
     msdet doctor --json
     """
-    findings = [finding for look in CHECKS for finding in look()]
+    findings = [finding for check in CHECKS for finding in check()]
     if as_json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
@@ -50,7 +50,7 @@ def doctor(as_json: JsonOpt = False) -> None:
             table.add_row(Text(finding.what), found, Text(finding.advice))
         Console(highlight=False).print(table)
     if any(finding.level == "problem" for finding in findings):
-        raise typer.Exit(2)
+        raise typer.Exit(BAD_INPUT)
 
 
 def _python() -> Iterator[Finding]:
@@ -82,7 +82,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _mmdetection() -> Iterator[Finding]:
-    """The maintained forks must be there, and upstream's packages of the same import names must not."""
+    """Check that the maintained forks are installed, and upstream's packages of the same names are not."""
     for fork, upstream in (
         ("onedl-mmengine", "mmengine"),
         ("onedl-mmcv", "mmcv"),
@@ -95,9 +95,7 @@ def _mmdetection() -> Iterator[Finding]:
             advice = (
                 f"both write the folder {upstream}/: pip uninstall -y {upstream} {fork} && pip install {fork}"
             )
-            yield Finding(
-                fork, "problem", f"{found}, and upstream {upstream} {other} stands in its place", advice
-            )
+            yield Finding(fork, "problem", f"{found}, and upstream {upstream} {other} overwrites it", advice)
         else:
             yield Finding(fork, "ok", found)
 
@@ -107,7 +105,7 @@ def _operators() -> Iterator[Finding]:
         return
     try:
         from experiments.detection import operators
-    except Exception as error:  # whatever keeps MMDetection from being imported is what we are here to tell
+    except Exception as error:  # any reason why MMDetection cannot be imported is a finding
         yield Finding("MMDetection", "problem", f"{type(error).__name__}: {error}", "see the lines above")
         return
     yield Finding("MMDetection", "ok", "imports")
@@ -115,7 +113,7 @@ def _operators() -> Iterator[Finding]:
     advice = {
         "compiled": "",
         "torchvision": "",
-        "pytorch": "same results, slower; a torchvision that fits torch makes them faster",
+        "pytorch": "same results, slower; install the torchvision that fits torch",
     }[backend]
     yield Finding("operators", "note" if advice else "ok", backend, advice)
 
@@ -129,13 +127,13 @@ def _data() -> Iterator[Finding]:
             spec = catalogue.load_dataset(name)
             root = resolve_root(spec)
             if spec.generate is not None and not root.is_dir():
-                yield Finding(f"data {name}", "ok", "built in, made when first needed")
+                yield Finding(f"data {name}", "ok", "built in, made when needed")
                 continue
             check_place(spec, root)
         except UserError as error:
             yield Finding(f"data {name}", "note", error.message, error.hint or "")
         else:
-            yield Finding(f"data {name}", "ok", str(root), f"msdet data verify {name} looks closer")
+            yield Finding(f"data {name}", "ok", str(root), f"to check it: msdet data verify {name}")
 
 
 def _version(package: str) -> str | None:

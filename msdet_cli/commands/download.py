@@ -1,4 +1,4 @@
-"""`msdet data download`: the official archives of COCO and VOC, from the servers to a checked data set."""
+"""`msdet data download`: download, check and unpack the official archives of COCO and VOC."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-EXAMPLES = {"coco": "retinanet-r50-rlo", "voc": "retinanet-r50-voc-rlo"}  # recipes that train on it
-EVERY_S = 30  # between lines where nobody watches a bar
+EXAMPLES = {"coco": "retinanet-r50-rlo", "voc": "retinanet-r50-voc-rlo"}  # data set: recipe
+LINE_INTERVAL_S = 30  # between lines if the output is no terminal
 
 
 def complete_official(incomplete: str) -> list[str]:
-    """Names of data sets with archives, for the shell."""
+    """Return the names of data sets with archives, for shell completion."""
     from experiments.data.download.archives import ARCHIVES
 
     return [name for name in ARCHIVES if name.startswith(incomplete)]
@@ -30,24 +30,25 @@ def download(
     root: Annotated[
         Path | None,
         typer.Option(
-            "--root", "--data-root", metavar="DIR", help="Where to, in place of data/coco or data/VOCdevkit."
+            "--root",
+            "--data-root",
+            metavar="DIR",
+            help="Target folder (default data/coco or data/VOCdevkit).",
         ),
     ] = None,
     keep_archives: Annotated[
         bool,
-        typer.Option("--keep-archives", help="Keep the archives in DIR/archives once they are unpacked."),
+        typer.Option("--keep-archives", help="Keep unpacked archives in DIR/archives."),
     ] = False,
     mirror: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="A folder on another server that holds the same files; checked the same way."
-        ),
+        typer.Option(metavar="URL", help="A folder on another server with the same files."),
     ] = None,
 ) -> None:
-    """Download COCO 2017 (20 GB) or VOC 2007 and 2012 (3 GB), check the archives, unpack them.
+    """Download COCO 2017 (20 GB) or VOC 2007 and 2012 (3 GB).
 
-    Ctrl-C leaves what has arrived; the same command again goes on from there. What is there already is not touched,
-    and an archive put into DIR/archives by hand is checked and used.
+    The archives are checked and unpacked. After Ctrl-C the same command resumes. Existing files are kept; an
+    archive that is already in DIR/archives is checked and used.
 
     \b
     msdet data download voc
@@ -56,36 +57,34 @@ def download(
     from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
     from experiments.data.download.archives import ARCHIVES
     from experiments.data.download.official_sets import FOLDER
-    from experiments.data.download.official_sets import download as bring
+    from experiments.data.download.official_sets import download as download_archives
     from experiments.data.find import resolve_root
     from experiments.recipes.catalogue import load_dataset
-    from msdet_cli.commands.data import console_of
+    from msdet_cli.commands.data import plain_console
 
     if name not in ARCHIVES:
         raise UserError(
-            f"data set '{name}' has no official archives here; {did_you_mean(name, ARCHIVES)}",
+            f"data set '{name}' has no official archives; {did_you_mean(name, ARCHIVES)}",
             "msdet data ls",
         )
     spec = load_dataset(name)
     place = resolve_root(spec, root)
-    console = console_of()
+    console = plain_console()
     try:
-        with Bars() as bars:
-            outcomes = bring(ARCHIVES[name], place, bars, mirror, keep_archives)
+        with DownloadView() as view:
+            outcomes = download_archives(ARCHIVES[name], place, view, mirror, keep_archives)
     except KeyboardInterrupt:
-        print(f"stopped; what has arrived is kept in {place / FOLDER}", file=sys.stderr)
-        print(f"  try: {typed(name, root, keep_archives, mirror)}", file=sys.stderr)
+        print(f"stopped; downloaded parts are kept in {place / FOLDER}", file=sys.stderr)
+        print(f"  try: {resume_command(name, root, keep_archives, mirror)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     for outcome in outcomes:
-        done = (
-            f"checked ({outcome.checks}) and unpacked" if outcome.checks else "its content was there already"
-        )
-        console.print(f"{outcome.name}: {done}", soft_wrap=True)
-    _look_through(spec, place, root, console)
+        result = f"checked ({outcome.checks}) and unpacked" if outcome.checks else "already unpacked"
+        console.print(f"{outcome.name}: {result}", soft_wrap=True)
+    _verify(spec, place, root, console)
 
 
-def typed(name: str, root: Path | None, keep: bool, mirror: str | None) -> str:
-    """The command that goes on."""
+def resume_command(name: str, root: Path | None, keep: bool, mirror: str | None) -> str:
+    """Return the command that resumes the download."""
     words = ["msdet data download", name]
     words += ["--root", str(root)] if root is not None else []
     words += ["--keep-archives"] if keep else []
@@ -93,24 +92,24 @@ def typed(name: str, root: Path | None, keep: bool, mirror: str | None) -> str:
     return " ".join(words)
 
 
-def _look_through(spec: Any, place: Path, root: Path | None, console: Console) -> None:
-    """Whether all that the annotations name is there; the archives' checksums have answered for the images."""
+def _verify(spec: Any, place: Path, root: Path | None, console: Console) -> None:
+    """Check that every annotated file exists; the archives' checksums cover the images."""
     from experiments.common.errors import BAD_INPUT
     from experiments.data.verify import verify
-    from msdet_cli.commands.data import show_findings
+    from msdet_cli.commands.data import print_findings
 
     found = verify(spec, place, read_images=False)
     if not found["usable"]:
-        show_findings(found, console)
+        print_findings(found, console)
         raise typer.Exit(BAD_INPUT)
     counts = ", ".join(f"{content['images']} {split}" for split, content in found["splits"].items())
-    elsewhere = f" --data-root {place}" if root is not None else ""
-    console.print(f"{place}: {counts} images; none is missing", soft_wrap=True)
-    console.print(f"next: msdet run {EXAMPLES[spec.name]}{elsewhere}", soft_wrap=True)
+    data_root = f" --data-root {place}" if root is not None else ""
+    console.print(f"{place}: {counts} images, none missing", soft_wrap=True)
+    console.print(f"next: msdet run {EXAMPLES[spec.name]}{data_root}", soft_wrap=True)
 
 
-class Bars:
-    """A bar with speed and remaining time for the archive at work; where nobody watches, a line now and then."""
+class DownloadView:
+    """A progress bar with speed and ETA on a terminal, lines from time to time elsewhere."""
 
     def __init__(self) -> None:
         from rich.progress import (
@@ -121,9 +120,9 @@ class Bars:
             TransferSpeedColumn,
         )
 
-        from msdet_cli.commands.data import console_of
+        from msdet_cli.commands.data import plain_console
 
-        self._console = console_of(stderr=True)
+        self._console = plain_console(stderr=True)
         columns = (
             "{task.description}",
             BarColumn(),
@@ -136,7 +135,7 @@ class Bars:
         self._task: Any = None
         self._next_line = 0.0
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> DownloadView:
         self._bars.start()
         return self
 
@@ -147,12 +146,12 @@ class Bars:
         if (phase, name) != self._now:
             if self._task is not None:
                 self._bars.remove_task(self._task)
-            # `completed` from the start: bytes of an earlier command do not count into the speed
+            # `completed` is set first, so that bytes of an earlier command do not count as speed
             self._task = self._bars.add_task(f"{phase} {name}", total=total, completed=done)
             self._now, self._next_line = (phase, name), 0.0
         self._bars.update(self._task, completed=done, total=total)
         if not self._console.is_terminal and time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + EVERY_S
+            self._next_line = time.monotonic() + LINE_INTERVAL_S
             share = f", {100 * done / total:.0f} %" if total else ""
             self.say(f"{phase} {name}: {done / 1e6:.0f} MB{share}")
 

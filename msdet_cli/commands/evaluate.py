@@ -1,4 +1,4 @@
-"""`msdet eval`: metrics of a run's weights, on its own or another data set."""
+"""`msdet eval`: evaluate a run's weights, on its own or another data set."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def evaluate(
         typer.Option(
             "--recipe",
             metavar="NAME",
-            help="Of a file outside a run folder.",
+            help="Recipe of weights outside a run folder.",
             autocompletion=complete("recipe"),
         ),
     ] = None,
     profile: ProfileOpt = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Keep the detections there.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the detections there.")
     ] = None,
     results: ResultsOpt = RESULTS,
     as_json: JsonOpt = False,
 ) -> None:
     """Evaluate weights on the validation split of a data set.
 
-    The run's record stays as it is.
+    The run's record is not changed.
 
     \b
     msdet eval retinanet-r50-rlo/1a2b3c4d/seed0
@@ -74,23 +74,23 @@ def evaluate(
 
 
 def _find(what: str, recipe: str | None, results: Path) -> tuple[Path, str, Path | None]:
-    """Checkpoint, recipe, and the data root of the run that the checkpoint belongs to."""
+    """Return the checkpoint, its recipe, and the data root of its run, if it has one."""
     if what.endswith(".pth"):
         checkpoint = Path(what)
         if not checkpoint.is_file():
-            raise UserError(f"no file {checkpoint.resolve()}", "msdet runs lists the runs")
+            raise UserError(f"file {checkpoint.resolve()} not found", "msdet runs")
         run = RunFolder(checkpoint.resolve().parent.parent)
         if not run.record_file.exists():
             if recipe is None:
                 raise UserError(
-                    f"{checkpoint} is in no run folder, so its recipe is unknown", "name it: --recipe NAME"
+                    f"{checkpoint} is in no run folder, so its recipe is unknown", "--recipe NAME"
                 )
             return checkpoint, recipe, None
     else:
         run = resolve(what, results)
         found = run.last_checkpoint()
         if found is None:
-            raise UserError(f"run {run.name} has no checkpoint yet", "msdet runs")
+            raise UserError(f"run {run.name} has no checkpoint", "msdet runs")
         checkpoint = found
     return checkpoint, str(run.recipe), Path(run.read().dataset["root"])
 

@@ -1,4 +1,4 @@
-"""`msdet export`: runs as one file to hand on."""
+"""`msdet export`: bundle runs into one archive."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from experiments.runs.export import SUFFIXES, write_bundle
 from experiments.runs.lookup import iterate, resolve, results_dir
 from experiments.runs.run_folder import RunFolder
 from msdet_cli import __version__
+from msdet_cli.console.formatting import format_size
 from msdet_cli.options import RESULTS, ResultsOpt
 
 
@@ -22,17 +23,18 @@ def export(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="RUN...", help="Runs, or paths of their folders.")
     ] = None,
-    all_runs: Annotated[bool, typer.Option("--all", help="Every run that is not under way.")] = False,
+    all_runs: Annotated[bool, typer.Option("--all", help="All runs that are not running.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="FILE.tar.gz or FILE.zip; is never replaced."),
+        typer.Option("-o", "--out", metavar="FILE", help="FILE.tar.gz or FILE.zip; must not exist."),
     ] = None,
     results: ResultsOpt = RESULTS,
 ) -> None:
-    """Bundle records, recipes, configs, traces, metrics, detections and logs of runs, without checkpoints.
+    """Bundle runs into one archive, without checkpoints.
 
-    Unpacked, the bundle is a results folder that every command reads. A manifest in it holds the SHA-256 of each
-    file. The same runs make the same bytes. Records name the hosts and paths that they ran on.
+    It holds records, recipes, configs, traces, metrics, detections and logs, and a manifest with the SHA-256 of
+    each file. Unpacked, it is a results folder that every command reads. The same runs give the same bytes.
+    Records contain the names of hosts and paths.
 
     \b
     msdet export retinanet-r50/1a2b3c4d/seed0
@@ -45,15 +47,14 @@ def export(
         f"{chosen[0].name.replace('/', '-') if len(chosen) == 1 else 'msdet-runs'}{SUFFIXES[0]}"
     )
     manifest = write_bundle(chosen, target, __version__)
-    files, size = len(manifest["files"]), target.stat().st_size
-    text = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-    console = Console()
-    console.print(Text(f"{target}: {len(manifest['runs'])} runs, {files} files, {text}"), soft_wrap=True)
+    size = format_size(target.stat().st_size)
+    line = f"{target}: {len(manifest['runs'])} runs, {len(manifest['files'])} files, {size}"
+    Console().print(Text(line), soft_wrap=True)
 
 
 def _chosen(references: list[str], all_runs: bool, results: Path) -> list[RunFolder]:
     if all_runs == bool(references):
-        raise UserError("name the runs, or say --all", "msdet export --all -o FILE.tar.gz")
+        raise UserError("name a RUN, or use --all", "msdet export --all -o FILE.tar.gz")
     chosen = []
     for run in iterate(results) if all_runs else [resolve(reference, results) for reference in references]:
         try:
@@ -61,14 +62,14 @@ def _chosen(references: list[str], all_runs: bool, results: Path) -> list[RunFol
         except UserError as error:
             if not all_runs:
                 raise
-            print(f"left out: {error.message}", file=sys.stderr)
+            print(f"note: skipped: {error.message}", file=sys.stderr)
             continue
         if running and not all_runs:
-            raise UserError(f"run {run.name} is under way", "wait for its end, or: msdet cancel RUN")
+            raise UserError(f"run {run.name} is running", f"msdet cancel {run.name}")
         if running:
-            print(f"left out: {run.name} is under way", file=sys.stderr)
+            print(f"note: skipped: {run.name} is running", file=sys.stderr)
         else:
             chosen.append(run)
     if not chosen:
-        raise UserError(f"there are no runs to export in {results.resolve()}", "msdet runs")
+        raise UserError(f"no runs to export in {results.resolve()}", "msdet runs")
     return chosen

@@ -1,4 +1,4 @@
-"""`msdet import`: a baseline that stock MMDetection trained."""
+"""`msdet import`: import a baseline trained by stock MMDetection."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from msdet_cli.options import (
 
 
 def import_(
-    work_dir: Annotated[Path, typer.Argument(metavar="WORK_DIR", help="What tools/train.py wrote.")],
+    work_dir: Annotated[Path, typer.Argument(metavar="WORK_DIR", help="Folder that tools/train.py wrote.")],
     recipe: Annotated[
         str | None,
         typer.Option(
             "--recipe",
             metavar="NAME",
-            help="The recipe it corresponds to; else found by its config's name.",
+            help="The recipe that it corresponds to (default: by the config's name).",
             autocompletion=complete("recipe"),
         ),
     ] = None,
@@ -53,16 +53,16 @@ def import_(
     data_root: DataRootOpt = None,
     seed: SeedOpt = None,
     copy_checkpoint: Annotated[
-        bool, typer.Option("--copy-checkpoint", help="Copy the last weights, too, for msdet eval.")
+        bool, typer.Option("--copy-checkpoint", help="Also copy the last weights, for msdet eval.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what was imported before.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
     results: ResultsOpt = RESULTS,
 ) -> None:
-    """Take in a finished training by stock MMDetection as a run, marked as imported.
+    """Import a finished training by stock MMDetection as a run.
 
-    Schedule, batch, precision and seed are read from the work folder; model and data are compared with the
-    recipe's, and differences noted. Nothing in the folder is run. In tables it is marked ‡ and never averaged
-    with runs of msdet.
+    Schedule, batch, precision and seed are read from the work folder; differences of model and data from the
+    recipe are noted. No code in the folder is executed. Tables mark the run with ‡ and do not average it with
+    runs of msdet.
 
     \b
     msdet import work_dirs/retinanet_r50_fpn_1x_coco
@@ -87,18 +87,14 @@ def import_(
             data,
             [*unknown, *more],
             differs,
-            _command(),
+            ["msdet", *sys.argv[1:]],
             _copier(stock, copy_checkpoint),
         )
     except OSError as error:
         raise UserError(
-            f"{folder.path} cannot be written: {error.strerror or error}", "another place: --results-dir DIR"
+            f"{folder.path} cannot be written: {error.strerror or error}", "--results-dir DIR"
         ) from None
-    _say(folder, claimed, made)
-
-
-def _command() -> list[str]:
-    return ["msdet", *sys.argv[1:]]
+    _print_result(folder, claimed, made)
 
 
 def _seed(stock: StockRun, given: int | None) -> int:
@@ -106,16 +102,14 @@ def _seed(stock: StockRun, given: int | None) -> int:
     logged = stock.logs[-1].seed if stock.logs else None
     known = configured if isinstance(configured, int) else logged
     if given is not None and known is not None and given != known:
-        raise UserError(f"--seed: {stock.source} was trained with seed {known}, not {given}", "leave it out")
+        raise UserError(f"--seed: {stock.source} was trained with seed {known}, not {given}", "omit --seed")
     if given is None and known is None:
-        raise UserError(
-            f"{stock.source} does not say its seed", "say it: --seed K; any free number if unknown"
-        )
-    return given if known is None else known  # type: ignore[return-value]  # one of the two is known
+        raise UserError(f"{stock.source} has no seed", "--seed K; any unused number if it is unknown")
+    return given if known is None else known  # type: ignore[return-value]  # one of them is not None
 
 
 def _data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDataset | None, list[str]]:
-    """The data set where it lay when it was trained, else where it lies now; and what is then not known of it."""
+    """Return the data set at its training location, else its present one, and what is unknown of it."""
     places = flat(stock.get("train_dataloader") or {})
     trained = next((Path(v) for key, v in places.items() if key.endswith("data_root") and v), None)
     if given is None and trained is not None and trained.exists():
@@ -124,9 +118,9 @@ def _data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDat
         except UserError as error:
             raise UserError(
                 error.message,
-                "--dataset NAME if it is another data set, --data-root DIR if it lies elsewhere",
+                "--dataset NAME for another data set, --data-root DIR for another folder",
             ) from None
-    elif given is None and recipe.dataset.generate is not None:  # what it would be is not what was trained on
+    elif given is None and recipe.dataset.generate is not None:  # generated data are not what was trained on
         return None, []
     else:
         try:
@@ -144,14 +138,14 @@ def _copier(stock: StockRun, wanted: bool) -> Callable[[Path, Path], None] | Non
     if not wanted:
         return None
     if stock.checkpoint is None:
-        raise UserError(f"{stock.source}: its last checkpoint is gone", "leave out --copy-checkpoint")
+        raise UserError(f"{stock.source}: the last checkpoint is missing", "omit --copy-checkpoint")
     from experiments.training.stock_weights import copy_weights
 
     return copy_weights
 
 
 def _placed(recipe: Recipe, data: FoundDataset | None) -> Recipe:
-    """The recipe with its data where they were found, so that its config has their classes."""
+    """Return the recipe with the data set's actual root, so that its config has the classes."""
     if data is None:
         return recipe
     return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"root": str(data.root)})})
@@ -161,20 +155,20 @@ def _check_free(folder: RunFolder, force: bool) -> None:
     if not folder.record_file.exists():
         return
     if folder.read().imported is None:
-        raise UserError(f"{folder.path} is a run of msdet", "another place: --results-dir DIR")
+        raise UserError(f"{folder.path} is a run of msdet, not an import", "--results-dir DIR")
     if not force:
-        raise UserError(f"{folder.name} has been imported before", "--force replaces it")
+        raise UserError(f"{folder.name} exists already", "replace it with --force")
 
 
-def _say(folder: RunFolder, claimed: Recipe, made: Recipe) -> None:
+def _print_result(folder: RunFolder, claimed: Recipe, made: Recipe) -> None:
     from experiments.reporting.tables.matching import differences
 
     record, console = folder.read(), Console()
     lines = [f"{folder.path}", f"  {format_metrics(record.metrics)}"]
     other = differences(made, claimed)
     if other:
-        lines.append(f"  not recipe {claimed.name} but a variant of it: {other}")
+        lines.append(f"  a variant of recipe {claimed.name}: {other}")
     lines += [f"  note: {note}" for note in record.notes]
-    lines += [f"  not known: {text}" for text in (record.imported or {})["unknown"]]
+    lines += [f"  unknown: {text}" for text in (record.imported or {})["unknown"]]
     for line in lines:
         console.print(Text(line), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`msdet logs`: the end of a run's log, and what comes."""
+"""`msdet logs`: print the end of a run's log, and follow it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from experiments.common.errors import UserError
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.console.formatting import format_duration, format_metrics
+from msdet_cli.console.formatting import ACTIVE_STATES, format_duration, format_metrics
 from msdet_cli.options import RESULTS, ResultsOpt, RunArg
 
-BLOCK = 64 * 1024  # bytes read at once, from the end
-LOOK_EVERY_S = 0.5  # for new lines, and whether the run has ended
-ASK_SLURM_EVERY_S = 5
-UNDER_WAY = ("queued", "running")
+BLOCK_BYTES = 64 * 1024
+POLL_INTERVAL_S = 0.5
+SLURM_POLL_INTERVAL_S = 5
 
 
 def logs(
     run: RunArg,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what is written, until the run has ended.")
+        bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")
     ] = False,
-    lines: Annotated[int, typer.Option("-n", metavar="LINES", min=0, help="How many of the last ones.")] = 20,
+    lines: Annotated[int, typer.Option("-n", metavar="LINES", min=0, help="Number of last lines.")] = 20,
     results: ResultsOpt = RESULTS,
 ) -> None:
-    """Show the last lines of a run's log; with -f also those that come, until the run has ended.
+    """Print the end of a run's log; with -f follow it.
 
-    A Slurm job that has not begun to train shows what the job itself wrote.
+    For a Slurm job that has not started training this is the output of the job itself.
 
     \b
     msdet logs retinanet-r50-rlo/1a2b3c4d/seed0
@@ -47,14 +46,14 @@ def logs(
         else:
             path = _source(folder)
             if path is None:
-                raise UserError(f"{folder.name} has written no log yet ({_state(folder)[0]})", "msdet runs")
-            _write(_tail(path, lines))
+                raise UserError(f"{folder.name} has no log yet ({_state(folder)[0]})", "msdet runs")
+            _print_log(_tail(path, lines))
     except KeyboardInterrupt:
         pass
 
 
 def _source(folder: RunFolder) -> Path | None:
-    """The run's log; before there is one, what its Slurm job has written of itself."""
+    """Return the run's log, or until there is one its Slurm job's output; None if there is neither."""
     if _has_text(folder.log):
         return folder.log
     try:
@@ -66,7 +65,7 @@ def _source(folder: RunFolder) -> Path | None:
 
         for path in (error_log(slurm), error_log(slurm).with_suffix(".out")):
             if _has_text(path):
-                _say(f"{folder.name} has no log yet; Slurm job {slurm['job_id']} wrote {path}:")
+                _print_note(f"{folder.name} has no log yet; this is Slurm job {slurm['job_id']}, {path}:")
                 return path
     return None
 
@@ -79,35 +78,36 @@ def _has_text(path: Path) -> bool:
 
 
 def _tail(path: Path, lines: int) -> bytes:
-    """The last lines of a file, read from its end: it may be long."""
+    """Return the last lines of a file, reading from its end."""
     with open(path, "rb") as stream:
         start = stream.seek(0, os.SEEK_END)
         text = b""
         while start > 0 and text.count(b"\n") <= lines:
-            step = min(BLOCK, start)
+            step = min(BLOCK_BYTES, start)
             start = stream.seek(start - step)
             text = stream.read(step) + text
     return b"".join(text.splitlines(keepends=True)[-lines:]) if lines else b""
 
 
 def _follow(folder: RunFolder, lines: int) -> None:
-    """Writes what is appended until the run has ended, and how it did."""
+    """Print what is appended until the run ends, then its result."""
     follower, ended = _Follower(folder, lines), None
     while True:
-        state, record = _state(folder)  # before the log is read: what it ended with is in there
+        state, record = _state(folder)  # before the log is read, so that its last lines are not missed
         follower.copy()
-        stands = (state, len(record.attempts))
-        if state not in UNDER_WAY and ended == stands:
+        seen = (state, len(record.attempts))
+        if state not in ACTIVE_STATES and ended == seen:
             break
-        ended = stands  # believed at the second look: a failed run may be tried again at once
-        time.sleep(ASK_SLURM_EVERY_S if state == "queued" and record.slurm else LOOK_EVERY_S)
+        ended = seen  # a failed run may be retried at once, so its state must hold for two polls
+        is_queued = state == "queued" and record.slurm
+        time.sleep(SLURM_POLL_INTERVAL_S if is_queued else POLL_INTERVAL_S)
     if follower.path is None:
-        raise UserError(f"{folder.name} has written no log ({state})", "msdet runs")
-    _say(_how_it_ended(folder, state, record))
+        raise UserError(f"{folder.name} has no log ({state})", "msdet runs")
+    _print_note(_result(folder, state, record))
 
 
 class _Follower:
-    """Copies a run's log to the screen as it grows; changes over from a Slurm job's own, and to a log begun anew."""
+    """Copies a growing log to standard output, also when a Slurm job's output or an old log is replaced."""
 
     def __init__(self, folder: RunFolder, lines: int) -> None:
         self.folder, self.lines = folder, lines
@@ -121,7 +121,7 @@ class _Follower:
         elif self._was_replaced():
             self._open(whole=True)
         if self._stream is not None:
-            while new := self._stream.read(BLOCK):
+            while new := self._stream.read(BLOCK_BYTES):
                 sys.stdout.write(self._decoder.decode(new))
             sys.stdout.flush()
 
@@ -147,7 +147,7 @@ class _Follower:
 
 
 def _state(folder: RunFolder) -> tuple[Status, Record]:
-    """How the run stands; Slurm is asked only where the run cannot tell by itself."""
+    """Return the run's state, from Slurm where the record cannot know it, and its record."""
     record = folder.read()
     state = folder.state(record)
     if record.slurm and state in ("queued", "interrupted"):
@@ -157,7 +157,7 @@ def _state(folder: RunFolder) -> tuple[Status, Record]:
     return state, record
 
 
-def _how_it_ended(folder: RunFolder, state: Status, record: Record) -> str:
+def _result(folder: RunFolder, state: Status, record: Record) -> str:
     if state == "done":
         took = format_duration(record.timings.get("total_s"))
         return f"{folder.name}: done{f' in {took}' if took else ''}: {format_metrics(record.metrics)}"
@@ -165,13 +165,13 @@ def _how_it_ended(folder: RunFolder, state: Status, record: Record) -> str:
     return f"{folder.name}: {state}" + (f": {message}" if message else "")
 
 
-def _write(text: bytes) -> None:
+def _print_log(text: bytes) -> None:
     sys.stdout.write(text.decode("utf-8", "replace"))
     if text and not text.endswith(b"\n"):
         sys.stdout.write("\n")
     sys.stdout.flush()
 
 
-def _say(line: str) -> None:
-    """A line that is no part of the log, beside it."""
+def _print_note(line: str) -> None:
+    """Print a line that is not part of the log."""
     print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`msdet ls`: what can be named."""
+"""`msdet ls`: list recipes, profiles, data sets and tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ls(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="Only these: recipes, profiles, datasets or tables.",
+            help="One of recipes, profiles, datasets, tables (default: all).",
             autocompletion=lambda incomplete: [kind for kind in KINDS if kind.startswith(incomplete)],
         ),
     ] = None,
@@ -31,12 +31,12 @@ def ls(
 ) -> None:
     """List recipes, profiles, data sets and tables.
 
-    Pages in ./recipes come before shipped ones of the same name.
+    Files in ./recipes take precedence over shipped ones of the same name.
 
     \b
     msdet ls
     msdet ls recipes --json
-    msdet ls tables           what there is to reproduce: msdet reproduce TABLE
+    msdet ls tables           names for: msdet reproduce TABLE
     """
     if kind is not None and kind not in KINDS:
         raise UserError(f"'{kind}' cannot be listed; {did_you_mean(kind, KINDS)}", "msdet ls")
@@ -53,7 +53,7 @@ def ls(
             line = f"  {page['name']:<{width}}  {page['about']}"
             console.print(escape(line), soft_wrap=True)
     if "recipes" in listed:
-        console.print("\nmsdet show RECIPE prints one in full; msdet cp RECIPE FILE makes it yours.")
+        console.print("\nto print one: msdet show RECIPE; to copy one: msdet cp RECIPE FILE")
 
 
 def _pages(kind: str) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def _pages(kind: str) -> list[dict[str, Any]]:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    """A table's title, how many rows it has, and how many of them a recipe reproduces."""
+    """Return a table's title, and its number of rows and of rows with a recipe."""
     try:
         table = load_table(str(path))
     except UserError as error:
@@ -82,5 +82,5 @@ def _table(path: Path) -> dict[str, Any]:
 def _first_line(path: Path) -> str:
     try:
         return catalogue.header_comment(path).partition("\n")[0]
-    except UserError as error:  # one bad page does not hide the others
+    except UserError as error:  # one bad file does not hide the others
         return error.message

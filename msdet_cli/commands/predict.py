@@ -1,4 +1,4 @@
-"""`msdet predict`: a run's detections on images, drawn as in the paper's Fig 3."""
+"""`msdet predict`: draw a run's detections on images, as the paper's Figure 3 does."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg
 if TYPE_CHECKING:
     from experiments.training.prediction import Detection
 
-COLUMN_IN = 3.2  # of a drawn image's columns
+COLUMN_WIDTH_IN = 3.2
 
 
 @dataclass
 class Predicted:
-    """One image: what each run detects on it, and where that was drawn."""
+    """One image, the detections of each run on it, and the drawing."""
 
     image: Chosen
     found: list[list[Detection]] = field(default_factory=list)
@@ -49,20 +49,18 @@ def predict(
     val: Annotated[
         int | None,
         typer.Option(
-            "--val", metavar="COUNT", min=1, help="That many random images of RUN's validation set."
+            "--val", metavar="COUNT", min=1, help="Number of random images of RUN's validation set."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="K", min=0, help="Of the choice of --val.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="K", min=0, help="Seed of --val.")] = 0,
     val_ids: Annotated[
-        str | None, typer.Option("--val-ids", metavar="ID,ID", help="These images of the validation set.")
+        str | None, typer.Option("--val-ids", metavar="ID,ID", help="Images of the validation set.")
     ] = None,
     threshold: Annotated[
         float,
-        typer.Option(
-            "--threshold", metavar="SCORE", min=0, max=1, help="Least score that is drawn and counted."
-        ),
+        typer.Option("--threshold", metavar="SCORE", min=0, max=1, help="Minimum score to draw and count."),
     ] = 0.5,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where drawn images go.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the drawings.")] = Path(
         "predictions"
     ),
     data_root: DataRootOpt = None,
@@ -71,9 +69,9 @@ def predict(
 ) -> None:
     """Detect objects with a run's newest weights, and draw them.
 
-    Images of the run's validation set have the ground truth beside them, in green, and the detections are those that
-    the run's evaluation kept. --json has all detections: class, score, and box as x, y, width, height in pixels of
-    the image; the threshold is for what is drawn and counted.
+    For images of the run's validation set the ground truth is drawn, too, in green, and the detections equal those
+    of the run's evaluation. --json prints all detections, whatever the threshold: class, score, and box as x, y,
+    width, height in pixels of the image.
 
     \b
     msdet predict retinanet-r50-rlo photo.jpg
@@ -100,11 +98,11 @@ def predict(
 def _detect(
     run: RunFolder, main: RunFolder, chosen: Sequence[Chosen], data_root: Path | None
 ) -> Iterator[list[Detection]]:
-    """In the order of the images. Those of the run's own validation set go through it as in its evaluation."""
+    """Yield the detections per image; validation images take the path of the run's evaluation."""
     from experiments.training.prediction import Predictor
 
     predictor = Predictor(run)
-    own = _place_in_set(run, main, chosen, data_root)
+    own = _validation_files(run, main, chosen, data_root)
     for image in _with_progress(chosen, run.name):
         if image.place is not None and own is not None:
             yield from predictor.detect_val(own, [image.place])
@@ -112,17 +110,17 @@ def _detect(
             yield from predictor.detect([image.path])
 
 
-def _place_in_set(
+def _validation_files(
     run: RunFolder, main: RunFolder, chosen: Sequence[Chosen], data_root: Path | None
 ) -> list[Path] | None:
-    """The files of the validation set, if any image is of it and this run was evaluated on it, too."""
+    """Return the files of the validation set if an image is in it and this run was evaluated on it."""
     whole = next((image.whole_set for image in chosen if image.whole_set), None)
     same = run.read().dataset.get("fingerprint") == main.read().dataset.get("fingerprint")
     return whole if same else None
 
 
 def _with_progress(chosen: Sequence[Chosen], title: str) -> Iterator[Chosen]:
-    """On standard error: a bar, or a line now and then where nobody watches."""
+    """Yield the images; show progress on standard error, as a bar or as lines."""
     from rich.progress import Progress
 
     console = Console(stderr=True)
@@ -136,7 +134,7 @@ def _with_progress(chosen: Sequence[Chosen], title: str) -> Iterator[Chosen]:
 
 
 def _draw(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: float, out: Path) -> None:
-    """One PNG an image, named after it."""
+    """Write a PNG per image, named after it."""
     from experiments.reporting.breakdown.image_drawing import read_image, side_by_side
 
     titles = _titles(runs)
@@ -146,7 +144,7 @@ def _draw(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: 
         for entry in predicted:
             name = _free_name(entry.image.path.stem, taken)
             panels = _panels(entry, runs, titles, threshold)
-            figure = side_by_side([(read_image(entry.image.path), panels)], COLUMN_IN * len(panels))
+            figure = side_by_side([(read_image(entry.image.path), panels)], COLUMN_WIDTH_IN * len(panels))
             figure.savefig(out / name)
             entry.drawn = out / name
     except OSError as error:
@@ -156,9 +154,9 @@ def _draw(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: 
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    """`<stem>.png`, or the first of `<stem>-2.png`, ... that no image of this command has; joins it to `taken`."""
+    """Return `<stem>.png`, `<stem>-2.png`, ... whichever is free, and add it to `taken`."""
     numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    name = next(name for name in numbered if name.casefold() not in taken)  # some file systems know no case
+    name = next(name for name in numbered if name.casefold() not in taken)  # some file systems ignore case
     taken.add(name.casefold())
     return f"{name}.png"
 
@@ -180,13 +178,13 @@ def _panels(
 
 
 def _titles(runs: Sequence[RunFolder]) -> list[str]:
-    """Recipe and seed, with the config's hash where that says too little."""
+    """Return recipe and seed per run, with the config hash if they are not unique."""
     short = [f"{run.path.parts[-3]}, {run.path.parts[-1]}" for run in runs]
     return short if len(set(short)) == len(runs) else [run.name for run in runs]
 
 
 def _print(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: float, out: Path) -> None:
-    """One line an image: how many objects of each class, in the truth and by each run."""
+    """Print a line per image with the objects of each class: ground truth, then each run."""
     console = Console(highlight=False, markup=False)
     rows = []
     for entry in predicted:
@@ -203,7 +201,7 @@ def _print(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold:
 
 
 def _counts(categories: Iterable[str]) -> str:
-    """`5: 3 disc, 2 star`, the most frequent first."""
+    """Return `5: 3 disc, 2 star`, the most frequent class first."""
     counted = Counter(categories)
     total = sum(counted.values())
     return f"{total}: " + ", ".join(f"{n} {name}" for name, n in counted.most_common()) if total else "none"

@@ -1,4 +1,4 @@
-"""The images that `msdet predict` is asked for: files, folders, or some of a run's validation set."""
+"""Images of `msdet predict`: files, folders, or images of a run's validation set."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Chosen:
     """One image.
 
     Attributes:
-        id, place, truth, whole_set: Of an image of the validation set: its id there, its place, its objects, and
-            the files of the whole set.
+        id, place, truth, whole_set: Of a validation image: its id, its index, its objects, and the files of the
+            whole set; None for other images.
     """
 
     path: Path
@@ -41,25 +41,25 @@ def chosen_images(
     val_ids: str | None,
     data_root: Path | None,
 ) -> list[Chosen]:
-    """All that were asked for, each of them there and readable; none twice.
+    """Return the requested images, readable and without duplicates.
 
     Args:
-        run: Whose validation set is meant, and whose ground truth is shown where a file belongs to it.
+        run: Its validation set provides the images of `val` and `val_ids`, and the ground truth of files in it.
 
     Raises:
-        UserError: None was asked for, or one is missing, no image, or not in the validation set.
+        UserError: No image is named, or one is missing, unreadable, or not in the validation set.
     """
     from experiments.reporting.breakdown.validation_set import truth_of
 
     if not given and val is None and val_ids is None:
-        raise UserError("no image to look at", "name image files, or: --val 6, --val-ids ID,ID")
+        raise UserError("no image is named: give IMAGE, --val or --val-ids", "msdet predict RUN --val 6")
     files = [path for one in given for path in _files(one)]
     try:
         truth = truth_of(run, data_root)
     except UserError:
         if val is not None or val_ids is not None:
             raise
-        truth = GroundTruth([], [], {}, "")  # the run's data are not here: no ground truth beside the images
+        truth = GroundTruth([], [], {}, "")  # without the run's data there is no ground truth
     whole = [image.path for image in truth.images]
     places = {path.resolve(): place for place, path in enumerate(whole)}
     wanted = list(_of_val(truth, val, seed, val_ids))
@@ -77,14 +77,14 @@ def chosen_images(
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The file, or every image in the folder: what is named like one must be one, others count by their content."""
+    """Yield the file, or the folder's images: by suffix, and other files by content."""
     import cv2
 
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
         found = [file for file in files if file.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(file))]
         if not found:
-            raise UserError(f"folder {path} holds no images", "name another, or image files")
+            raise UserError(f"folder {path} holds no images", "name another folder, or image files")
         yield from found
     else:
         yield path
@@ -95,7 +95,7 @@ def _chosen(image: Image, place: int, whole: list[Path]) -> Chosen:
 
 
 def _of_val(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
-    """Places in the validation set."""
+    """Yield indices in the validation set."""
     from experiments.reporting.breakdown.validation_set import random_places
 
     places = {str(image.id): place for place, image in enumerate(truth.images)}
@@ -103,7 +103,7 @@ def _of_val(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None)
         if name.strip() not in places:
             raise UserError(
                 f"--val-ids: '{name.strip()}' is not in the validation set; {did_you_mean(name.strip(), places)}",
-                "--val 6 takes random ones",
+                "--val 6 chooses at random",
             )
         yield places[name.strip()]
     if val is not None:

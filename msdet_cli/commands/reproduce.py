@@ -1,4 +1,4 @@
-"""`msdet reproduce`: run what a table lacks."""
+"""`msdet reproduce`: run what a table lacks, then print it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def reproduce(
     *,
     options: RunOptions,
 ) -> None:
-    """Run what tables lack: every row's recipe with each seed, then print the tables.
+    """Run what tables lack, then print the tables.
 
-    A run that several rows share is done once; runs that are done are skipped. Rows with the mean weights of another
-    row's runs come last, after those runs. Ctrl-C saves a checkpoint; the same command resumes from it.
+    Every row's recipe is run with each seed. A run that several rows share is done once; done runs are
+    skipped. Rows with the mean weights of another row's runs come last, after those runs. Ctrl-C saves a
+    checkpoint; the same command resumes from it.
 
     \b
     msdet reproduce table3 -p tiny                 minutes per row on a CPU, built-in data

@@ -24,10 +24,10 @@ def run(
     *,
     options: RunOptions,
 ) -> None:
-    """Train and evaluate recipes, each with each seed, in parallel as far as the GPUs allow.
+    """Train and evaluate recipes, each with each seed.
 
-    Runs that are done are skipped, interrupted ones resume from their last checkpoint. Ctrl-C saves a
-    checkpoint first; the same command resumes from it.
+    Runs are executed in parallel as far as the GPUs allow. Done runs are skipped, interrupted ones resume
+    from their last checkpoint. Ctrl-C saves a checkpoint first; the same command resumes from it.
 
     \b
     msdet run retinanet-r50-rlo -p tiny                      minutes on a CPU, built-in data

@@ -1,4 +1,4 @@
-"""`msdet runs`: what has been run, and what became of it."""
+"""`msdet runs`: list runs with state, progress and result."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from msdet_cli.console.result_tables import COLOURS, make_console, print_marks, 
 from msdet_cli.console.text_lines import Cell, print_lines
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, complete
 
-WIDE = 100  # characters: narrower consoles leave the year out
-REMARK = 60  # characters of why a run failed
+WIDE_CONSOLE = 100  # characters; a narrower one omits the year
+MAX_REMARK = 60  # characters
 STATES = get_args(Status)
 
 
 class Listed(NamedTuple):
-    """A run as it stands; `why` it does so, where Slurm tells."""
+    """A run, its record, its state, and Slurm's reason for it, if any."""
 
     run: RunFolder
     record: Record
@@ -44,12 +44,14 @@ def runs(
     ] = None,
     states: Annotated[
         list[str] | None,
-        typer.Option("--state", metavar="STATE", help=f"Only those: {', '.join(STATES)}. Repeatable."),
+        typer.Option(
+            "--state", metavar="STATE", help=f"Only runs in this state: {', '.join(STATES)}. Repeatable."
+        ),
     ] = None,
     as_json: JsonOpt = False,
     results: ResultsOpt = RESULTS,
 ) -> None:
-    """List the runs: state, progress, main metric and duration of each, where it works or why it does not.
+    """List runs: state, progress, main metric, duration.
 
     \b
     msdet runs
@@ -81,13 +83,13 @@ def runs(
     elif not problems and not states:
         typed = recipe or "retinanet-r50-rlo"
         of = f" of {recipe}" if recipe else ""
-        text = f"There are no runs{of} in {folder} yet. For a first one: msdet run {typed} -p tiny"
+        text = f"no runs{of} in {folder}; try: msdet run {typed} -p tiny"
         console.print(Text(text), soft_wrap=True)
     print_problems(console, problems)
 
 
 def _read(folder: Path, recipe: str | None) -> tuple[list[Listed], list[str]]:
-    """The runs with their states, and a sentence for each that cannot be read. Each record is read once."""
+    """Return the runs, and a message for each that cannot be read; reads each record once."""
     found, problems = [], []
     for run in iterate(folder):
         if recipe is not None and run.path.parts[-3] != recipe:
@@ -105,7 +107,7 @@ def _read(folder: Path, recipe: str | None) -> tuple[list[Listed], list[str]]:
 
 
 def _is_open(record: Record) -> bool:
-    """Whether Slurm may have something to say of it."""
+    """Return whether Slurm may know the run's state better."""
     return record.status not in ("done", "cancelled")
 
 
@@ -130,7 +132,7 @@ def _print(console: Console, found: list[Listed]) -> None:
     metrics = [m for m in MAIN_METRICS if any(m in one.record.metrics for one in found)] or MAIN_METRICS
     metric = " or ".join(metrics)
     header = ["run", "state", "progress", metric, "took", "started", ""]
-    rows = [_cells(one, narrow=console.width < WIDE) for one in found]
+    rows = [_cells(one, narrow=console.width < WIDE_CONSOLE) for one in found]
     print_lines(console, header, rows, right=("progress", metric, "took"))
 
 
@@ -144,13 +146,13 @@ def _cells(one: Listed, narrow: bool) -> list[Cell]:
         format_iterations(_progress(one.run, state) or {}),
         metric + marks_of(record),
         format_duration(_seconds(record, state)),
-        _local(started)[5 if narrow else 0 :],  # without the year
+        _local(started)[5 if narrow else 0 :],
         _remark(one),
     ]
 
 
 def _remark(one: Listed) -> str:
-    """Where a run works, what it waits for, or why it failed."""
+    """Return where a run is running, what it waits for, or why it failed."""
     record, attempt = one.record, one.record.attempts[-1] if one.record.attempts else None
     job = f"Slurm job {record.slurm['job_id']}" if record.slurm else ""
     if one.state == "running" and attempt is not None:
@@ -164,11 +166,11 @@ def _remark(one: Listed) -> str:
     if one.state in ("queued", "running"):
         return ": ".join(part for part in (job, one.why) if part)
     message = one.why or (attempt.message if attempt is not None and one.state == "failed" else None) or ""
-    return message if len(message) <= REMARK else f"{message[: REMARK - 1]}…"
+    return message if len(message) <= MAX_REMARK else f"{message[: MAX_REMARK - 1]}…"
 
 
 def _progress(run: RunFolder, state: Status) -> dict[str, Any] | None:
-    """What the run last said of itself, while it is under way; None where it has not said anything yet."""
+    """Return the progress of a running or interrupted run; None if there is none."""
     if state not in ("running", "interrupted"):
         return None
     try:
@@ -179,7 +181,7 @@ def _progress(run: RunFolder, state: Status) -> dict[str, Any] | None:
 
 
 def _seconds(record: Record, state: Status) -> float | None:
-    """How long all of its attempts took; one that ended without saying so is not counted."""
+    """Return the duration of all attempts, without those of unknown end."""
     if state == "done" and "total_s" in record.timings:
         return record.timings["total_s"]
     total = None
@@ -201,6 +203,6 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _local(text: str) -> str:
-    """A recorded time as the clock on the wall shows it."""
+    """Return a recorded time in the local time zone."""
     moment = _time(text)
     return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else ""

@@ -1,4 +1,4 @@
-"""`msdet show`: a recipe with everything it rests on."""
+"""`msdet show`: print a recipe, or its MMEngine config, fully resolved."""
 
 from __future__ import annotations
 
@@ -25,13 +25,11 @@ def show(
     profile: ProfileOpt = None,
     sets: SetOpt = None,
     dataset: DatasetOpt = None,
-    config: Annotated[
-        bool, typer.Option("--config", help="Print the whole MMEngine config instead.")
-    ] = False,
+    config: Annotated[bool, typer.Option("--config", help="Print the MMEngine config instead.")] = False,
 ) -> None:
     """Print a recipe, fully resolved.
 
-    The output is a recipe itself: kept in a file, it runs by its path.
+    The output is itself a recipe: saved to a file, it can be run.
 
     \b
     msdet show retinanet-r50-rlo
@@ -46,12 +44,12 @@ def show(
 
 
 def mmengine_config(recipe: Recipe) -> Config:
-    """The config that a run of this recipe would use, whether or not its data is here.
+    """Return the config of a run of this recipe, with or without its data.
 
     Raises:
-        UserError: A key under `set` that does not exist, a model that cannot be weighted.
+        UserError: A key under `set` does not exist, or the model cannot be weighted.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # MMDetection prints remarks while it is imported
+    with contextlib.redirect_stdout(io.StringIO()):  # MMDetection prints on import
         return _build(recipe)
 
 
@@ -64,7 +62,7 @@ def _build(recipe: Recipe) -> Config:
     try:
         found = find_dataset(recipe.dataset, None, generate=False)
         classes, root, fingerprint = list(found.classes), Path(found.root), found.fingerprint
-    except UserError:  # no data here: the classes as far as they are written down, else the model's own
+    except UserError:  # without data: the listed classes, else the model's own
         classes, root = list(recipe.dataset.classes), Path(recipe.dataset.root)
     try:
         config = build_config(recipe, classes, root, Path("results"), processes=recipe.schedule.gpus)

@@ -1,4 +1,4 @@
-"""`msdet validate`: whether a recipe would run."""
+"""`msdet validate`: check a recipe without its data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from msdet_cli.options import JsonOpt, ProfileOpt, RecipeArg
 
 
 def validate(recipe: RecipeArg, profile: ProfileOpt = None, as_json: JsonOpt = False) -> None:
-    """Check a recipe: its keys and values, and its keys for MMEngine against the model's config.
+    """Check a recipe's keys and values.
 
-    Data is not looked at; `msdet data verify NAME` does that.
+    Keys under `set` are checked against the model's MMEngine config. To check the data: msdet data verify NAME.
 
     \b
     msdet validate my-recipe.yaml
@@ -26,7 +26,7 @@ def validate(recipe: RecipeArg, profile: ProfileOpt = None, as_json: JsonOpt = F
     if as_json:
         print(json.dumps(content, indent=2))
         return
-    made_by = f" with profile {resolved.profile}" if resolved.profile else ""
+    profile = f" with profile {resolved.profile}" if resolved.profile else ""
     Console(highlight=False).print(
-        f"[green]OK[/] {content['name']}{made_by}, {content['id']}", soft_wrap=True
+        f"[green]OK[/] {content['name']}{profile}, {content['id']}", soft_wrap=True
     )

@@ -93,9 +93,7 @@ def _summary(
     if unknown:
         which = "time and disk" if unknown == len(left) else f"time and disk of {unknown} of {len(left)} runs"
         lines.append(f"{which}: unknown, no similar run was measured here")
-        lines.append(
-            "  to measure: start the command, stop it with Ctrl-C after a minute; runs resume exactly"
-        )
+        lines.append("  to measure: start the command, stop it with Ctrl-C after a minute")
     return lines
 
 

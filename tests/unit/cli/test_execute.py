@@ -35,7 +35,7 @@ class FakeWorker:
     codes: ClassVar[list[int]]
     started: ClassVar[list[str]]
 
-    def __init__(self, folder, **how):
+    def __init__(self, folder, *launch, **options):
         self.folder = folder
         self.code = self.codes.pop(0)
         self.started.append(folder.name)
@@ -330,8 +330,8 @@ def test_a_signal_stops_the_run_at_work_and_begins_no_other(tmp_path, workers, m
 
 def test_the_end_names_what_failed_with_the_last_lines_of_its_log(tmp_path, workers, monkeypatch):
     class Writing(FakeWorker):
-        def __init__(self, folder, **how):
-            super().__init__(folder, **how)
+        def __init__(self, folder, *launch, **options):
+            super().__init__(folder)
             folder.log.write_text("\n".join(["long ago", *(f"line {n} [x]" for n in range(5)), ""]))
 
     monkeypatch.setattr(queue, "LocalWorker", Writing)

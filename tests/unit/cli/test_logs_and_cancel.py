@@ -32,8 +32,8 @@ app.command("cancel")(cancel.cancel)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MSDET_RESULTS", raising=False)
-    monkeypatch.setattr(logs, "LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(cancel, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(logs, "POLL_INTERVAL_S", 0.05)
+    monkeypatch.setattr(cancel, "POLL_INTERVAL_S", 0.05)
 
 
 def a_run(status: str, seed: int = 0, log: str = "", **changes: object) -> RunFolder:
@@ -82,7 +82,7 @@ def test_the_last_lines_of_a_log_longer_than_a_block():
 
 def test_a_run_without_log_and_one_that_is_not_there():
     a_run("queued")
-    assert refusal("logs", "seed0").message == "r50/aaaa1111/seed0 has written no log yet (queued)"
+    assert refusal("logs", "seed0").message == "r50/aaaa1111/seed0 has no log yet (queued)"
     assert "not found" in refusal("logs", "seed7").message
 
 
@@ -216,7 +216,7 @@ def test_of_a_run_that_is_over_there_is_nothing_to_cancel(status: str):
     run = a_run(status)
     before = run.record_file.read_text()
     text = typed("cancel", "seed0").stdout
-    assert text == f"{run.name}: {status}: there is nothing to cancel\n"
+    assert text == f"{run.name}: {status}: nothing to cancel\n"
     assert run.record_file.read_text() == before
 
 
@@ -253,10 +253,10 @@ def test_a_run_that_is_done_before_it_sees_that_it_was_asked():
 
 
 def test_what_does_not_end_in_time_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cancel, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(cancel, "WAIT_S", 0.2)
     run = a_run("running", attempts=[attempt(1, host="another-machine")])
     run.progress.write_text("{}")
-    assert "still at work" in typed("cancel", "seed0", code=1).stdout
+    assert "still running" in typed("cancel", "seed0", code=1).stdout
     assert run.cancel.exists()
 
 
@@ -266,7 +266,7 @@ def test_which_runs_are_meant():
     error = refusal("cancel", "r50")
     assert "fits 4 runs" in error.message
     assert "--all" in str(error.hint)
-    assert "no run is named" in refusal("cancel").message
+    assert "name a RUN, or use --all" in refusal("cancel").message
     assert "not found" in refusal("cancel", "r51", "--all").message
     assert [run.read().status for run in queued] == ["queued", "queued"]
     lines = typed("cancel", "r50", "--all").stdout.splitlines()

@@ -80,7 +80,7 @@ def test_random_images_are_the_same_for_a_seed(run: RunFolder):
         (["text.jpg"], "text.jpg: is no image"),
         (["empty"], "holds no images"),
         (["--val-ids", "31"], "'31' is not in the validation set"),
-        ([None], "no image to look at"),
+        ([None], "no image is named"),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -19,9 +19,9 @@ WEIGHTS = {0: ("1.5", "1.0"), 1: ("2.5", "1.2")}  # of two levels, in the only i
 class Tracing(FakeWorker):
     """Ends well unless `codes` say otherwise, and leaves a trace."""
 
-    def __init__(self, folder, **how):
+    def __init__(self, folder, *launch, **options):
         self.codes[:] = self.codes or [0]
-        super().__init__(folder, **how)
+        super().__init__(folder)
         rows = [f"1,bbox_head,{level},{w}" for level, w in zip(("P3", "P4"), WEIGHTS[folder.read().seed])]
         folder.trace.write_text("\n".join(["interval,head,level,weight", *rows]) + "\n")
 

@@ -246,7 +246,7 @@ def test_mmdetections_own_baseline_is_recognised(tmp_path: Path, _here: None):
     assert run.metrics.read_text() == "iteration,epoch,AP,AP50\n87960,12,36.5,55.4\n"
     report = typed("report")
     assert "36.5 ± - (1)‡" in report and "loss_cls.gamma" in report
-    with pytest.raises(UserError, match="imported before"):
+    with pytest.raises(UserError, match="exists already"):
         typed("import", "work")
     typed("import", "work", "--force")
     with pytest.raises(UserError, match="trained with seed 5, not 6"):

@@ -119,8 +119,8 @@ def test_nothing_is_written_over_and_nothing_half_is_left(two: list[RunFolder], 
     assert Path("a.zip").read_text() == "mine"
     assert "ends in .tar.gz" in refused("export", "--all", "-o", "a.rar")
     assert "cannot be written" in refused("export", "--all", "-o", "absent/a.zip")
-    assert "name the runs, or say --all" in refused("export")
-    assert "name the runs, or say --all" in refused("export", "--all", two[0].name)
+    assert "name a RUN, or use --all" in refused("export")
+    assert "name a RUN, or use --all" in refused("export", "--all", two[0].name)
     assert "no runs to export" in refused("export", "--all", "--results-dir", "empty")
     shutil.copytree("results", "other")
     other = Path("other") / two[0].path.relative_to(tmp_path / "results")
@@ -134,10 +134,10 @@ def test_runs_under_way_and_broken_ones(two: list[RunFolder], make_run: MakeRun)
     record.status, record.attempts = "running", [record.attempts[0].model_copy(update=own)]
     two[0].write(record)
     make_run(BASE, 7).record_file.write_text("{")
-    assert "is under way" in refused("export", two[0].name)
+    assert "is running" in refused("export", two[0].name)
     result = CliRunner().invoke(app, ["export", "--all", "-o", "a.zip"])
     assert result.exit_code == 0
-    assert f"left out: {two[0].name} is under way" in result.stderr
+    assert f"note: skipped: {two[0].name} is running" in result.stderr
     assert "seed7/record.json cannot be read" in result.stderr
     assert list(json.loads(zipfile.ZipFile("a.zip").read("a/manifest.json"))["runs"]) == [two[1].name]
 
