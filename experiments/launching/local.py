@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
-from experiments.common.errors import FAILED, INTERRUPTED, UserError
+from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
+from experiments.common.launcher import launcher_environment
+from experiments.common.processes import is_alive
+from experiments.launching.torchrun import (
+    RankFailure,
+    Rendezvous,
+    find_cause,
+    record_cause,
+    torchrun_command,
+)
 from experiments.runs.record import Launch
 from experiments.runs.run_folder import RunFolder
 
@@ -16,62 +28,68 @@ from experiments.runs.run_folder import RunFolder
 # happens to be called `experiments` does not take the place of ours.
 PATHS = "import os, sys; sys.path[:] = [p for p in sys.path if p] + [os.getcwd()]; "
 BOOT = PATHS + "from experiments.training.worker import main; sys.exit(main())"
-ELASTIC_BOOT = PATHS + "from experiments.launching.elastic import main; sys.exit(main())"
 TAIL_BYTES = 64 * 1024
 
 
-def worker_command(
-    folder: RunFolder,
-    launch: Launch | None = None,
-    rdzv: str | None = None,
-    run_id: str | None = None,
-    descriptors: Sequence[int] = (),
-) -> list[str]:
-    """The bare worker; or the launcher of several, alone or together with other machines that meet at `rdzv`."""
-    launch = launch or Launch()
+def worker_command(folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None = None) -> list[str]:
+    """Return the command of the one worker, or of torchrun that starts this machine's ranks."""
+    worker = [sys.executable, "-u", "-c", BOOT, str(folder.path)]
     if launch.processes == launch.nodes == 1:
-        return [sys.executable, "-u", "-c", BOOT, str(folder.path)]
-    command = [sys.executable, "-u", "-c", ELASTIC_BOOT, str(folder.path), f"--processes={launch.processes}"]
-    if rdzv is not None:
-        command += [f"--nodes={launch.nodes}", f"--rdzv={rdzv}", f"--run-id={run_id or folder.path.name}"]
-    return [*command, f"--descriptors={','.join(map(str, descriptors))}"]
+        return worker
+    return torchrun_command(worker, launch, rendezvous)
 
 
 class LocalWorker:
-    """One worker in a session of its own, so that Ctrl-C reaches it through `stop` only, once.
+    """One worker, or torchrun with its ranks, in a session of its own: Ctrl-C reaches it through `stop` only.
 
     Args:
-        rdzv, run_id: Where several machines meet, and for which attempt.
+        folder: The run folder, prepared.
+        launch: How many processes and machines.
+        rendezvous: Where several machines meet.
         environment: Added to this process's own.
-        descriptors: Open files that it keeps: the run's lock, leases.
+        descriptors: Open files that it keeps: the run's lock, leases. Ranks have none; torchrun, which keeps
+            them, outlives its ranks.
+
+    Raises:
+        UserError: The process cannot be started.
     """
 
     def __init__(
         self,
         folder: RunFolder,
         launch: Launch | None = None,
-        rdzv: str | None = None,
+        rendezvous: Rendezvous | None = None,
         environment: Mapping[str, str] | None = None,
         descriptors: Sequence[int] = (),
-        run_id: str | None = None,
     ) -> None:
-        self.folder = folder
+        launch = launch or Launch()
+        self.folder, self._launch = folder, launch
+        self._world_size = launch.processes * launch.nodes
+        self._is_leader = rendezvous is None or rendezvous.is_leader
+        self._stops = 0
+        environment = {"PYTHONWARNINGS": "ignore", **os.environ, **(environment or {})}
+        if self._world_size > 1:
+            environment |= launcher_environment()
+            self._attempts_before = len(folder.read().attempts)
+            if self._is_leader:
+                for stale in folder.path.glob(".rank*.json"):
+                    stale.unlink(missing_ok=True)
         try:
             with open(folder.log, "a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    worker_command(folder, launch, rdzv, run_id, descriptors),
+                    worker_command(folder, launch, rendezvous),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     pass_fds=tuple(descriptors),
-                    env={"PYTHONWARNINGS": "ignore", **os.environ, **(environment or {})},
+                    env=environment,
                 )
         except OSError as error:
-            raise UserError(f"no worker could be started in {folder.path}: {error}") from None
+            raise UserError(f"no worker can be started in {folder.path}: {error}") from None
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended, after waiting at most so long."""
+        """Return whether it has ended, after waiting at most so long."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -79,41 +97,85 @@ class LocalWorker:
         return True
 
     def stop(self) -> None:
-        """Asks for a checkpoint and the end; asked again, it ends at once."""
-        if self._process.poll() is None:
+        """Ask for a checkpoint and the end; asked again, it ends at once.
+
+        Of several ranks rank 0 is asked, and tells the others: torchrun gives them 30 s only. It is asked itself
+        where rank 0 is not there yet, or on another machine. Ranks die with it.
+        """
+        if self._process.poll() is not None:
+            return
+        self._stops += 1
+        if self._world_size == 1:
             self._process.send_signal(signal.SIGTERM)
+        elif self._stops > 1:
+            self._process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._rank_0() or self._process.pid, signal.SIGTERM)
+
+    def _rank_0(self) -> int | None:
+        """Return the process number of rank 0 if it works on this machine."""
+        with contextlib.suppress(UserError):
+            for attempt in self.folder.read().attempts[self._attempts_before :]:
+                if attempt.host == socket.gethostname() and is_alive(attempt.pid, attempt.pid_started):
+                    return attempt.pid
+        return None
+
+    @cached_property
+    def _failure(self) -> RankFailure | None:
+        """The failure that ended the ranks, which goes into the record. None where the run is done."""
+        if self._process.returncode == 0:
+            return None
+        record = self.folder.read()
+        attempt = record.attempts[-1] if len(record.attempts) > self._attempts_before else None
+        if attempt is not None and record.status == "done":  # what a rank does after that does not matter
+            return None
+        cause = find_cause(self.folder, attempt, self._world_size)
+        has_ended = attempt is not None and attempt.exit_code is not None
+        if self._stops and not has_ended and cause.code in (INTERRUPTED, FAILED):
+            why = "stopped at once; steps after the last checkpoint are repeated"
+            cause = RankFailure(0, INTERRUPTED, why)
+        is_recorded = attempt is not None and attempt.exit_code == cause.code and cause.rank == 0
+        if self._is_leader and not is_recorded:
+            record_cause(self.folder, record, attempt, cause, self._world_size)
+        return cause
 
     def exit_code(self) -> int:
-        """The worker's code; a killed worker counts as interrupted, since its run can go on."""
+        """Return the worker's code; a killed worker counts as interrupted, since its run can be resumed."""
+        if self._world_size > 1:
+            return self._failure.code if self._failure else DONE
         code = self._process.returncode
         return INTERRUPTED if code < 0 else code
 
     def message(self) -> str | None:
-        """The one line that says why it did not end well."""
+        """Return the one line that says why it did not end well."""
+        if self._world_size > 1:
+            return self._failure.message if self._failure else None
         code = self._process.returncode
         if code < 0:
-            return (
-                f"the worker was ended by {signal.Signals(-code).name}; it goes on from its last checkpoint"
-            )
+            return f"the worker was killed by {signal.Signals(-code).name}; the run resumes from its last checkpoint"
         attempts = self.folder.read().attempts
-        if (
-            attempts and attempts[-1].message and attempts[-1].exit_code in (None, code)
-        ):  # not an earlier one's
+        # The message of an earlier attempt does not count.
+        if attempts and attempts[-1].message and attempts[-1].exit_code in (None, code):
             return attempts[-1].message
         return None if code == 0 else self.last_line() or "the worker did not start"
 
     def hint(self) -> str:
-        """What to do about it."""
-        attempts = self.folder.read().attempts
-        return (attempts[-1].hint if attempts else None) or f"log: {self.folder.log}"
+        """Return what to do about it."""
+        if self._world_size > 1:
+            hint = self._failure and self._failure.hint
+        else:
+            attempts = self.folder.read().attempts
+            hint = attempts[-1].hint if attempts else None
+        return hint or f"log: {self.folder.log}"
 
     def last_line(self) -> str:
-        """The log's last line with anything in it."""
+        """Return the log's last line that is not blank."""
         return next(iter(last_lines(self.folder, 1)), "").removeprefix("error: ")
 
 
 def last_lines(folder: RunFolder, count: int) -> list[str]:
-    """The last lines of a run's log with anything in them, read from its end: it may be long."""
+    """Return the last lines of a run's log that are not blank, read from its end: it may be long."""
     try:
         with open(folder.log, "rb") as stream:
             stream.seek(max(0, folder.log.stat().st_size - TAIL_BYTES))
@@ -124,10 +186,10 @@ def last_lines(folder: RunFolder, count: int) -> list[str]:
 
 
 def shared_exit_code(codes: list[int]) -> int:
-    """One code for several runs: 0 if all are done, 75 if one was interrupted, else the one they share, else 1."""
+    """Return one code for several runs: 0 if all are done, 75 if one was interrupted, theirs if equal, else 1."""
     distinct = {code for code in codes if code}
     if not distinct:
-        return 0
+        return DONE
     if INTERRUPTED in distinct:
         return INTERRUPTED
     return distinct.pop() if len(distinct) == 1 else FAILED

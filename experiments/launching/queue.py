@@ -12,23 +12,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.common.errors import FAILED, INTERRUPTED, UserError
+from experiments.common.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, UserError
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker
-from experiments.launching.nodes import dismiss, invitation, invite, is_here
 from experiments.launching.plan import PlannedRun, claim_run, prepare
 from experiments.launching.queue_items import ActiveRun, QueueItem, State, report_as_it_is
 from experiments.launching.resource_pool import ResourcePool
 from experiments.launching.retry_policy import decide_retry, iterations_saved
-from experiments.runs.run_lock import InUseError, inheriting, open_shared_lock
+from experiments.launching.torchrun import Rendezvous, is_local
+from experiments.runs.run_lock import InUseError, inheriting
 
 __all__ = ["Queue", "QueueItem", "State"]
 
 LOOK_EVERY_S = 0.02  # whether a worker has ended
 LINE_UP_S = 0.1  # of each step
 LOCK_POLL_INTERVAL_S = 0.5  # whether another command has left a run
+TYPE_AGAIN = "type the same command again on each machine"
 
 
 class Queue:
@@ -52,7 +53,7 @@ class Queue:
         self.slots = ResourcePool(self.execution, gpus)
         self.asked = 0  # to stop: once for a checkpoint first, twice for at once
         self._passed_on = 0
-        self._leads = self.execution.rdzv is None or is_here(self.execution.rdzv)
+        self._is_leader = self.execution.rdzv is None or is_local(self.execution.rdzv)
 
     def stop(self) -> None:
         """Asks all workers to save and end, and begins nothing more; asked again, they end at once.
@@ -80,7 +81,6 @@ class Queue:
             time.sleep(LOOK_EVERY_S)
         for entry in ended:
             self._handle_exit(entry)
-        self._leave_old_invitations()
         return self._is_left()
 
     def _is_left(self) -> bool:
@@ -91,15 +91,6 @@ class Queue:
             self._passed_on += 1
             for entry in self.entries:
                 if entry._work is not None:
-                    entry._work.worker.stop()
-
-    def _leave_old_invitations(self) -> None:
-        """An attempt that was joined is over on the machine that leads, or was of a command that was killed."""
-        for entry in self.entries:
-            if entry._work is not None and entry._work.lock is None:
-                newest = invitation(entry.run.folder)
-                if newest is not None and newest.id != entry.joined[-1] and not entry._work.left:
-                    entry._work.left = True
                     entry._work.worker.stop()
 
     def _fill(self) -> None:
@@ -127,7 +118,7 @@ class Queue:
         """
         deadline = time.monotonic() + LINE_UP_S
         for entry in self.entries:
-            if time.monotonic() > deadline or not self._leads:
+            if time.monotonic() > deadline or not self._is_leader:
                 return
             if entry.state != "waiting" or entry.in_line or entry.run.todo not in ("start", "resume"):
                 continue
@@ -149,8 +140,8 @@ class Queue:
             return False
         claim = contextlib.ExitStack()
         try:
-            if not self._leads:
-                raise InUseError("on the machine that leads")
+            if not self._is_leader:
+                raise InUseError("another machine leads")
             lock = claim.enter_context(claim_run(entry.run))
             todo = prepare(entry.run, self.command, self.slots.threads(entry.run.launch))
             if todo in ("start", "resume"):
@@ -170,36 +161,29 @@ class Queue:
         return True
 
     def _join(self, entry: QueueItem, claim: contextlib.ExitStack, lease: Lease) -> None:
-        """Takes part in the attempt that another machine leads, if it has invited to one that is new."""
-        invited = invitation(entry.run.folder)
-        if invited is None or invited.id in entry.joined:
+        """Takes part in the attempt of the machine that leads, once that has prepared the run."""
+        if not entry.run.folder.record_file.exists():
             return
-        if invited.id is not None:
-            entry.joined.append(invited.id)
-            self._start(entry, claim, None, lease)
-        elif entry.joined or entry.run.folder.read().status == "done":
+        record = entry.run.folder.read()
+        if record.status == "done":
             report_as_it_is(entry)
+        elif record.status in ("queued", "running") and record.launch.nodes == entry.run.launch.nodes:
+            self._start(entry, claim, None, lease)
 
     def _start(self, entry: QueueItem, claim: contextlib.ExitStack, lock: int | None, lease: Lease) -> None:
         folder = entry.run.folder
-        record = folder.read()
-        run_id = None
-        if record.launch.nodes > 1:
-            run_id = entry.joined[-1] if lock is None else invite(folder)
-        shared = claim.enter_context(open_shared_lock(folder)) if lock is None else lock
-        environment = inheriting(shared)
+        launch = folder.read().launch
+        environment = inheriting(lock) if lock is not None else {}
         if lease.gpus:
             environment |= lease.environment()
-        if record.launch.threads is not None:
-            environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(record.launch.threads)
-        worker = LocalWorker(
-            folder,
-            launch=record.launch,
-            rdzv=self.execution.rdzv,
-            run_id=run_id,
-            environment=environment,
-            descriptors=(shared, *lease.descriptors),
-        )
+        if launch.threads is not None:
+            environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(launch.threads)
+        rendezvous = None
+        if self.execution.rdzv is not None:
+            attempt = f"{folder.path.parent.name}-{folder.path.name}"
+            rendezvous = Rendezvous(self.execution.rdzv, attempt, is_leader=lock is not None)
+        descriptors = lease.descriptors if lock is None else (lock, *lease.descriptors)
+        worker = LocalWorker(folder, launch, rendezvous, environment, descriptors)
         entry._work = ActiveRun(worker, claim, lock, lease, iterations_saved(folder))
         entry.state, entry.attempts = "running", entry.attempts + 1
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)
@@ -209,30 +193,36 @@ class Queue:
         work = entry._work
         assert work is not None
         try:
-            if work.lock is None:  # what follows is decided on the machine that leads
-                self._left(entry)
+            if work.lock is None:
+                self._end_joined(entry, work)
             elif self._retry_if_needed(entry, work, work.lock):
                 return
         except (UserError, OSError) as error:
             message = error.message if isinstance(error, UserError) else f"{entry.run.folder.path}: {error}"
             entry.end("failed", getattr(error, "exit_code", FAILED), message, getattr(error, "hint", None))
-        if work.lock is not None and entry.run.launch.nodes > 1:
-            with contextlib.suppress(OSError):
-                dismiss(entry.run.folder, entry.code or 0)
         entry._work, entry.gpus = None, ()
         work.claim.close()
         self.slots.give_back(work.lease)
+        if entry.code and entry.run.launch.nodes > 1:  # else the other machines' commands run ahead
+            for other in self.entries:
+                if not other.is_over:
+                    other.end("interrupted", INTERRUPTED, "not begun: a run before it has ended", TYPE_AGAIN)
 
-    def _left(self, entry: QueueItem) -> None:
-        if self.asked:
-            entry.end("interrupted", INTERRUPTED, "stopped", "type the same command to go on")
+    def _end_joined(self, entry: QueueItem, work: ActiveRun) -> None:
+        """Ends a run whose record another machine keeps, as its record says."""
+        code, message = work.worker.exit_code(), work.worker.message()
+        if code in (DONE, BAD_INPUT, NOT_FINITE):
+            entry.end("failed" if code else "done", code, message, work.worker.hint() if code else None)
         else:
-            entry.state, entry._looked = "locked", time.monotonic()
+            entry.end("interrupted", INTERRUPTED, message, TYPE_AGAIN)
 
     def _retry_if_needed(self, entry: QueueItem, work: ActiveRun, lock: int) -> bool:
         """What follows the attempt. True if another has begun."""
         verdict = decide_retry(entry.run.folder, work.worker, work.saved, entry.verdicts, bool(self.asked))
         entry.verdicts.append(verdict)
+        if verdict.again and entry.run.launch.nodes > 1:
+            entry.end("interrupted", INTERRUPTED, work.worker.message(), TYPE_AGAIN)
+            return False
         if verdict.again:
             entry.message, entry.hint = verdict.message, verdict.hint
             entry._work = None

@@ -38,7 +38,6 @@ class QueueItem:
     _work: ActiveRun | None = None
     in_line: bool = False  # marked as queued
     _looked: float = 0.0
-    joined: list[str] = field(default_factory=list)  # attempts that another machine led
 
     @property
     def is_over(self) -> bool:
@@ -57,7 +56,6 @@ class ActiveRun:
     lock: int | None  # None: another machine leads, and holds it
     lease: Lease
     saved: int  # iterations that the attempt began with
-    left: bool = False  # whether an attempt that was joined is given up
 
 
 def report_as_it_is(entry: QueueItem) -> None:
@@ -66,9 +64,6 @@ def report_as_it_is(entry: QueueItem) -> None:
     record = folder.read()
     if record.status == "done":
         entry.end("skipped" if entry.state == "waiting" else "done", DONE)
-        return
-    if record.status == "interrupted":  # on the machine that led it
-        entry.end("interrupted", INTERRUPTED, "stopped", "type the same command to go on")
         return
     last = record.attempts[-1] if record.attempts else None
     state: State = "cancelled" if record.status == "cancelled" else "failed"

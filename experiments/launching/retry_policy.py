@@ -65,7 +65,7 @@ def decide_retry(
             "cancelled", INTERRUPTED, message="cancelled", hint="--retry-failed goes on with it"
         )
     if asked and code == INTERRUPTED:
-        return RetryDecision("interrupted", code, message=message, hint="type the same command to go on")
+        return RetryDecision("interrupted", code, message=message, hint="type the same command to resume it")
     if code == INTERRUPTED:
         return _after_death(folder, record, message, saved, before)
     if code == OUT_OF_MEMORY:

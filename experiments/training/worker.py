@@ -27,6 +27,7 @@ from experiments.common.errors import (
     UserError,
 )
 from experiments.common.files import write_json, write_text
+from experiments.common.launcher import LAUNCHER, die_with
 from experiments.common.processes import process_started
 from experiments.runs.lookup import starting_weights
 from experiments.runs.record import Attempt, Record, now
@@ -39,20 +40,25 @@ if TYPE_CHECKING:  # imported where it is needed
 
 def main(arguments: list[str] | None = None) -> int:
     """Works on one run; returns the exit code."""
-    launcher = os.getppid()  # before anything that takes time: it may die at any moment
+    parent = os.getppid()  # before anything that takes time: it may die at any moment
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="the run folder")
     run = RunFolder(parser.parse_args(arguments).run)
     rank = int(os.environ.get("RANK", 0))
     try:
-        with contextlib.nullcontext() if rank or inherits_lock(run) else acquire_lock(run):
-            return _attempt(run, rank, launcher)
+        # Where msdet has started torchrun, that keeps the lock.
+        is_locked = rank > 0 or LAUNCHER in os.environ or inherits_lock(run)
+        with contextlib.nullcontext() if is_locked else acquire_lock(run):
+            return _attempt(run, rank, parent)
     except UserError as error:  # nothing could be recorded: the folder is another's, or no run folder
         print(f"error: {error.message}", file=sys.stderr)
         return error.exit_code
 
 
-def _attempt(run: RunFolder, rank: int, launcher: int) -> int:
+def _attempt(run: RunFolder, rank: int, parent: int) -> int:
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size > 1:
+        die_with(parent)
     record = run.read()
     if record.status == "done":  # by the process that was waited for
         return DONE
@@ -62,22 +68,23 @@ def _attempt(run: RunFolder, rank: int, launcher: int) -> int:
         host=socket.gethostname(),
         pid=os.getpid(),
         pid_started=process_started(os.getpid()),
-        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        world_size=world_size,
     )
     record.attempts.append(attempt)
     record.status = "running"
     run.failure_of_rank(rank).unlink(missing_ok=True)
     _keep(run, record, rank)
+    from torch.distributed.elastic.multiprocessing import errors
+
     from experiments.training.engine import stopping
 
-    stopping.stop_when_asked()
-    if attempt.world_size > 1:
-        stopping.die_with(launcher)
-    if rank == 0:
-        stopping.heartbeat(run, launcher)
+    stopping.stop_when_asked(world_size)
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        stopping.start_heartbeat(run, parent)
     code, message, hint = FAILED, "", None
     try:
-        train(run, record, attempt, rank)
+        # torchrun prints what `record` leaves of the rank that failed first
+        (errors.record(train) if world_size > 1 else train)(run, record, attempt, rank)
         code = DONE
     except BaseException as error:
         code, message = classify(error)
@@ -259,11 +266,11 @@ def classify(error: BaseException) -> tuple[int, str]:
     if isinstance(error, UserError):
         return error.exit_code, error.message
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "stopped at once; what came after the last checkpoint is done again"
+        return INTERRUPTED, "stopped at once; steps after the last checkpoint are repeated"
     if _is_out_of_memory(error):
         return (
             OUT_OF_MEMORY,
-            f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more to be had'}",
+            f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}",
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
         return BAD_INPUT, f"the results folder cannot be written: {error}"

@@ -140,7 +140,7 @@ def test_a_run_broken_off_four_times_ends_as_if_it_never_was(
     process.send_signal(signal.SIGINT)
     said = ended(process)
     assert said.returncode == 75, said.stderr
-    assert "type the same command to go on" in said.stdout
+    assert "type the same command to resume it" in said.stdout
     assert "Traceback" not in said.stdout + said.stderr + run.log.read_text()
     assert run.state() == run.read().status == "interrupted"
     assert run.last_checkpoint().name == "iter_7.pth"

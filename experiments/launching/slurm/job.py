@@ -18,8 +18,9 @@ from typing import Any
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.launching.local import LocalWorker
 from experiments.launching.retry_policy import RetryDecision, decide_retry, iterations_saved
+from experiments.launching.torchrun import Rendezvous
 from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock, inheriting, open_shared_lock
+from experiments.runs.run_lock import acquire_lock, inheriting
 
 TELLS = signal.SIGUSR2  # what submitit listens to
 
@@ -89,13 +90,14 @@ class SlurmRun:
             return DONE if run.read().status == "done" else INTERRUPTED
 
     def _follow(self) -> int:
-        """What the other nodes of a run do: they take part in one attempt after the other. It is the first node that
-        decides whether there is another; when it has ended, srun soon ends them, too."""
+        """Take part in one attempt after the other, as the nodes other than the first do.
+
+        The first node decides whether there is another attempt; when it has ended, srun soon ends them, too.
+        """
         run = RunFolder(self.folder)
         code = INTERRUPTED
-        with open_shared_lock(run) as lock:
-            while not self._asked() and code != DONE and run.read().status != "done":
-                code = self._attempt(run, inheriting(lock), [lock]).exit_code()
+        while not self._asked() and code != DONE and run.read().status != "done":
+            code = self._attempt(run, {}, []).exit_code()
         return code
 
     def _attempt(self, run: RunFolder, environment: dict[str, str], descriptors: list[int]) -> LocalWorker:
@@ -103,8 +105,8 @@ class SlurmRun:
         if launch.threads is not None:
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(launch.threads)
         self._attempts += 1
-        meeting = _meeting_point(self._attempts) if launch.nodes > 1 else (None, None)
-        worker = LocalWorker(run, launch, meeting[0], environment, descriptors, run_id=meeting[1])
+        rendezvous = _rendezvous(self._attempts) if launch.nodes > 1 else None
+        worker = LocalWorker(run, launch, rendezvous, environment, descriptors)
         stopped = False
         while not worker.wait(0.2):
             if self._stop.is_set() and not stopped:  # only once: asked again, it ends without saving
@@ -120,13 +122,14 @@ def _node() -> int:
     return int(os.environ.get("SLURM_NODEID", 0))
 
 
-def _meeting_point(attempt: int) -> tuple[str, str]:
-    """Where the nodes' launchers meet, a port of the first node that goes with the job; and for which attempt."""
+def _rendezvous(attempt: int) -> Rendezvous:
+    """Return where the nodes' torchruns meet: on a port of the first node that depends on the job."""
     from submitit import JobEnvironment
 
     job = JobEnvironment()
     number, restart = int(job.raw_job_id), os.environ.get("SLURM_RESTART_COUNT", "0")
-    return f"{job.hostnames[0]}:{20000 + number % 9000}", f"{number}-{restart}-{attempt}"
+    endpoint = f"{job.hostnames[0]}:{20000 + number % 9000}"
+    return Rendezvous(endpoint, f"{number}-{restart}-{attempt}", is_leader=_node() == 0)
 
 
 def _sleep_until(event: threading.Event) -> None:

@@ -1,12 +1,10 @@
-"""Asking a run to stop, and how all of its ranks come to stop behind the same optimizer step."""
+"""Requests to stop, and the consensus of all ranks on the optimizer step after which they stop."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,116 +14,115 @@ import torch
 import torch.distributed as dist
 
 from experiments.common.errors import INTERRUPTED, UserError
+from experiments.common.launcher import has_launcher
 from experiments.runs.run_folder import RunFolder
 
 STOP = threading.Event()  # set by a signal; honoured after the optimizer step under way
 HEARTBEAT_S = 5
 SAME_MOMENT_S = 1.0
-PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class Interrupted(UserError):
-    """The run was asked to stop and has saved where it is."""
+    """Raised where a run that was asked to stop has saved a checkpoint."""
 
     def __init__(self, iteration: int) -> None:
-        super().__init__(f"stopped at iteration {iteration}", "type the same command to go on", INTERRUPTED)
+        super().__init__(
+            f"stopped at iteration {iteration}", "type the same command to resume it", INTERRUPTED
+        )
         self.iteration = iteration
 
 
 class StopConsensus:
     """Tells every rank at the same step that one of them was asked to stop.
 
-    A signal may reach one rank only, or all of them at different steps; ranks that stopped at different steps
-    would wait for each other for ever. Each step a flag goes round on the CPU beside the training, and is read one
+    A signal may reach one rank only, or all of them at different steps, and ranks that stop at different steps
+    wait for each other for ever. So each step reduces a flag on the CPU, beside the training, and reads it one
     step later: no device is waited for.
     """
 
     def __init__(self) -> None:
         self._several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         self._group = dist.new_group(backend="gloo") if self._several else None
-        self._asked: tuple[torch.Tensor, Any] | None = None
+        self._pending: tuple[torch.Tensor, Any] | None = None
 
     def __call__(self) -> bool:
-        """Whether to stop now. A collective: every rank asks at every step."""
+        """Return whether to stop now. A collective: every rank calls it at every step."""
         if not self._several:
             return STOP.is_set()
-        stop = self._heard()
+        stop = self._read_flag()
         flag = torch.tensor([float(STOP.is_set())])
-        self._asked = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        self._pending = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
         return stop
 
-    def _heard(self) -> bool:
-        if self._asked is None:
+    def _read_flag(self) -> bool:
+        if self._pending is None:
             return False
-        flag, work = self._asked
+        flag, work = self._pending
         work.wait()
-        self._asked = None
+        self._pending = None
         return bool(flag.item())
 
     def wait_for_all(self) -> None:
-        """Goes on when every rank has come here."""
+        """Return when every rank has called this. A collective."""
         if self._several:
-            self._heard()
+            self._read_flag()
             dist.barrier(group=self._group)
 
 
-def stop_when_asked() -> None:
-    """SIGINT and SIGTERM ask for a checkpoint and the end; a second one ends at once.
+def stop_when_asked(world_size: int) -> None:
+    """Let SIGINT and SIGTERM ask for a checkpoint and the end; a second one ends a single process at once.
 
-    What comes in the same moment is the same request: Slurm signals every process of a job, and the launcher of
-    several ranks passes it on to them.
+    What comes in the same moment is the same request: Slurm signals every process of a job. Several ranks take
+    every signal as the same request, since torchrun sends them one more when the first of them ends.
+
+    Args:
+        world_size: Number of ranks.
     """
-    asked = 0.0
+    asked_at = 0.0
 
     def ask(number: int, frame: Any) -> None:
-        nonlocal asked
+        nonlocal asked_at
         if not STOP.is_set():
-            asked = time.monotonic()
+            asked_at = time.monotonic()
             STOP.set()
-        elif time.monotonic() > asked + SAME_MOMENT_S:
+        elif world_size == 1 and time.monotonic() > asked_at + SAME_MOMENT_S:
             raise KeyboardInterrupt
 
-    def forget() -> None:
-        """A forked child, of a pool or a data loader, ends when it is told to."""
+    def reset_in_child() -> None:
+        """Let a forked child, of a pool or a data loader, end when it is told to."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
-    os.register_at_fork(after_in_child=forget)
+    os.register_at_fork(after_in_child=reset_in_child)
 
 
 def ignore_signals() -> None:
-    """What is left is to write down what became of the run, and takes a moment: nothing interrupts it."""
+    """Ignore signals while the record is written, which takes a moment."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def die_with(launcher: int) -> None:
-    """Ends this rank at once when the launcher of the ranks dies: the others are not there to stop together with."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != launcher:  # it died before it was watched
-        os.kill(os.getpid(), signal.SIGKILL)
+def start_heartbeat(run: RunFolder, parent: int) -> None:
+    """Keep the progress file's time fresh, and ask this process to stop when nobody waits for the run any more.
 
-
-def heartbeat(run: RunFolder, launcher: int) -> None:
-    """Keeps the progress file's time fresh; asks this process to stop when its launcher has died, or when somebody
-    has cancelled the run."""
+    That is when the parent has died, or the process that started torchrun, or somebody has cancelled the run.
+    """
 
     def beat() -> None:
         while True:
             time.sleep(HEARTBEAT_S)
             with contextlib.suppress(OSError):
                 os.utime(run.progress)
-            if STOP.is_set():  # asked already: once more would end it at once
+            if STOP.is_set():  # asked again, a single process would end at once
                 continue
-            if os.getppid() != launcher or is_cancelled(run):
+            if not has_launcher(parent) or is_cancelled(run):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=beat, daemon=True, name="heartbeat").start()
 
 
 def is_cancelled(run: RunFolder) -> bool:
+    """Return whether `msdet cancel` has asked the run to stop."""
     return Path(run.cancel).exists()

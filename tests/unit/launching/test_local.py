@@ -137,7 +137,7 @@ def test_a_worker_gets_environment_and_open_files(
 
 
 def test_a_folder_that_is_not_there_is_the_users_to_mend(tmp_path: Path):
-    with pytest.raises(UserError, match="no worker could be started"):
+    with pytest.raises(UserError, match="no worker can be started"):
         LocalWorker(RunFolder(tmp_path / "absent"))
 
 

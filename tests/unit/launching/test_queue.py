@@ -374,7 +374,7 @@ def test_a_worker_that_cannot_be_started_does_not_stop_the_others(
     )
     queue = a_queue(place, range(2))
     assert [outcome(entry)[:2] for entry in worked(queue)] == [("failed", 2), ("done", 0)]
-    assert "no worker could be started" in (queue.entries[0].message or "")
+    assert "no worker can be started" in (queue.entries[0].message or "")
     with acquire_lock(queue.entries[0].run.folder, patience_s=0):  # given up
         pass
 

@@ -14,8 +14,8 @@ from experiments.training.engine import stopping
 stopping.HEARTBEAT_S = 0.02
 run = RunFolder(sys.argv[1])
 run.progress.touch()
-stopping.stop_when_asked()
-stopping.heartbeat(run, os.getppid())
+stopping.stop_when_asked(1)
+stopping.start_heartbeat(run, os.getppid())
 time.sleep(0.2)
 before = stopping.STOP.is_set()
 run.cancel.touch()

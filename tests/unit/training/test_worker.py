@@ -8,7 +8,7 @@ POOL = """
 import multiprocessing, os, signal, time
 from experiments.training.engine.stopping import STOP
 from experiments.training.engine.stopping import stop_when_asked
-stop_when_asked()
+stop_when_asked(1)
 pool = multiprocessing.get_context("fork").Pool(6)
 assert pool.map(abs, [-1, -2]) == [1, 2]
 pool.terminate()
