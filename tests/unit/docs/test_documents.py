@@ -12,9 +12,15 @@ from urllib.parse import unquote
 
 import pytest
 import typer
+import yaml
+from pydantic import BaseModel
 
-from experiments.recipes.schema import Recipe, Schedule
-from experiments.weighting.options import OPTIONS
+from experiments.common.errors import EXIT_CLASSES
+from experiments.data.spec import DatasetSpec
+from experiments.launching.slurm.options import KEYS as SLURM_KEYS
+from experiments.recipes.schema import WHERE, Recipe, Schedule
+from experiments.recipes.tables import Block, Row, Table
+from experiments.weighting.options import ACTIONS, OPTIONS, RloOptions, check_options
 from msdet_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,9 +167,60 @@ def test_the_walk_from_command_to_table_has_at_most_ten_stops() -> None:
     assert 5 <= len(stops) <= MAX_STOPS
 
 
-def test_every_recipe_key_and_rule_option_is_documented() -> None:
-    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
-    keys = {*Recipe.model_fields, *Schedule.model_fields, *OPTIONS, "extends", "profiles", "where"}
-    keys |= {name for options in OPTIONS.values() for name in options.model_fields}
-    assert [key for key in sorted(keys) if f"`{key}`" not in rows] == []
+def fields_of(model: type[BaseModel]) -> set[str]:
+    """Return the keys that a page of this kind may have."""
+    return set(model.model_fields)
+
+
+def trace_columns() -> list[str]:
+    """Return the columns of `trace.csv`, without importing the detectors."""
+    module = ast.parse((ROOT / "experiments/detection/level_weighting/trace.py").read_text(encoding="utf-8"))
+    assigned = {ast.unparse(n.targets[0]): n.value for n in module.body if isinstance(n, ast.Assign)}
+    return ast.literal_eval(assigned["COLUMNS"])
+
+
+DOCUMENTED = {
+    "recipes.md": {
+        *fields_of(Recipe), *fields_of(Schedule), *OPTIONS, "extends", "profiles", "alpha_scale", "where", *WHERE,
+        *(name for options in OPTIONS.values() for name in options.model_fields), *ACTIONS,
+    },
+    "data.md": fields_of(DatasetSpec) - {"splits"} | {"splits.train", "splits.val", "….annotations", "….images"},
+    "running.md": {*SLURM_KEYS, "sbatch.<name>", *trace_columns()},
+    "extending.md": fields_of(Row) | fields_of(Table) | fields_of(Block),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", DOCUMENTED)
+def test_every_key_is_documented(page: str) -> None:
+    text = prose(ROOT / "docs" / page)
+    assert [key for key in sorted(DOCUMENTED[page]) if f"`{key}`" not in text] == []
+
+
+def test_the_defaults_of_rule_options_are_the_documented_ones() -> None:
+    text = prose(ROOT / "docs" / "recipes.md")
+    for name, field in RloOptions.model_fields.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        default = field.default if name != "actions" else "all four"
+        shown = str(list(default)) if isinstance(default, tuple) else str(default).replace("e-0", "e-")
+        assert shown in row, row
+
+
+def test_exit_codes_are_documented() -> None:
+    text = prose(ROOT / "docs" / "running.md")
+    assert [code for code in EXIT_CLASSES if f"| {code} | " not in text] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [block for p in WRITTEN for block in re.findall(r"^```yaml\n(.*?)^```$", p.read_text(), re.M | re.S)],
+)
+def test_every_page_of_yaml_in_the_documents_is_valid(text: str) -> None:
+    page = yaml.safe_load(text)
+    if "blocks" in page:
+        Table.model_validate(page)
+    elif "splits" in page:
+        DatasetSpec.model_validate(page)
+    else:
+        assert page.keys() <= {*fields_of(Recipe), "extends", "profiles"}
+        weighting = dict(page["weighting"])
+        check_options(weighting.pop("rule"), weighting)
