@@ -16,7 +16,7 @@ from experiments.common.trackers import TRACKERS
 from experiments.common.trackers import check as check_trackers
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
-from experiments.launching.plan import PlannedRun, plan
+from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import results_dir
 
@@ -201,14 +201,16 @@ class RunOptions:
         """Return the runs of the recipes with every seed. Args and Raises: as `plan`."""
         return plan(
             labelled,
-            self.chosen_seeds,
-            self.results_folder,
-            self.data_root,
-            self.retry_failed,
-            self.force,
-            generate=not self.dry_run,
-            execution=self.execution,
-            gpus=self.local_gpus,
+            PlanOptions(
+                self.chosen_seeds,
+                self.results_folder,
+                self.data_root,
+                self.retry_failed,
+                self.force,
+                generate=not self.dry_run,
+                execution=self.execution,
+                gpus=self.local_gpus,
+            ),
         )
 
 

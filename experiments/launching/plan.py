@@ -48,46 +48,60 @@ class PlannedRun:
     launch: Launch = field(default_factory=Launch)
 
 
-def plan(
-    labelled: Iterable[tuple[str, Recipe]],
-    seeds: Sequence[int],
-    results: Path,
-    data_root: Path | None = None,
-    retry_failed: bool = False,
-    force: bool = False,
-    generate: bool = True,
-    execution: Execution | None = None,
-    gpus: Sequence[Gpu] = (),
-) -> list[PlannedRun]:
-    """The runs of the recipes times the seeds, each once, with what is left to do.
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a command says of all of its runs.
+
+    Attributes:
+        seeds: Of each recipe.
+        results: The results folder.
+        data_root: Replaces the data sets' own roots.
+        retry_failed: Whether failed runs are resumed.
+        force: Whether runs start anew, and what they have is deleted.
+        generate: Whether built-in data may be made now; a dry run makes none.
+        execution: Processes, machines, trackers.
+        gpus: The machine's.
+    """
+
+    seeds: Sequence[int]
+    results: Path
+    data_root: Path | None = None
+    retry_failed: bool = False
+    force: bool = False
+    generate: bool = True
+    execution: Execution = field(default_factory=Execution)
+    gpus: Sequence[Gpu] = ()
+
+
+def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[PlannedRun]:
+    """Return the runs of the recipes with each seed, each once, with what is left to do.
 
     Args:
         labelled: Label and resolved recipe.
-        data_root: Takes the place of the data set's own root.
-        generate: Whether built-in data may be made now; a dry run makes none.
-        gpus: The machine's.
+        options: What the command says of all runs.
 
     Raises:
-        UserError: The data is missing or broken, an image is too thin to be resized, or the runs cannot be executed
-            like that.
+        UserError: The data is missing or broken, an image is too thin to be resized, or the runs cannot be
+            executed like that.
     """
-    execution = execution or Execution()
     planned: dict[Path, PlannedRun] = {}
     found: dict[str, FoundDataset] = {}
     for label, recipe in labelled:
         if recipe.init_from is not None:
-            starting_weights(recipe.init_from, results)
-        launch = execution.launch(recipe, gpus)
+            starting_weights(recipe.init_from, options.results)
+        launch = options.execution.launch(recipe, options.gpus)
         key = recipe.dataset.model_dump_json()
         if key not in found:
-            found[key] = find_dataset(recipe.dataset, data_root, generate=generate)
+            found[key] = find_dataset(recipe.dataset, options.data_root, generate=options.generate)
         data = found[key]
         data.check_resizable(recipe.image_size)
         digest = recipes.config_hash(recipe, data.fingerprint)
-        for seed in seeds:
-            folder = RunFolder.of(results, recipe.name, digest, seed)
-            todo = _todo(folder, retry_failed, force)
-            run = PlannedRun(recipe, seed, data, folder, todo, label, retry_failed, force, launch)
+        for seed in options.seeds:
+            folder = RunFolder.of(options.results, recipe.name, digest, seed)
+            todo = _todo(folder, options.retry_failed, options.force)
+            run = PlannedRun(
+                recipe, seed, data, folder, todo, label, options.retry_failed, options.force, launch
+            )
             planned.setdefault(folder.path, run)
     return list(planned.values())
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.launching.plan import claim_run, plan, prepare
+from experiments.launching.plan import PlanOptions, claim_run, plan, prepare
 from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Attempt
 from experiments.runs.run_folder import RunFolder
@@ -86,7 +86,7 @@ def _work(place: Place, options: list[str], processes: int, micro_batch: int) ->
         patched.chdir(place.folder)
         patched.setenv("HOME", str(place.home))
         recipe = load_recipe("retinanet-r50-rlo", "tiny", [w for w in options if "=" in w], "few.yaml")
-        (planned,) = plan([("", recipe)], [0], place.folder / "results")
+        (planned,) = plan([("", recipe)], PlanOptions([0], place.folder / "results"))
         with claim_run(planned):
             prepare(planned, ["test"])
     record = planned.folder.read()

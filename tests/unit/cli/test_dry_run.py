@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments.launching.forecast import forecast
-from experiments.launching.plan import PlannedRun, plan, prepare
+from experiments.launching.plan import PlannedRun, PlanOptions, plan, prepare
 from experiments.recipes import catalogue
 from experiments.recipes.loading import load_recipe, load_variants
 from experiments.recipes.schema import Recipe
@@ -34,7 +34,7 @@ def tiny(name: str = "retinanet-r50-rlo", *sets: str) -> Recipe:
 
 
 def planned(recipe: Recipe, *seeds: int, **options: bool) -> list[PlannedRun]:
-    return plan([("", recipe)], seeds or [0], RESULTS, generate=False, **options)
+    return plan([("", recipe)], PlanOptions(seeds or [0], RESULTS, generate=False, **options))
 
 
 def measured(run: PlannedRun, seconds: float, status: str = "done", workers: int = 1, device: str = "cpu",
@@ -129,7 +129,7 @@ def test_plan_ends_with_the_total_cost():
 def test_plan_is_one_table_with_the_columns_that_differ():
     few = [("alpha=5", tiny("retinanet-r50-rlo", "weighting.alpha=5")), ("alpha=7", tiny("retinanet-r50-rlo",
             "weighting.alpha=7"))]  # fmt: skip
-    runs = plan(few, [0], RESULTS, generate=False)
+    runs = plan(few, PlanOptions([0], RESULTS, generate=False))
     header, first, second, *rest = shown(runs, 80).splitlines()
     assert header.split() == ["run", "varied", "state", "iterations"]
     assert first.split() == [runs[0].folder.name, "alpha=5", "to", "start", "330"]

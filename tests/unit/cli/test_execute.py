@@ -14,7 +14,7 @@ from rich.console import Console
 
 from experiments.common.errors import INTERRUPTED, NOT_FINITE
 from experiments.launching import queue
-from experiments.launching.plan import plan
+from experiments.launching.plan import PlanOptions, plan
 from experiments.recipes.loading import load_recipe
 from msdet_cli import main as command_line
 from msdet_cli import run_plan as executing
@@ -74,7 +74,7 @@ FEW = ["--set", "dataset.generate.train_images=4", "--set", "dataset.generate.va
 
 def planned(tmp_path, seeds, **options):
     recipe = load_recipe("retinanet-r50", "tiny")
-    return plan([("", recipe)], seeds, tmp_path / "results", generate=False, **options)
+    return plan([("", recipe)], PlanOptions(seeds, tmp_path / "results", generate=False, **options))
 
 
 def console():
@@ -229,7 +229,7 @@ def odd_progress(phase="train"):
 def test_text_that_looks_like_markup_is_shown_as_it_is(tmp_path, workers, terminal):
     results = tmp_path / "res[/red]ults"
     recipe = load_recipe("retinanet-r50", "tiny")
-    runs = plan([("", recipe)], [0, 1], results, generate=False)
+    runs = plan([("", recipe)], PlanOptions([0, 1], results, generate=False))
     runs[1] = replace(runs[1], label="[/label]")
     screen = Console(file=io.StringIO(), width=300, force_terminal=terminal, color_system=None)
     for run in runs:
@@ -240,7 +240,7 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(tmp_path, workers, termin
     executing.show_plan(screen, runs)
     workers.codes = [0, NOT_FINITE]
     assert executing.execute(runs, screen) == NOT_FINITE
-    executing.execute(plan([("", recipe)], [0, 1], results, generate=False), screen)
+    executing.execute(plan([("", recipe)], PlanOptions([0, 1], results, generate=False)), screen)
     shown = screen.file.getvalue()
     assert "[/odd]" in shown
     assert "[/label]" in shown

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.launching.plan import plan, prepare
+from experiments.launching.plan import PlanOptions, plan, prepare
 from experiments.launching.queue import QueueItem
 from experiments.recipes.loading import load_recipe
 from experiments.runs.run_folder import RunFolder
@@ -30,7 +30,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[QueueItem]:
     """Six runs of 330 iterations each, of one recipe with two values."""
     monkeypatch.chdir(tmp_path)
     labelled = [(f"n={n}", load_recipe("retinanet-r50-rlo", "tiny", [f"weighting.n={n}"])) for n in (1, 2)]
-    planned = plan(labelled, [0, 1, 2], tmp_path / "results", generate=False)
+    planned = plan(labelled, PlanOptions([0, 1, 2], tmp_path / "results", generate=False))
     for run in planned:
         run.folder.path.mkdir(parents=True)
         prepare(run, [])
@@ -103,7 +103,10 @@ def test_what_nothing_like_was_measured_is_not_guessed(entries: list[QueueItem])
     at(entries[0], 130, 0.5)
     other = load_recipe("fcos-r50", "tiny")
     results = entries[0].run.folder.path.parents[3]
-    entries = [entries[0], *(QueueItem(run) for run in plan([("", other)], [0], results, generate=False))]
+    entries = [
+        entries[0],
+        *(QueueItem(run) for run in plan([("", other)], PlanOptions([0], results, generate=False))),
+    ]
     progress = QueueProgress(entries)
     progress.update()
     assert progress.seconds_left() == (100, 1)

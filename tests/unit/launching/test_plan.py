@@ -15,7 +15,7 @@ from experiments.common import files
 from experiments.common.errors import UserError
 from experiments.common.processes import process_started
 from experiments.launching import plan as planning
-from experiments.launching.plan import PlannedRun, Todo, claim_run, plan
+from experiments.launching.plan import PlannedRun, PlanOptions, Todo, claim_run, plan
 from experiments.recipes.loading import config_hash, load_recipe
 from experiments.runs.record import Attempt
 from experiments.runs.run_folder import RunFolder
@@ -34,7 +34,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def planned(results: Path, *sets: str, seeds: tuple[int, ...] = (0,), **options: Any) -> list[PlannedRun]:
     recipe = load_recipe(RECIPE, "tiny", sets)
-    return plan([("", recipe)], seeds, results, generate=False, **options)
+    return plan([("", recipe)], PlanOptions(seeds, results, generate=False, **options))
 
 
 def prepare(run: PlannedRun, command: list[str], **options: Any) -> Todo:
@@ -81,7 +81,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_every_recipe_with_every_seed_once(results: Path):
     rlo, avw = load_recipe(RECIPE, "tiny"), load_recipe("retinanet-r50-avw", "tiny")
-    runs = plan([("a", rlo), ("b", avw), ("c", rlo)], [0, 1, 0], results, generate=False)
+    runs = plan([("a", rlo), ("b", avw), ("c", rlo)], PlanOptions([0, 1, 0], results, generate=False))
     assert [(run.label, run.recipe.name, run.seed) for run in runs] == [
         ("a", RECIPE, 0),
         ("a", RECIPE, 1),

@@ -16,7 +16,7 @@ from experiments.launching import local
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.local import shared_exit_code
-from experiments.launching.plan import PlannedRun, plan
+from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.launching.queue import Queue, QueueItem
 from experiments.recipes.loading import load_recipe
 from experiments.runs.run_folder import RunFolder
@@ -103,7 +103,7 @@ def start(place: Path, seeds: int, gpus: int = 0, jobs: int = 0) -> subprocess.P
 
 def planned(place: Path, seeds: Any, **options: Any) -> list[PlannedRun]:
     recipe = load_recipe("retinanet-r50", "tiny")
-    return plan([("", recipe)], list(seeds), place / "results", generate=False, **options)
+    return plan([("", recipe)], PlanOptions(list(seeds), place / "results", generate=False, **options))
 
 
 def a_queue(place: Path, seeds: Any, gpus: int = 0, jobs: int | None = None, **options: Any) -> Queue:
@@ -286,9 +286,11 @@ def test_one_image_at_a_time_is_not_halved(place: Path):
     todo(place, seed0=[[4, False]])
     runs = plan(
         [("", load_recipe("retinanet-r50", "tiny", ["schedule.images_per_gpu=1"]))],
-        [0],
-        place / "results",
-        generate=False,
+        PlanOptions(
+            [0],
+            place / "results",
+            generate=False,
+        ),
     )
     (entry,) = worked(Queue(runs, ["msdet"]))
     assert outcome(entry) == ("failed", 4, 1)

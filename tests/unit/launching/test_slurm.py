@@ -9,7 +9,7 @@ import pytest
 
 from experiments.common.errors import UserError
 from experiments.launching.execution import Execution
-from experiments.launching.plan import PlannedRun, plan
+from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.launching.slurm.options import parse
 from experiments.launching.slurm.submission import check_installed, on_slurm, submit
 from experiments.recipes.loading import load_recipe
@@ -38,7 +38,10 @@ def planned(
 ) -> list[PlannedRun]:
     execution = on_slurm(execution or Execution(), parse(options))
     recipe = load_recipe("retinanet-r50-rlo", "tiny")
-    return plan([("", recipe)], range(seeds), place / "results", generate=False, execution=execution, **more)
+    return plan(
+        [("", recipe)],
+        PlanOptions(range(seeds), place / "results", generate=False, execution=execution, **more),
+    )
 
 
 def submitted(place: Path, options: str, runs: list[PlannedRun]) -> list[tuple[str | None, str | None]]:

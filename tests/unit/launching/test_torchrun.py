@@ -20,7 +20,7 @@ from experiments.common.processes import is_alive
 from experiments.launching import local
 from experiments.launching.execution import Execution
 from experiments.launching.local import LocalWorker
-from experiments.launching.plan import plan
+from experiments.launching.plan import PlanOptions, plan
 from experiments.launching.queue import TYPE_AGAIN, Queue
 from experiments.launching.torchrun import find_cause, is_local
 from experiments.recipes.loading import load_recipe
@@ -199,7 +199,9 @@ def queue_of(place: Path, rdzv: str) -> Queue:
     execution.check()
     recipe = load_recipe("retinanet-r50", "tiny")
     return Queue(
-        plan([("", recipe)], [0], place / "results", generate=False, execution=execution), [], execution
+        plan([("", recipe)], PlanOptions([0], place / "results", generate=False, execution=execution)),
+        [],
+        execution,
     )
 
 
