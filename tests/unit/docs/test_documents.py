@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import functools
 import re
 import shlex
@@ -141,6 +142,20 @@ def test_every_command_in_the_documents_is_one(line: str) -> None:
 def test_a_wrong_command_is_noticed(line: str) -> None:
     with pytest.raises(Exception, match=r"no command|Missing|No such option|unexpected"):
         parse(line)
+
+
+def test_the_measured_numbers_are_those_of_the_report() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    with open(ROOT / "results" / "tiny" / "controls.csv", newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["done"] == "3" and row["profile"] == "tiny"]
+    assert len(rows) == 4
+    for row in rows:
+        mean, sd = (float(row[f"measured_AP_{name}"]) for name in ("mean", "sd"))
+        assert f"| {row['label']} | {mean:.1f} ± {sd:.1f} (3) |" in text
+        if row["measured_difference"]:
+            ends = ("measured_difference", "measured_difference_low", "measured_difference_high")
+            change, low, high = (float(row[name]) for name in ends)
+            assert f"| {change:+.1f} [{low:+.1f}, {high:+.1f}] | {row['verdict']} |" in text
 
 
 def test_the_readme_lists_every_command() -> None:
