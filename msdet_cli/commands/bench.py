@@ -1,4 +1,4 @@
-"""`msdet bench`: what the weighting, inference and evaluation cost, measured on this machine."""
+"""`msdet bench`: measure the cost of weighting, inference and evaluation on this machine."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, Profile
 if TYPE_CHECKING:
     from benchmarks.results_file import BenchFile
 
-USUAL = ("observe", "startup", "many_runs", "operators", "overhead", "inference")
-PARTS = (*USUAL, "eval", "gpu")
-PLAIN = "none"  # as a profile: the recipe as it is
+DEFAULT_PARTS = ("observe", "startup", "many_runs", "operators", "overhead", "inference")
+PARTS = (*DEFAULT_PARTS, "eval", "gpu")
+NO_PROFILE = "none"
 
 Progress = Callable[[str], None]
 Measure = Callable[[Progress], dict[str, Any]]
@@ -39,55 +39,56 @@ def bench(
         typer.Argument(metavar="[PART]...", help=f"{', '.join(PARTS)}; default all but eval and gpu."),
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="RECIPE", help="What `overhead` trains, under each rule.")
+        str, typer.Option("--recipe", metavar="RECIPE", help="Recipe that `overhead` trains with each rule.")
     ] = "retinanet-r50",
     profile: ProfileOpt = None,
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="Images of a step of `overhead` (default: as the recipe)."),
+        typer.Option("--batch", min=1, help="Batch of `overhead` (default: the recipe's)."),
     ] = None,
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(
-            "--size", metavar="W H", help="Images in `overhead` and `inference` fit in so many pixels."
+            "--size", metavar="W H", help="Max width and height of images in `overhead` and `inference`."
         ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=2, help="Rounds of turns in `overhead` and `inference`.")
+        int, typer.Option("--rounds", min=2, help="Rounds of `overhead` and `inference`.")
     ] = 20,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Iterations of a turn in `overhead` (default 6; on a GPU 20)."),
+        typer.Option("--steps", min=1, help="Iterations per round in `overhead` (default 6; on a GPU 20)."),
     ] = None,
     images: Annotated[
-        int, typer.Option("--images", min=1, help="In `eval`; COCO's val2017 has 5000.")
+        int, typer.Option("--images", min=1, help="Images of `eval`; COCO val2017 has 5000.")
     ] = 5000,
     host: Annotated[
         str | None,
-        typer.Option("--host", metavar="NAME", help="Name this machine so, in place of its own name."),
+        typer.Option("--host", metavar="NAME", help="Name of this machine (default: its host name)."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Keep the JSON there, too.")
+        Path | None, typer.Option("--out", metavar="FILE", help="Also write the JSON there.")
     ] = None,
     as_json: JsonOpt = False,
     results: ResultsOpt = RESULTS,
 ) -> None:
-    """Measure on this machine what speed claims rest on; kept in <results-dir>/bench/<date>-<host>.json.
+    """Measure the cost of weighting, inference and evaluation.
 
-    `overhead` and `inference` take the profile tiny where there is no GPU, and the recipes as they are on one
-    (-p none says so anywhere). What is measured again on the same day takes the older one's place.
+    Results are written to <results-dir>/bench/<date>-<host>.json; a repeated part replaces the same day's.
+    `overhead` and `inference` use profile tiny on a CPU and full-size recipes on a GPU; -p none always uses
+    full-size recipes.
 
     \b
-    observe    one call of a rule inside an interval, and at its end (microseconds)
+    observe    a call of a rule inside an interval, and at its end (microseconds)
     startup    msdet --help, and whether it imports torch (seconds)
     many_runs  planning and listing a thousand runs, and reporting many (seconds)
-    operators  NMS and RoIAlign where mmcv's compiled ones are missing (milliseconds)
-    overhead   a training iteration: uniform, AVW, RLO and MMDetection's own loop, in turns (ratios)
-    inference  an image: RetinaNet, RLO and the necks of Figure 4, in turns, model only and end to end
-    eval       faster-coco-eval against pycocotools, time and results; minutes
-    gpu        a step of every full-size recipe at (1333, 800), peak memory, 200 iterations with RLO and without
+    operators  NMS and RoIAlign without mmcv's compiled operators (milliseconds)
+    overhead   a training iteration: uniform, AVW, RLO and stock MMDetection, interleaved (ratios)
+    inference  an image: RetinaNet, RLO and the necks of Figure 4, model only and end to end
+    eval       faster-coco-eval against pycocotools: time and results (minutes)
+    gpu        a step of every full-size recipe at (1333, 800), peak memory, 200 iterations with and without RLO
 
     \b
     msdet bench
@@ -100,60 +101,64 @@ def bench(
         if part not in PARTS:
             raise UserError(f"bench: '{part}' is unknown; {did_you_mean(part, PARTS)}", "msdet bench --help")
     if size is not None and min(size) < 32:
-        raise UserError("--size: width and height must be 32 pixels or more", "--size 1333 800")
+        raise UserError(f"--size: {size[0]} {size[1]} is not allowed: at least 32 32", "--size 1333 800")
     from benchmarks.results_file import BenchFile, content
 
-    kept = BenchFile(results_dir(results), host)
+    file = BenchFile(results_dir(results), host)
     options = {"--recipe": recipe, "-p": profile, "--dataset": dataset, "--data-root": data_root, "--batch": batch,
                "--size": size, "--rounds": rounds, "--steps": steps, "--images": images}  # fmt: skip
     done: dict[str, Any] = {}
     try:
-        _measure(list(dict.fromkeys(parts or USUAL)), options, kept, done)
+        _measure(list(dict.fromkeys(parts or DEFAULT_PARTS)), options, file, done)
     except KeyboardInterrupt:
-        Console(stderr=True).print(f"stopped; kept: {', '.join(done) or 'nothing'}")
+        Console(stderr=True).print(f"interrupted; written: {', '.join(done) or 'nothing'}")
         raise typer.Exit(INTERRUPTED) from None
     finally:
         if done:
-            _tell(content(kept.date, kept.host, done), out, as_json)
+            _print_result(content(file.date, file.host, done), out, as_json)
 
 
-def _measure(parts: list[str], options: dict[str, Any], kept: BenchFile, done: dict[str, Any]) -> None:
-    """Each part is on disk before the next begins: what stops the command costs one part at most."""
-    from benchmarks import results_file as keeping
+def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: dict[str, Any]) -> None:
+    """Measure the parts into `done`, writing each to the file before the next starts."""
+    from benchmarks import results_file
 
     measures = _measures(options)
-    load = keeping.load()
+    load = results_file.load()
     console = Console(stderr=True)
-    nowhere = io.StringIO()  # what others print: annotations that are loaded, packages that are not there
-    with console.status("measuring ...") as status, contextlib.redirect_stdout(nowhere):
+    ignored = io.StringIO()  # libraries print about annotations and missing packages
+    with console.status("measuring ...") as status, contextlib.redirect_stdout(ignored):
         for part in parts:
             status.update(f"measuring {part} ...")
             measure, takes = measures[part]
-            words = _command(part, {name: options[name] for name in takes})
-            tell = functools.partial(_progress, status, part)
-            done[part] = keeping.part(functools.partial(measure, tell), words, kept.host, load)
-            kept.add({part: done[part]})
-            console.print(Text(f"{part}: {done[part]['took_s']:.0f} s, kept in {kept.path}"), soft_wrap=True)
+            command = _command(part, {name: options[name] for name in takes})
+            report = functools.partial(_report, status, part)
+            done[part] = results_file.part(functools.partial(measure, report), command, file.host, load)
+            file.add({part: done[part]})
+            console.print(
+                Text(f"{part}: {done[part]['took_s']:.0f} s, written to {file.path}"), soft_wrap=True
+            )
 
 
-def _progress(status: Status, part: str, text: str) -> None:
+def _report(status: Status, part: str, text: str) -> None:
     status.update(f"measuring {part}: {text} ...")
 
 
 def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, tuple[str, ...]]]:
-    """How each part is measured, and the options that it takes."""
+    """Return for each part its measurement and the options that it takes."""
+    import torch
+
     from benchmarks import evaluation, gpu, inference, many_runs, observe, operators, overhead, startup
     from benchmarks.loops import Task
 
-    options["-p"] = _profile(options["-p"])
-    profile = None if options["-p"] == PLAIN else options["-p"]
+    options["-p"] = options["-p"] or (NO_PROFILE if torch.cuda.is_available() else "tiny")
+    profile = None if options["-p"] == NO_PROFILE else options["-p"]
     dataset, size, rounds = options["--dataset"], options["--size"], options["--rounds"]
 
-    def of_training(progress: Progress) -> dict[str, Any]:
+    def measure_training(progress: Progress) -> dict[str, Any]:
         task = Task(options["--recipe"], profile, dataset, options["--batch"], size, options["--data-root"])
         return overhead.measure(task, rounds, options["--steps"], progress)
 
-    def of_inference(progress: Progress) -> dict[str, Any]:
+    def measure_inference(progress: Progress) -> dict[str, Any]:
         return inference.measure(profile, dataset, size, rounds, progress=progress)
 
     shared = ("-p", "--dataset", "--size", "--rounds")
@@ -162,21 +167,15 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, tuple[str, ..
         "startup": (lambda _: startup.measure(), ()),
         "many_runs": (lambda _: many_runs.measure(), ()),
         "operators": (lambda _: operators.measure(), ()),
-        "overhead": (of_training, ("--recipe", *shared, "--batch", "--steps")),
-        "inference": (of_inference, shared),
+        "overhead": (measure_training, ("--recipe", *shared, "--batch", "--steps")),
+        "inference": (measure_inference, shared),
         "eval": (lambda progress: evaluation.measure(options["--images"], progress=progress), ("--images",)),
         "gpu": (lambda _: gpu.measure(), ()),
     }
 
 
-def _profile(asked: str | None) -> str:
-    import torch
-
-    return asked or (PLAIN if torch.cuda.is_available() else "tiny")
-
-
 def _command(part: str, options: dict[str, Any]) -> str:
-    """What to type for the same part with the same options, without this machine's paths."""
+    """Return the command for the part with these options, without paths of this machine."""
     words = ["msdet", "bench", part]
     for name, value in options.items():
         if value is not None:
@@ -184,7 +183,7 @@ def _command(part: str, options: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _tell(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
     from experiments.common.files import write_json
 
     if out is not None:
@@ -198,10 +197,10 @@ def _tell(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        _show(found)
+        _print_tables(found)
 
 
-def _show(found: dict[str, Any]) -> None:
+def _print_tables(found: dict[str, Any]) -> None:
     from experiments.reporting.bench.results import sections
 
     console = make_console()

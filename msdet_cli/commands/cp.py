@@ -23,14 +23,12 @@ REFERENCES = {"extends": "recipe", "dataset": "dataset", "model": None, "init_fr
 
 def cp(
     recipe: RecipeArg,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Where to; .yaml is added where it is missing.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Target file; a missing .yaml is added.")],
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace FILE if it exists.")] = False,
 ) -> None:
-    """Copy a recipe's page, comments and all, to change it.
+    """Copy a recipe's file, with its comments, to change it.
 
-    What it extends stays where it is; the copy refers to it.
+    The copy refers to the files that the recipe refers to.
 
     \b
     msdet cp retinanet-r50-rlo my-rlo.yaml
@@ -38,10 +36,10 @@ def cp(
     source = catalogue.find("recipe", recipe)
     target = _target(file, source.name)
     if target.exists() and target.samefile(source):
-        raise UserError(f"{file}: is the recipe itself", f"name another file: msdet cp {recipe} FILE")
+        raise UserError(f"{file}: is the recipe itself", f"msdet cp {recipe} OTHER-FILE")
     if target.exists() and not force:
-        raise UserError(f"{file}: exists already", f"to replace it: msdet cp {recipe} {file} --force")
-    catalogue.read_yaml(source)  # a page that cannot be read is not worth copying
+        raise UserError(f"{file}: exists already", f"msdet cp {recipe} {file} --force")
+    catalogue.read_yaml(source)  # refuse to copy an invalid file
     text = relocated(read_text(source), source.parent, target)
     try:
         write_text(target, text)
@@ -58,37 +56,37 @@ def _target(file: Path, name: str) -> Path:
     if file.suffix not in (".yaml", ".yml"):
         file = file.with_name(f"{file.name}.yaml")
     if not file.parent.is_dir():
-        raise UserError(f"{file}: there is no folder {file.parent}", f"mkdir -p {file.parent}")
+        raise UserError(f"{file}: folder {file.parent} not found", f"mkdir -p {file.parent}")
     return file
 
 
 def relocated(text: str, source: Path, target: Path) -> str:
-    """The page with its references to files rewritten so that they mean the same from `target`.
+    """Return the recipe text with its file references rewritten for the target's folder.
 
     Args:
-        text: The page.
-        source: The folder it lies in.
-        target: The file it will be.
+        text: The recipe file's text.
+        source: Its folder.
+        target: The file of the copy.
     """
     home = target.parent.resolve()
     page = yaml.compose(text, PlainLoader)
-    assert isinstance(page, yaml.MappingNode)  # it has been read as one
+    assert isinstance(page, yaml.MappingNode)  # `read_yaml` has checked it
     for node, kind in reversed(list(_references(page))):
-        meant = _meant(kind, node.value, source)
-        if meant == target.resolve():
-            raise UserError(f"{target}: the recipe rests on this file, so it cannot take its place")
-        # a name or path that would mean the copy itself, once that is there
+        found = _find(kind, node.value, source)
+        if found == target.resolve():
+            raise UserError(f"{target}: the recipe refers to this file, so the copy cannot replace it")
+        # a name or path that would refer to the copy itself
         hidden = kind == "recipe" and home / node.value in (home / target.name, home / target.stem)
-        if meant is None or (_meant(kind, node.value, home) == meant and not hidden):
+        if found is None or (_find(kind, node.value, home) == found and not hidden):
             continue
-        new = os.path.relpath(meant, home)
+        new = os.path.relpath(found, home)
         new = new if new.startswith(".") else f"./{new}"  # a path, never a name
         text = text[: node.start_mark.index] + _quoted(new) + text[node.end_mark.index :]
     return text
 
 
 def _references(page: yaml.MappingNode) -> Iterator[tuple[yaml.ScalarNode, str | None]]:
-    """The values in a page that may refer to files, in the order in which they stand."""
+    """Yield the nodes that may refer to files, in file order, with the kind of file."""
     for key, value in page.value:
         if key.value in REFERENCES and isinstance(value, yaml.ScalarNode):
             yield value, REFERENCES[key.value]
@@ -98,8 +96,8 @@ def _references(page: yaml.MappingNode) -> Iterator[tuple[yaml.ScalarNode, str |
                     yield from _references(block)
 
 
-def _meant(kind: str | None, ref: str, base: Path) -> Path | None:
-    """The file that `ref` means in a page in the folder `base`; None for what is no file."""
+def _find(kind: str | None, ref: str, base: Path) -> Path | None:
+    """Return the file that `ref` refers to in folder `base`; None if it is no file."""
     if kind is None:
         path = catalogue.resolve_path(ref, base)
         return path.resolve() if catalogue.is_file(path) else None

@@ -28,16 +28,14 @@ def prior(
     sets: SetOpt = None,
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Count all images, also where a sample of 2,000 would do.")
-    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Count all images, not a sample of 2,000.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Count how much of the training set is foreground, for a recipe with Guided Loss.
+    """Count the foreground prior of a recipe with Guided Loss.
 
-    The prior is the share of (anchor, class) pairs that are foreground. It is kept for the runs that need it;
-    a run that finds none counts by itself. Of more than 2,000 training images a seeded sample of 2,000 is
-    counted, and the standard error is shown; --exact counts all, 20 minutes for COCO. No image is read.
+    The prior is the share of (anchor, class) pairs that are foreground. Runs reuse it, or count it themselves. Of
+    more than 2,000 training images a seeded sample of 2,000 is counted, with its standard error; --exact counts
+    all, which takes 20 minutes for COCO. Only annotations are read.
 
     \b
     msdet prior retinanet-r50-guided --data-root /data/coco
@@ -78,7 +76,7 @@ def _count(recipe: Recipe, found: FoundDataset, progress: Progress, exact: bool)
     def show(done: int, total: int) -> None:
         progress.update(task, description="assigning anchors", completed=done, total=total)
 
-    with contextlib.redirect_stdout(io.StringIO()):  # MMDetection prints remarks while it is imported
+    with contextlib.redirect_stdout(io.StringIO()):  # MMDetection prints on import
         from experiments.training.config.builder import build_config
         from experiments.training.config.foreground_prior import (
             count_prior,
@@ -90,7 +88,7 @@ def _count(recipe: Recipe, found: FoundDataset, progress: Progress, exact: bool)
         config = build_config(recipe, found.classes, Path(found.root), Path("results"))
         if not is_guided(config):
             raise UserError(
-                f"recipe {recipe.name}: its detector has no Guided Loss, so it needs no prior",
+                f"recipe {recipe.name}: the detector has no Guided Loss, so it has no prior",
                 "msdet prior retinanet-r50-guided",
             )
         known = known_prior(config, found.fingerprint, exact)

@@ -145,7 +145,7 @@ def test_cp_overwrites_only_when_told():
 
 
 def test_cp_makes_no_folders():
-    assert "there is no folder" in refusal("cp", "retinanet-r50", "a/b.yaml").message
+    assert "folder a not found" in refusal("cp", "retinanet-r50", "a/b.yaml").message
     Path("a").mkdir()
     assert refusal("cp", "retinanet-r50", "a").hint == "name the file: a/retinanet-r50.yaml"
     assert list(Path("a").iterdir()) == []
@@ -180,7 +180,7 @@ def test_cp_never_makes_a_recipe_extend_itself():
     assert recipe_id(load_recipe("./retinanet-r50.yaml")) == recipe_id(load_recipe("retinanet-r50-rlo"))
     page("extends: ./base.yaml\n")
     page("extends: retinanet-r50-avw\n", "base.yaml")
-    assert "rests on this file" in refusal("cp", "my.yaml", "base.yaml", "--force").message
+    assert "refers to this file" in refusal("cp", "my.yaml", "base.yaml", "--force").message
 
 
 def test_names_are_completed():
