@@ -161,8 +161,7 @@ def _print(report: Report, made: ReportMetadata) -> None:
         print_legend(console)
     if report.other:
         print_other(console, report.other)
-    groups = [line.group for table in tables for line in table.lines if line.group]
-    print_marks(console, [group.marks for group in [*groups, *(runs.group for runs in report.other)]])
+    print_marks(console, [group.marks for group in report.groups])
     print_problems(console, report.problems)
     if sentence := no_results_message(report, made.folders):
         console.print(Text(sentence), soft_wrap=True)

@@ -90,8 +90,10 @@ def _markdown(report: Report, made: ReportMetadata, out: Path, sections: Sequenc
         pages[file] = "\n".join(render.markdown(table, out) for table in forms)
         titles[file] = forms[0].title
     if report.other:
+        from experiments.reporting.tables.report_views import OTHER_TITLE
+
         pages["other-runs.md"] = render.markdown_other(report.other, out)
-        titles["other-runs.md"] = render.OTHER_TITLE
+        titles["other-runs.md"] = OTHER_TITLE
     return {"report.md": render.markdown_index(report, made, titles, sections), **pages}
 
 

@@ -85,13 +85,17 @@ def _pairs(report: Report) -> Iterator[Pair]:
 
 
 def _pairs_of(table: MeasuredTable) -> Iterator[Pair]:
-    for line in table.lines:
-        if not line.is_rlo or line.group is None or line.baseline is None:
+    for row in table.rows:
+        if not row.is_rlo or row.group is None or row.baseline is None:
             continue
-        if not line.group.is_imported and not line.baseline.is_imported:  # those keep no detections
-            label = next(other.row.label for other in table.lines if other.row.id == line.row.baseline)
-            sides = line.baseline.finished_folders, line.group.finished_folders
-            yield Pair(table, (label, line.row.label), *sides)
+        if not row.group.is_imported and not row.baseline.is_imported:  # those keep no detections
+            label = next(
+                other.definition.label
+                for other in table.rows
+                if other.definition.id == row.definition.baseline
+            )
+            sides = row.baseline.finished_folders, row.group.finished_folders
+            yield Pair(table, (label, row.definition.label), *sides)
 
 
 def _say(text: str) -> None:

@@ -54,15 +54,15 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
 
 def effects(table: MeasuredTable) -> list[Effect]:
     """The rows of a table that have a difference; a published one only where the table is the published one."""
-    several = len({line.row.backbone for line in table.lines if line.difference}) > 1
+    several = len({row.definition.backbone for row in table.rows if row.difference}) > 1
     return [
         Effect(
-            _label(line, several),
-            line.difference,
-            line.published_difference if table.context is None else None,
+            _label(row, several),
+            row.difference,
+            row.published_difference if table.context is None else None,
         )
-        for line in table.lines
-        if line.difference is not None
+        for row in table.rows
+        if row.difference is not None
     ]
 
 
@@ -120,14 +120,20 @@ def _limits(rows: list[Effect]) -> tuple[float, float]:
     return min(numbers) - room, max(numbers) + room
 
 
-def _label(line: TableRow, with_backbone: bool) -> str:
-    text = line.row.label + (f", {line.row.backbone}" if with_backbone and line.row.backbone else "")
-    if line.group is None:
+def _label(row: TableRow, with_backbone: bool) -> str:
+    text = row.definition.label + (
+        f", {row.definition.backbone}" if with_backbone and row.definition.backbone else ""
+    )
+    if row.group is None:
         return text
-    return text + (f" ({line.group.apart})" if line.group.apart else "") + line.group.marks
+    return (
+        text
+        + (f" ({row.group.distinguishing_label})" if row.group.distinguishing_label else "")
+        + row.group.marks
+    )
 
 
 def _baselines(table: MeasuredTable) -> list[str]:
-    wanted = [line.row.baseline for line in table.lines if line.difference]
-    labels = {line.row.id: line.row.label for line in table.lines}
+    wanted = [row.definition.baseline for row in table.rows if row.difference]
+    labels = {row.definition.id: row.definition.label for row in table.rows}
     return list(dict.fromkeys(labels.get(name or "", "the baseline") for name in wanted))

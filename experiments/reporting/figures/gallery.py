@@ -92,11 +92,11 @@ def _training(tables: Iterable[MeasuredTable], names: Names) -> tuple[list[Pictu
     """What went on in the trainings of a baseline and of RLO: of the first table that has both."""
     all_problems: list[str] = []
     for table in tables:
-        for line in table.lines:
-            if line.group is None or line.baseline is None or not line.is_rlo:
+        for row in table.rows:
+            if row.group is None or row.baseline is None or not row.is_rlo:
                 continue
             pictures, folders = [], []
-            for group in (line.baseline, line.group):
+            for group in (row.baseline, row.group):
                 recipe, digest = (str(group.runs[column].iloc[0]) for column in ("recipe", "config_hash"))
                 own = group.finished_folders
                 drawn, problems = pictures_of_runs(own, names.new(f"{recipe}-{digest}"))
@@ -131,7 +131,7 @@ def _says_more(table: MeasuredTable, tables: Sequence[MeasuredTable]) -> bool:
 
 def _compared(table: MeasuredTable) -> set[tuple[Path, Path]]:
     """The configs that it has a difference of, each with that of its baseline."""
-    pairs = [(line.group, line.baseline) for line in table.lines]
+    pairs = [(row.group, row.baseline) for row in table.rows]
     return {(one.folders[0].parent, base.folders[0].parent) for one, base in pairs if one and base}
 
 

@@ -59,34 +59,34 @@ class Sweep:
 
 def curves(table: MeasuredTable, name: str) -> list[Picture]:
     """A figure for each block of the table in which one number varies, and at least two values of it were run."""
-    found = [sweep for _, lines in table.blocks if (sweep := sweep_of(table, lines)) is not None]
+    found = [sweep for _, rows in table.blocks if (sweep := sweep_of(table, rows)) is not None]
     return [
         picture(draw_sweep(sweep), f"{name}-{_short(sweep.key)}", *_texts(table, sweep)) for sweep in found
     ]
 
 
-def sweep_of(table: MeasuredTable, lines: list[TableRow]) -> Sweep | None:
+def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
     """What varies in a block's own rows, by their recipes as they were run; None where that is not one number."""
-    rows = [line for line in lines if not line.row.reference]
+    varied_rows = [row for row in rows if not row.definition.reference]
     if not 2 <= len(rows) <= MOST_LINES:
         return None
     as_published, metric = table.context is None, table.columns[0]
-    with_recipe = [(line, recipe) for line in rows if (recipe := _recipe(line, as_published)) is not None]
+    with_recipe = [(row, recipe) for row in varied_rows if (recipe := _recipe(row, as_published)) is not None]
     keys = {key for _, recipe in with_recipe for key in recipe}
     varied = [key for key in keys if len({repr(recipe.get(key)) for _, recipe in with_recipe}) > 1]
     if len(varied) != 1 or not all(_is_number(recipe.get(varied[0])) for _, recipe in with_recipe):
         return None
-    points = [_point(line, recipe[varied[0]], metric, as_published) for line, recipe in with_recipe]
+    points = [_point(row, recipe[varied[0]], metric, as_published) for row, recipe in with_recipe]
     if len({point.x for point in points if point.spread is not None}) < 2:
         return None
-    base = next((line for line in lines if line.row.reference), None)
+    base = next((row for row in rows if row.definition.reference), None)
     return Sweep(
         varied[0],
         metric,
         sorted(points, key=lambda point: point.x),
-        base.row.label if base else "",
+        base.definition.label if base else "",
         base.group.metrics.get(metric) if base and base.group else None,
-        base.row.published[0] if base and base.row.published and as_published else None,
+        base.definition.published[0] if base and base.definition.published and as_published else None,
     )
 
 
@@ -161,20 +161,23 @@ def _texts(table: MeasuredTable, sweep: Sweep) -> tuple[str, str]:
     return caption, f"{sweep.metric} by {sweep.key}: {listed}."
 
 
-def _point(line: TableRow, x: float, metric: str, as_published: bool) -> Point:
-    spread = line.group.metrics.get(metric) if line.group else None
-    seeds = tuple(float(v) for v in line.group.runs[metric].dropna()) if line.group and spread else ()
+def _point(row: TableRow, x: float, metric: str, as_published: bool) -> Point:
+    spread = row.group.metrics.get(metric) if row.group else None
+    seeds = tuple(float(v) for v in row.group.runs[metric].dropna()) if row.group and spread else ()
     return Point(
-        float(x), spread, seeds, line.row.published[0] if line.row.published and as_published else None
+        float(x),
+        spread,
+        seeds,
+        row.definition.published[0] if row.definition.published and as_published else None,
     )
 
 
-def _recipe(line: TableRow, as_published: bool) -> dict[str, Any] | None:
-    """What the recipe says that the line's runs were started from; without runs, the row's own at full size."""
-    recipe = line.recipe
-    if line.group is None and line.row.recipe is not None and as_published:
+def _recipe(row: TableRow, as_published: bool) -> dict[str, Any] | None:
+    """What the recipe says that the row's runs were started from; without runs, the row's own at full size."""
+    recipe = row.recipe
+    if row.group is None and row.definition.recipe is not None and as_published:
         with contextlib.suppress(UserError):  # the report names what cannot be read
-            recipe = recipes.load_recipe(line.row.recipe, overrides=line.row.overrides())
+            recipe = recipes.load_recipe(row.definition.recipe, overrides=row.definition.overrides())
     return flat(recipes.identity(recipe)) if recipe is not None else None
 
 

@@ -104,12 +104,12 @@ def _draw_bar(axes: Axes, place: float, times: Mapping[str, float], colour: str,
 def _measured(table: MeasuredTable, result: Part) -> dict[str, Spread]:
     """The main metric by row id, of rows run under the profile and on the data of the measurement."""
     found: dict[str, Spread] = {}
-    for line in table.lines:
-        if line.group is None or table.columns[0] not in line.group.metrics:
+    for row in table.rows:
+        if row.group is None or table.columns[0] not in row.group.metrics:
             continue
-        run = line.group.runs.iloc[0]
+        run = row.group.runs.iloc[0]
         if (run["profile"], run["dataset"]) == (result["profile"] or "", result["dataset"]):
-            found.setdefault(line.row.id, line.group.metrics[table.columns[0]])
+            found.setdefault(row.definition.id, row.group.metrics[table.columns[0]])
     return found
 
 

@@ -12,23 +12,18 @@ from experiments.reporting.render.markdown import (
     markdown_problems,
 )
 from experiments.reporting.render.text import (
-    OTHER_TITLE,
     ReportMetadata,
     file_name,
-    label,
     long_name,
-    metrics_of,
     no_results_message,
     stems,
 )
 
 __all__ = [
-    "OTHER_TITLE",
     "ReportMetadata",
     "csv_text",
     "escaped",
     "file_name",
-    "label",
     "latex_report",
     "latex_table",
     "long_name",
@@ -37,7 +32,6 @@ __all__ = [
     "markdown_index",
     "markdown_other",
     "markdown_problems",
-    "metrics_of",
     "no_results_message",
     "stems",
 ]

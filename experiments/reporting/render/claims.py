@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.reporting.render.row_evidence import controls_in_words, controls_to_show
-from experiments.reporting.render.text import label, short_title
+from experiments.reporting.render.text import short_title
 from experiments.reporting.stats.statistics import Difference, Verdict
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
+from experiments.reporting.tables.row_evidence import controls_in_words, controls_to_show
 
 AS_PUBLISHED = "full size, as published"
 VERDICTS: tuple[Verdict, ...] = (
@@ -29,7 +29,7 @@ class Claim:
         tables: Those that show it, the first one first.
     """
 
-    line: TableRow
+    row: TableRow
     difference: Difference
     baseline: str
     tables: list[MeasuredTable]
@@ -40,7 +40,7 @@ class Claim:
 
     @property
     def name(self) -> str:
-        return label(self.line)
+        return self.row.label
 
     @property
     def how(self) -> str:
@@ -57,21 +57,23 @@ class Claim:
         text = (
             f"{self.name} ({where}; {self.context}): {self.metric} {self.difference} against {self.baseline}"
         )
-        return f"{text}, {self.how}. {controls_in_words(controls_to_show(self.line))}".strip()
+        return f"{text}, {self.how}. {controls_in_words(controls_to_show(self.row))}".strip()
 
 
 def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
     """All measured differences: those at full size first, by verdict, then in the order of the tables."""
     found: dict[object, Claim] = {}
     for table in tables:
-        for line in table.lines:
-            if line.difference is None or line.group is None:
+        for row in table.rows:
+            if row.difference is None or row.group is None:
                 continue
-            behind = line.baseline.folders if line.baseline else []
-            key = (tuple(line.group.folders), tuple(behind), table.context)
+            behind = row.baseline.folders if row.baseline else []
+            key = (tuple(row.group.folders), tuple(behind), table.context)
             if key not in found:
-                name = next(label(other) for other in table.lines if other.row.id == line.row.baseline)
-                found[key] = Claim(line, line.difference, name, [])
+                name = next(
+                    other.label for other in table.rows if other.definition.id == row.definition.baseline
+                )
+                found[key] = Claim(row, row.difference, name, [])
             if table not in found[key].tables:
                 found[key].tables.append(table)
     contexts = list(dict.fromkeys(claim.context for claim in found.values()))

@@ -1,17 +1,18 @@
-"""A report as CSV: one wide row for each line, numbers plain and unrounded."""
+"""A report as CSV: one wide row for each row of a table, numbers plain and unrounded."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.reporting.render.row_evidence import bootstrap
-from experiments.reporting.render.text import file_name, metrics_of
+from experiments.reporting.render.text import file_name
 from experiments.reporting.stats.statistics import Difference, Spread
 from experiments.reporting.tables.groups import STATES, Group
 from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, TableRow
+from experiments.reporting.tables.report_views import metrics_of
+from experiments.reporting.tables.row_evidence import bootstrap
 from experiments.runs.run_flags import IMPORTED, REDUCED
 
 if TYPE_CHECKING:
@@ -19,26 +20,27 @@ if TYPE_CHECKING:
 
 
 def csv_text(tables: Sequence[MeasuredTable], other: Sequence[OtherRuns] = ()) -> str:
-    """One wide row for each line of the tables; numbers are plain and unrounded.
+    """Return one wide row for each row of the tables; numbers are plain and unrounded.
 
     `context` is `published`, or says what the runs have in common: then without published values. A table that
     has none is `full size`. `reduced` and `imported` count the runs that have the mark. Ranks are 1 (best) and 2 of
     the block. A control's difference is the row minus that control.
     """
-    groups = [line.group for t in tables for line in t.lines if line.group] + [runs.group for runs in other]
+    groups = [group for t in tables for group in t.groups] + [runs.group for runs in other]
     metrics = list(dict.fromkeys([*(name for t in tables for name in t.columns), *metrics_of(groups)]))
-    controls = list(dict.fromkeys(c.name for t in tables for line in t.lines for c in line.controls))
-    rows = [_table_row(table, block, line, metrics) for table in tables for block, line in _each(table)]
+    controls = list(dict.fromkeys(c.name for t in tables for row in t.rows for c in row.controls))
+    rows = [
+        _table_row(table, block, row, metrics)
+        for table in tables
+        for block, members in table.blocks
+        for row in members
+    ]
     rows += [_other_row(runs, metrics) for runs in other]
     text = io.StringIO()
     writer = csv.DictWriter(text, _header(metrics, controls), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _each(table: MeasuredTable) -> Iterable[tuple[str, TableRow]]:
-    return ((title, line) for title, lines in table.blocks for line in lines)
 
 
 def _header(metrics: Sequence[str], controls: Sequence[str]) -> list[str]:
@@ -56,19 +58,22 @@ def _header(metrics: Sequence[str], controls: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _table_row(table: MeasuredTable, block: str, line: TableRow, metrics: Sequence[str]) -> dict[str, Any]:
-    row = line.row
+def _table_row(table: MeasuredTable, block: str, row: TableRow, metrics: Sequence[str]) -> dict[str, Any]:
+    definition = row.definition
     cells: dict[str, Any] = {
-        "table": table.name, "block": block, "id": row.id, "label": row.label, "backbone": row.backbone,
-        "reimplemented": int(row.reimplemented), "reference": int(row.reference), "baseline": row.baseline,
-        "recipe": row.recipe, "remark": line.remark,
+        "table": table.name, "block": block, "id": definition.id, "label": definition.label,
+        "backbone": definition.backbone, "reimplemented": int(definition.reimplemented),
+        "reference": int(definition.reference), "baseline": definition.baseline, "recipe": definition.recipe,
+        "remark": row.remark,
     }  # fmt: skip
     if table.context is None:
         cells |= {"context": "published" if table.has_published else "full size"}
-        cells |= {"published_difference": line.published_difference}
-        cells |= {f"published_{name}": value for name, value in zip(table.columns, row.published or ())}
-        cells |= {f"published_{name}_rank": rank for name, rank in line.published_ranks.items()}
-        cells |= {"gap": _plain(line.gap)}
+        cells |= {"published_difference": row.published_difference}
+        cells |= {
+            f"published_{name}": value for name, value in zip(table.columns, definition.published or ())
+        }
+        cells |= {f"published_{name}_rank": rank for name, rank in row.published_ranks.items()}
+        cells |= {"gap": _plain(row.gap)}
     else:
         del cells["backbone"]  # a profile may have another
         cells |= {
@@ -76,13 +81,13 @@ def _table_row(table: MeasuredTable, block: str, line: TableRow, metrics: Sequen
             "profile": table.context.profile,
             "dataset": table.context.dataset.name,
         }
-    cells |= _difference_cells(line.difference) if line.difference else {}
-    if line.power:
-        cells |= {"seeds_needed": line.power.needed, "detectable_difference": _plain(line.power.detectable)}
-    cells |= {f"measured_{name}_rank": rank for name, rank in line.ranks.items()}
-    for control in line.controls:
+    cells |= _difference_cells(row.difference) if row.difference else {}
+    if row.power:
+        cells |= {"seeds_needed": row.power.needed, "detectable_difference": _plain(row.power.detectable)}
+    cells |= {f"measured_{name}_rank": rank for name, rank in row.ranks.items()}
+    for control in row.controls:
         cells |= _control_cells(control)
-    return cells | (_group_cells(line.group, metrics) if line.group else {})
+    return cells | (_group_cells(row.group, metrics) if row.group else {})
 
 
 def _difference_cells(change: Difference) -> dict[str, Any]:

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
 
-from experiments.reporting.render import row_evidence as behind
 from experiments.reporting.render import text as words
 from experiments.reporting.render.latex_text import comment, tex
-from experiments.reporting.stats.statistics import signed
-from experiments.reporting.tables.report_model import LEGEND, MeasuredTable, TableRow
-from experiments.reporting.tables.sections import Grid
-from experiments.runs.run_flags import joined, legend
+from experiments.reporting.tables import row_evidence as behind
+from experiments.reporting.tables.report_model import MeasuredTable
+from experiments.reporting.tables.report_views import controls_view, measured_view
+from experiments.reporting.tables.table_view import EMPTY, Cell, Column, TableView
 
 PACKAGES = "booktabs and graphicx"
 MOST_BELOW = 8  # notes on rows that stand right below a table
 
 
 def latex_table(table: MeasuredTable) -> str:
-    """Floats: published beside measured beside their differences, with run folders as comments.
+    """Return floats: published beside measured beside their differences, with run folders as comments.
 
     As in the paper where nothing was measured. With runs the first metric comes first; other metrics, and what stands
     behind the rows (seeds, power, controls), have floats of their own. What is wider than the line, shrinks.
     """
-    own, measured = table.has_published and table.context is None, any(line.group for line in table.lines)
-    tabulars = _parts(table) if own and measured else [_as_printed(table)] if own else [_in_context(table)]
-    notes = list(table.notes)
-    if measured:
-        marks = legend(joined([line.group.marks for line in table.lines if line.group]))
-        notes += [f"{LEGEND} {words.RANKS}", *marks]
-    further = _behind(table)
-    rows = [f"{name}: {text}." for name, text in behind.row_notes(table)]
-    if len(rows) <= MOST_BELOW and behind.control_grid(table) is None:
-        notes, further = [*rows, *notes], []
+    notes = [*table.notes, *(words.reading_notes(table.groups) if table.is_measured else [])]
+    tabulars, controls = _tabulars(table), controls_view(table)
+    below = [f"{name}: {text}." for name, text in behind.row_notes(table)]
+    further = [_small(below)] if below else []
+    if controls is not None:
+        further.append(fitted(view_tabular(controls.without("runs"), with_sources=False)))
+    elif len(below) <= MOST_BELOW:
+        notes, further = [*below, *notes], []
     caption, name = _caption(table), words.file_name(words.long_name(table))
     floats = [_float(caption, name, [fitted(tabulars[0]), _small(notes)])]
     floats += [_float(f"{caption}: the other metrics", f"{name}-more", [fitted(t)]) for t in tabulars[1:]]
@@ -39,104 +38,35 @@ def latex_table(table: MeasuredTable) -> str:
     commands = behind.control_commands(table)
     if commands:
         floats += [
-            comment("For the controls that are missing:"),
-            *[comment(f"  {text}") for text in commands],
+            comment(text) for text in ("For the controls that are missing:", *(f"  {c}" for c in commands))
         ]
     return "\n".join([comment(f"Needs the packages {PACKAGES}."), *floats]) + "\n"
 
 
-def _as_printed(table: MeasuredTable) -> str:
-    """Nothing measured: the paper's columns."""
-    names = [f"{tex(name)}" for name in table.columns]
-    head = ["Method", "Backbone", *names, tex(f"Δ {table.columns[0]}"), ""]
-    rows: list[list[str] | str] = []
-    for title, lines in table.blocks:
-        rows.append(_block(title, len(head)))
-        for line in lines:
-            cells = [tex(words.label(line)), tex(line.row.backbone or ""), *_published(line, table)]
-            rows.append([*cells, tex(words.published_change(line)), tex(line.remark)])
-    return _tabular("ll" + "r" * len(names) + "rl", [row_of(head)], rows)
-
-
-def _parts(table: MeasuredTable) -> list[str]:
-    """The main metric, published beside measured; then the other metrics."""
-    main, *others = table.columns
-    above = rf"\multicolumn{{3}}{{c}}{{{tex(main)}}} & \multicolumn{{2}}{{c}}{{{tex('Δ ' + main)}}}"
-    spans = rf" & & {above} & \\"
-    rule = r"\cmidrule(lr){3-5}\cmidrule(lr){6-7}"
-    beside = ["published", "measured", "measured $-$ published", "published", r"measured [95\,\%]"]
-    head = ["Method", "Backbone", *beside, ""]
-    first: list[list[str] | str] = []
-    for title, lines in table.blocks:
-        first.append(_block(title, len(head)))
-        for line in lines:
-            published = _published(line, table)[0] if words.is_first(line, table) else ""
-            shown = tex(words.published_change(line)) if published else ""
-            gap = "" if line.gap is None else tex(signed(line.gap))
-            cells = [tex(words.label(line)), tex(line.row.backbone or ""), published, _measured(line, main)]
-            first += [*_sources(line), [*cells, gap, shown, *_change(line)]]
-    made = [_tabular("llrrrrrl", [spans, rule, row_of(head)], first)]
-    if others and any(line.group and line.group.metrics for line in table.lines):
-        made.append(_other_metrics(table, others))
+def _tabulars(table: MeasuredTable) -> list[str]:
+    """Return the table's tabular; where measured values stand beside published ones, the other metrics' too."""
+    view = measured_view(table).without("runs", "number")
+    if not (table.is_as_published and table.is_measured):
+        return [view_tabular(view, with_title=False)]
+    others = table.columns[1:]
+    first = view.without(*(f"measured {name}" for name in others))
+    made = [view_tabular(first, with_title=False)]
+    if others and any(group.metrics for group in table.groups):
+        columns = [*view.select("label", "context").columns]
+        columns += [
+            Column(f"{kind} {name}", name, True, kind)
+            for kind in ("published", "measured")
+            for name in others
+        ]
+        made.append(view_tabular(replace(view, columns=columns), with_title=False, with_sources=False))
     return made
 
 
-def _other_metrics(table: MeasuredTable, others: Sequence[str]) -> str:
-    n = len(others)
-    spans = rf" & & \multicolumn{{{n}}}{{c}}{{published}} & \multicolumn{{{n}}}{{c}}{{measured}} \\"
-    rule = rf"\cmidrule(lr){{3-{2 + n}}}\cmidrule(lr){{{3 + n}-{2 + 2 * n}}}"
-    head = ["Method", "Backbone", *[tex(name) for name in others] * 2]
-    rows: list[list[str] | str] = []
-    for title, lines in table.blocks:
-        rows.append(_block(title, len(head)))
-        for line in lines:
-            published = _published(line, table)[1:] if words.is_first(line, table) else [""] * n
-            cells = [tex(words.label(line)), tex(line.row.backbone or ""), *published]
-            rows.append(
-                [
-                    *cells,
-                    *[_ranked(words.value(line, name, n=False), line.ranks.get(name, 0)) for name in others],
-                ]
-            )
-    return _tabular("ll" + "r" * 2 * n, [spans, rule, row_of(head)], rows)
-
-
-def _in_context(table: MeasuredTable) -> str:
-    main, *others = table.columns
-    head = ["Row", "Recipe", tex(main), tex(f"Δ {main} [95 %]"), "", *[tex(name) for name in others]]
-    rows: list[list[str] | str] = []
-    for title, lines in table.blocks:
-        rows.append(_block(title, len(head)))
-        for line in lines:
-            more = [_ranked(words.value(line, name, n=False), line.ranks.get(name, 0)) for name in others]
-            cells = [tex(words.label(line)), tex(line.row.recipe or ""), _measured(line, main)]
-            rows += [*_sources(line), [*cells, *_change(line), *more]]
-    return _tabular("llrrl" + "r" * len(others), [row_of(head)], rows)
-
-
-def _published(line: TableRow, table: MeasuredTable) -> list[str]:
-    values: Sequence[float | None] = line.row.published or [None] * len(table.columns)
-    return [
-        "" if value is None else _ranked(f"{value:.1f}", line.published_ranks.get(name, 0))
-        for name, value in zip(table.columns, values)
-    ]
-
-
-def _measured(line: TableRow, metric: str) -> str:
-    found = _ranked(words.value(line, metric), line.ranks.get(metric, 0))
-    return ", ".join(text for text in (found, tex(words.absence(line))) if text)
-
-
-def _change(line: TableRow) -> list[str]:
-    if line.difference is None:
-        return ["", ""]
-    brief = behind.controls_in_brief(line)
-    return [tex(str(line.difference)), tex(line.difference.verdict + (f"; {brief}" if brief else ""))]
-
-
-def _ranked(text: str, rank: int) -> str:
-    form = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(rank, "%s")
-    return form % tex(text) if text else ""
+def _cell(cell: Cell, column: Column) -> str:
+    text = cell.brief or cell.text
+    text = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(cell.rank, "%s") % tex(text) if text else ""
+    below = f"; {tex(cell.below.text)}" if cell.below and column.key == "verdict" else ""
+    return ", ".join(part for part in (text, tex(cell.note)) if part) + below
 
 
 def _caption(table: MeasuredTable) -> str:
@@ -162,37 +92,60 @@ def _small(notes: Sequence[str]) -> str:
     return rf"\parbox{{\linewidth}}{{\scriptsize\raggedright {text}}}" if text else ""
 
 
-def _behind(table: MeasuredTable) -> list[str]:
-    controls = behind.control_grid(table)
-    notes = [f"{name}: {text}." for name, text in behind.row_notes(table)]
-    return [text for text in (_small(notes), fitted(grid_tabular(controls)) if controls else "") if text]
+def view_tabular(view: TableView, with_title: bool = True, with_sources: bool = True) -> str:
+    """Return a table as `tabular`."""
+    lines = [
+        rf"\begin{{tabular}}{{@{{}}{alignment(view)}@{{}}}}",
+        r"\toprule",
+        *([rf"{_spanning(view, view.title)} \\"] if with_title and view.title else []),
+        *_groups(view.columns),
+        head_of(view),
+        r"\midrule",
+        *body_of(view, with_sources),
+        r"\bottomrule",
+    ]
+    return "\n".join([*lines, r"\end{tabular}"])
 
 
-def _sources(line: TableRow) -> list[str]:
-    """The run folders of the row below, as comments."""
-    return [comment(str(folder)) for folder in line.group.folders] if line.group else []
+def alignment(view: TableView) -> str:
+    """Return `llrr`, a letter for each column."""
+    return "".join("r" if column.is_number else "l" for column in view.columns)
 
 
-def _block(title: str, width: int) -> str:
-    return rf"\addlinespace\multicolumn{{{width}}}{{@{{}}l}}{{\emph{{{tex(title)}}}}} \\" if title else ""
+def head_of(view: TableView) -> str:
+    """Return the line of the columns' titles."""
+    return row_of([tex(column.title) for column in view.columns])
+
+
+def body_of(view: TableView, with_sources: bool = True) -> list[str]:
+    """Return a line for each title of a block and each row, before each row its run folders as comments."""
+    lines = []
+    for title, rows in view.blocks:
+        lines += [rf"\addlinespace{_spanning(view, title)} \\"] if title else []
+        for row in rows:
+            lines += [comment(str(folder)) for folder in row.get("runs", EMPTY).runs] if with_sources else []
+            lines.append(row_of([_cell(cell, column) for cell, column in zip(view.cells(row), view.columns)]))
+    return lines
+
+
+def _spanning(view: TableView, title: str) -> str:
+    return rf"\multicolumn{{{len(view.columns)}}}{{@{{}}l}}{{\emph{{{tex(title)}}}}}"
+
+
+def _groups(columns: Sequence[Column]) -> list[str]:
+    """Return the line of headings above several columns, and the rules below them."""
+    spans: list[str] = []
+    rules, place = "", 1
+    for group, members in groupby(columns, key=lambda column: column.group):
+        width = len(list(members))
+        spans += [rf"\multicolumn{{{width}}}{{c}}{{{tex(group)}}}"] if group else [""] * width
+        rules += rf"\cmidrule(lr){{{place}-{place + width - 1}}}" if group else ""
+        place += width
+    return [row_of(spans), rules] if rules else []
 
 
 def row_of(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
-
-
-def _tabular(columns: str, head: Sequence[str], rows: Sequence[list[str] | str]) -> str:
-    """Rows are cells, or a line as it stands."""
-    body = [row if isinstance(row, str) else row_of(row) for row in rows]
-    lines = [
-        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
-        r"\toprule",
-        *head,
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-    ]
-    return "\n".join([*(line for line in lines if line), r"\end{tabular}"])
 
 
 def fitted(tabular: str) -> str:
@@ -205,23 +158,3 @@ def fitted(tabular: str) -> str:
             r"\usebox0",
         ]
     )
-
-
-def grid_parts(grid: Grid) -> tuple[str, str, list[list[str] | str]]:
-    """Columns, header and rows of a grid."""
-    columns = "l" * grid.texts + "r" * (len(grid.header) - grid.texts)
-    return (
-        columns,
-        row_of([tex(name) for name in grid.header]),
-        [[tex(cell) for cell in row] for row in grid.rows],
-    )
-
-
-def grid_tabular(grid: Grid) -> str:
-    columns, head, rows = grid_parts(grid)
-    title = (
-        rf"\multicolumn{{{len(grid.header)}}}{{@{{}}l}}{{\emph{{{tex(grid.title)}}}}} \\"
-        if grid.title
-        else ""
-    )
-    return _tabular(columns, [title, head], rows)

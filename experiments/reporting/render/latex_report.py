@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from experiments.reporting.render import claims
 from experiments.reporting.render import text as words
-from experiments.reporting.render.latex import fitted, grid_parts, grid_tabular, latex_table, row_of
-from experiments.reporting.render.latex_text import comment, tex
+from experiments.reporting.render.latex import alignment, body_of, fitted, head_of, latex_table, view_tabular
+from experiments.reporting.render.latex_text import tex
 from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, Report
+from experiments.reporting.tables.report_views import other_view
 from experiments.reporting.tables.sections import Grid, Picture, Section
+from experiments.reporting.tables.table_view import TableView, grid_view
 
 MOST_ON_A_PAGE = 35  # rows
 MOST_FLOATS = 6  # that wait for their place at once
@@ -38,7 +39,7 @@ def latex_report(
     Args:
         files: Where each table is read from, by `words.long_name`; without, the tables themselves are in it.
     """
-    measured = [table for table in report.tables if any(line.group for line in table.lines)]
+    measured = [table for table in report.tables if table.is_measured]
     published = [table for table in report.tables if table not in measured]
     found, standing = claims.claims(report.tables), words.no_results_message(report, made.folders)
     parts = [_PREAMBLE, r"\begin{document}", r"\section*{Published beside measured}"]
@@ -81,30 +82,15 @@ def _claims(found: Sequence[claims.Claim]) -> list[str]:
 
 
 def _other(other: Sequence[OtherRuns]) -> str:
-    rows: list[list[str] | str] = []
-    for runs in other:
-        rows += [comment(str(folder)) for folder in runs.group.folders]
-        found = [
-            f"{name} {spread}{runs.group.marks}" for name, spread in list(runs.group.metrics.items())[:1]
-        ]
-        cells = [runs.of(column) for column in ("recipe", "profile", "dataset", "config_hash")]
-        rows.append([tex(cell) for cell in [*cells, "".join(found) or runs.group.counts(), runs.differs]])
-    head = [row_of(["Recipe", "Profile", "Data set", "Config", "", "Differs from the recipe"])]
-    wide = r"l" * 5 + r"p{.3\linewidth}"
-    return rf"\subsection*{{{tex(words.OTHER_TITLE)}}}" + "\n" + _long(wide, head, rows)
+    view = other_view(other).select("recipe", "profile", "dataset", "config_hash", "result", "differs")
+    return rf"\subsection*{{{tex(view.title)}}}" + "\n" + _long(view, r"l" * 5 + r"p{.3\linewidth}")
 
 
-def _long(columns: str, head: Sequence[str], rows: Sequence[list[str] | str]) -> str:
-    """A table that goes on over pages."""
-    body = [row if isinstance(row, str) else row_of(row) for row in rows]
-    begin = [
-        r"{\small",
-        rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
-        r"\toprule",
-        *head,
-        r"\midrule\endhead",
-    ]
-    return "\n".join([*begin, *body, r"\bottomrule", r"\end{longtable}}"])
+def _long(view: TableView, columns: str) -> str:
+    """Return a table that continues over pages."""
+    begin = rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}"
+    lines = [r"{\small", begin, r"\toprule", head_of(view), r"\midrule\endhead", *body_of(view)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{longtable}}"])
 
 
 def _section(section: Section) -> str:
@@ -113,11 +99,11 @@ def _section(section: Section) -> str:
 
 
 def _grid_section(grid: Grid) -> str:
+    view = grid_view(grid)
     title = rf"\subsection*{{{tex(grid.title)}}}" + "\n" if grid.title else ""
     if len(grid.rows) <= MOST_ON_A_PAGE:
-        return f"{title}{{\\centering\\small\n{fitted(grid_tabular(replace(grid, title='')))}\\par}}\\medskip"
-    columns, head, rows = grid_parts(grid)
-    return title + _long(columns, [head], rows)
+        return f"{title}{{\\centering\\small\n{fitted(view_tabular(view, with_title=False))}\\par}}\\medskip"
+    return title + _long(view, alignment(view))
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:

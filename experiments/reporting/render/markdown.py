@@ -8,61 +8,43 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.reporting.render import claims
-from experiments.reporting.render import row_evidence as behind
 from experiments.reporting.render import text as words
-from experiments.reporting.stats.statistics import signed
-from experiments.reporting.tables.groups import Group
-from experiments.reporting.tables.report_model import LEGEND, MeasuredTable, OtherRuns, Report, TableRow
-from experiments.reporting.tables.sections import Grid, Section
-from experiments.runs.run_flags import joined, legend
-
-TEXTS = ("Runs", "Verdict", "Differs from the recipe")  # columns that are not numbers
+from experiments.reporting.tables import row_evidence as behind
+from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, Report
+from experiments.reporting.tables.report_views import controls_view, measured_view, other_view
+from experiments.reporting.tables.sections import Section
+from experiments.reporting.tables.table_view import EMPTY, Column, TableView, ViewRow, grid_view
 
 
 def markdown(table: MeasuredTable, base: Path) -> str:
-    """A table: each row as published where it was, and below it as measured; then what stands behind the rows.
+    """Return a table: each row as published, below it as measured; then what stands behind the rows.
 
     Args:
         base: The folder that links are relative to.
     """
-    own = table.has_published and table.context is None
-    measured = any(line.group for line in table.lines)
-    header = ["Row", "Backbone" if own else "Recipe", *([""] if own else []), *table.columns]
-    header += [f"Δ {table.columns[0]}" + (" [95 %]" if measured else ""), *(["Verdict"] if measured else [])]
-    header += [*(["Measured - published"] if own and measured else []), "Runs"]
+    view, draw = measured_view(table), _Rows(table, base)
     parts = [f"## {escaped(table.title)}"]
-    for title, lines in table.blocks:
-        rows = [
-            row for line in lines for row in (_published_rows if own else _context_rows)(line, table, base)
-        ]
+    for title, rows in view.blocks:
         parts += [f"### {escaped(title)}"] if title else []
-        parts.append(_grid(header, rows, text_columns=3 if own else 2))
+        parts.append(_grid(draw.columns, [cells for row in rows for cells in draw.cells(row)]))
     parts += [escaped(note) for note in table.notes]
     parts += _behind(table)
     if table.folders:
-        parts += [
-            escaped(f"{LEGEND} {words.RANKS}"),
-            *_marks(line.group for line in table.lines if line.group),
-        ]
+        parts += map(escaped, words.reading_notes(table.groups))
         parts.append("Runs: " + ", ".join(f"`{pattern.replace('`', '')}`" for pattern in table.folders))
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_other(other: Sequence[OtherRuns], base: Path) -> str:
-    """The closing section, for runs that no table has."""
-    metrics = words.metrics_of(runs.group for runs in other)
+    """Return the closing section, for runs that no table has."""
+    view = other_view(other)
+    columns = [column for column in view.columns if column.key not in ("result", "remark")]
     rows = [
-        [
-            *[escaped(runs.of(column)) for column in ("recipe", "profile", "dataset", "config_hash")],
-            *[_spread(runs.group, name) for name in metrics],
-            escaped(runs.differs),
-            _remark(runs.group.remark(), runs.group, base),
-        ]
-        for runs in other
+        [_runs(row, base) if column.key == "runs" else _cell(row, column.key) for column in columns]
+        for row in view.rows
     ]
-    header = ["Recipe", "Profile", "Data set", "Config", *metrics, "Differs from the recipe", "Runs"]
-    parts = [f"## {words.OTHER_TITLE}", _grid(header, rows, text_columns=4), escaped(LEGEND)]
-    return "\n\n".join([*parts, *_marks(runs.group for runs in other)]) + "\n"
+    notes = words.reading_notes((runs.group for runs in other), has_ranks=False)
+    return "\n\n".join([f"## {view.title}", _grid(columns, rows), *map(escaped, notes)]) + "\n"
 
 
 def markdown_index(
@@ -102,7 +84,7 @@ def markdown_sections(sections: Sequence[Section]) -> str:
         parts += [f"## {escaped(section.title)}", *[escaped(text) for text in section.texts]]
         for grid in section.grids:
             parts += [f"### {escaped(grid.title)}"] if grid.title else []
-            parts.append(_plain_grid(grid))
+            parts.append(_plain(grid_view(grid)))
         for picture in section.pictures:
             parts.append(f"![{escaped(picture.alt)}](<figures/{words.file_name(picture.name)}.png>)")
             parts.append(escaped(picture.caption))
@@ -110,16 +92,16 @@ def markdown_sections(sections: Sequence[Section]) -> str:
 
 
 def _behind(table: MeasuredTable) -> list[str]:
-    """Per row: power, seeds, remarks are in the row itself; then the controls and what to type for missing ones."""
+    """Return each row's differences and power, then the controls, and what to type for missing ones."""
     rows = [
-        f"- {escaped(words.label(line))}: {escaped('; '.join(texts))}."
-        for line in table.lines
-        if line.group and (texts := behind.differences_in_words(line))
+        f"- {escaped(row.label)}: {escaped('; '.join(texts))}."
+        for row in table.rows
+        if row.group and (texts := behind.differences_in_words(row))
     ]
     parts = ["\n".join(rows)] if rows else []
-    controls = behind.control_grid(table)
+    controls = controls_view(table)
     if controls is not None:
-        parts += [f"### {escaped(controls.title)}", _plain_grid(controls)]
+        parts += [f"### {escaped(controls.title)}", _plain(controls.without("runs"))]
     commands = behind.control_commands(table)
     if commands:
         fence = "\n".join(" ".join(command.split()).replace("`", "'") for command in commands)
@@ -127,71 +109,59 @@ def _behind(table: MeasuredTable) -> list[str]:
     return parts
 
 
-def _published_rows(line: TableRow, table: MeasuredTable, base: Path) -> list[list[str]]:
-    """The line as published where it was, and as measured where there are runs."""
-    row, rows = line.row, []
-    head = [escaped(words.label(line)), escaped(row.backbone or "")]
-    if row.published is not None:
-        values = [
-            _ranked(f"{value:.1f}", line.published_ranks.get(name, 0))
-            for name, value in zip(table.columns, row.published)
-        ]
-        if words.is_first(line, table):
-            last = "" if line.group else escaped(line.remark)
-            measured = any(other.group for other in table.lines)
-            empty = ["", ""] if measured else []
-            rows = [[*head, "published", *values, words.published_change(line), *empty, last]]
-        head = ["", ""]
-    if line.group or row.published is None:
-        rows.append([*head, "measured", *_measured_cells(line, table, base, gap=True)])
-    return rows
+class _Rows:
+    """The rows of a table: where there are published values, one for them and one for the measured ones."""
+
+    def __init__(self, table: MeasuredTable, base: Path) -> None:
+        self.table, self.base = table, base
+        own, measured = table.is_as_published, table.is_measured
+        self.columns = [Column("label", "Row"), Column("context", "Backbone" if own else "Recipe")]
+        self.columns += [Column("source", "")] if own else []
+        self.columns += [Column(name, name, True) for name in table.columns]
+        change = Column("change", f"Δ {table.columns[0]}" + (" [95 %]" if measured else ""), True)
+        self.columns += [change, *([Column("verdict", "Verdict")] if measured else [])]
+        self.columns += [Column("gap", "Measured - published", True)] if own and measured else []
+        self.columns.append(Column("remark", "Runs"))
+
+    def cells(self, row: ViewRow) -> list[list[str]]:
+        names, published = self.table.columns, f"published {self.table.columns[0]}"
+        shown = {"label": _cell(row, "label"), "context": _cell(row, "context")}
+        made = []
+        if published in row and row[published].text:
+            values = {name: _cell(row, f"published {name}") for name in names}
+            told = "" if row["runs"].runs else escaped(row["remark"].text)
+            change = _cell(row, "published change")
+            made.append({**shown, "source": "published", **values, "change": change, "remark": told})
+        if published not in row or row["runs"].runs:
+            values = {name: _cell(row, f"measured {name}") for name in names}
+            values |= {key: _cell(row, key) for key in ("change", "verdict", "gap")}
+            head = {} if published in row else shown
+            made.append({**head, "source": "measured", **values, "remark": _runs(row, self.base)})
+        return [[cells.get(column.key, "") for column in self.columns] for cells in made]
 
 
-def _context_rows(line: TableRow, table: MeasuredTable, base: Path) -> list[list[str]]:
-    return [[escaped(line.row.label), escaped(line.row.recipe or ""), *_measured_cells(line, table, base)]]
+def _cell(row: ViewRow, key: str) -> str:
+    cell = row.get(key, EMPTY)
+    text = (
+        escaped(cell.text) if cell.value is None else cell.text
+    )  # brackets of an interval stand as they are
+    text = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.rank, text)
+    return f"{text}; {escaped(cell.below.text)}" if key == "verdict" and cell.below else text
 
 
-def _measured_cells(line: TableRow, table: MeasuredTable, base: Path, gap: bool = False) -> list[str]:
-    beyond = ["" if line.gap is None else signed(line.gap)] if gap else []
-    if line.group is None:
-        return [*([""] * len(table.columns)), "", "", *([""] if gap else []), escaped(line.remark)]
-    values = [_ranked(_spread(line.group, name), line.ranks.get(name, 0)) for name in table.columns]
-    return [*values, *_change(line), *beyond, _remark(line.remark, line.group, base)]
+def _runs(row: ViewRow, base: Path) -> str:
+    """Return the remark, and a link to each run folder."""
+    links = [f"[{escaped(folder.name)}]({words.link(folder, base)})" for folder in row["runs"].runs]
+    return "; ".join(text for text in (escaped(row["remark"].text), " ".join(links)) if text)
 
 
-def _change(line: TableRow) -> list[str]:
-    if line.difference is None:
-        return ["", ""]
-    brief = behind.controls_in_brief(line)
-    verdict = line.difference.verdict + (f"; {brief}" if brief else "")
-    return [str(line.difference), escaped(verdict)]
+def _plain(view: TableView) -> str:
+    return _grid(view.columns, [[escaped(str(cell)) for cell in view.cells(row)] for row in view.rows])
 
 
-def _ranked(text: str, rank: int) -> str:
-    return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text) if text else ""
-
-
-def _spread(group: Group, metric: str) -> str:
-    return f"{group.metrics[metric]}{group.marks}" if metric in group.metrics else ""
-
-
-def _marks(groups: Iterable[Group]) -> list[str]:
-    return [escaped(line) for line in legend(joined([group.marks for group in groups]))]
-
-
-def _remark(remark: str, group: Group, base: Path) -> str:
-    """The remark, and a link to each run folder."""
-    links = [f"[{escaped(folder.name)}]({words.link(folder, base)})" for folder in group.folders]
-    return "; ".join(text for text in (escaped(remark), " ".join(links)) if text)
-
-
-def _plain_grid(grid: Grid) -> str:
-    rows = [[escaped(cell) for cell in row] for row in grid.rows]
-    return _grid([escaped(name) for name in grid.header], rows, grid.texts)
-
-
-def _grid(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int) -> str:
-    rules = ["---" if i < text_columns or name in TEXTS else "--:" for i, name in enumerate(header)]
+def _grid(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
+    header = [escaped(column.title) for column in columns]
+    rules = ["--:" if column.is_number else "---" for column in columns]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rules, *rows))
 
 

@@ -1,4 +1,4 @@
-"""What every format says of a report in the same words: claims, what stands behind a row, names, links."""
+"""What every format says of a report in the same words: where it comes from, names, links."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from experiments.reporting.collect import METRICS
-from experiments.reporting.stats.statistics import signed
 from experiments.reporting.tables.groups import Group
-from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
+from experiments.reporting.tables.report_model import LEGEND, MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture
+from experiments.runs.run_flags import joined, legend
 
-if TYPE_CHECKING:
-    pass
-
-OTHER_TITLE = "Other runs: they fit no row of any table"
 COLUMN_PT = 300  # a column of a two-column paper has about 240
 _MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
 RANKS = "Bold is the best value of a block, underlined the second; equal values share the mark."
@@ -37,27 +31,10 @@ class ReportMetadata:
     folders: Sequence[Path]
 
 
-def value(line: TableRow, metric: str, n: bool = True) -> str:
-    """`36.9 ± 0.2 (3)†`, or what the row has instead, `no runs`, `2 failed`; "" where other metrics say it."""
-    group = line.group
-    found = group.metrics.get(metric) if group else None
-    if group is None or found is None:
-        return ""
-    text = str(found) if n else str(found).rpartition(" (")[0]
-    return f"{text}{group.marks}"
-
-
-def absence(line: TableRow) -> str:
-    """Why there is no number, or that some runs gave none: `no runs`, `1 failed`; mostly empty."""
-    if line.group is None:
-        return line.remark
-    return ", ".join(f"{n} {state}" for state, n in line.group.states.items() if state != "done")
-
-
 def no_results_message(report: Report, folders: Sequence[Path]) -> str:
     """The sentence for a report that has no measured number; empty where it has."""
     where = " and ".join(map(str, folders))
-    groups = groups_of(report)
+    groups = report.groups
     if any(group.metrics for group in groups):
         return ""
     if report.has_runs:
@@ -71,16 +48,9 @@ def no_results_message(report: Report, folders: Sequence[Path]) -> str:
     return f"There are no runs in {where} yet. For a first one: msdet run retinanet-r50-rlo -p tiny"
 
 
-def groups_of(report: Report) -> list[Group]:
-    """Every group of runs in the report, once."""
-    lines = [line.group for table in report.tables for line in table.lines if line.group]
-    found = {tuple(group.runs["path"]): group for group in [*lines, *(runs.group for runs in report.other)]}
-    return list(found.values())
-
-
 def run_count(report: Report) -> str:
     """`18 runs (17 done, 1 failed)`."""
-    states = {path: state for g in groups_of(report) for path, state in zip(g.runs["path"], g.runs["state"])}
+    states = {path: state for g in report.groups for path, state in zip(g.runs["path"], g.runs["state"])}
     counted = Counter(states.values())
     parts = ", ".join(f"{n} {state}" for state, n in counted.most_common())
     return f"{len(states)} run{'' if len(states) == 1 else 's'}" + (f" ({parts})" if parts else "")
@@ -88,7 +58,7 @@ def run_count(report: Report) -> str:
 
 def commits(report: Report) -> list[str]:
     """Of the code that the runs were made by."""
-    found = (commit for group in groups_of(report) for commit in group.runs["commit"] if commit)
+    found = (commit for group in report.groups for commit in group.runs["commit"] if commit)
     return list(dict.fromkeys(found))
 
 
@@ -100,15 +70,10 @@ def made_line(report: Report, made: ReportMetadata) -> str:
     return f"{began} from {run_count(report)} in {where}{code}."
 
 
-def metrics_of(groups: Iterable[Group]) -> list[str]:
-    """All metrics that some group has, in the order in which tables show them."""
-    names = dict.fromkeys(name for group in groups for name in group.metrics)
-    return sorted(names, key=lambda n: METRICS.index(n) if n in METRICS else len(METRICS))
-
-
-def label(line: TableRow) -> str:
-    """A row's name, with the paper's own mark of what its authors trained themselves."""
-    return line.row.label + ("*" if line.row.reimplemented else "")
+def reading_notes(groups: Iterable[Group], has_ranks: bool = True) -> list[str]:
+    """Return how measured numbers read, and what those marks mean that these runs have."""
+    text = f"{LEGEND} {RANKS}" if has_ranks else LEGEND
+    return [text, *legend(joined([group.marks for group in groups]))]
 
 
 def short_title(table: MeasuredTable) -> str:
@@ -124,15 +89,6 @@ def short_heading(table: MeasuredTable) -> str:
 def long_name(table: MeasuredTable) -> str:
     """A name that no other table of a report has: `table1`, `table1, profile tiny on shapes`."""
     return table.name if table.common in table.name else f"{table.name}, {table.common}"
-
-
-def is_first(line: TableRow, table: MeasuredTable) -> bool:
-    """Whether published values belong beside this line: a row with several groups of runs has them once."""
-    return line is next(other for other in table.lines if other.row.id == line.row.id)
-
-
-def published_change(line: TableRow) -> str:
-    return "" if line.published_difference is None else signed(line.published_difference)
 
 
 def minus(text: str) -> str:

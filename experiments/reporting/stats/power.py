@@ -86,16 +86,18 @@ def _power(effect: float, n: int, sides: int) -> float:
     """
     from scipy.special import ndtr
 
-    freedom = sides * (n - 1)
-    shift, limits = effect * math.sqrt(n), t_quantile(freedom) * _spreads(freedom)
+    degrees_of_freedom = sides * (n - 1)
+    shift, limits = effect * math.sqrt(n), t_quantile(degrees_of_freedom) * _spreads(degrees_of_freedom)
     return float((ndtr(shift - limits) + ndtr(-shift - limits)).mean())
 
 
 @functools.lru_cache(maxsize=1024)
-def _spreads(freedom: int) -> np.ndarray:
+def _spreads(degrees_of_freedom: int) -> np.ndarray:
     """Equally likely values of (measured / true standard deviation)."""
     import numpy as np
     from scipy.special import gammaincinv
 
     cells = 4000
-    return np.sqrt(2 / freedom * gammaincinv(freedom / 2, (np.arange(cells) + 0.5) / cells))
+    return np.sqrt(
+        2 / degrees_of_freedom * gammaincinv(degrees_of_freedom / 2, (np.arange(cells) + 0.5) / cells)
+    )

@@ -47,7 +47,7 @@ class Difference:
         paired: Whether seeds were paired: two or more have a result on both sides.
         n: Pairs; unpaired, the seeds of the side that has fewer.
         pairs: The seeds' differences by ascending seed; empty when unpaired.
-        freedom: Degrees of freedom of the t distribution behind the interval; 0 where there is none.
+        degrees_of_freedom: Degrees of freedom of the t distribution behind the interval; 0 where there is none.
     """
 
     value: float
@@ -57,11 +57,11 @@ class Difference:
     paired: bool = False
     n: int = 1
     pairs: tuple[float, ...] = ()
-    freedom: float = 0.0
+    degrees_of_freedom: float = 0.0
 
     @property
     def verdict(self) -> Verdict:
-        """`gain` or `loss` where the interval leaves out 0, from LEAST seeds on."""
+        """`gain` or `loss` where the interval leaves out 0, from MIN_SEEDS seeds on."""
         if self.n < MIN_SEEDS or self.low is None or self.high is None:
             return "too few seeds"
         if self.low > 0:
@@ -72,7 +72,7 @@ class Difference:
         """95 % percentile bootstrap interval of the mean of the pairs (SciPy, 9999 draws, always the same ones).
 
         A check on the normality that the t interval assumes. With a handful of pairs it is too narrow, for it knows
-        no differences but those seen. None under LEAST pairs.
+        no differences but those seen. None under MIN_SEEDS pairs.
         """
         if len(self.pairs) < MIN_SEEDS:
             return None
@@ -153,15 +153,17 @@ def _unpaired(one: list[float], baseline: list[float]) -> Difference:
     parts = [(statistics.variance(side) / len(side), len(side) - 1) for side in (one, baseline)]
     squared = sum(part for part, _ in parts)
     if squared == 0:
-        return Difference(value, 0.0, value, value, n=n, freedom=len(one) + len(baseline) - 2)
-    freedom = squared**2 / sum(part**2 / own for part, own in parts)  # Welch-Satterthwaite
-    half = math.sqrt(squared) * t_quantile(freedom)
-    return Difference(value, math.sqrt(squared), value - half, value + half, n=n, freedom=freedom)
+        return Difference(value, 0.0, value, value, n=n, degrees_of_freedom=len(one) + len(baseline) - 2)
+    degrees_of_freedom = squared**2 / sum(part**2 / own for part, own in parts)  # Welch-Satterthwaite
+    half = math.sqrt(squared) * t_quantile(degrees_of_freedom)
+    return Difference(
+        value, math.sqrt(squared), value - half, value + half, n=n, degrees_of_freedom=degrees_of_freedom
+    )
 
 
 @functools.lru_cache(maxsize=1024)
-def t_quantile(freedom: float) -> float:
+def t_quantile(degrees_of_freedom: float) -> float:
     """How many standard errors the 95 % interval reaches to either side."""
     from scipy.special import stdtrit  # a tenth of what importing scipy.stats takes
 
-    return float(stdtrit(freedom, 0.5 + CONFIDENCE_LEVEL / 2))
+    return float(stdtrit(degrees_of_freedom, 0.5 + CONFIDENCE_LEVEL / 2))

@@ -47,56 +47,77 @@ class Control:
 
 
 def controls_of(group: Group, metric: str, matcher: Matcher) -> tuple[Control, ...]:
-    """The controls of a row's runs; none where its rule is one itself, or its recipe cannot be read."""
-    own = matcher.recipe_for_id(group.recipe_id)
-    if own is None or not adapts(own.weighting) or group.is_imported:
+    """Return the controls of a row's runs; none where its rule is one itself, or its recipe cannot be read."""
+    recipe = matcher.recipe_for_id(group.recipe_id)
+    if recipe is None or not adapts(recipe.weighting) or group.is_imported:
         return ()
-    return tuple(
-        _control(name, changes, reason, own, group, metric, matcher)
-        for name, changes, reason in _kinds(own, group, matcher)
-    )
+    finder = _ControlFinder(group, metric, recipe, matcher)
+    return tuple(finder.control(*kind) for kind in finder.kinds())
 
 
-def _kinds(own: Recipe, group: Group, matcher: Matcher) -> Iterator[tuple[str, list[dict[str, Any]], str]]:
-    """Name, what of `weighting` changes (several ways where several will do, the preferred one last), and why none is
-    known."""
-    if own.weighting.get("rule") == "rlo":
-        yield "gamma = 0", [{"gamma": 0.0}], ""
-    yield "random weights", [{"rule": "random"}], ""
-    kinds: tuple[tuple[Literal["level", "overall"], str], ...] = (
-        ("level", "its mean weight of each level"),
-        ("overall", "its mean weight, all levels"),
-    )
-    for mean, name in kinds:
-        try:
-            by_count = matcher.mean_weights(group.finished_folders, mean)
-            yield name, [{"rule": "static", "weights": weights} for weights in by_count], ""
-        except UserError as error:
-            yield name, [], error.message
+@dataclass(frozen=True)
+class _ControlFinder:
+    """Finds the controls of a group of runs that have one recipe."""
 
+    group: Group
+    metric: str
+    recipe: Recipe
+    matcher: Matcher
 
-def _control(
-    name: str,
-    changes: list[dict[str, Any]],
-    reason: str,
-    own: Recipe,
-    group: Group,
-    metric: str,
-    matcher: Matcher,
-) -> Control:
-    seeds = set(group.by_seed(metric))
-    wanted = [own.model_copy(update={"weighting": _changed(own.weighting, change)}) for change in changes]
-    runs = matcher.runs_of(wanted)
-    ours = runs["seed"].isin(seeds) & (runs["fingerprint"] == group.fingerprint)
-    runs = runs.drop(runs.index[~ours])
-    found = [part for part in group_runs(runs) if metric in part.metrics and not part.is_imported]
-    best = max(found, key=lambda part: part.metrics[metric].n, default=None)
-    missing = sorted(seeds - set(best.by_seed(metric)) if best else seeds)
-    commands = _commands(group, changes[-1], missing, own, matcher) if changes and missing else ()
-    if best is None:
-        return Control(name, None, None, tuple(missing), commands, (), reason)
-    change, _ = against(group, [best], metric)
-    return Control(name, best.metrics[metric], change, tuple(missing), commands, tuple(best.folders), reason)
+    def kinds(self) -> Iterator[tuple[str, list[dict[str, Any]], str]]:
+        """Yield each control's name, what of `weighting` it changes, and why that is not known.
+
+        Where several changes will do, the preferred one comes last.
+        """
+        if self.recipe.weighting.get("rule") == "rlo":
+            yield "gamma = 0", [{"gamma": 0.0}], ""
+        yield "random weights", [{"rule": "random"}], ""
+        kinds: tuple[tuple[Literal["level", "overall"], str], ...] = (
+            ("level", "its mean weight of each level"),
+            ("overall", "its mean weight, all levels"),
+        )
+        for mean, name in kinds:
+            try:
+                by_count = self.matcher.mean_weights(self.group.finished_folders, mean)
+                yield name, [{"rule": "static", "weights": weights} for weights in by_count], ""
+            except UserError as error:
+                yield name, [], error.message
+
+    def control(self, name: str, changes: list[dict[str, Any]], reason: str) -> Control:
+        """Return a control's runs on the group's data and seeds; of several ways to have it, that with most seeds."""
+        seeds, own = set(self.group.by_seed(self.metric)), self.recipe
+        wanted = [own.model_copy(update={"weighting": _changed(own.weighting, change)}) for change in changes]
+        runs = self.matcher.runs_of(wanted)
+        ours = runs["seed"].isin(seeds) & (runs["fingerprint"] == self.group.fingerprint)
+        runs = runs.drop(runs.index[~ours])
+        found = [part for part in group_runs(runs) if self.metric in part.metrics and not part.is_imported]
+        best = max(found, key=lambda part: part.metrics[self.metric].n, default=None)
+        missing = sorted(seeds - set(best.by_seed(self.metric)) if best else seeds)
+        commands = self._commands(changes[-1], missing) if changes and missing else ()
+        if best is None:
+            return Control(name, None, None, tuple(missing), commands, (), reason)
+        change, _ = against(self.group, [best], self.metric)
+        spread, folders = best.metrics[self.metric], tuple(best.folders)
+        return Control(name, spread, change, tuple(missing), commands, folders, reason)
+
+    def _commands(self, change: dict[str, Any], seeds: list[int]) -> tuple[str, ...]:
+        """Return `msdet run ...`, from the recipe's name where that says it all, else from a run's own page."""
+        folder = self.group.folders[0]
+        results = folder.parents[3]
+        words = ["msdet", "run", *self._page(folder)]
+        for key, value in change.items():
+            words += ["--set", f"weighting.{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        where = ["--results-dir", str(results)] if str(results) != "results" else []
+        if seeds == list(range(len(seeds))):
+            return (shlex.join([*words, "--seeds", str(len(seeds)), *where]),)
+        return tuple(shlex.join([*words, "--seed", str(seed), *where]) for seed in seeds)
+
+    def _page(self, folder: Path) -> list[str]:
+        name, profile = self.recipe.name, self.recipe.profile
+        named = self.matcher.load(name, {}, profile or "", quiet=True)
+        if named is not None and recipes.identity(named) == recipes.identity(self.recipe):
+            return [name, *(["-p", profile] if profile else [])]
+        return [str(RunFolder(folder).recipe)]
 
 
 def _changed(weighting: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -110,25 +131,3 @@ def _changed(weighting: dict[str, Any], change: dict[str, Any]) -> dict[str, Any
     options = {key: value for key, value in {**kept, **change}.items() if key not in ("rule", "where")}
     where = {"where": weighting["where"]} if "where" in weighting else {}
     return {"rule": rule, **check_options(rule, options), **where}
-
-
-def _commands(
-    group: Group, change: dict[str, Any], seeds: list[int], own: Recipe, matcher: Matcher
-) -> tuple[str, ...]:
-    """`msdet run ...`, from the recipe's name where that says it all, else from a run's own page."""
-    folder = group.folders[0]
-    results = folder.parents[3]
-    words = ["msdet", "run", *_page(own, folder, matcher)]
-    for key, value in change.items():
-        words += ["--set", f"weighting.{key}={value if isinstance(value, str) else json.dumps(value)}"]
-    where = ["--results-dir", str(results)] if str(results) != "results" else []
-    if seeds == list(range(len(seeds))):
-        return (shlex.join([*words, "--seeds", str(len(seeds)), *where]),)
-    return tuple(shlex.join([*words, "--seed", str(seed), *where]) for seed in seeds)
-
-
-def _page(own: Recipe, folder: Path, matcher: Matcher) -> list[str]:
-    named = matcher.load(own.name, {}, own.profile or "", quiet=True)
-    if named is not None and recipes.identity(named) == recipes.identity(own):
-        return [own.name, *(["-p", own.profile] if own.profile else [])]
-    return [str(RunFolder(folder).recipe)]

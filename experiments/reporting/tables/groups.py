@@ -6,6 +6,7 @@ import functools
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ class Group:
     Attributes:
         runs: Rows of the collected frame, finished or not.
         metrics: Over the finished ones; a metric that none has is absent.
-        apart: What sets it apart from the groups beside it; empty where it is alone.
+        distinguishing_label: What sets it apart from the groups beside it; empty where it is alone.
     """
 
     runs: pd.DataFrame
     metrics: dict[str, Spread]
-    apart: str = ""
+    distinguishing_label: str = ""
 
     @functools.cached_property
     def _columns(self) -> dict[str, list[Any]]:
@@ -103,12 +104,20 @@ class Group:
         """`2 done, 1 failed`."""
         return ", ".join(f"{n} {state}" for state, n in self.states.items())
 
+    def absence(self) -> str:
+        """Return which runs gave no number: `1 failed`; mostly empty."""
+        return absence(self.states)
+
     def remark(self) -> str:
         """What a reader must know beside the numbers: runs without, how it was run, what sets it apart."""
         counts = "" if set(self.states) == {"done"} else self.counts()
-        way = f"run as {self.execution}" if self.execution and "run as" not in self.apart else ""
+        way = (
+            f"run as {self.execution}" if self.execution and "run as" not in self.distinguishing_label else ""
+        )
         return "; ".join(
-            text for text in (counts, way, self.apart, *self._marks_in_words(), *self.notes()) if text
+            text
+            for text in (counts, way, self.distinguishing_label, *self._marks_in_words(), *self.notes())
+            if text
         )
 
     def _marks_in_words(self) -> list[str]:
@@ -123,6 +132,11 @@ class Group:
             if notes:
                 about.setdefault(notes, []).append(str(seed))
         return [f"seed {', '.join(seeds)}: {note}" for note, seeds in about.items()]
+
+
+def absence(states: Mapping[str, int]) -> str:
+    """Return how many runs are in each state but `done`: `1 failed`; mostly empty."""
+    return ", ".join(f"{n} {state}" for state, n in states.items() if state != "done")
 
 
 def group_runs(runs: pd.DataFrame) -> list[Group]:
@@ -176,9 +190,9 @@ def _alike(columns: dict[str, list[Any]]) -> dict[tuple[str, str, bool, str], li
     return dict(sorted(found.items(), key=lambda item: (first[item[0][:3]], item[1][0])))
 
 
-def _group(runs: pd.DataFrame, metrics: dict[str, list[float]], apart: str) -> Group:
+def _group(runs: pd.DataFrame, metrics: dict[str, list[float]], distinguishing_label: str) -> Group:
     found = {name: spread(values) for name, values in metrics.items()}
-    return Group(runs, {name: s for name, s in found.items() if s is not None}, apart)
+    return Group(runs, {name: s for name, s in found.items() if s is not None}, distinguishing_label)
 
 
 def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> list[tuple[str, list[int]]]:

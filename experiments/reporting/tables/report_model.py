@@ -1,4 +1,4 @@
-"""What a report consists of: lines, tables of lines, and what fits no table; in no format yet."""
+"""What a report consists of: tables of rows, and runs that fit no table; in no format yet."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class TableRow:
-    """One group of runs of a table row, or the row without any.
+    """One group of runs of a table's row, or the row without any.
 
     Attributes:
+        definition: The row as the table's file has it.
         group: None where the row has no runs.
         published_difference: Of the first column, to the baseline row as published.
         difference: The same as measured.
@@ -41,7 +42,7 @@ class TableRow:
         baseline: The runs that the difference is to.
     """
 
-    row: Row
+    definition: Row
     group: Group | None
     published_difference: float | None
     difference: Difference | None
@@ -53,6 +54,11 @@ class TableRow:
     controls: tuple[Control, ...] = ()
     recipe: Recipe | None = None
     baseline: Group | None = None
+
+    @property
+    def label(self) -> str:
+        """The row's name, with the paper's own mark of what its authors trained themselves."""
+        return self.definition.label + ("*" if self.definition.reimplemented else "")
 
     @property
     def is_rlo(self) -> bool:
@@ -68,7 +74,7 @@ class MeasuredTable:
     Attributes:
         context: None for the table at full size on its rows' own data, as published.
         columns: Metrics; in a context those of the runs.
-        blocks: Title and lines.
+        blocks: Title and rows.
         notes: Sentences for below the table.
         common: The context in words; empty without one.
     """
@@ -82,18 +88,32 @@ class MeasuredTable:
     common: str = ""
 
     @property
-    def lines(self) -> list[TableRow]:
-        return [line for _, lines in self.blocks for line in lines]
+    def rows(self) -> list[TableRow]:
+        return [row for _, rows in self.blocks for row in rows]
+
+    @property
+    def groups(self) -> list[Group]:
+        """The runs of all rows that have any."""
+        return [row.group for row in self.rows if row.group is not None]
+
+    @property
+    def is_measured(self) -> bool:
+        return bool(self.groups)
 
     @property
     def has_published(self) -> bool:
         """Whether there are published values to show, or to be compared with."""
-        return any(line.row.published is not None for line in self.lines)
+        return any(row.definition.published is not None for row in self.rows)
+
+    @property
+    def is_as_published(self) -> bool:
+        """Whether the measured values may stand beside published ones."""
+        return self.has_published and self.context is None
 
     @property
     def folders(self) -> list[str]:
         """Patterns of the run folders that the numbers come from."""
-        return patterns(line.group for line in self.lines if line.group is not None)
+        return patterns(self.groups)
 
 
 @dataclass(frozen=True)
@@ -137,6 +157,13 @@ class Report:
         return {name: [t for t in tables if t.name == name] for name in dict.fromkeys(t.name for t in tables)}
 
     @property
+    def groups(self) -> list[Group]:
+        """Every group of runs in the report, once."""
+        shown = [group for table in self.tables for group in table.groups]
+        found = {tuple(group.runs["path"]): group for group in [*shown, *(runs.group for runs in self.other)]}
+        return list(found.values())
+
+    @property
     def tables(self) -> list[MeasuredTable]:
         """All tables in the order of a page."""
         return [table for forms in self.by_name.values() for table in forms]
@@ -147,7 +174,7 @@ def patterns(groups: Iterable[Group]) -> list[str]:
     return list(dict.fromkeys((config / "seed*").as_posix() for group in groups for config in group.configs))
 
 
-def described(context: Context, contexts: Sequence[Context]) -> str:
+def describe_context(context: Context, contexts: Sequence[Context]) -> str:
     """`profile tiny on shapes`, `full size on coco`; definitions of the same data set's name are told apart."""
     name = context.dataset.name
     if len({c.data for c in contexts if c.dataset.name == name}) > 1:

@@ -91,6 +91,6 @@ def _rows(grouped: dict[str, list[Group]], metrics: list[str]) -> list[Compariso
             change, remark = None, ""
             if groups is not first and metrics:
                 change, remark = against(group, first, metrics[0])
-            remarks = "; ".join(text for text in (group.apart, remark, *group.notes()) if text)
+            remarks = "; ".join(text for text in (group.distinguishing_label, remark, *group.notes()) if text)
             rows.append(ComparisonRow(label, group.metrics, group.states, change, remarks, group.marks))
     return rows

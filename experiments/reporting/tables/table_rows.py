@@ -1,9 +1,10 @@
-"""The lines of a table: each row's runs, what they come to, and what must stand beside them."""
+"""The rows of a table: each row's runs, what they come to, and what must stand beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 
@@ -15,110 +16,95 @@ from experiments.reporting.tables.groups import Group, compared, counterpart, gr
 from experiments.reporting.tables.matching import Matcher
 from experiments.reporting.tables.report_model import TableRow
 
-MOST_WITH_CONTROLS = 50  # rows of a table; in a longer one the controls of gains alone are looked up
+MAX_ROWS_WITH_CONTROLS = 50  # in a longer table the controls of gains alone are looked up
 
 Blocks = list[tuple[str, list[TableRow]]]
 
 
-def blocks_of(
-    table: Table,
-    runs: Mapping[str, pd.DataFrame],
-    shown: set[str],
-    columns: Sequence[str],
-    matcher: Matcher,
-    as_published: bool = False,
-) -> Blocks:
-    """The table's blocks with a line for each group of a row's runs, or one that says that there is none.
+@dataclass(frozen=True)
+class RowBuilder:
+    """Builds the rows of a table from runs.
 
-    Args:
+    Attributes:
         runs: By row id.
-        shown: Ids of the rows to show.
         columns: Metrics; differences are of the first.
         as_published: Whether published values compare with the measured ones.
     """
-    groups = {row_id: group_runs(found) for row_id, found in runs.items() if len(found)}
-    gains_only = len(groups) > MOST_WITH_CONTROLS
-    blocks = []
-    for block in table.blocks:
-        lines = [
-            line
-            for row in block.rows
-            if row.id in shown
-            for line in _lines(row, table, groups, columns[0], matcher, gains_only)
-        ]
-        if lines:
-            blocks.append((block.title or "", _ranked(lines, block, columns, as_published)))
-    return blocks
 
+    table: Table
+    runs: Mapping[str, pd.DataFrame]
+    columns: Sequence[str]
+    matcher: Matcher
+    as_published: bool = False
 
-def _lines(
-    row: Row,
-    table: Table,
-    groups: dict[str, list[Group]],
-    metric: str,
-    matcher: Matcher,
-    gains_only: bool,
-) -> list[TableRow]:
-    published = _published_difference(row, table)
-    if row.id not in groups:
-        return [TableRow(row, None, published, None, "no runs" if row.recipe else "no recipe yet")]
-    lines = []
-    for group in groups[row.id]:
-        base = counterpart(group, groups.get(row.baseline or "", []), metric)
-        change, remark = compared(group, base, metric) if base else (None, "")
-        remark = "; ".join(text for text in (group.remark(), remark) if text)
-        needed = change is not None and (change.verdict == "gain" if gains_only else change.value > 0)
-        controls = controls_of(group, metric, matcher) if needed else ()
-        able, own = power(change, published), matcher.recipe_for_id(group.recipe_id)
-        lines.append(
-            TableRow(
+    @cached_property
+    def _groups(self) -> dict[str, list[Group]]:
+        return {row_id: group_runs(found) for row_id, found in self.runs.items() if len(found)}
+
+    def blocks(self, shown: set[str]) -> Blocks:
+        """Return blocks with a row for each group of a row's runs, or one that says that there is none.
+
+        Args:
+            shown: Ids of the rows to show.
+        """
+        blocks = []
+        for block in self.table.blocks:
+            rows = [made for row in block.rows if row.id in shown for made in self._rows(row)]
+            if rows:
+                blocks.append((block.title or "", self._ranked(rows, block)))
+        return blocks
+
+    def _rows(self, row: Row) -> Iterator[TableRow]:
+        published, metric = self._published_difference(row), self.columns[0]
+        if row.id not in self._groups:
+            yield TableRow(row, None, published, None, "no runs" if row.recipe else "no recipe yet")
+        for group in self._groups.get(row.id, []):
+            baseline = counterpart(group, self._groups.get(row.baseline or "", []), metric)
+            change, remark = compared(group, baseline, metric) if baseline else (None, "")
+            gains_only = len(self._groups) > MAX_ROWS_WITH_CONTROLS
+            needed = change is not None and (change.verdict == "gain" if gains_only else change.value > 0)
+            yield TableRow(
                 row,
                 group,
                 published,
                 change,
-                remark,
-                power=able,
-                controls=controls,
-                recipe=own,
-                baseline=base,
+                "; ".join(text for text in (group.remark(), remark) if text),
+                power=power(change, published),
+                controls=controls_of(group, metric, self.matcher) if needed else (),
+                recipe=self.matcher.recipe_for_id(group.recipe_id),
+                baseline=baseline,
             )
+
+    def _published_difference(self, row: Row) -> float | None:
+        baseline = self.table.row(row.baseline) if row.baseline else None
+        if row.published is None or baseline is None or baseline.published is None:
+            return None
+        return round(row.published[0] - baseline.published[0], 1)
+
+    def _ranked(self, rows: list[TableRow], block: Block) -> list[TableRow]:
+        main = self.columns[0]
+        published = ranks_by_metric(
+            {r.id: dict(zip(self.columns, r.published or ())) for r in block.rows if not r.reference},
+            self.columns,
         )
-    return lines
+        measured = self._measured_ranks(rows)
+        ranked = []
+        for index, row in enumerate(rows):
+            spread, values = row.group.metrics.get(main) if row.group else None, row.definition.published
+            gap = spread.mean - values[0] if spread and values and self.as_published else None
+            shown = published.get(row.definition.id, {}) if self.as_published else {}
+            ranked.append(replace(row, ranks=measured.get(index, {}), published_ranks=shown, gap=gap))
+        return ranked
 
-
-def _published_difference(row: Row, table: Table) -> float | None:
-    if row.published is None or not row.baseline:
-        return None
-    baseline = table.row(row.baseline)
-    if baseline.published is None:
-        return None
-    return round(row.published[0] - baseline.published[0], 1)
-
-
-def _ranked(
-    lines: list[TableRow], block: Block, columns: Sequence[str], as_published: bool
-) -> list[TableRow]:
-    published = ranks_by_metric(
-        {r.id: dict(zip(columns, r.published or ())) for r in block.rows if not r.reference}, columns
-    )
-    measured = _measured_ranks(lines, columns)
-    ranked = []
-    for index, line in enumerate(lines):
-        found, row = line.group.metrics.get(columns[0]) if line.group else None, line.row
-        gap = found.mean - row.published[0] if found and row.published and as_published else None
-        shown = published.get(row.id, {}) if as_published else {}
-        ranked.append(replace(line, ranks=measured.get(index, {}), published_ranks=shown, gap=gap))
-    return ranked
-
-
-def _measured_ranks(lines: Sequence[TableRow], columns: Iterable[str]) -> dict[int, dict[str, int]]:
-    """By place of the line; only results on the same data are ranked together, and no row of another table."""
-    by_data: dict[str, dict[int, dict[str, float]]] = {}
-    for index, line in enumerate(lines):
-        if line.group and not line.row.reference:
-            means = {name: found.mean for name, found in line.group.metrics.items()}
-            by_data.setdefault(line.group.fingerprint, {})[index] = means
-    found: dict[int, dict[str, int]] = {}
-    for rows in by_data.values():
-        found |= ranks_by_metric(rows, list(columns))
-    return found
+    def _measured_ranks(self, rows: Sequence[TableRow]) -> dict[int, dict[str, int]]:
+        """Return ranks by the row's place; only among results on the same data, and without rows of other tables."""
+        by_data: dict[str, dict[int, dict[str, float]]] = {}
+        for index, row in enumerate(rows):
+            if row.group and not row.definition.reference:
+                means = {name: spread.mean for name, spread in row.group.metrics.items()}
+                by_data.setdefault(row.group.fingerprint, {})[index] = means
+        return {
+            index: ranks
+            for members in by_data.values()
+            for index, ranks in ranks_by_metric(members, self.columns).items()
+        }

@@ -15,8 +15,8 @@ from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Block, Row, Table
 from experiments.reporting.collect import metric_names
 from experiments.reporting.tables.matching import Context, Matcher
-from experiments.reporting.tables.report_model import MeasuredTable, described
-from experiments.reporting.tables.table_rows import blocks_of
+from experiments.reporting.tables.report_model import MeasuredTable, describe_context
+from experiments.reporting.tables.table_rows import RowBuilder
 
 AS_IT_STANDS = "as it stands"
 
@@ -158,13 +158,13 @@ class _Variants:
 
     def _measured(self, blocks: list[Block]) -> MeasuredTable:
         self.matcher.find(self.recipes)  # only now, for a table that comes to nothing shows none of them
-        common = described(self.context, self.matcher.contexts)
+        common = describe_context(self.context, self.matcher.contexts)
         columns = metric_names(self.matcher.runs_of(self.recipes)) or ["AP"]
         title = f"Variants of {self.name}"
         table = Table(name=f"{self.name}, {common}", title=title, columns=columns, blocks=blocks)
-        lines = blocks_of(table, self.runs, set(self.runs), columns, self.matcher)
+        measured = RowBuilder(table, self.runs, columns, self.matcher).blocks(set(self.runs))
         notes = ["Rows say in what they differ from the recipe of that name."]
-        return MeasuredTable(table.name, f"{title}, {common}", self.context, columns, lines, notes, common)
+        return MeasuredTable(table.name, f"{title}, {common}", self.context, columns, measured, notes, common)
 
 
 def _changes(recipe: Recipe, reference: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.recipes import loading as recipes
 from experiments.reporting import build_report, collect
-from experiments.reporting.tables import table_rows as lines
+from experiments.reporting.tables import table_rows
 from experiments.reporting.tables.report_model import TableRow
 from experiments.runs.mean_weights import mean_weights
 from experiments.runs.run_folder import RunFolder
@@ -22,7 +22,7 @@ NAMES = ["gamma = 0", "random weights", "its mean weight of each level", "its me
 
 def line(results: Path, row: str = "all") -> TableRow:
     (table,) = build_report(collect(results), ["table3"]).in_contexts
-    (found,) = [line for line in table.lines if line.row.id == row]
+    (found,) = [line for line in table.rows if line.definition.id == row]
     return found
 
 
@@ -95,7 +95,7 @@ def test_a_row_below_its_baseline_needs_none_and_nothing_learnt_has_none(results
         make_run(RLO, seed, {"AP": 51.0}, profile="tiny", sets=("weighting.gamma=0",))
     assert line(results).controls == ()
     controls = build_report(collect(results), ["controls"]).in_contexts[0]
-    assert all(found.controls == () for found in controls.lines)
+    assert all(found.controls == () for found in controls.rows)
 
 
 def test_avw_has_no_gamma_and_a_lost_trace_is_named(results: Path, make_run: MakeRun):
@@ -113,7 +113,7 @@ def test_a_recipe_that_no_name_stands_for_is_run_from_its_page(results: Path, ma
         make_run(BASE, seed, {"AP": 50.0}, profile="tiny", sets=sets)
         run = with_trace(make_run(RLO, seed, {"AP": 51.0}, profile="tiny", sets=sets), 1, 1, 1, 1, 1)
     (table,) = build_report(collect(results)).variants
-    (found,) = [each for each in table.lines if each.controls]
+    (found,) = [each for each in table.rows if each.controls]
     words = shlex.split(found.controls[0].commands[0])
     assert words[2] == str(run.recipe).replace("seed2", "seed0")
     wanted = recipes.load_recipe(words[2], sets=[words[4]])
@@ -129,6 +129,6 @@ def test_a_long_table_looks_up_the_controls_of_its_gains_alone(
         with_trace(make_run(AVW, seed, {"AP": ap}, profile="tiny"), 1, 1, 1, 1, 1)
     assert line(results, "variance").difference.verdict == "within noise"
     assert len(line(results, "variance").controls) == 3
-    monkeypatch.setattr(lines, "MOST_WITH_CONTROLS", 2)
+    monkeypatch.setattr(table_rows, "MAX_ROWS_WITH_CONTROLS", 2)
     assert line(results, "variance").controls == ()
     assert len(line(results).controls) == 4

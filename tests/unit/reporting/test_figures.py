@@ -273,7 +273,7 @@ def test_table_4_is_a_curve_over_the_values_as_run(results, make_run):
             make_run("retinanet-r50-rlo", seed, {"AP": values[seed]}, profile="tiny",
                      sets=(f"weighting.alpha={alpha}",))  # fmt: skip
     shown = table(build_report(collect(results)), "table4", True)
-    sweep = sweeps.sweep_of(shown, shown.lines)
+    sweep = sweeps.sweep_of(shown, shown.rows)
     assert sweep is not None and sweep.key == "weighting.alpha"
     axes = sweeps.draw_sweep(sweep).axes[0]
     assert axes.get_xscale() == "log"
@@ -295,7 +295,7 @@ def test_published_values_stand_beside_where_the_table_is_the_published_one(resu
     make_run("retinanet-r50-rlo", 0, {"AP": 36.0})
     make_run("retinanet-r50-rlo", 0, {"AP": 36.4}, sets=("weighting.alpha=50",))
     shown = table(build_report(collect(results)), "table4", False)
-    sweep = sweeps.sweep_of(shown, shown.lines)
+    sweep = sweeps.sweep_of(shown, shown.rows)
     assert sweep is not None
     lines = lines_of(sweeps.draw_sweep(sweep).axes[0])
     np.testing.assert_allclose(lines["published"], [[5, 50, 100, 200, 500], [35.9, 36.4, 36.9, 36.7, 36.5]])

@@ -105,7 +105,7 @@ def test_other_data_or_execution_is_never_averaged(make_run: MakeRun, results: P
     groups = group_runs(collect(results).runs)
     assert sorted(g.metrics["AP"].mean for g in groups) == [50.0, 52.0]
     assert all(g.metrics["AP"].n == 1 for g in groups)
-    assert mark in next(g.apart for g in groups if g.metrics["AP"].mean == 52.0)
+    assert mark in next(g.distinguishing_label for g in groups if g.metrics["AP"].mean == 52.0)
 
 
 def test_a_copy_of_a_seed_is_shown_beside_it(make_run: MakeRun, results: Path):
@@ -118,15 +118,17 @@ def test_a_copy_of_a_seed_is_shown_beside_it(make_run: MakeRun, results: Path):
         (52.0, 1),
         (60.0, 1),
     ]
-    assert len({g.apart for g in groups}) == 3
-    assert one.path.parent.as_posix() in next(g.apart for g in groups if g.metrics["AP"].n == 2)
+    assert len({g.distinguishing_label for g in groups}) == 3
+    assert one.path.parent.as_posix() in next(
+        g.distinguishing_label for g in groups if g.metrics["AP"].n == 2
+    )
 
 
 def test_seeds_of_one_recipe_under_two_names_belong_together(make_run: MakeRun, results: Path):
     make_run(RLO, 0, {"AP": 50.0})
     make_run(RLO, 1, {"AP": 52.0}, name="the-same")
     (group,) = group_runs(collect(results).runs)
-    assert (group.metrics["AP"].mean, group.apart) == (51.0, "")
+    assert (group.metrics["AP"].mean, group.distinguishing_label) == (51.0, "")
 
 
 def test_a_baseline_on_other_data_is_no_baseline(make_run: MakeRun, results: Path):

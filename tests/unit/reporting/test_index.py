@@ -321,8 +321,8 @@ def _shown(results: Path) -> list[tuple[str, str, str, list[tuple[str, str, str,
     report = build_report(collect(results))
     return [
         (table.name, table.title, table.common, [
-            (line.row.label, line.remark, str(line.difference), str(line.group and line.group.metrics))
-            for line in table.lines
+            (line.definition.label, line.remark, str(line.difference), str(line.group and line.group.metrics))
+            for line in table.rows
         ])
         for table in report.tables
     ]  # fmt: skip

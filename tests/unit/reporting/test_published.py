@@ -29,7 +29,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MeasuredTable]
 
 
 def own_rows(table: MeasuredTable) -> list[Row]:
-    return [line.row for line in table.lines if not line.row.reference]
+    return [line.definition for line in table.rows if not line.definition.reference]
 
 
 def weighting(row: Row) -> dict:

@@ -134,7 +134,7 @@ def test_every_published_cell_of_the_latex(measured: tuple[Report, Path], tmp_pa
                     r for r in rows if plain(r[0]) == tex(name_of(row)) and r[1] == tex(row["backbone"] or "")
                 ]
                 cells = own[0][2 : 2 + len(row["published"])]
-                if any(line.group for line in table.lines) and len(row["published"]) > 1:
+                if any(line.group for line in table.rows) and len(row["published"]) > 1:
                     cells = [own[0][2], *own[1][2 : 1 + len(row["published"])]]  # two tabulars
                 assert [plain(cell) for cell in cells] == [f"{value:.1f}" for value in row["published"]]
                 for column, cell in enumerate(cells):

@@ -30,8 +30,8 @@ def made(results: Path, *names: str) -> Report:
 
 def by_id(table: MeasuredTable) -> dict[str, list[TableRow]]:
     lines: dict[str, list[TableRow]] = {}
-    for line in table.lines:
-        lines.setdefault(line.row.id, []).append(line)
+    for line in table.rows:
+        lines.setdefault(line.definition.id, []).append(line)
     return lines
 
 
@@ -43,7 +43,7 @@ def context(report: Report, name: str) -> dict[str, list[TableRow]]:
 def measured(report: Report, name: str) -> dict[str, float]:
     """Row id to mean AP in a published table, for the rows that have runs."""
     (table,) = [t for t in report.published if t.name == name]
-    return {line.row.id: line.group.metrics["AP"].mean for line in table.lines if line.group}
+    return {line.definition.id: line.group.metrics["AP"].mean for line in table.rows if line.group}
 
 
 def cells(markdown: str) -> list[list[str]]:
@@ -121,13 +121,13 @@ def test_tiny_runs_never_stand_beside_published_numbers(make_run: MakeRun, resul
         make_run(BASE, seed, {"AP": 51.0 + seed}, profile="tiny")
         make_run(RLO, seed, {"AP": 53.0 + seed}, profile="tiny")
     report = made(results)
-    assert all(line.group is None for table in report.published for line in table.lines)
+    assert all(line.group is None for table in report.published for line in table.rows)
     assert all("measured" not in render.markdown(table, results) for table in report.published)
     for table in report.in_contexts:
         assert "profile tiny on shapes (NOT comparable with the published numbers)" in table.title
         text = render.markdown(table, results)
         assert "published |" not in text
-        for value in {f"{v:.1f}" for line in table.lines for v in line.row.published}:
+        for value in {f"{v:.1f}" for line in table.rows for v in line.definition.published}:
             assert value not in " ".join(cell for row in cells(text) for cell in row[2:])
     frame = pd.read_csv(io.StringIO(render.csv_text([*report.published, *report.in_contexts], report.other)))
     published = frame["published_AP"].notna() | frame["published_mAP"].notna()
@@ -196,7 +196,7 @@ def test_another_data_set_gives_tables_of_its_own(make_run: MakeRun, results: Pa
             run = recipes.load_recipe(recipe, profile, dataset=str(page))
             make_run(run, 0, {"mAP": value + shift})
     report = made(results, "table1", "table2")
-    assert all(line.group is None for table in report.published for line in table.lines)
+    assert all(line.group is None for table in report.published for line in table.rows)
     tables = {t.title.partition(" (")[0]: t for t in report.in_contexts}
     assert set(tables) == {"Table 1, full size on cells", "Table 1, profile tiny on cells"}
     for title, value in (("Table 1, full size on cells", 72.5), ("Table 1, profile tiny on cells", 77.5)):

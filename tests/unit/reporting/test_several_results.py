@@ -34,7 +34,7 @@ def machines(make_run: MakeRun, results: Path, tmp_path: Path) -> tuple[Path, Pa
 def test_a_seed_that_two_machines_have_is_shown_twice_and_averaged_with_none(machines: tuple[Path, Path]):
     a, b = machines
     groups = group_runs(collect(machines).runs)
-    found = {tuple(sorted(g.by_seed("AP").items())): g.apart for g in groups}
+    found = {tuple(sorted(g.by_seed("AP").items())): g.distinguishing_label for g in groups}
     name = f"runs/{RLO}/{RunFolder(groups[0].folders[0]).read().config_hash}"
     assert found == {
         ((0, 50.0), (1, 51.0), (3, 53.0)): "seeds without a copy",
@@ -46,7 +46,7 @@ def test_a_seed_that_two_machines_have_is_shown_twice_and_averaged_with_none(mac
 def test_machines_that_share_no_seed_are_averaged(machines: tuple[Path, Path]):
     shutil.rmtree(next(machines[1].glob("runs/*/*/seed2")))
     (group,) = group_runs(collect(machines).runs)
-    assert (group.by_seed("AP"), group.apart) == ({0: 50.0, 1: 51.0, 2: 52.0, 3: 53.0}, "")
+    assert (group.by_seed("AP"), group.distinguishing_label) == ({0: 50.0, 1: 51.0, 2: 52.0, 3: 53.0}, "")
     (table,) = [t for t in build_report(collect(machines)).in_contexts if t.name == "table1"]
     assert len(table.folders) == 2
     assert all(str(machine) in " ".join(table.folders) for machine in machines)
@@ -54,7 +54,7 @@ def test_machines_that_share_no_seed_are_averaged(machines: tuple[Path, Path]):
 
 def test_a_line_of_the_report_says_which_machine(machines: tuple[Path, Path]):
     (table,) = [t for t in build_report(collect(machines)).in_contexts if t.name == "table1"]
-    remarks = [line.remark for line in table.lines if line.group]
+    remarks = [line.remark for line in table.rows if line.group]
     assert len(remarks) == 3
     assert all(sum(str(machine) in remark for remark in remarks) == 1 for machine in machines)
 
@@ -103,10 +103,10 @@ def test_mean_weights_take_seeds_of_several_machines(make_run: MakeRun, results:
     results.rename(tmp_path / "b")
     report = build_report(collect([tmp_path / "a", tmp_path / "b"]), ["controls"])
     (table,) = report.published
-    lines = {line.row.id: line for line in table.lines}
+    lines = {line.definition.id: line for line in table.rows}
     assert lines["static-level"].group.metrics["AP"].mean == 47.0
     (table,) = build_report(collect(tmp_path / "b"), ["controls"]).published
-    alone = {line.row.id: line for line in table.lines}  # without seed 0, the runs of b give no mean
+    alone = {line.definition.id: line for line in table.rows}  # without seed 0, the runs of b give no mean
     assert alone["static-level"].group is None
 
 

@@ -17,7 +17,7 @@ def report(results: Path) -> Report:
 
 
 def shown(table: MeasuredTable) -> list[tuple[str, list[str]]]:
-    return [(title, [line.row.label for line in lines]) for title, lines in table.blocks]
+    return [(title, [line.definition.label for line in lines]) for title, lines in table.blocks]
 
 
 def test_one_key_varied_around_the_recipe(make_run: MakeRun, results: Path):
@@ -32,9 +32,9 @@ def test_one_key_varied_around_the_recipe(make_run: MakeRun, results: Path):
     assert table.title == f"Variants of {RLO}, profile tiny on shapes"
     labels = ["uniform (baseline)", "gamma=0.005", "gamma=0.01 (as it stands)", "gamma=0.2"]
     assert shown(table) == [("gamma", labels)]
-    changes = [line.difference and line.difference.value for line in table.lines]
+    changes = [line.difference and line.difference.value for line in table.rows]
     assert changes == [None, -1.0, 1.0, 2.0]
-    assert [line.ranks.get("AP") for line in table.lines] == [None, None, 2, 1]  # the baseline is a reference
+    assert [line.ranks.get("AP") for line in table.rows] == [None, None, 2, 1]  # the baseline is a reference
 
 
 def test_without_a_baseline_variants_are_compared_with_the_recipe(make_run: MakeRun, results: Path):
@@ -42,7 +42,7 @@ def test_without_a_baseline_variants_are_compared_with_the_recipe(make_run: Make
     make_run(RLO, 0, {"AP": 52.0}, profile="tiny", sets=("weighting.gamma=0.2", "weighting.n=3"))
     (table,) = report(results).variants
     assert shown(table) == [("n, gamma", ["n=2, gamma=0.01 (as it stands)", "n=3, gamma=0.2"])]
-    assert [line.difference and line.difference.value for line in table.lines] == [None, 1.0]
+    assert [line.difference and line.difference.value for line in table.rows] == [None, 1.0]
 
 
 def test_a_variant_is_compared_with_uniform_weights_that_are_otherwise_the_same(
@@ -57,7 +57,7 @@ def test_a_variant_is_compared_with_uniform_weights_that_are_otherwise_the_same(
     assert shown(of_base) == [
         ("schedule.lr", ["schedule.lr=0.001", "schedule.lr=0.004 (as it stands)"]),
     ]
-    changes = {line.row.label: line.difference and line.difference.value for line in of_rlo.lines}
+    changes = {line.definition.label: line.difference and line.difference.value for line in of_rlo.rows}
     assert changes == {
         "uniform, schedule.lr=0.001": None,
         "schedule.lr=0.001": 4.0,
@@ -72,7 +72,7 @@ def test_a_shorter_training_of_another_weighting_is_compared_with_nothing(make_r
         sets = (f"weighting.gamma={gamma}", "schedule.iterations=60")
         make_run(RLO, 0, {"AP": 10.0}, profile="tiny", sets=sets)
     (table,) = report(results).variants
-    assert [line.difference for line in table.lines] == [
+    assert [line.difference for line in table.rows] == [
         None,
         None,
         None,
