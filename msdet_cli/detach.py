@@ -34,7 +34,7 @@ def detach(results: Path, as_json: bool) -> None:
     except OSError as error:
         raise UserError(
             f"the results folder {results} cannot be written: {error.strerror or error}",
-            "name another one: --results-dir DIR",
+            "--results-dir DIR",
         ) from None
     if as_json:
         print(json.dumps({"pid": process.pid, "log": str(log)}))

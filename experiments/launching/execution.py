@@ -43,11 +43,11 @@ class Execution:
         return self.gpus_per_run or self.gpus
 
     def check(self) -> None:
-        """Raises UserError where options contradict each other."""
+        """Raise UserError if options contradict each other."""
         if self.nodes > 1 and self.rdzv is None and not self.slurm:
             raise UserError(
-                f"--nodes {self.nodes}: the machines need a place to meet",
-                "the same command on each of them, with --rdzv HOST:PORT of one of them",
+                "--nodes requires --rdzv HOST:PORT",
+                f"the same command on all {self.nodes} machines, with --rdzv HOST:29400",
             )
         if self.rdzv is not None:
             host, _, port = self.rdzv.rpartition(":")
@@ -55,18 +55,18 @@ class Execution:
                 raise UserError(f"--rdzv: {self.rdzv!r} is not HOST:PORT", "--rdzv node1:29400")
             if int(port) == 29500:
                 raise UserError(
-                    "--rdzv: port 29500 is everybody's default, so somebody else may answer there",
-                    f"take another one: --rdzv {host}:29400",
+                    "--rdzv: port 29500 is not allowed: other programs use it by default",
+                    f"--rdzv {host}:29400",
                 )
             if self.nodes == 1:
-                raise UserError("--rdzv is for several machines", "say how many: --nodes 2")
+                raise UserError("--rdzv requires --nodes", "--nodes 2")
         if self.gpus_per_run and self.gpus and self.gpus < self.gpus_per_run:
             raise UserError(
-                f"--gpus-per-run {self.gpus_per_run} is more than --gpus {self.gpus} for all runs together"
+                f"--gpus-per-run {self.gpus_per_run} exceeds --gpus {self.gpus}, the total of all runs"
             )
         if self.scale_lr and self.workers is None:
             raise UserError(
-                "--scale-lr needs to know for how many workers; the machine's count would be no part of the recipe",
+                "--scale-lr requires --gpus: the scaled learning rate is part of the recipe",
                 "--gpus 8 --scale-lr",
             )
 

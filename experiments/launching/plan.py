@@ -184,7 +184,7 @@ def _writing(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"the results folder {folder.path} cannot be written: {error.strerror or error}",
-            "name another one: --results-dir DIR",
+            "--results-dir DIR",
         ) from None
 
 

@@ -69,4 +69,4 @@ def report_as_it_is(entry: QueueItem) -> None:
     state: State = "cancelled" if record.status == "cancelled" else "failed"
     code = INTERRUPTED if state == "cancelled" else (last and last.exit_code) or FAILED
     reason = (last and last.message) or state
-    entry.end(state, code, f"{state} before: {reason}", f"--retry-failed tries again; log: {folder.log}")
+    entry.end(state, code, f"{state} before: {reason}", f"resume it with --retry-failed; log: {folder.log}")

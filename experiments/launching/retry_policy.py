@@ -62,7 +62,7 @@ def decide_retry(
         _write(folder, record, "cancelled")
         folder.cancel.unlink(missing_ok=True)
         return RetryDecision(
-            "cancelled", INTERRUPTED, message="cancelled", hint="--retry-failed goes on with it"
+            "cancelled", INTERRUPTED, message="cancelled", hint="resume it with --retry-failed"
         )
     if asked and code == INTERRUPTED:
         return RetryDecision("interrupted", code, message=message, hint="type the same command to resume it")
@@ -103,11 +103,11 @@ def _after_death(
     if deaths < MAX_KILLS_WITHOUT_PROGRESS:
         _write(folder, record, "queued")
         return RetryDecision("interrupted", INTERRUPTED, again=True, died=died, message=message)
-    message = f"ended {deaths} times in a row without a new checkpoint; the last time: {message}"
+    message = f"killed {deaths} times without progress; the last time: {message}"
     if record.attempts:
         record.attempts[-1].message = message
     _write(folder, record, "failed")
-    hint = f"what ends it? the system's log may tell (dmesg); then --retry-failed; log: {folder.log}"
+    hint = f"check dmesg, then resume it with --retry-failed; log: {folder.log}"
     return RetryDecision("failed", FAILED, died=True, message=message, hint=hint)
 
 

@@ -35,7 +35,7 @@ def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
         try:
             descriptor = stack.enter_context(file_lock(run.lock, patience_s))
         except BlockingIOError:
-            raise InUseError(f"another process works on {run.name}", "msdet runs") from None
+            raise InUseError(f"run {run.name} is locked by another msdet process", "msdet runs") from None
         yield descriptor
 
 

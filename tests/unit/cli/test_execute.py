@@ -378,7 +378,7 @@ def test_detached_it_goes_on_in_the_background(tmp_path, monkeypatch, capsys):
     ("words", "says"),
     [
         (["--amp", "fp8"], "--amp: 'fp8' is not allowed: bf16, fp16"),
-        (["--nodes", "2"], "need a place to meet"),
+        (["--nodes", "2"], "--nodes requires --rdzv HOST:PORT"),
         (["--scale-lr"], "--gpus 8 --scale-lr"),
     ],
 )

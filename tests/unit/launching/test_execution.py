@@ -54,7 +54,7 @@ def test_shares(schedule: tuple[int, int], gpus: int, options: dict, processes: 
     [
         (0, {"gpus": 3}, "--scale-lr"),
         (2, {"gpus": 4}, "this machine has 2"),
-        (4, {"gpus": 2, "gpus_per_run": 4}, "--gpus-per-run 4 is more than --gpus 2"),
+        (4, {"gpus": 2, "gpus_per_run": 4}, "--gpus-per-run 4 exceeds --gpus 2"),
         (0, {"nodes": 2}, "--rdzv HOST:PORT"),
         (0, {"nodes": 2, "rdzv": "host"}, "not HOST:PORT"),
         (0, {"nodes": 2, "rdzv": "host:29500"}, "29500"),

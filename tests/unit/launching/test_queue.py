@@ -275,7 +275,7 @@ def test_every_failure_has_what_it_calls_for(place: Path):
         assert [images for s, what, _, images in events(place) if s == seed and what == "start"] == shares
     reduced = entries[6].run.folder.read().launch
     assert (reduced.micro_batch, reduced.reduced) == (4, True)
-    assert "3 times in a row without a new checkpoint" in (entries[5].message or "")
+    assert "killed 3 times without progress" in (entries[5].message or "")
     assert "SIGKILL" in (entries[5].message or "")
     assert entries[5].run.folder.read().status == "failed"
     assert "in 3 attempts" in (entries[3].message or "")
