@@ -150,7 +150,7 @@ def _report_failures(console: Console | None, entries: Sequence[QueueItem]) -> N
     for entry in failed:
         if len(entries) > 1:
             _print_line(console, f"[red]{entry.run.folder.name}:[/] {escape(entry.message or '')}")
-        lines = last_lines(entry.run.folder, LOG_LINES)
+        lines = last_lines(entry.run.folder.log, LOG_LINES)
         for line in lines:
             _print_line(console, f"    [dim]{escape(line)}[/]")
         if lines:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from experiments.common.errors import UserError
 from experiments.common.processes import is_alive
-from experiments.launching.slurm.state import cancel_jobs, slurm_states
+from experiments.launching.slurm.job import cancel_jobs, slurm_states
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import InUseError, acquire_lock
@@ -113,7 +113,7 @@ class Cancel:
             self.note = (
                 f"Slurm cannot be asked from here; its job {job} ends by itself when it looks at the run"
             )
-        elif job in states and states[job].under_way:
+        elif job in states and states[job].is_active:
             try:
                 cancel_jobs([job])
             except UserError as error:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.common.launcher import launcher_environment
@@ -171,14 +172,14 @@ class LocalWorker:
 
     def last_line(self) -> str:
         """Return the log's last line that is not blank."""
-        return next(iter(last_lines(self.folder, 1)), "").removeprefix("error: ")
+        return next(iter(last_lines(self.folder.log, 1)), "").removeprefix("error: ")
 
 
-def last_lines(folder: RunFolder, count: int) -> list[str]:
-    """Return the last lines of a run's log that are not blank, read from its end: it may be long."""
+def last_lines(log: Path, count: int) -> list[str]:
+    """Return the last lines of a log that are not blank, read from its end; none if there is no such file."""
     try:
-        with open(folder.log, "rb") as stream:
-            stream.seek(max(0, folder.log.stat().st_size - TAIL_BYTES))
+        with open(log, "rb") as stream:
+            stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
             text = stream.read().decode("utf-8", errors="replace")
     except OSError:
         return []

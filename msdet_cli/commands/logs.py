@@ -61,7 +61,7 @@ def _source(folder: RunFolder) -> Path | None:
     except UserError:
         slurm = None
     if slurm:
-        from experiments.launching.slurm.state import error_log
+        from experiments.launching.slurm.job import error_log
 
         for path in (error_log(slurm), error_log(slurm).with_suffix(".out")):
             if _has_text(path):
@@ -151,7 +151,7 @@ def _state(folder: RunFolder) -> tuple[Status, Record]:
     record = folder.read()
     state = folder.state(record)
     if record.slurm and state in ("queued", "interrupted"):
-        from experiments.launching.slurm.state import slurm_states, status_in_slurm
+        from experiments.launching.slurm.job import slurm_states, status_in_slurm
 
         state = status_in_slurm(folder, record, slurm_states([record.slurm["job_id"]]))[0]
     return state, record

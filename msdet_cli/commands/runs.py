@@ -100,7 +100,7 @@ def _read(folder: Path, recipe: str | None) -> tuple[list[Listed], list[str]]:
             problems.append(f"{error.message}.")
     if not any(record.slurm for _, record in found):
         return [Listed(run, record, run.state(record)) for run, record in found], problems
-    from experiments.launching.slurm.state import slurm_states, status_in_slurm
+    from experiments.launching.slurm.job import slurm_states, status_in_slurm
 
     jobs = slurm_states(record.slurm["job_id"] for _, record in found if record.slurm and _is_open(record))
     return [Listed(run, record, *status_in_slurm(run, record, jobs)) for run, record in found], problems

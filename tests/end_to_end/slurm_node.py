@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.launching.slurm.state import UNDER_WAY
+from experiments.launching.slurm.job import ACTIVE_STATES
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where daemons are, on no ordinary user's PATH
@@ -78,7 +78,9 @@ class Slurm:
         """Ids of the jobs in one of the states; without any, of all that have not ended."""
         found = self("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T").split()
         return [
-            job for job, _, state in (line.partition("|") for line in found) if state in (states or UNDER_WAY)
+            job
+            for job, _, state in (line.partition("|") for line in found)
+            if state in (states or ACTIVE_STATES)
         ]
 
 

@@ -163,7 +163,7 @@ def test_a_job_that_cannot_begin_says_why(cluster: Place, slurm: Slurm) -> None:
 def test_what_slurm_refuses_is_one_line(cluster: Place, slurm: Slurm) -> None:
     said = cluster.msdet(*RUN, "--slurm", "partition=mian,time=1h")
     assert said.returncode == 2
-    assert "error: Slurm takes no such job" in said.stderr and "invalid partition" in said.stderr
+    assert "error: sbatch rejected the job" in said.stderr and "invalid partition" in said.stderr
     assert "Traceback" not in said.stderr and cluster.runs() == []
 
 

@@ -1,28 +1,49 @@
-"""What a Slurm job does on its node: it starts the run's worker, waits, and hands the run back to the queue in time.
+"""One run as a Slurm job: what the job does on its node, and what Slurm says of it. No torch.
 
 submitit pickles a `SlurmRun` at submission and calls it on the node. Before a time-out or a preemption Slurm sends
-USR2; submitit then calls `checkpoint`, and what that returns is queued again under the same job id.
+USR2; submitit then calls `checkpoint`, and what that returns is queued again under the same job id. States come
+from one call of `squeue` and the jobs' own logs: no accounting database is asked.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
-from experiments.launching.local import LocalWorker
+from experiments.launching.local import LocalWorker, last_lines
 from experiments.launching.retry_policy import RetryDecision, decide_retry, iterations_saved
 from experiments.launching.torchrun import Rendezvous
+from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock, inheriting
 
-TELLS = signal.SIGUSR2  # what submitit listens to
+SUBMITIT_SIGNAL = signal.SIGUSR2  # what submitit listens to
+PENDING_STATES = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+RUNNING_STATES = (
+    *("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED"),
+    *("STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"),
+)
+ACTIVE_STATES = (*PENDING_STATES, *RUNNING_STATES)
+SQUEUE_TIMEOUT_S = 10  # a controller under load may take long
+SCANCEL_TIMEOUT_S = 60
+LOG_LINES = 50  # of a job's error log that are looked through
+
+_ENDED = re.compile(r"CANCELLED AT \S+(?: DUE TO (.+?))? \*\*\*")  # a reason: TIME LIMIT, PREEMPTION, ...
+_REQUEUED = "JOB REQUEUE"
+_SPEAKER = re.compile(r"^(?:slurmstepd\S*|srun): error: ")
+_NOT_A_REASON = re.compile(
+    r"^submitit |^srun: (got SIG|Job step aborted|forcing job|error: \S+: task)|CANCELLED AT"
+)
 
 
 class SlurmRun:
@@ -30,42 +51,42 @@ class SlurmRun:
 
     Args:
         folder: The run folder, absolute.
-        before: What became of its attempts in this job so far.
+        before: The decisions on its attempts in this job so far.
     """
 
     def __init__(self, folder: Path, before: Sequence[RetryDecision] = ()) -> None:
         self.folder, self.before = folder, list(before)
 
     def __call__(self) -> None:
-        """Works on the run; ends this process with the run's exit code.
+        """Work on the run, and end this process with the run's exit code.
 
-        The worker belongs to a thread. The main thread only sleeps, for Python runs signal handlers in it, in
+        The worker belongs to a thread. The main thread only sleeps, since Python runs signal handlers in it, in
         the middle of whatever it does.
         """
         self._stop = threading.Event()  # have the worker save and end
         self._leave = threading.Event()  # Slurm has told the worker to end; start no other
         self._ended = threading.Event()
         self._code = FAILED
-        self._attempts = 0  # of this job since it was last begun
+        self._attempts = 0  # of this job since it last began
         signal.signal(signal.SIGTERM, lambda number, frame: self._leave.set())
         threading.Thread(target=self._work, daemon=True).start()
         _sleep_until(self._ended)
         sys.exit(self._code)
 
     def checkpoint(self) -> Any:
-        """Has the worker save and end; returns what submitit queues again."""
+        """Have the worker save and end, and return what submitit queues again."""
         from submitit.helpers import DelayedSubmission
 
         if hasattr(self, "_ended"):
             self._stop.set()
             _sleep_until(self._ended)
             if self._code != INTERRUPTED or RunFolder(self.folder).read().status == "cancelled":
-                sys.exit(self._code)  # it has come to its own end meanwhile
+                sys.exit(self._code)  # it has ended by itself meanwhile
         return DelayedSubmission(SlurmRun(self.folder, self.before))
 
     def _work(self) -> None:
         # Slurm sends USR2 to every process of a job. Children inherit this thread's mask, so it does not kill them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {TELLS})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {SUBMITIT_SIGNAL})
         try:
             self._code = self._lead() if _node() == 0 else self._follow()
         except UserError as error:
@@ -75,18 +96,18 @@ class SlurmRun:
             self._ended.set()
 
     def _lead(self) -> int:
-        """Works on the run as often as its failures call for; the exit code."""
+        """Work on the run as often as its failures call for; return the exit code."""
         run = RunFolder(self.folder)
         with acquire_lock(run) as lock:
             while run.read().status not in ("done", "cancelled"):
                 saved = iterations_saved(run)
                 worker = self._attempt(run, inheriting(lock), [lock])
-                verdict = decide_retry(run, worker, saved, self.before, self._asked())
-                self.before.append(verdict)
-                if verdict.message:
-                    print(f"{run.name}: {verdict.message}", file=sys.stderr)
-                if not verdict.again or self._asked():
-                    return verdict.code
+                decision = decide_retry(run, worker, saved, self.before, self._is_asked())
+                self.before.append(decision)
+                if decision.message:
+                    print(f"{run.name}: {decision.message}", file=sys.stderr)
+                if not decision.again or self._is_asked():
+                    return decision.code
             return DONE if run.read().status == "done" else INTERRUPTED
 
     def _follow(self) -> int:
@@ -96,7 +117,7 @@ class SlurmRun:
         """
         run = RunFolder(self.folder)
         code = INTERRUPTED
-        while not self._asked() and code != DONE and run.read().status != "done":
+        while not self._is_asked() and code != DONE and run.read().status != "done":
             code = self._attempt(run, {}, []).exit_code()
         return code
 
@@ -107,14 +128,14 @@ class SlurmRun:
         self._attempts += 1
         rendezvous = _rendezvous(self._attempts) if launch.nodes > 1 else None
         worker = LocalWorker(run, launch, rendezvous, environment, descriptors)
-        stopped = False
+        is_told = False
         while not worker.wait(0.2):
-            if self._stop.is_set() and not stopped:  # only once: asked again, it ends without saving
+            if self._stop.is_set() and not is_told:  # only once: asked again, it ends without saving
                 worker.stop()
-                stopped = True
+                is_told = True
         return worker
 
-    def _asked(self) -> bool:
+    def _is_asked(self) -> bool:
         return self._stop.is_set() or self._leave.is_set()
 
 
@@ -135,3 +156,119 @@ def _rendezvous(attempt: int) -> Rendezvous:
 def _sleep_until(event: threading.Event) -> None:
     while not event.is_set():  # not `wait`, whose lock a signal handler may find taken
         time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class SlurmState:
+    """One job as Slurm knows it: its state and, where it has one, the reason (`Resources`, `Priority`)."""
+
+    state: str
+    reason: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE_STATES
+
+
+def slurm_states(job_ids: Iterable[str | None]) -> dict[str, SlurmState] | None:
+    """Return the states of jobs by their ids; ended ones too while Slurm remembers them (minutes).
+
+    Args:
+        job_ids: `record.slurm["job_id"]` of many records; None is left out.
+
+    Returns:
+        None where Slurm cannot be asked: not installed here, or no answer. Empty without a call where there is
+        no id.
+    """
+    wanted = {job for job in job_ids if job}
+    if not wanted:
+        return {}
+    numbers = sorted({job.partition("_")[0] for job in wanted}, key=int)  # of arrays, as a whole
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
+    try:
+        said = subprocess.run(
+            [*command, f"--jobs={','.join(numbers)}"],
+            capture_output=True,
+            text=True,
+            timeout=SQUEUE_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if said.returncode != 0 and "Invalid job id" not in said.stderr:
+        return None
+    states = {}
+    for line in said.stdout.splitlines():
+        job, state, reason = line.split("|", 2)
+        if job in wanted:
+            states[job] = SlurmState(state, "" if reason in ("None", "(null)") else reason)
+    return states
+
+
+def status_in_slurm(
+    run: RunFolder, record: Record, states: dict[str, SlurmState] | None
+) -> tuple[Status, str | None]:
+    """Return a run's status, and why, where Slurm has something to say about it.
+
+    Args:
+        run, record: The run, and its record as read.
+        states: What `slurm_states` returned for a list of records that holds this one.
+    """
+    status = run.state(record)
+    if not record.slurm or states is None or status in ("done", "cancelled"):
+        return status, None
+    job = states.get(record.slurm["job_id"])
+    if job is not None and job.state in RUNNING_STATES:
+        return "running", None
+    if job is not None and job.state in PENDING_STATES:
+        return "queued", job.reason or None
+    if status not in ("queued", "interrupted"):
+        return status, None
+    return _status_without_job(record.slurm, job, status)
+
+
+def _status_without_job(
+    slurm: dict[str, str], job: SlurmState | None, status: Status
+) -> tuple[Status, str | None]:
+    """Return the status of a run that has not ended though its job has left the queue, and why."""
+    log = [line.strip() for line in last_lines(error_log(slurm), LOG_LINES)]
+    name = f"Slurm job {slurm['job_id']}"
+    ends = [match[1] for match in map(_ENDED.search, log) if match and match[1] != _REQUEUED]
+    if (job is not None and job.state == "CANCELLED") or None in ends:
+        return "cancelled", f"{name} was cancelled"
+    if job is None and not log and status == "queued":
+        return "cancelled", f"{name} left the queue before it began"
+    reasons = [line for line in log if not _NOT_A_REASON.search(line)]
+    why = _SPEAKER.sub("", reasons[-1] if reasons else log[-1] if log else "")
+    if ends:
+        why = f"{name} was ended by Slurm: {ends[-1].lower()}"
+    elif not why and job is not None:
+        why = f"{name}: {' '.join([job.state, job.reason]).strip()}"
+    # A run that has begun is resumed by the same command; one that never could has failed.
+    return ("failed" if status == "queued" else status), why or None
+
+
+def error_log(slurm: dict[str, str]) -> Path:
+    """Return the error log of a job.
+
+    Args:
+        slurm: A record's `slurm`.
+    """
+    return Path(slurm["folder"]) / f"{slurm['job_id']}_0_log.err"
+
+
+def cancel_jobs(job_ids: Iterable[str]) -> None:
+    """Take jobs out of Slurm's queue; one that runs is told to save first, and has `KillWait` seconds for it.
+
+    Raises:
+        UserError: Slurm refuses, or is not here.
+    """
+    jobs = list(job_ids)
+    if not jobs:
+        return
+    command = f"scancel {' '.join(jobs)}"
+    try:
+        said = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=SCANCEL_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{command}: {error}", "type it where Slurm is installed") from None
+    if said.returncode != 0:
+        raise UserError(f"{command}: {said.stderr.strip() or said.stdout.strip()}", "squeue --me")

@@ -1,30 +1,37 @@
-"""Hands planned runs to Slurm: one job for a run, one job array for a sweep. What happens on the node is in
-`slurm_job`. No torch."""
+"""Planned runs to Slurm, through submitit: one job for a run, one job array for a sweep. No torch."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import io
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from experiments.common.errors import UserError
 from experiments.common.locks import file_lock
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, claim_run, prepare
-from experiments.launching.slurm.job import SlurmRun
+from experiments.launching.slurm.job import SlurmRun, cancel_jobs, slurm_states
 from experiments.launching.slurm.options import SlurmOptions
-from experiments.launching.slurm.sbatch import check_installed, executor_for, has_gpus, sbatch, scontrol
-from experiments.launching.slurm.state import cancel_jobs, slurm_states
+from experiments.runs.record import Launch
 from experiments.runs.run_lock import InUseError
 
-WHY_NOT = {
-    "skip": "done already",
-    "failed": "failed before; --retry-failed tries again",
-    "running": "another process works on it",
-    "unreadable": "its record is of a newer msdet",
+REASONS = {
+    "skip": "done",
+    "failed": "failed or cancelled; resume it with --retry-failed",
+    "running": "locked by another msdet process",
+    "unreadable": "record written by a newer msdet",
 }
+MAX_REQUEUES = 1_000_000  # of a job after its time-outs; submitit counts them down
+SINFO_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,24 @@ class Submission:
     why: str | None = None
 
 
+def check_installed() -> None:
+    """Check that jobs can be submitted from here.
+
+    Raises:
+        UserError: Slurm's commands or submitit are missing.
+    """
+    for command in ("sbatch", "srun", "squeue", "scontrol", "scancel"):
+        if shutil.which(command) is None:
+            raise UserError(
+                f"--slurm: there is no {command} on this machine's PATH",
+                "type it on a login node of the cluster, or leave --slurm out",
+            )
+    if importlib.util.find_spec("submitit") is None:
+        raise UserError("--slurm: submitit is not installed", "pip install 'msdet[slurm]'")
+
+
 def on_slurm(execution: Execution, options: SlurmOptions) -> Execution:
-    """How runs are executed there: the options that `--slurm` and the command share, brought together.
+    """Return how runs are executed there: the options of `--slurm` and of the command, brought together.
 
     Raises:
         UserError: They contradict each other, or no job can be submitted from here.
@@ -54,7 +77,7 @@ def on_slurm(execution: Execution, options: SlurmOptions) -> Execution:
             "leave one of them out",
         )
     workers = options.gpus or execution.workers
-    if workers is None and not has_gpus(options):
+    if workers is None and not _has_gpus(options):
         workers = 1
     nodes = options.nodes or execution.nodes
     return replace(execution, gpus=workers, gpus_per_run=None, nodes=nodes, slurm=True)
@@ -63,12 +86,13 @@ def on_slurm(execution: Execution, options: SlurmOptions) -> Execution:
 def submit(
     planned: Sequence[PlannedRun], options: SlurmOptions, results: Path, command: Sequence[str]
 ) -> list[Submission]:
-    """Submits what is left to do and is not in Slurm's hands already; the runs' folders are ready when it returns.
+    """Submit what is left to do and has no job yet; the runs' folders are ready when it returns.
 
     Runs with different numbers of workers become an array each.
 
     Args:
         planned: With an execution from `on_slurm`.
+        options: What each job asks for.
         results: The results folder; logs of jobs go to `slurm/` in it, which the nodes must see, too.
         command: As it was typed, for the records.
 
@@ -76,19 +100,19 @@ def submit(
         UserError: Slurm is not here or refuses; nothing has been changed then.
     """
     check_installed()
-    with _one_at_a_time(results / "slurm"):
-        jobs = {run.folder.path: _job(run) for run in planned}
+    with _submission_lock(results / "slurm"):
+        jobs = {run.folder.path: _last_job(run) for run in planned}
         states = slurm_states(jobs.values())
         found: dict[Path, Submission] = {}
         arrays: dict[tuple[int, int], list[PlannedRun]] = {}
         for run in planned:
             job = jobs[run.folder.path]
             state = (states or {}).get(job) if job else None
-            if state is not None and state.under_way:
+            if state is not None and state.is_active:
                 why = f"in Slurm already, as job {job} ({state.state.lower()})"
                 found[run.folder.path] = Submission(run, None, why)
             elif run.todo not in ("start", "resume"):
-                found[run.folder.path] = Submission(run, None, WHY_NOT[run.todo])
+                found[run.folder.path] = Submission(run, None, REASONS[run.todo])
             else:
                 arrays.setdefault((run.launch.processes, run.launch.nodes), []).append(run)
         for runs in arrays.values():
@@ -96,8 +120,8 @@ def submit(
     return [found[run.folder.path] for run in planned]
 
 
-def _job(run: PlannedRun) -> str | None:
-    """The id of the Slurm job that had the run last."""
+def _last_job(run: PlannedRun) -> str | None:
+    """Return the id of the Slurm job that had the run last."""
     try:
         return (run.folder.read().slurm or {}).get("job_id")
     except UserError:  # not there yet, or broken: `prepare` deals with that
@@ -107,16 +131,19 @@ def _job(run: PlannedRun) -> str | None:
 def _submit_array(
     runs: list[PlannedRun], options: SlurmOptions, results: Path, command: Sequence[str]
 ) -> list[Submission]:
-    """One job or array, held back until its runs' folders are ready, so that none is touched if Slurm refuses."""
+    """Submit one job or array, held back until its runs' folders are ready: if Slurm refuses, none is changed."""
     logs = _new_folder(results.resolve() / "slurm")
     launch = runs[0].launch
-    executor = executor_for(options, launch, logs, _name(runs))
-    ids = sbatch(executor, [SlurmRun(run.folder.path.resolve()) for run in runs])
+    names = {run.recipe.name for run in runs}
+    executor = _executor(options, launch, logs, names.pop() if len(names) == 1 else "msdet")
+    ids = _sbatch(executor, [SlurmRun(run.folder.path.resolve()) for run in runs])
     array = ids[0].partition("_")[0]
     threads = max(1, options.cpus // launch.processes) if options.cpus else None
     try:
         submitted = [_hand_over(run, job_id, logs, command, threads) for run, job_id in zip(runs, ids)]
-        scontrol("release", array)
+        said = subprocess.run(["scontrol", "release", array], capture_output=True, text=True)
+        if said.returncode != 0:
+            raise UserError(f"scontrol release {array}: {said.stderr.strip()}", "squeue --me")
     except BaseException:
         cancel_jobs([array])
         raise
@@ -126,7 +153,7 @@ def _submit_array(
 def _hand_over(
     run: PlannedRun, job_id: str, logs: Path, command: Sequence[str], threads: int | None
 ) -> Submission:
-    """Makes the run's folder ready for its job, which is held back until then."""
+    """Make the run's folder ready for its job, which is held back until then."""
     try:
         with claim_run(run):
             todo = prepare(run, command, threads)
@@ -138,16 +165,73 @@ def _hand_over(
     except InUseError:
         todo = "running"
     cancel_jobs([job_id])  # another command has come first
-    return Submission(run, None, WHY_NOT[todo])
+    return Submission(run, None, REASONS[todo])
 
 
-def _name(runs: Sequence[PlannedRun]) -> str:
-    names = {run.recipe.name for run in runs}
-    return names.pop() if len(names) == 1 else "msdet"
+def _has_gpus(options: SlurmOptions) -> bool:
+    """Return whether jobs are to ask for GPUs: as `gpus` says, else if a node of the partition has some."""
+    if options.gpus is not None:
+        return options.gpus > 0
+    partition = [f"--partition={options.partition}"] if options.partition else []
+    command = ["sinfo", "--noheader", "--format=%G", *partition]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=SINFO_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "gpu" in said.stdout
+
+
+def _executor(options: SlurmOptions, launch: Launch, logs: Path, name: str) -> Any:
+    """Return submitit's executor of jobs that ask for what the options say, and are held back."""
+    import submitit
+
+    # The working directory stays off the path: a folder there that is called `experiments` is not ours.
+    safe = " -P" if sys.version_info >= (3, 11) else ""
+    executor = submitit.SlurmExecutor(
+        logs, max_num_timeout=MAX_REQUEUES, python=shlex.quote(sys.executable) + safe
+    )
+    srun = [f"--cpus-per-task={options.cpus}"] if options.cpus else []  # it does not inherit that
+    if launch.nodes > 1:
+        srun += ["--kill-on-bad-exit=1", "--wait=60"]  # nodes wait for each other
+    optional = {
+        "partition": options.partition,
+        "mem": options.mem,
+        "cpus_per_task": options.cpus,
+        "srun_args": srun or None,
+        "account": options.account,
+        "qos": options.qos,
+        "constraint": options.constraint,
+        "array_parallelism": options.max,
+        "gpus_per_node": launch.processes if _has_gpus(options) else None,
+    }
+    executor.update_parameters(
+        job_name=name,
+        time=options.time_min,
+        nodes=launch.nodes,
+        ntasks_per_node=1,
+        signal_delay_s=options.signal_delay_s,
+        wckey=None,  # submitit's own default would be a name that accounting may not know
+        additional_parameters={"hold": True, **options.sbatch},
+        **{key: value for key, value in optional.items() if value is not None},
+    )
+    return executor
+
+
+def _sbatch(executor: Any, calls: list[SlurmRun]) -> list[str]:
+    """Submit the calls as a job, or as an array if there are several; return the jobs' ids, in order."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):  # submitit prints what sbatch said, and raises it as well
+            jobs = executor.submit_array(calls)
+    except (RuntimeError, OSError) as error:
+        lines = [line for line in (str(error) or said.getvalue()).splitlines() if line.strip()]
+        told = lines[0].removeprefix("sbatch: error: ") if lines else type(error).__name__
+        raise UserError(f"sbatch rejected the job: {told}", "sinfo --long") from None
+    return [job.job_id for job in jobs]
 
 
 def _new_folder(parent: Path) -> Path:
-    """A folder for the logs of one submission, named after the time."""
+    """Make a folder for the logs of one submission, named after the time."""
     stem = f"{datetime.now():%Y%m%d-%H%M%S}"
     for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
         with contextlib.suppress(FileExistsError):
@@ -157,8 +241,8 @@ def _new_folder(parent: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two commands started at once submit one after the other, so that the second sees the jobs of the first."""
+def _submission_lock(folder: Path) -> Iterator[None]:
+    """Let one command submit after the other, so that the second sees the jobs of the first."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with file_lock(folder / ".lock"):
@@ -166,5 +250,5 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"the results folder {folder} cannot be written: {error.strerror or error}",
-            "name another one: --results-dir DIR",
+            "--results-dir DIR",
         ) from None

@@ -142,10 +142,10 @@ def test_done_runs_are_left_alone(slurm: Path, tmp_path: Path) -> None:
     record.status = "done"
     run.folder.write(record)
     (slurm / "calls").unlink()
-    assert submitted(tmp_path, options, planned(tmp_path, options)) == [(None, "done already")]
+    assert submitted(tmp_path, options, planned(tmp_path, options)) == [(None, "done")]
     # done between plan and submission: its job is taken back
     command(slurm, "sbatch", "Submitted batch job 43\n")
-    assert submitted(tmp_path, options, [run]) == [(None, "done already")]
+    assert submitted(tmp_path, options, [run]) == [(None, "done")]
     assert "scancel 43" in calls(slurm)
 
 
@@ -161,7 +161,7 @@ def test_where_slurm_refuses_nothing_is_changed(
     command(slurm, "squeue", "42|CANCELLED|None\n")
     with pytest.raises(UserError) as error:
         submitted(tmp_path, options, planned(tmp_path, options, force=True))
-    assert error.value.message == "Slurm takes no such job: invalid partition specified: gpuu"
+    assert error.value.message == "sbatch rejected the job: invalid partition specified: gpuu"
     assert (run.folder.path / "trace.csv").read_text() == "of before"
     assert capfd.readouterr().err == ""
 

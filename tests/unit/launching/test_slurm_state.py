@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.launching.slurm.state import (
+from experiments.launching.slurm.job import (
     SlurmState,
     cancel_jobs,
     error_log,
@@ -47,7 +47,7 @@ def test_one_call_tells_of_all_runs(commands: Path) -> None:
         "7_0": SlurmState("RUNNING"), "7_1": SlurmState("PENDING", "JobArrayTaskLimit"),
         "12": SlurmState("CANCELLED"), "8": SlurmState("PENDING"),
     }  # fmt: skip
-    assert [state.under_way for state in states.values()] == [True, True, False, True]
+    assert [state.is_active for state in states.values()] == [True, True, False, True]
     (call,) = calls(commands)
     assert call.endswith("--jobs=7,8,12")
 
