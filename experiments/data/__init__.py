@@ -1,1 +1,1 @@
-"""Data sets, built in or in COCO or VOC format: find, verify, generate. No torch, no MMDetection."""
+"""Data sets, built-in or in COCO or VOC format: find, read, verify, download, generate. Not: training. No torch."""

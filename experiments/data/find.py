@@ -1,4 +1,4 @@
-"""Finds a data set on disk and checks all that training rests on, before anything slow starts."""
+"""Find a data set on disk and check all that training depends on, before anything slow starts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MMDET_SCALE = (1333, 800)  # pixels; what MMDetection's configs fit images into
 
 @dataclass(frozen=True)
 class FoundDataset:
-    """A data set that is there and can be trained on.
+    """A data set that exists and can be trained on.
 
     Attributes:
-        classes: In the order in which MMDetection numbers them.
-        images: Counts what the annotations list, by split.
-        fingerprint: 16 hexadecimal digits that change with the annotations' bytes, not with their place.
-        problems: By split, how many problems of each kind (`problems.KINDS`) were met.
-        thinnest: By split, the image whose sides differ most: path, width and height in pixels.
+        classes: In the order of their labels in MMDetection.
+        images: Split to number of annotated images.
+        fingerprint: 16 hexadecimal digits that change with the annotations' bytes, not with their path.
+        problems: Split to kind of problem (`problems.KINDS`) to count.
+        thinnest: Split to the image with the largest ratio of sides: path, width and height in pixels.
     """
 
     spec: DatasetSpec
@@ -49,30 +49,35 @@ class FoundDataset:
         return warning_text(self.problems)
 
     def warning(self, verify: str | None = None) -> str | None:
-        """Return one line on what changes numbers in this data set, and the command that shows it all.
+        """Return one line that says what changes numbers in this data set, with the command that shows all.
 
         Args:
-            verify: That command, where the caller knows how the data set was named.
+            verify: That command, where the caller knows how the user named the data set.
         """
         text = self.warning_text
-        command = verify or _all_problems(self.spec, self.root)
+        command = verify or _verify_command(self.spec, self.root)
         return f"data set '{self.spec.name}': {text}; see: {command}" if text else None
 
     def check_resizable(self, scale: Sequence[int] | None) -> None:
-        """Check that no image is so thin that resizing leaves it without pixels.
+        """Raise UserError where an image is so thin that resizing leaves it without pixels.
 
         Args:
             scale: (width, height) in pixels that images are fitted into; None is MMDetection's (1333, 800).
-
-        Raises:
-            UserError: One is; names it.
         """
         for path, *size in self.thinnest.values():
             check_resizable(Path(path), size, scale)
 
 
 def check_resizable(path: Path, size: Sequence[int], scale: Sequence[int] | None) -> None:
-    """Raise UserError where an image of `size` (width, height), fitted into `scale`, has a side of 0 pixels."""
+    """Raise UserError where an image, fitted into `scale`, gets a side of 0 pixels.
+
+    It assumes MMDetection's default `keep_ratio=True`: without it no side can become 0.
+
+    Args:
+        path: The image, for the message.
+        size: Its (width, height) in pixels.
+        scale: (width, height) in pixels; None is MMDetection's (1333, 800).
+    """
     fit_into = scale or _MMDET_SCALE
     factor = min(max(fit_into) / max(size), min(fit_into) / min(size))
     if int(min(size) * factor + 0.5) < 1:  # as mmcv rounds
@@ -80,24 +85,24 @@ def check_resizable(path: Path, size: Sequence[int], scale: Sequence[int] | None
         raise UserError(
             f"image {path}: {size[0]} x {size[1]} pixels is too thin:"
             f" fitted into {width} x {height} it has no pixels left",
-            "remove it from the data set, or pad it",
+            "remove the image from the data set, or pad it",
         )
 
 
 def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = True) -> FoundDataset:
-    """Looks for the data set, makes it where it is a built-in one, reads its classes, counts its images.
+    """Return a data set that can be trained on; generate it where it is built-in and missing.
 
     Args:
-        spec: What to look for.
+        spec: The data set.
         root: Its folder; None takes `spec.root`, relative to the working directory.
-        generate: Whether missing built-in data may be made. If not, the answer follows from its parameters.
+        generate: Whether to generate missing built-in data. If not, the result follows from its parameters.
 
     Raises:
-        UserError: Something is missing, damaged or does not fit together; names the first such thing.
+        UserError: Something is missing, damaged or inconsistent; names the first such thing.
     """
     place = resolve_root(spec, root)
     made: dict[str, Any] = {}
-    if spec.generate is not None:  # what follows from its parameters, whether the files are there or not
+    if spec.generate is not None:  # these follow from its parameters, whether the files exist or not
         made["classes"] = [name for name in shapes.CLASSES if not spec.classes or name in spec.classes]
         made["fingerprint"] = shapes.fingerprint(spec.generate, spec.format)
         if not _provide(spec, place, generate):
@@ -106,21 +111,21 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
     key = [str(place), spec.model_dump(exclude={"name", "root", "generate", "repeat"})]
     answer = cache.recall(key)
     if answer is None:
-        answer, rests_on = _inspected(spec, place)
-        cache.remember(key, answer, rests_on)
+        answer, files = _inspect(spec, place)
+        cache.remember(key, answer, files)
     return FoundDataset(spec, place, **{**answer, **made})
 
 
 def resolve_root(spec: DatasetSpec, root: Path | None = None) -> Path:
-    """The absolute path of the data set's folder, whether it exists or not."""
+    """Return the absolute path of the data set's folder, whether it exists or not."""
     place = Path(spec.root if root is None else root)
-    with contextlib.suppress(RuntimeError):  # `~someone` who is not there
+    with contextlib.suppress(RuntimeError):  # a `~user` without a home here
         place = place.expanduser()
     return place.absolute()
 
 
 def _provide(spec: DatasetSpec, place: Path, generate: bool) -> bool:
-    """Sees to built-in data. Returns whether it is there; UserError where it cannot be made."""
+    """Generate built-in data where it is missing and may be; return whether it exists."""
     assert spec.generate is not None
     if shapes.is_current(place, spec.generate, spec.format):
         return True
@@ -132,7 +137,7 @@ def _provide(spec: DatasetSpec, place: Path, generate: bool) -> bool:
 
 
 def make(spec: DatasetSpec, place: Path, force: bool = False) -> None:
-    """Makes built-in data at `place` and shows progress on standard error; raises as `shapes.generate`."""
+    """Generate built-in data at `place`, with a progress bar on standard error; raise as `shapes.generate`."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -153,7 +158,7 @@ def make(spec: DatasetSpec, place: Path, force: bool = False) -> None:
 
 
 def check_place(spec: DatasetSpec, place: Path) -> None:
-    """Raises UserError where the folder or an annotation file is missing."""
+    """Raise UserError where the data set's folder, an annotation file or a folder of images is missing."""
     expected = [part.annotations for parts in spec.splits.values() for part in parts]
     images = [part.images + "/" if part.images else "" for parts in spec.splits.values() for part in parts]
     if spec.format == "voc":
@@ -178,16 +183,16 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
             raise UserError(f"data set '{spec.name}': no such folder: {place / name}", elsewhere)
 
 
-def _inspected(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, cache.Stamp | None]]:
-    """What `FoundDataset` takes, and the files it rests on, as they were before they were read."""
+def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, cache.Stamp | None]]:
+    """Return the attributes of `FoundDataset`, and the stamps of all files from before they were read."""
     lists = [place / part.annotations for split in SPLITS for part in spec.splits[split]]
     before = cache.stamps(lists)
     for path in lists:
-        _say_if_slow(path)
+        _announce_if_slow(path)
     found = inspect(spec, place, stop_early=True)
     error = unusable(found)
     if error is not None:
-        raise UserError(error.message, _all_problems(spec, place))
+        raise UserError(error.message, _verify_command(spec, place))
     files = {path for read in found.annotations.values() for path in read.sources}
     files |= {image.path for read in found.annotations.values() for image in read.images}
     answer = {
@@ -200,16 +205,16 @@ def _inspected(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str
     return answer, cache.stamps(files) | before
 
 
-def _say_if_slow(path: Path) -> None:
-    """A line on standard error before a pause of many seconds, so that it does not look like a standstill."""
+def _announce_if_slow(path: Path) -> None:
+    """Print to standard error that a file will take many seconds to read."""
     with contextlib.suppress(OSError):
         megabytes = path.stat().st_size / 1e6
         if megabytes > _SLOW_MB:
             print(f"reading {path} ({megabytes:.0f} MB; remembered for next time)", file=sys.stderr)
 
 
-def _all_problems(spec: DatasetSpec, place: Path) -> str:
-    page = Path(f"{spec.name}.yaml")  # a data set's own page is named by its file
+def _verify_command(spec: DatasetSpec, place: Path) -> str:
+    page = Path(f"{spec.name}.yaml")  # a user's own page is named by its file
     return f"msdet data verify {page if page.is_file() else spec.name}" + _data_root(spec, place)
 
 

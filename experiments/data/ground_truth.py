@@ -1,4 +1,4 @@
-"""The validation set as an evaluation sees it: its images and their objects, in either format. No torch."""
+"""The ground truth of an evaluation: the validation set's images and objects, in either format. No torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class GroundTruth:
 
     Attributes:
         images: In the order of the evaluation, each with the objects of the trained classes only.
-        classes: Those that were trained, in the order of their labels.
-        category_ids: Class to its id in a COCO file; empty for VOC.
+        classes: The trained ones, in the order of their labels.
+        category_ids: Class name to its id in a COCO file; empty for VOC.
         digest: SHA-256 of the annotations' bytes.
     """
 
@@ -34,7 +34,7 @@ class GroundTruth:
 
     @classmethod
     def of(cls, read: Annotations, classes: Sequence[str]) -> GroundTruth:
-        """Take what a reader returned; objects of other classes are left out, as they are in training."""
+        """Return the ground truth of what a reader returned, without objects of other classes."""
         images = [
             Image(image.id, image.path, image.size, [box for box in image.boxes if box.category in classes])
             for image in read.images
@@ -48,10 +48,10 @@ class GroundTruth:
         return {image.id: image for image in self.images}
 
     def numbered(self) -> dict[str, Any]:
-        """Return a COCO instances mapping with ids counted from 1: the evaluators misread others.
+        """Return a COCO instances mapping with ids counted from 1, since the evaluators misread others.
 
-        They take annotation id 0 for "no match", lose negative and very large ids, and know `iscrowd` but not
-        `ignore`. The order of images and categories by their ids stays, and with it the order of equal scores.
+        They take annotation id 0 for "no match", lose negative and very large ids, and ignore the key `ignore`.
+        Images and categories keep their order by id, and with it the order of equal scores.
         """
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -75,10 +75,13 @@ class GroundTruth:
         return {"images": images, "annotations": annotations, "categories": listed}
 
     def numbered_detections(self, detections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return COCO results (image_id, category_id, bbox, score; ids as in the file) with the ids of `numbered`.
+        """Return detections with the ids of `numbered`.
+
+        Args:
+            detections: COCO results (image_id, category_id, bbox, score) with the ids of the file.
 
         Raises:
-            KeyError: An id is none of this data set's.
+            KeyError: An id does not occur in this data set.
         """
         images, categories = self._image_numbers(), self._category_numbers()
         by_id = {self.category_ids[name]: number for name, number in categories.items()}
@@ -104,11 +107,12 @@ class GroundTruth:
 
 
 def read_ground_truth(spec: DatasetSpec, root: Path, classes: Sequence[str]) -> GroundTruth:
-    """Read the annotations of the validation split; of the images only the size, where nothing else tells it.
+    """Return the ground truth of the validation split; image files are read only for a missing size.
 
     Args:
-        root: The data set's folder.
-        classes: Those that were trained.
+        spec: The data set.
+        root: Its folder.
+        classes: The trained classes, in the order of their labels.
 
     Raises:
         UserError: An annotation file is missing or broken; names it.
@@ -121,5 +125,5 @@ def read_ground_truth(spec: DatasetSpec, root: Path, classes: Sequence[str]) -> 
 
 
 def read_coco_truth(path: Path, classes: Sequence[str]) -> GroundTruth:
-    """Read the ground truth of one instances JSON; its images are not looked for."""
+    """Return the ground truth of one instances JSON, without looking for its images."""
     return GroundTruth.of(read_coco(path, Path(), ProblemLog(strict=True)), classes)

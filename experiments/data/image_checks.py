@@ -1,4 +1,4 @@
-"""Check a split's image files: there, readable, of the annotated size, and each of them only once."""
+"""Checks of a split's image files: they exist, are readable, have the annotated size, and occur once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.data.readers import Image
 from experiments.data.spec import DatasetSpec
 
 Progress = Callable[[int, int], None]
-Identity = tuple[int, int] | str  # device and inode, which all paths of a file share; else its resolved path
+Identity = tuple[int, int] | str  # device and inode, which all paths of a file share, or its resolved path
 
 
 @dataclass
@@ -23,8 +23,8 @@ class SplitFiles:
 
     Attributes:
         paths: The first path of each file.
-        contents: What tells a readable file apart (`ImageFacts.content`).
-        thinnest: The image whose sides differ most: its path, width and height in pixels.
+        contents: `ImageFacts.content` of each readable file.
+        thinnest: The image with the largest ratio of sides: path, width and height in pixels.
     """
 
     paths: dict[Identity, Path] = field(default_factory=dict)
@@ -38,13 +38,18 @@ def check_files(
     split: str,
     images: Sequence[Image],
     log: ProblemLog,
-    how: str,
+    mode: str,
     progress: Progress | None = None,
 ) -> SplitFiles:
-    """Look at each image's file, and give an image without annotated size the size of its file.
+    """Check each image's file, and set the size of images without an annotated one.
 
     Args:
-        how: "heads" reads a file's first bytes, "whole" decodes it, "names" asks only whether it is there.
+        spec: The data set.
+        root: Its folder.
+        split: "train" or "val".
+        images: Those of the split.
+        log: Receives the problems.
+        mode: "heads" reads a file's first bytes, "whole" decodes it, "names" only checks that it exists.
         progress: Called with (images read, images to read).
     """
     source = root / spec.splits[split][0].annotations  # type: ignore[index]
@@ -62,8 +67,8 @@ def check_files(
             log.add("same image twice", str(first) if first == image.path else f"{first} and {image.path}")
     if log.first_preventing and log.first_preventing[0] == "missing image":
         log.first_preventing = ("missing image", _missing_text(log, len(images), source, spec.format))
-    if how != "names":
-        _read(there, files, log, how == "whole", progress)
+    if mode != "names":
+        _read(there, files, log, mode == "whole", progress)
         for image in images if split == "train" else ():
             if image.size is not None and min(image.size) < spec.min_image_size:
                 log.add(
@@ -76,7 +81,7 @@ def check_files(
 
 
 def _identity(path: Path) -> Identity | None:
-    """Return what all paths of a file share; None where there is no such file."""
+    """Return what identifies a file under all of its paths; None where there is no such file."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -126,7 +131,7 @@ def _check_size(image: Image, size: tuple[int, int], files: SplitFiles, log: Pro
 
 
 def check_between_splits(train: SplitFiles, val: SplitFiles, log: ProblemLog) -> None:
-    """Say which images are trained on and evaluated, too: by file, else by bytes."""
+    """Log the images that are both trained on and evaluated, as the same file or the same bytes."""
     for identity, path in val.paths.items():
         if identity in train.paths:
             log.add("image in both splits", str(path))

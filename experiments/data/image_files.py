@@ -1,4 +1,4 @@
-"""Image files: what their first bytes tell, and whether they decode as training reads them."""
+"""Image files: their size and depth from the first bytes, and decoding as in training."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 _THREADS = 4
-_BATCH = 256  # images under way at once, so that a large set does not queue up in memory
-_HEAD_BYTES = 4096  # two files that agree in these and in their size are compared as a whole
+_BATCH = 256  # images queued at once, to bound the memory
+_HEAD_BYTES = 4096  # files that agree in these and in size are compared as a whole
 _EXIF_ORIENTATION, _TIFF_BITS = 274, 258
-_TURNING = range(2, 9)  # values of the orientation that turn or mirror
+_TURNING = range(2, 9)  # orientations that rotate or mirror
 _EIGHT_BITS = ("JPEG", "MPO", "WEBP", "BMP", "GIF")
 
 Result = TypeVar("Result")
 
 
 class Decoded(NamedTuple):
-    """`size` is (width, height) in pixels; None where the file cannot be read, and `fault` says why."""
+    """(width, height) in pixels; None where the file cannot be decoded, and `fault` says why."""
 
     size: tuple[int, int] | None
     fault: str = ""
 
 
 class ImageFacts(NamedTuple):
-    """What an image file is.
+    """Properties of an image file.
 
     Attributes:
-        size: (width, height) in pixels as training reads it, turned as its EXIF data says; None: not readable.
-        fault: Why not.
-        is_turned: Whether its EXIF data turn or mirror it.
+        size: (width, height) in pixels as in training, rotated as its EXIF data says; None: not readable.
+        fault: Why it is not readable.
+        is_turned: Whether its EXIF data rotate or mirror it.
         is_deep: Whether it has 16 bits a channel, of which training keeps the upper 8.
-        content: Tells two files apart, unless they are the same or nearly so.
+        content: Length and hash of the first bytes: files that differ in it differ.
     """
 
     size: tuple[int, int] | None
@@ -47,12 +47,12 @@ class ImageFacts(NamedTuple):
 
 
 def decode_all(paths: Sequence[Path]) -> Iterator[Decoded]:
-    """Decode every file, in order. OpenCV lets threads run side by side while it decodes."""
+    """Decode every file in several threads, and yield the results in order."""
     return _in_threads(decode, paths)
 
 
 def facts_of_all(paths: Sequence[Path]) -> Iterator[ImageFacts]:
-    """Return what every file is, in order, from its first bytes where they tell."""
+    """Yield the properties of every file, in order."""
     return _in_threads(image_facts, paths)
 
 
@@ -63,7 +63,7 @@ def _in_threads(work: Callable[[Path], Result], paths: Sequence[Path]) -> Iterat
 
 
 def decode(path: Path) -> Decoded:
-    """Decode one file as MMDetection does: as a colour image, turned as its EXIF data says."""
+    """Decode one file as MMDetection does: as a colour image, rotated as its EXIF data says."""
     import cv2
     import numpy as np
 
@@ -81,12 +81,12 @@ def decode(path: Path) -> Decoded:
     except cv2.error as error:
         return Decoded(None, str(error.err))
     if image is None:
-        return Decoded(None, "is no image, or a damaged or cut off one")
+        return Decoded(None, "is not an image, or is damaged or cut off")
     return Decoded((int(image.shape[1]), int(image.shape[0])))
 
 
 def image_facts(path: Path) -> ImageFacts:
-    """Return what a file is; it is decoded only where its first bytes do not tell its size."""
+    """Return the properties of a file, decoding it only where its first bytes do not have the size."""
     from PIL import Image
 
     fault, length = _stat(path)
@@ -100,22 +100,22 @@ def image_facts(path: Path) -> ImageFacts:
             content = f"{length} {hashlib.sha256(head).hexdigest()}"
             stream.seek(0)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of large images, which are no attack here
+                warnings.simplefilter("ignore")  # about large images, which are no attack here
                 with Image.open(stream) as image:
                     size, is_turned, is_deep = image.size, _is_turned(image), _is_deep(image, path, head)
     except OSError as error:
         if error.errno is not None:
             return ImageFacts(None, error.strerror or str(error))
-        return ImageFacts(*decode(path), content=content)  # nothing that Pillow knows
-    except Exception:  # Pillow's readers raise all sorts on damaged files; OpenCV decides, as in training
+        return ImageFacts(*decode(path), content=content)  # a format unknown to Pillow
+    except Exception:  # Pillow raises many types on damaged files; OpenCV decides, as in training
         return ImageFacts(*decode(path), content=content)
-    if is_turned:  # which kinds of files OpenCV turns is its own affair
+    if is_turned:  # OpenCV rotates some formats only
         return ImageFacts(*decode(path), is_turned=True, is_deep=is_deep, content=content)
     return ImageFacts(size, "", False, is_deep, content)
 
 
 def _stat(path: Path) -> tuple[str, int]:
-    """Return why there is no such file to read ("" where there is), and its length in bytes."""
+    """Return why a path is no regular file, "" where it is one, and its length in bytes."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -124,9 +124,7 @@ def _stat(path: Path) -> tuple[str, int]:
 
 
 def _is_turned(image: Any) -> bool:
-    if (
-        "exif" in image.info
-    ):  # asked first: without them, Pillow decodes a whole PNG to look behind its pixels
+    if "exif" in image.info:  # else Pillow decodes a whole PNG to look for it behind the pixels
         return image.getexif().get(_EXIF_ORIENTATION) in _TURNING
     return getattr(image, "tag_v2", {}).get(_EXIF_ORIENTATION) in _TURNING
 
@@ -141,7 +139,7 @@ def _is_deep(image: Any, path: Path, head: bytes) -> bool:
 
 
 def _decodes_deep(path: Path) -> bool:
-    """Whether OpenCV finds more than 8 bits a channel: for JPEG 2000, PNM and others of which Pillow does not tell."""
+    """Whether OpenCV finds more than 8 bits a channel: for JPEG 2000, PNM and others where Pillow cannot say."""
     import cv2
     import numpy as np
 
@@ -153,7 +151,7 @@ def same_files(contents: Iterable[tuple[Path, str]]) -> Iterator[list[Path]]:
     """Yield groups of different files with the same bytes.
 
     Args:
-        contents: Each file with its `ImageFacts.content`; only those that agree in it are read.
+        contents: Each file with its `ImageFacts.content`; only files that agree in it are read.
     """
     by_content: dict[str, list[Path]] = {}
     for path, content in contents:

@@ -1,6 +1,6 @@
-"""Go through a data set once: read its annotations, look at its image files, collect all that is wrong.
+"""Inspect a data set: read its annotations, check its image files, collect all problems.
 
-`find_dataset` stops at the first thing that prevents training, `verify` shows everything; both ask here.
+`find_dataset` stops at the first problem that prevents training, `verify` shows all of them; both use this.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from experiments.data.selection import why_not_trained
 from experiments.data.spec import DatasetSpec
 
 SPLITS: tuple[Split, ...] = ("train", "val")
-MAX_DETECTIONS = 100  # of an image that COCO's AP counts
+MAX_DETECTIONS = 100  # per image, in COCO's AP
 _SLACK_PX = 0.5  # boxes rounded outwards do not count as outside
 _STOCK_MIN_SIZE = 32  # pixels; MMDetection leaves smaller images out, and so did earlier versions of msdet
-# What earlier versions read in another way: the same bytes then gave other numbers.
+# Kinds that earlier versions of msdet read in another way, so that the same bytes gave other numbers.
 _READ_ANEW = ("box marked ignore", "box without area", "unusual id", "image without size")
 
 
 @dataclass
 class Inspection:
-    """What a data set holds and what is wrong with it.
+    """Content and problems of a data set.
 
     Attributes:
-        classes: Those to train, in the order in which they are numbered.
+        classes: Those to train, in the order of their labels.
         annotations, logs: By split.
-        files: By split, the image files that are there.
+        files: Split to the image files that exist.
     """
 
     spec: DatasetSpec
@@ -48,12 +48,12 @@ class Inspection:
 
     @property
     def thinnest(self) -> dict[str, list[Any]]:
-        """By split, the image whose sides differ most: its path, width and height in pixels."""
+        """Split to the image with the largest ratio of sides: path, width and height in pixels."""
         return {split: files.thinnest for split, files in self.files.items() if files.thinnest}
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with the annotations' bytes and with how they are read, not their place."""
+        """16 hexadecimal digits that change with the annotations' bytes and how they are read, not their path."""
         digest = hashlib.sha256()
         for split, read in self.annotations.items():
             for images, raw in read.raw_digests:
@@ -81,13 +81,14 @@ def inspect(
     progress: Progress | None = None,
     stop_early: bool = False,
 ) -> Inspection:
-    """Read annotations and image files and collect what is wrong with them.
+    """Read annotations and image files and collect their problems.
 
     Args:
-        root: The data set's folder.
-        images: "heads" reads each file's first bytes, "whole" decodes it, "names" asks only whether it is there.
+        spec: The data set.
+        root: Its folder.
+        images: "heads" reads each file's first bytes, "whole" decodes it, "names" only checks that it exists.
         progress: Called with (images read, images to read), for each split.
-        stop_early: Return as soon as something prevents training; what would come later is then not known.
+        stop_early: Whether to return at the first problem that prevents training, without looking for more.
     """
     found = Inspection(spec, root)
     for split in SPLITS:
@@ -110,7 +111,7 @@ def inspect(
 
 
 def _where(spec: DatasetSpec, root: Path, split: Split) -> str:
-    """How messages call a split's annotations."""
+    """Return what messages call a split's annotations."""
     path = root / spec.splits[split][0].annotations
     return str(path) if spec.format == "coco" else f"the XML files listed in {path}"
 
@@ -119,14 +120,14 @@ def _where(spec: DatasetSpec, root: Path, split: Split) -> str:
 
 
 def _classes_to_train(spec: DatasetSpec, read: Annotations) -> list[str]:
-    """Return the classes in the order in which MMDetection numbers them: the file's for COCO, the page's for VOC."""
+    """Return the classes in the order of their labels: that of the file for COCO, of the page for VOC."""
     if not spec.classes:
         return list(read.classes)
     return list(spec.classes) if spec.format == "voc" else [n for n in read.classes if n in spec.classes]
 
 
 def _check_names(found: Inspection, split: Split) -> None:
-    """Say which names of a split differ only in case or spaces, from each other or from the trained classes."""
+    """Log the names of a split that differ only in case or spaces, from each other or from trained classes."""
     folded: dict[str, str] = {}
     for name in dict.fromkeys([*found.classes, *found.annotations[split].classes]):
         alike = folded.setdefault(" ".join(name.casefold().split()), name)
@@ -135,7 +136,7 @@ def _check_names(found: Inspection, split: Split) -> None:
 
 
 def _check_classes(found: Inspection, split: Split) -> None:
-    """Whether the split has the classes it should have; nothing is said where nothing could be read."""
+    """Log the classes that a split lacks or should not have; none where its annotations cannot be read."""
     spec, log, there = found.spec, found.logs[split], found.annotations[split].classes
     trained = found.annotations["train"].classes
     if not there or not trained or (spec.generate is not None and spec.format == "voc"):
@@ -143,7 +144,7 @@ def _check_classes(found: Inspection, split: Split) -> None:
     if spec.format == "coco" or split == "train":
         for name in spec.classes:
             if name not in there:
-                _say_missing(spec, name, there, _where(spec, found.root, split), log)
+                _log_missing(spec, name, there, _where(spec, found.root, split), log)
     if split == "train":
         return
     if spec.classes:
@@ -154,7 +155,7 @@ def _check_classes(found: Inspection, split: Split) -> None:
         _check_same_order(found, there, trained)
 
 
-def _say_missing(spec: DatasetSpec, name: str, there: Sequence[str], where: str, log: ProblemLog) -> None:
+def _log_missing(spec: DatasetSpec, name: str, there: Sequence[str], where: str, log: ProblemLog) -> None:
     best = nearest(name, there)
     close = f"did you mean '{best}'? " if best else ""
     listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
@@ -172,14 +173,14 @@ def _check_met_in_training(found: Inspection, there: Sequence[str], trained: Seq
 
 
 def _xml_of(image: Image) -> Path:
-    """The XML of a VOC image; its id may have folders in it."""
+    """Return the XML file of a VOC image; its id may contain folders."""
     parts = list(image.path.with_suffix(".xml").parts)
     parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = ANNOTATIONS
     return Path(*parts)
 
 
 def _check_same_order(found: Inspection, there: list[str], trained: list[str]) -> None:
-    """Classes are numbered by the order of the categories, so both files must have them in the same one."""
+    """Log categories that differ between both files: labels are numbered by the order in the file."""
     log, path = found.logs["val"], found.root / found.spec.splits["val"][0].annotations
     start = "its categories differ from the training set's"
     for name in there:
@@ -240,7 +241,7 @@ def _geometry(box: Box, size: tuple[int, int] | None) -> str:
 
 
 def _check_enough(found: Inspection, split: Split) -> None:
-    """Whether anything is left to train on, or to find; if not, say what became of the boxes."""
+    """Log a split without any box to train on, or to find, and why its boxes do not count."""
     spec, log, fates = found.spec, found.logs[split], Counter[str]()
     for image in found.annotations[split].images:
         is_small = image.size is not None and min(image.size) < spec.min_image_size
@@ -261,7 +262,7 @@ def _check_enough(found: Inspection, split: Split) -> None:
 
 
 def unusable(found: Inspection) -> UserError | None:
-    """Return the first thing that prevents training, in the order in which it was met; None where nothing does."""
+    """Return the first problem that prevents training; None where there is none."""
     for log in found.logs.values():
         if log.first_preventing:
             return UserError(log.first_preventing[1])

@@ -16,11 +16,11 @@ MAX_PIXELS = 1e9  # of a coordinate: beyond it, areas leave the range of single 
 
 
 class Kind(NamedTuple):
-    """How much a kind of problem matters.
+    """The effect of a kind of problem.
 
     Attributes:
-        prevents: Nothing can be trained or evaluated with it.
-        summary: For the warning line of `run` and `eval`, after a count; "" where no number changes.
+        prevents: Whether it prevents training and evaluation.
+        summary: Follows a count in the warning of `run` and `eval`; "" where it changes no number.
     """
 
     prevents: bool = False
@@ -63,10 +63,10 @@ KINDS = {
 
 
 class ProblemLog:
-    """Problems by kind: how many, and the first few.
+    """Counts and first examples of problems by kind.
 
     Args:
-        strict: Raise at the first problem that prevents training, for readers whose caller cannot go on.
+        strict: Whether to raise UserError at the first problem that prevents training.
     """
 
     def __init__(self, strict: bool = False) -> None:
@@ -76,7 +76,12 @@ class ProblemLog:
         self._strict = strict
 
     def add(self, kind: str, text: str, source: Path | None = None) -> None:
-        """Add a problem of a kind in KINDS. `text` says what and where in one line, `source` in which file.
+        """Add a problem.
+
+        Args:
+            kind: One of KINDS.
+            text: What is wrong, and where in the file, in one line.
+            source: The file.
 
         Raises:
             UserError: The log is strict and the problem prevents training.
@@ -92,7 +97,7 @@ class ProblemLog:
             examples.append(one_line(text if kind != "annotation file unusable" else whole))
 
     def as_dict(self) -> dict[str, Any]:
-        """Kind to `count`, `prevents_training`, `changes_numbers`, `examples`, in the order of KINDS."""
+        """Return kind to `count`, `prevents_training`, `changes_numbers`, `examples`, in the order of KINDS."""
         return {
             kind: {
                 "count": self.counts[kind],
@@ -105,29 +110,29 @@ class ProblemLog:
         }
 
     def in_order(self) -> dict[str, int]:
-        """Kind to count, in the order of KINDS."""
+        """Return kind to count, in the order of KINDS."""
         return {kind: self.counts[kind] for kind in KINDS if kind in self.counts}
 
 
 def warning_text(counts_by_split: dict[str, dict[str, int]]) -> str:
-    """Join what changes numbers to `train: 3 empty boxes; val: 1 image ...`; "" where nothing does."""
+    """Return problems that change numbers as `train: 3 empty boxes; val: 1 image ...`; "" for none."""
     parts = []
     for split, counts in counts_by_split.items():
         if not isinstance(counts, dict):  # a damaged record
             continue
-        told = [
+        summaries = [
             f"{n} {KINDS[kind].summary}"
             for kind, n in counts.items()
             if kind in KINDS and KINDS[kind].summary
         ]
-        if told:
-            parts.append(f"{split}: {', '.join(told)}")
+        if summaries:
+            parts.append(f"{split}: {', '.join(summaries)}")
     return "; ".join(parts)
 
 
 def shown_value(value: object) -> str:
-    """Format a value from an annotation file, short enough for a line."""
-    if isinstance(value, int) and abs(value) >= 10**40:  # thousands of digits cannot even be printed
+    """Return a value from an annotation file as text of at most 60 characters."""
+    if isinstance(value, int) and abs(value) >= 10**40:  # Python refuses to print thousands of digits
         return "a whole number of more than 40 digits"
     text = repr(value) if not isinstance(value, (list, dict)) else _short_repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -141,7 +146,7 @@ def _short_repr(value: list | dict) -> str:
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether text holds line breaks, tabs, terminal codes or halves of surrogate pairs: no name has them."""
+    """Whether text holds line breaks, tabs, terminal codes or halves of surrogate pairs."""
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
 
 
@@ -153,9 +158,9 @@ def is_pixels(value: object) -> bool:
 
 
 def missing_files(folder: Path, names: Collection[str]) -> list[str]:
-    """Return those of `names` (paths below `folder`) that are not there, in the order given.
+    """Return those of `names` (paths below `folder`) that do not exist, in the order given.
 
-    Every folder is listed once, instead of asking for each of 100,000 files.
+    Each folder is listed once, which is faster than a system call for each of 100,000 files.
 
     Raises:
         UserError: A folder exists and cannot be listed.

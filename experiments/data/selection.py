@@ -1,4 +1,4 @@
-"""What is trained on: the one rule that the training set and every count of it share."""
+"""The choice of boxes and images to train on, shared by the training set and every count of it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from experiments.data.readers import Box, Image
 
 
 def why_not_trained(box: Box, size: tuple[int, int] | None, min_box_size: int = 1) -> str | None:
-    """Return the kind of problem (see `problems.KINDS`) that keeps a box out of training; None where nothing does.
+    """Return the kind of problem (`problems.KINDS`) that keeps a box out of training; None for a usable one.
 
-    MMDetection's CocoDataset has the same rule; here it holds for every format. Crowds, ignored and difficult
-    boxes are not learnt either, but they are marked as such and no problem.
+    The rule is that of MMDetection's CocoDataset, applied to every format. Crowds, ignored and difficult boxes are
+    not learnt either, but they are marked so in the annotations and are no problem.
 
     Args:
-        size: The image's (width, height) in pixels; None is unknown, so nothing lies outside.
-        min_box_size: Of the data set's page, in pixels.
+        box: The box.
+        size: The image's (width, height) in pixels; None is unknown, so no box lies outside.
+        min_box_size: That of the data set's page, in pixels.
     """
     x, y, width, height = box.xywh
     if width <= 0 or height <= 0:
@@ -30,6 +31,8 @@ def why_not_trained(box: Box, size: tuple[int, int] | None, min_box_size: int = 
 
 
 def has_training_boxes(image: Image, classes: Collection[str]) -> bool:
-    """Whether an image has any box of the classes. Without one it is left out of training, as MMDetection has it:
-    an image whose boxes are all crowds, or too small, is a background image and stays."""
+    """Whether an image has any box of the classes; without one it is left out of training, as in MMDetection.
+
+    An image whose boxes are all crowds or too small counts as background and stays.
+    """
     return any(box.category in classes for box in image.boxes)

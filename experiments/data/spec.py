@@ -1,4 +1,4 @@
-"""What a data set is: a small YAML (or the same mapping inside a recipe), checked before anything is read."""
+"""The description of a data set: a page of YAML, or the same mapping inside a recipe."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def _relative(path: str) -> str:
 
 
 class SplitPart(BaseModel):
-    """One annotation source and its images.
+    """One annotation file and its images, as paths below the root.
 
-    COCO format: `annotations` is the instances JSON, `images` the folder its file names start from.
+    COCO format: `annotations` is the instances JSON, `images` the folder that its file names start from.
     VOC format: `annotations` is the list of image ids (`ImageSets/Main/train.txt`), `images` the folder
-    that holds `JPEGImages/` and `Annotations/`. All relative to the root.
+    that holds `JPEGImages/` and `Annotations/`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -32,10 +32,12 @@ class SplitPart(BaseModel):
 
 
 class DatasetSpec(BaseModel):
-    """A data set that msdet can train on and evaluate.
+    """A data set to train on and evaluate.
 
-    `classes` empty means: read from the annotations. `root` may be relative (to the working directory);
-    `--data-root` replaces it. `generate` is set for built-in data only and holds the generator's parameters.
+    Attributes:
+        root: Its folder, absolute or relative to the working directory; `--data-root` replaces it.
+        classes: Those to train; [] takes all of the annotations.
+        generate: The generator's parameters; for built-in data only.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,7 +58,7 @@ class DatasetSpec(BaseModel):
 
     @field_validator("splits", mode="before")
     @classmethod
-    def _one_part_is_a_list_of_one(cls, splits: Any) -> Any:
+    def _wrap_single_part(cls, splits: Any) -> Any:
         if isinstance(splits, dict):
             return {k: [v] if isinstance(v, dict) else v for k, v in splits.items()}
         return splits

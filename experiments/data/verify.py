@@ -1,7 +1,7 @@
-"""Go through a whole data set and say what is in it and what is wrong with it.
+"""Verify a whole data set: count its content and collect all of its problems.
 
-Unlike `find_dataset`, which stops at the first thing that prevents training, this collects all problems,
-decodes every image, and counts boxes by class and by the COCO evaluator's size classes.
+Unlike `find_dataset`, which stops at the first problem that prevents training, this decodes every image, and
+counts boxes by class and by COCO's size classes.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from experiments.data.spec import DatasetSpec
 def verify(
     spec: DatasetSpec, root: Path | None = None, read_images: bool = True, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Count what the data set holds and collect what is wrong with it.
+    """Return the content of a data set and all of its problems.
 
     Args:
         spec: The data set.
         root: Its folder; None takes `spec.root`.
-        read_images: Whether every image is decoded; otherwise only its presence is checked.
+        read_images: Whether to decode every image; otherwise only its existence is checked.
         progress: Called with (images read, images to read), for each split.
 
     Returns:
-        What JSON takes: `name`, `format`, `root`, `usable`, and by split `images`, `images_without_boxes`,
-        `boxes` (those neither learnt nor counted stand apart), `crowd_boxes`, `ignored_boxes`, `difficult_boxes`,
-        `sizes`, `classes` (name to boxes), `classes_without_boxes`, `other_classes` (boxes that `spec.classes`
-        leaves out) and `problems` (kind to `count`, `prevents_training`, `changes_numbers`, `examples`).
+        A JSON mapping: `name`, `format`, `root`, `usable`, and by split `images`, `images_without_boxes`, `boxes`
+        (without the next three), `crowd_boxes`, `ignored_boxes`, `difficult_boxes`, `sizes`, `classes` (name to
+        boxes), `classes_without_boxes`, `other_classes` (boxes of classes not in `spec.classes`) and `problems`
+        (kind to `count`, `prevents_training`, `changes_numbers`, `examples`).
 
     Raises:
-        UserError: The data set's folder or one of its annotation files is not there at all.
+        UserError: The data set's folder or an annotation file does not exist.
     """
     place = resolve_root(spec, root)
     if spec.generate is not None:

@@ -1,7 +1,6 @@
-"""The one place that reads annotations. Training, evaluation, `verify`, `predict` and `errors` all see its result.
+"""The one place that reads annotations, for training, evaluation, `verify`, `predict` and `errors`.
 
-What belongs here: reading one format and giving every field its type. What does not: judging what was read
-(`inspection`), choosing what is trained on (`selection`), or anything that needs torch.
+Not: judging what was read (`inspection`), choosing what to train on (`selection`), or anything that needs torch.
 """
 
 from experiments.data.readers.annotations import Annotations, Box, Image

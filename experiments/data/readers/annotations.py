@@ -1,4 +1,4 @@
-"""What a reader returns: images with their boxes, in one form for all formats."""
+"""Images and boxes as all readers return them, whatever the format."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Box:
     Attributes:
         category: Its class name, stripped.
         xywh: x, y, width, height in pixels of the original image; the corner is counted from 0.
-        area: In square pixels: the annotation's own, or width x height where it has none.
+        area: In px^2: the annotated one, or width x height where there is none.
         role: "" for an object to learn and to count. "crowd" and "ignore" (COCO) and "difficult" (VOC) mark
             objects that are neither learnt nor counted.
-        number: COCO: the annotation's id. VOC: its place in the XML file, from 1.
-        segmentation: The annotation's own mask, untouched; None where there is none.
+        number: COCO: the annotation's id. VOC: its position in the XML file, from 1.
+        segmentation: The annotated mask, unchanged; None where there is none.
     """
 
     category: str
@@ -35,14 +35,14 @@ class Box:
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
-        """x1, y1, x2, y2 as training sees them."""
+        """x1, y1, x2, y2 as in training."""
         x, y, width, height = self.xywh
         return x, y, x + width, y + height
 
 
 @dataclass(slots=True)
 class Image:
-    """One image: its id in the annotations, its file, its annotated size in pixels (None: not annotated)."""
+    """One image; `size` is the annotated (width, height) in pixels, None where not annotated."""
 
     id: int | str
     path: Path
@@ -52,15 +52,15 @@ class Image:
 
 @dataclass
 class Annotations:
-    """All that one split, or one annotation file of it, holds.
+    """The content of one split, or of one annotation file of it.
 
     Attributes:
         images: In the order of the files, which is the order of training and evaluation.
-        classes: COCO: all categories in the order of the file. VOC: the names that are met, sorted.
-        category_ids: COCO: class name to the category id of the file. Empty for VOC.
+        classes: COCO: all categories in the order of the file. VOC: the names that occur, sorted.
+        category_ids: COCO: class name to category id. Empty for VOC.
         sources: Every annotation file that was read.
         raw_digests: For each file the number of images it lists (None for an XML file) and the SHA-256 of its
-            bytes: the fingerprint is made of these.
+            bytes, for the fingerprint.
     """
 
     images: list[Image] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Read a COCO instances JSON and give every field its type.
 
-Ids are only names: any whole number will do. Text is stripped. A field of another type is a problem that names
-the file, the entry and the field; nothing is guessed.
+Any whole number is a valid id. Text is stripped. A field of a wrong type is a problem that names the file, the
+entry and the field; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) ->
 
     Args:
         path: The JSON.
-        folder: Where its file names start from.
-        log: Takes the problems of single entries; what is wrong is left out.
-        masks: Whether to keep the annotations' segmentations: they are most of the file.
+        folder: The folder that its file names start from.
+        log: Receives the problems of single entries, which are left out.
+        masks: Whether to keep the annotations' segmentations, which are most of the file.
 
     Raises:
-        UserError: The file is not there, not readable, not JSON, or not in COCO's instances format; or the log is
+        UserError: The file is missing, not readable, not JSON, or not in COCO's instances format; or the log is
             strict and an entry is wrong.
     """
-    content, raw = _parsed(path)
+    content, raw = _parse(path)
     images: dict[int, Image] = {}
     for entry in _entries(content, "images", path, log):
         if entry["id"] not in images:
@@ -74,7 +74,7 @@ def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) ->
     )
 
 
-def _parsed(path: Path) -> tuple[dict[str, Any], bytes]:
+def _parse(path: Path) -> tuple[dict[str, Any], bytes]:
     raw = read_bytes(path)
     if not raw.strip():
         raise UserError(f"{path}: is empty", _AGAIN)
@@ -85,10 +85,7 @@ def _parsed(path: Path) -> tuple[dict[str, Any], bytes]:
         cut = " (the file looks cut off)" if at_end else ""
         place = f"line {error.lineno}, column {error.colno}, character {error.pos} of {len(error.doc)}"
         raise UserError(f"{path}: not valid JSON{cut}: {error.msg} at {place}", _AGAIN) from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # an encoding, a number of thousands of digits, deep nesting
+    except (ValueError, RecursionError) as error:  # an encoding, thousands of digits, deep nesting
         raise UserError(f"{path}: not valid JSON: {error}", _AGAIN) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not in COCO format: it holds a {type(content).__name__}, not a mapping")
@@ -101,7 +98,7 @@ def _parsed(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _loads(text: str) -> Any:
-    """Parse JSON without the garbage collector, which would walk millions of new objects over and over."""
+    """Parse JSON without the garbage collector, which would scan millions of new objects again and again."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -112,7 +109,7 @@ def _loads(text: str) -> Any:
 
 
 def _entries(content: dict[str, Any], section: str, path: Path, log: ProblemLog) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a section that have all they need; the others are problems."""
+    """Yield the valid entries of a section, and log the others."""
     seen: set[int] = set()
     for index, entry in enumerate(content[section]):
         fault = _fault(entry, section)
@@ -130,7 +127,7 @@ def _entries(content: dict[str, Any], section: str, path: Path, log: ProblemLog)
 
 
 def _fault(entry: Any, section: str) -> str | None:
-    """Return what an entry lacks or has of a wrong type; None where it is sound."""
+    """Return what an entry lacks or has of a wrong type; None for a valid one."""
     if not isinstance(entry, dict):
         return f"{shown_value(entry)} is not a mapping"
     for key in _NEEDED[section]:
@@ -175,7 +172,7 @@ def _annotation_fault(entry: dict[str, Any]) -> str | None:
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is text with more than spaces in it, all of which can be written out."""
+    """Whether a value is text with more than spaces in it that can be encoded."""
     if not isinstance(value, str) or not value.strip():
         return False
     try:

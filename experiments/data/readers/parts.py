@@ -16,10 +16,10 @@ Split = Literal["train", "val"]
 
 
 def part_files(spec: DatasetSpec, root: Path, split: Split) -> list[tuple[Path, Path, str]]:
-    """Return each part's annotation file, image folder and id prefix, below the data set's folder `root`.
+    """Return each part's annotation file, image folder and id prefix.
 
-    VOC names its images by list, so two lists over different folders may both have an image `000001`: ids of a
-    validation set of several parts begin with the part's folder.
+    Several VOC lists may have the same image id in different folders, so ids in a validation set of several parts
+    begin with the part's folder.
     """
     parts = spec.splits[split]
     folders = {part.images for part in parts}
@@ -33,8 +33,10 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
     """Return all images of a split, in the order of its parts.
 
     Args:
-        root: The data set's folder.
-        log: Takes what is wrong, an unusable file included, unless it is strict.
+        spec: The data set.
+        root: Its folder.
+        split: "train" or "val".
+        log: Receives the problems, unusable files included.
 
     Raises:
         UserError: The log is strict and something prevents training.
@@ -62,7 +64,7 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
 def _check_listed_once(
     spec: DatasetSpec, root: Path, split: Split, read: Annotations, log: ProblemLog
 ) -> None:
-    """Say which image several lists name twice; in a validation set, no two images may share an id either."""
+    """Log an image that several lists name, or an id that two images of a validation set share."""
     if len(spec.splits[split]) < 2:
         return
     seen: set[Path | int | str] = set()

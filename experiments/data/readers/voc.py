@@ -25,8 +25,8 @@ def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Ann
     Args:
         path: The list.
         folder: Holds `JPEGImages/` and `Annotations/`.
-        log: Takes XML files that cannot be used.
-        prefix: Stands before each id, where the lists of several folders may share ids.
+        log: Receives the XML files that cannot be used.
+        prefix: Is put before each id, where lists of several folders may share ids.
 
     Raises:
         UserError: The list cannot be used; or the log is strict and an XML file cannot be used.
@@ -53,10 +53,10 @@ def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Ann
 
 
 def read_list(path: Path) -> tuple[list[str], bytes]:
-    """Return the image ids of a list file, one a line, and the file's bytes. Blank lines are passed over.
+    """Return the image ids of a list file, one a line, and the file's bytes; blank lines are skipped.
 
     Raises:
-        UserError: Missing, not text, without ids, a line that is no single id, or an id given twice.
+        UserError: It is missing, not text or empty, a line is no single id, or an id occurs twice.
     """
     raw = read_bytes(path)
     try:
@@ -78,12 +78,12 @@ def read_list(path: Path) -> tuple[list[str], bytes]:
 
 
 def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[Box], bytes]:
-    """Return what one XML file says, (width, height) in pixels and boxes, and its bytes.
+    """Return the annotated (width, height) in pixels, the boxes and the bytes of an XML file.
 
-    The size is None where the file does not say, or says 0, as labelImg does.
+    The size is None where the file has none, or 0, as labelImg writes.
 
     Raises:
-        UserError: Missing, not XML (with the position), or an element is missing or of a wrong type.
+        UserError: It is missing or not XML (names the position), or an element is missing or of a wrong type.
     """
     if why_unreadable(path) == "no such file":
         raise UserError(f"{path}: no such file, but its image is listed")

@@ -1,1 +1,1 @@
-"""The built-in data set: drawn from a handful of parameters, written in COCO or VOC format."""
+"""The built-in data set: drawn from a few parameters, written in COCO or VOC format. Not: other data sets."""

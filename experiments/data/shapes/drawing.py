@@ -1,8 +1,8 @@
 """One image of the built-in `shapes` data: a textured background with filled shapes on it.
 
-An image follows from its own random generator alone, so images depend neither on each other nor on their
-order. The constants below set how hard the data is; changing any of them changes the data, so raise
-GENERATOR_VERSION in `shapes.py` with them.
+Each image has its own random generator, so images do not depend on each other or on their order. The constants
+below set the difficulty; a change of any of them changes the data and needs a new GENERATOR_VERSION
+(`generator.py`).
 """
 
 from __future__ import annotations
@@ -29,40 +29,44 @@ NOISE = (2.0, 6.0)  # standard deviation per pixel and channel, of 255
 
 MAX_OVERLAP = 0.3  # of two boxes in an image, as a share of the smaller one; so their IoU is below it, too
 MIN_VISIBLE = 0.75  # share of an object that others may not cover
-_TRIES = 60  # places tried for one object before it is left out
+_MAX_TRIES = 60  # places for one object before it is left out
 _FINE = 4  # sub-pixels a side, for smooth edges
 
 
 @dataclass
 class Shape:
-    """A drawn object: class index, tight box of its mask `(x, y, w, h)` in whole pixels, and the mask.
+    """A drawn object.
 
-    `mask` is (size, size) bool: the pixels at least half covered by the shape, hidden ones included. Nothing
-    that lies over a shape changes its tight box.
+    Attributes:
+        category: Class index.
+        box: Tight box of `mask`: (x, y, w, h) in whole pixels. Shapes drawn over this one do not change it.
+        mask: (size, size) bool: pixels at least half covered by the shape, hidden ones included.
+        cover: (size, size) float32 in [0, 1]: the covered share of each pixel.
+        visible: (size, size) bool: the part of `mask` that no later shape hides.
     """
 
     category: int
     box: tuple[int, int, int, int]
     mask: np.ndarray
-    cover: np.ndarray  # (size, size) float32 in [0, 1]: how much of each pixel the shape fills
-    visible: np.ndarray  # (size, size) bool: what no later shape hides
+    cover: np.ndarray
+    visible: np.ndarray
 
     @property
     def area(self) -> int:
-        """Visible pixels, as the COCO evaluator's size classes want it."""
+        """Visible pixels, for COCO's size classes."""
         return int(self.visible.sum())
 
 
 def draw_image(
     rng: np.random.Generator, size: int, sides: tuple[float, float], empty: bool = False
 ) -> tuple[np.ndarray, list[Shape]]:
-    """Draws one image.
+    """Draw one image.
 
     Args:
         rng: The image's own generator.
         size: Side of the square image, pixels.
-        sides: Bounds of the longer side of a box, pixels; spread log-uniformly between them.
-        empty: Whether the image shows no objects.
+        sides: Bounds of the log-uniform distribution of a box's longer side, pixels.
+        empty: Whether the image has no objects.
 
     Returns:
         (size, size, 3) uint8 in OpenCV's BGR order, and the objects from back to front.
@@ -79,7 +83,7 @@ def draw_image(
 
 
 def background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Noise of several octaves around a random tint, with strokes; (size, size, 3) float32, 0 to 255."""
+    """Return noise of several octaves around a random tint, with strokes: (size, size, 3) float32, 0 to 255."""
     texture = np.zeros((size, size, 3), np.float32)
     for cells, share in ((3, 1.0), (7, 0.7), (17, 0.5), (41, 0.35)):
         grey = rng.standard_normal((cells, cells, 1), dtype=np.float32)
@@ -95,10 +99,10 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def place(rng: np.random.Generator, size: int, sides: tuple[float, float]) -> list[Shape]:
-    """Objects with their places, largest first, so that small ones may lie over the edge of large ones.
+    """Return placed objects, largest first, so that small ones may overlap the edge of large ones.
 
-    The k-th of n sides is drawn from the k-th n-th of the logarithmic range: taken together the sides are
-    log-uniform, and yet an image hardly ever gets two objects too large to stand side by side.
+    The k-th of n sides is drawn from the k-th n-th of the logarithmic range: all sides together are log-uniform, but
+    an image rarely gets two objects that are too large to fit side by side.
     """
     count = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
     position = (np.arange(count)[::-1] + rng.random(count)) / count
@@ -107,7 +111,7 @@ def place(rng: np.random.Generator, size: int, sides: tuple[float, float]) -> li
     for length in lengths:
         category = int(rng.integers(len(CLASSES)))
         outline = _outline(rng, category, float(length))
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             corner = rng.random(2) * np.maximum(size - outline.max(0), 0)
             shape = _rasterise(outline + corner, category, size)
             if _fits(shape, shapes):
@@ -119,7 +123,7 @@ def place(rng: np.random.Generator, size: int, sides: tuple[float, float]) -> li
 
 
 def _outline(rng: np.random.Generator, category: int, length: float) -> np.ndarray:
-    """(P, 2) corners in pixels with the tight box's corner at (0, 0) and its longer side `length`."""
+    """Return (P, 2) corners in pixels, with the tight box's corner at (0, 0) and its longer side `length`."""
     name = CLASSES[category]
     if name == "star":
         angles, radii = np.arange(10) * np.pi / 5, np.where(np.arange(10) % 2, 0.42, 1.0)
@@ -134,7 +138,7 @@ def _outline(rng: np.random.Generator, category: int, length: float) -> np.ndarr
 
 
 def _rasterise(points: np.ndarray, category: int, size: int) -> Shape:
-    """Fills the outline with smooth edges: coverage counted on a grid _FINE times as fine."""
+    """Fill an outline with smooth edges, counting coverage on a grid _FINE times as fine."""
     low = np.floor(points.min(0)).astype(int)
     high = np.minimum(np.ceil(points.max(0)).astype(int), size)
     width, height = np.maximum(high - low, 1)
@@ -150,7 +154,7 @@ def _rasterise(points: np.ndarray, category: int, size: int) -> Shape:
 
 
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """`(x, y, w, h)` of the smallest box around the True pixels; all zero where there are none."""
+    """Return `(x, y, w, h)` of the smallest box around the True pixels; all zero where there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return (0, 0, 0, 0)
@@ -159,7 +163,7 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _fits(shape: Shape, others: list[Shape]) -> bool:
-    """Whether `shape` may lie over the others: they stay visible enough and keep their tight boxes."""
+    """Whether the others stay visible enough under `shape`, and keep their tight boxes."""
     for other in others:
         overlap = _overlap(shape.box, other.box)
         if not overlap:
@@ -180,7 +184,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, shape: Shape) -> None:
-    """Blends the object into the image: one colour near the class's hue, brighter towards one side."""
+    """Blend the object into the image in a colour near the class's hue, brighter towards one side."""
     hue = (360 * shape.category / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 360
     colour = _bgr(hue, rng.uniform(*SATURATION), rng.uniform(*BRIGHTNESS))
     x, y, w, h = shape.box
@@ -209,6 +213,6 @@ def _stroke(rng: np.random.Generator, image: np.ndarray, size: int) -> None:
 
 
 def _bgr(hue: float, saturation: float, value: float) -> np.ndarray:
-    """(3,) float32, 0 to 255. `hue` in degrees, the others 0 to 1."""
+    """Return (3,) float32, 0 to 255, for `hue` in degrees and the others in [0, 1]."""
     hsv = np.array([[[hue, saturation, value]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * np.float32(255)

@@ -1,8 +1,7 @@
-"""The built-in data set `shapes`: made from a handful of parameters, on disk in COCO or VOC format.
+"""The built-in data set `shapes`: generated from a few parameters, on disk in COCO or VOC format.
 
-ROOT/shapes.json holds the parameters and the generator's version, and so says what the folder is; where all
-else lies is in `layouts.py`. How the images look is in `drawing.py`.
-A set is complete or absent: it is built in a folder beside the root and renamed when all is written.
+ROOT/shapes.json, the manifest, has the parameters and the generator's version. `layouts.py` has the other files,
+`drawing.py` the images. A set is complete or absent: it is built in a folder beside the root and then renamed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from experiments.common.errors import UserError
 from experiments.data.problems import missing_files
 from experiments.data.shapes.layouts import Box, CocoLayout, Layout, VocLayout, encode
 
-GENERATOR_VERSION = 1  # raise it with every change that alters an image or an annotation
+GENERATOR_VERSION = 1  # increase it with every change that alters an image or an annotation
 CLASSES = ("disc", "square", "triangle", "star")
 MANIFEST = "shapes.json"
 SPLITS = ("train", "val")
@@ -37,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 class Parameters(BaseModel):
-    """What a shapes data set is made from."""
+    """Parameters of a shapes data set."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,24 +58,24 @@ class Parameters(BaseModel):
 
 
 def parameters(params: Mapping[str, Any]) -> Parameters:
-    """All parameters, checked. UserError where one is unknown or not allowed."""
+    """Return all parameters; raise UserError where one is unknown or not allowed."""
     check_keys(dict(params), Parameters, "data set, generate")
     return validate(Parameters, dict(params), "data set, generate")
 
 
 def image_counts(params: Mapping[str, Any]) -> dict[str, int]:
-    """Split to number of images."""
+    """Return the number of images by split."""
     checked = parameters(params)
     return {"train": checked.train_images, "val": checked.val_images}
 
 
 def fingerprint(params: Mapping[str, Any], layout: str = "coco") -> str:
-    """16 hexadecimal digits from the parameters, layout and the generator's version; needs no files."""
+    """Return 16 hexadecimal digits from the parameters, layout and generator version; needs no files."""
     return hashlib.sha256(json.dumps(_manifest(params, layout), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_current(root: Path, params: Mapping[str, Any], layout: str = "coco") -> bool:
-    """Whether `root` holds the complete set of just these parameters and layout, made by this generator."""
+    """Whether `root` holds the complete set of these parameters and layout, by this generator version."""
     if _read_manifest(root) != _manifest(params, layout):
         return False
     expected: list[str] = []
@@ -87,15 +86,14 @@ def is_current(root: Path, params: Mapping[str, Any], layout: str = "coco") -> b
 
 
 def check_place(root: Path, params: Mapping[str, Any], name: str = "shapes", layout: str = "coco") -> None:
-    """Raises UserError where a set cannot be made at `root` without deleting what is there."""
+    """Raise UserError where generating a set at `root` would delete files."""
     if not root.exists() or is_current(root, params, layout):
         return
     if not root.is_dir():
         raise UserError(f"{root}: is a file; the data set '{name}' needs a folder", "--data-root PATH")
     if _read_manifest(root) is not None:
         raise UserError(
-            f"{root}: holds shapes made with other parameters, in another format, by another version,"
-            " or not all of them",
+            f"{root}: holds shapes of other parameters, another format or version, or not all of them",
             f"msdet data make {name} --force --data-root {root}   (deletes the old set)",
         )
     if any(root.iterdir()):
@@ -114,19 +112,19 @@ def generate(
     name: str = "shapes",
     layout: str = "coco",
 ) -> None:
-    """Makes the set at `root`; does nothing where it is there already.
+    """Generate the set at `root`, unless it exists.
 
     Args:
         root: The data set's folder; it and its parents are created.
-        params: As in the data set's `generate`.
+        params: Those of the data set's `generate`.
         progress: Called with (images done, images in all).
-        force: Replaces a set that is there, even one of the same parameters; never a folder without a shapes
-            manifest, or one that holds anything else.
-        name: The data set's, for messages.
-        layout: The format on disk, a key of LAYOUTS.
+        force: Whether to replace an existing set, even one of the same parameters; never a folder without a shapes
+            manifest, or one with other files.
+        name: The data set's name, for messages.
+        layout: A key of LAYOUTS.
 
     Raises:
-        UserError: A parameter is wrong, `root` is taken, or it cannot be written.
+        UserError: A parameter is wrong, `root` has other content, or it cannot be written.
     """
     checked = parameters(params)
     root = root.resolve()
@@ -148,7 +146,7 @@ def generate(
 
 
 def image_rng(seed: int, split: str, index: int) -> Any:
-    """The random generator of one image."""
+    """Return the random generator of one image."""
     import numpy as np
 
     return np.random.default_rng(np.random.SeedSequence((seed, SPLITS.index(split), index)))
@@ -173,7 +171,7 @@ def _build(folder: Path, params: Parameters, layout: str, progress: Progress | N
 
 
 def _make_image(path: Path, params: Parameters, split: str, index: int) -> list[Box]:
-    """Writes one image; returns its objects."""
+    """Write one image and return its objects."""
     from experiments.data.shapes.drawing import draw_image
 
     empty = split == "train" and index % _EMPTY_EVERY == _EMPTY_EVERY - 1
@@ -184,7 +182,7 @@ def _make_image(path: Path, params: Parameters, split: str, index: int) -> list[
 
 
 def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], layout: str, force: bool) -> None:
-    """Renames the finished folder. An old set is deleted only after the new one stands in its place."""
+    """Rename the finished folder to `root`; an old set is deleted after that."""
     if force and root.exists():
         old = building.with_suffix(".old")
         root.rename(old)
@@ -194,7 +192,7 @@ def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], layo
     try:
         building.rename(root)
     except OSError:
-        if not is_current(root, params, layout):  # else another process made the same set meanwhile
+        if not is_current(root, params, layout):  # else another process has generated the same set
             raise
 
 
@@ -207,16 +205,18 @@ def _check_removable(root: Path) -> None:
     others = sorted({path.name for path in root.iterdir()} - folders - {MANIFEST})
     if others:
         also = ", ".join(others[:3])
-        raise UserError(f"{root}: also holds {also}, so it is not deleted", "move that elsewhere")
+        raise UserError(f"{root}: also holds {also}, so it is not deleted", f"move {others[0]} elsewhere")
 
 
 def _manifest(params: Mapping[str, Any], layout: str) -> dict[str, Any]:
     content = {"generator_version": GENERATOR_VERSION, "parameters": parameters(params).model_dump()}
-    return content if layout == "coco" else {**content, "format": layout}  # COCO came first and has no word
+    return (
+        content if layout == "coco" else {**content, "format": layout}
+    )  # keeps the fingerprints from before VOC
 
 
 def _read_manifest(root: Path) -> dict[str, Any] | None:
-    """The manifest as it is; an empty mapping where it is damaged, None where there is none."""
+    """Return the manifest; {} for a damaged one, None where there is none."""
     try:
         content = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""How the built-in data lie on disk: in COCO or in VOC format. The scenes are the same, whatever the format.
+"""The files of the built-in data, in COCO or in VOC format. Both have the same scenes.
 
     COCO: annotations/{train,val}.json             {train,val}/000000.png
     VOC:  ImageSets/Main/{train,val}.txt           JPEGImages/train_000000.jpg, Annotations/train_000000.xml
@@ -21,7 +21,7 @@ JPEG_QUALITY = 95  # of 100
 
 
 class Box(NamedTuple):
-    """`corner_and_size` is (x, y, width, height) in whole pixels from 0; `area` counts visible pixels."""
+    """An object: (x, y, width, height) in whole pixels from 0, and its visible pixels (`area`)."""
 
     category: int
     corner_and_size: tuple[int, int, int, int]
@@ -29,20 +29,20 @@ class Box(NamedTuple):
 
 
 class Layout(Protocol):
-    """Where images go and how a split's annotations are written."""
+    """The paths of images and annotations, and the writing of annotations."""
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Those that hold files, relative to the root."""
+        """Folders that hold files, relative to the root."""
 
     def image(self, split: str, index: int) -> str:
-        """The place of an image; its suffix says how it is encoded."""
+        """Return the path of an image; its suffix is its encoding."""
 
     def annotations(self, split: str, count: int) -> list[str]:
-        """The places of a split's annotation files."""
+        """Return the paths of a split's annotation files."""
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
-        """Writes those files, for square images of `size` pixels in the order of their indices."""
+        """Write a split's annotation files, for square images of `size` pixels ordered by index."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,15 @@ class CocoLayout:
     folders: tuple[str, ...] = ("annotations", "train", "val")
 
     def image(self, split: str, index: int) -> str:
+        """Return `<split>/<index>.png`."""
         return f"{split}/{index:06d}.png"
 
     def annotations(self, split: str, count: int) -> list[str]:
+        """Return the JSON of a split."""
         return [f"annotations/{split}.json"]
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
+        """Write the JSON of a split."""
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for number, boxes in enumerate(scenes, start=1):
@@ -87,23 +90,26 @@ class CocoLayout:
 
 @dataclass(frozen=True)
 class VocLayout:
-    """One XML file per image. Coordinates are VOC's own: pixels counted from 1, the last one inclusive.
+    """One XML file per image, with VOC's coordinates: pixels counted from 1, the last one inclusive.
 
-    MMDetection subtracts 1 from all four, so it sees (x, y, x + w - 1, y + h - 1) where it sees
-    (x, y, x + w, y + h) in COCO format: half a pixel at the centre, as with the real VOC.
+    MMDetection subtracts 1 from all four, so boxes are (x, y, x + w - 1, y + h - 1) where they are
+    (x, y, x + w, y + h) in COCO format: centres differ by half a pixel, as with the real VOC.
     """
 
     classes: tuple[str, ...]
     folders: tuple[str, ...] = (IMAGES, ANNOTATIONS, "ImageSets/Main")
 
     def image(self, split: str, index: int) -> str:
+        """Return `JPEGImages/<split>_<index>.jpg`."""
         return f"{IMAGES}/{self._id(split, index)}.jpg"
 
     def annotations(self, split: str, count: int) -> list[str]:
+        """Return the list of a split and its XML files."""
         xml = [f"{ANNOTATIONS}/{self._id(split, index)}.xml" for index in range(count)]
         return [f"ImageSets/Main/{split}.txt", *xml]
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
+        """Write the list of a split and its XML files."""
         listing, *xml = self.annotations(split, len(scenes))
         for index, (place, boxes) in enumerate(zip(xml, scenes)):
             page = ElementTree.ElementTree(self._page(f"{self._id(split, index)}.jpg", boxes, size))
@@ -134,7 +140,7 @@ def _put(node: ElementTree.Element, **children: Any) -> None:
 
 
 def encode(image: Any, suffix: str) -> bytes:
-    """(H, W, 3) uint8 in OpenCV's BGR order as the bytes of a PNG or JPEG file."""
+    """Return an (H, W, 3) uint8 image in OpenCV's BGR order as the bytes of a PNG or JPEG file."""
     import cv2
 
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []

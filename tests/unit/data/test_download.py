@@ -455,7 +455,7 @@ def test_the_command_brings_the_official_layout(name, server, tmp_path, monkeypa
         assert contents(place) == contents(tmp_path / "source" / "VOCdevkit")
     before = contents(place)
     again = CliRunner().invoke(app, ["download", name, "--mirror", "http://127.0.0.1:9"])  # nobody is there
-    assert again.exit_code == 0 and again.output.count("was there already") == 3
+    assert again.exit_code == 0 and again.output.count("already unpacked") == 3
     assert contents(place) == before
     assert CliRunner().invoke(app, ["verify", name]).exit_code == 0
 

@@ -125,7 +125,7 @@ def test_the_two_formats_do_not_take_each_others_place(tmp_path: Path) -> None:
     few = {**SMALL, "train_images": 2}
     shapes.generate(tmp_path / "set", few)
     assert not shapes.is_current(tmp_path / "set", few, "voc")
-    with pytest.raises(UserError, match="in another format"):
+    with pytest.raises(UserError, match="another format"):
         shapes.generate(tmp_path / "set", few, layout="voc")
     shapes.generate(tmp_path / "set", few, layout="voc", force=True)
     assert shapes.is_current(tmp_path / "set", few, "voc")

@@ -193,7 +193,7 @@ def test_a_stale_set_is_refused_with_the_command_that_remakes_it(
         monkeypatch.setattr(shapes, "GENERATOR_VERSION", shapes.GENERATOR_VERSION + 1)
     before = files(root)
     assert not shapes.is_current(root, params)
-    with pytest.raises(UserError, match="holds shapes made with other parameters") as caught:
+    with pytest.raises(UserError, match="holds shapes of other parameters") as caught:
         shapes.generate(root, params)
     assert caught.value.hint is not None and "msdet data make shapes --force" in caught.value.hint
     assert files(root) == before

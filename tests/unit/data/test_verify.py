@@ -309,4 +309,4 @@ def test_make_and_ls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_built_in_data_can_be_made(page: str) -> None:
     result = CliRunner().invoke(app, ["make", page])
-    assert isinstance(result.exception, UserError) and "not a built-in one" in result.exception.message
+    assert isinstance(result.exception, UserError) and "is not built in" in result.exception.message
