@@ -1,3 +1,3 @@
-"""What a person types: one short file per command. Importing it imports neither torch nor pandas."""
+"""The command line, one short file per command; imports neither torch nor pandas."""
 
 __version__ = "0.1.0"

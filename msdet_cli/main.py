@@ -1,4 +1,4 @@
-"""The command line: commands in groups, and the one place where an error becomes an exit code."""
+"""The app: commands in groups, and the one place where an error becomes an exit code."""
 
 from __future__ import annotations
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
+from rich.table import Table
 
+from experiments.common.errors import BAD_INPUT, UserError
+from experiments.data.find import find_dataset, resolve_root
+from experiments.data.find import make as make_dataset
+from experiments.data.verify import verify as verify_dataset
+from experiments.recipes.catalogue import load_dataset, names
 from msdet_cli.commands import download
+from msdet_cli.console.dataset_view import plain_console, print_findings
 from msdet_cli.options import DataRootOpt, JsonOpt, complete
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="List, check, make or download data sets.")
 app.command("download")(download.download)
@@ -33,14 +38,10 @@ def ls(as_json: JsonOpt = False) -> None:
     msdet data ls
     msdet data ls --json
     """
-    from experiments.recipes.catalogue import names
-
     rows = [_state(str(path)) for path in names("dataset").values()]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        print(json.dumps(rows, indent=2))
         return
-    from rich.table import Table
-
     table = Table("data set", "format", "folder", "images", "state", box=None, pad_edge=False)
     for row in rows:
         images = row["images"] or {}
@@ -67,12 +68,6 @@ def verify(
     msdet data verify coco --data-root /data/coco
     msdet data verify my-data.yaml --no-images
     """
-    from rich.progress import Progress
-
-    from experiments.common.errors import BAD_INPUT
-    from experiments.data.verify import verify as verify_dataset
-    from experiments.recipes.catalogue import load_dataset
-
     console = plain_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading annotations", total=None)
@@ -82,7 +77,7 @@ def verify(
 
         found = verify_dataset(load_dataset(name), data_root, not no_images, report)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        print(json.dumps(found, indent=2))
     else:
         print_findings(found, plain_console())
     if not found["usable"]:
@@ -104,16 +99,10 @@ def make(
     msdet data make shapes
     msdet data make shapes --data-root my-shapes --force
     """
-    from experiments.common.errors import UserError
-    from experiments.data.find import find_dataset, resolve_root
-    from experiments.data.find import make as make_dataset
-    from experiments.recipes.catalogue import load_dataset
-
     spec = load_dataset(name)
     if spec.generate is None:
         raise UserError(
-            f"data set '{spec.name}' is not built in, so it cannot be made",
-            "msdet data make shapes",
+            f"data set '{spec.name}' is not built in, so it cannot be made", "msdet data make shapes"
         )
     if force:
         make_dataset(spec, resolve_root(spec, data_root), force=True)
@@ -124,10 +113,6 @@ def make(
 
 def _state(ref: str) -> dict[str, Any]:
     """Return a row of `ls`; an error of one data set is its state."""
-    from experiments.common.errors import UserError
-    from experiments.data.find import find_dataset, resolve_root
-    from experiments.recipes.catalogue import load_dataset
-
     row: dict[str, Any] = {"name": Path(ref).stem, "format": "", "root": "", "found": False, "images": None}
     try:
         spec = load_dataset(ref)
@@ -138,66 +123,3 @@ def _state(ref: str) -> dict[str, Any]:
     except UserError as error:
         return {**row, "state": error.message}
     return {**row, "found": True, "state": "found"}
-
-
-def print_findings(found: dict[str, Any], console: Console) -> None:
-    """Print what `verify` found."""
-    splits = found["splits"]
-    console.print(f"{found['name']} ({found['format'].upper()} format) in {found['root']}", soft_wrap=True)
-    console.print(_overview(splits))
-    console.print()
-    console.print(_by_class(splits))
-    for split, content in splits.items():
-        if content["other_classes"]:
-            others = ", ".join(f"{name} ({count})" for name, count in content["other_classes"].items())
-            console.print(f"{split}: ignored, not classes of the data set: {others}")
-        for kind, problem in content["problems"].items():
-            style = "yellow" if problem["changes_numbers"] else "dim"
-            style = "bold red" if problem["prevents_training"] else style
-            console.print(f"\n{split}: {kind}: {problem['count']}", style=style)
-            for example in problem["examples"]:
-                console.print(f"  {example}", soft_wrap=True)
-            if problem["count"] > len(problem["examples"]):
-                console.print(f"  and {problem['count'] - len(problem['examples'])} more")
-    if not found["usable"]:
-        console.print("\nthis data set cannot be used: fix the errors shown in red", style="bold red")
-
-
-def _overview(splits: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table("", *splits, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for key in ("images", "images_without_boxes", "boxes"):
-        table.add_row(key.replace("_", " "), *(str(content[key]) for content in splits.values()))
-    for size, bounds in (("small", "< 32²"), ("medium", "< 96²"), ("large", "")):
-        cells = [_share(content["sizes"][size], content["boxes"]) for content in splits.values()]
-        table.add_row(f"  {size} {bounds}".rstrip(), *cells)
-    for key in ("crowd_boxes", "ignored_boxes", "difficult_boxes"):
-        if any(content[key] for content in splits.values()):
-            table.add_row(key.replace("_", " "), *(str(content[key]) for content in splits.values()))
-    return table
-
-
-def _by_class(splits: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table("boxes by class", *splits, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name in splits["train"]["classes"]:
-        counts = [content["classes"].get(name, 0) for content in splits.values()]
-        table.add_row(f"  {name}", *(str(count) if count else "none" for count in counts))
-    return table
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part} ({100 * part / whole:.0f} %)" if whole else str(part)
-
-
-def plain_console(stderr: bool = False) -> Console:
-    """Return a console that prints names and paths as they are, square brackets included."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)

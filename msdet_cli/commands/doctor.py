@@ -82,7 +82,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _mmdetection() -> Iterator[Finding]:
-    """Check that the maintained forks are installed, and upstream's packages of the same names are not."""
+    """Check that the maintained forks are installed and upstream's packages are not."""
     for fork, upstream in (
         ("onedl-mmengine", "mmengine"),
         ("onedl-mmcv", "mmcv"),

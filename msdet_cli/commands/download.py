@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, did_you_mean
+from experiments.data.find import resolve_root
+from experiments.data.verify import verify
+from experiments.recipes.catalogue import load_dataset
+from msdet_cli.console.dataset_view import plain_console, print_findings
 
 EXAMPLES = {"coco": "retinanet-r50-rlo", "voc": "retinanet-r50-voc-rlo"}  # data set: recipe
 LINE_INTERVAL_S = 30  # between lines if the output is no terminal
@@ -54,13 +59,9 @@ def download(
     msdet data download voc
     msdet data download coco --root /data/coco
     """
-    from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
     from experiments.data.download.archives import ARCHIVES
     from experiments.data.download.official_sets import FOLDER
     from experiments.data.download.official_sets import download as download_archives
-    from experiments.data.find import resolve_root
-    from experiments.recipes.catalogue import load_dataset
-    from msdet_cli.commands.data import plain_console
 
     if name not in ARCHIVES:
         raise UserError(
@@ -94,10 +95,6 @@ def resume_command(name: str, root: Path | None, keep: bool, mirror: str | None)
 
 def _verify(spec: Any, place: Path, root: Path | None, console: Console) -> None:
     """Check that every annotated file exists; the archives' checksums cover the images."""
-    from experiments.common.errors import BAD_INPUT
-    from experiments.data.verify import verify
-    from msdet_cli.commands.data import print_findings
-
     found = verify(spec, place, read_images=False)
     if not found["usable"]:
         print_findings(found, console)
@@ -112,16 +109,6 @@ class DownloadView:
     """A progress bar with speed and ETA on a terminal, lines from time to time elsewhere."""
 
     def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        from msdet_cli.commands.data import plain_console
-
         self._console = plain_console(stderr=True)
         columns = (
             "{task.description}",

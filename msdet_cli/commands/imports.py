@@ -109,7 +109,7 @@ def _seed(stock: StockRun, given: int | None) -> int:
 
 
 def _data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDataset | None, list[str]]:
-    """Return the data set at its training location, else its present one, and what is unknown of it."""
+    """Return the data set, first from its training location, and what is unknown of it."""
     places = flat(stock.get("train_dataloader") or {})
     trained = next((Path(v) for key, v in places.items() if key.endswith("data_root") and v), None)
     if given is None and trained is not None and trained.exists():

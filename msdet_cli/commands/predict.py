@@ -113,7 +113,7 @@ def _detect(
 def _validation_files(
     run: RunFolder, main: RunFolder, chosen: Sequence[Chosen], data_root: Path | None
 ) -> list[Path] | None:
-    """Return the files of the validation set if an image is in it and this run was evaluated on it."""
+    """Return the validation set's files if an image is in it and the run used it, too."""
     whole = next((image.whole_set for image in chosen if image.whole_set), None)
     same = run.read().dataset.get("fingerprint") == main.read().dataset.get("fingerprint")
     return whole if same else None

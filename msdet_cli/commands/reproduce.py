@@ -78,7 +78,7 @@ def _check_data_root(labelled: Sequence[Labelled], data_root: Path | None) -> No
 def _print_tables(
     console: Console, names: list[str], planned: Sequence[PlannedRun], options: RunOptions
 ) -> None:
-    """Print the tables in the contexts of these runs; under a profile without the published numbers."""
+    """Print the tables in these runs' contexts; under a profile without published numbers."""
     from experiments.reporting import build_report, collect, context_of
 
     made = build_report(collect(options.results_folder), names)

@@ -132,7 +132,7 @@ class QueueView:
 
 
 def select_rows(entries: Sequence[QueueItem], room: int) -> list[int]:
-    """Return the indices of at most `room` entries, the most urgent states first, in queue order."""
+    """Return the indices of the `room` most urgent entries, in queue order."""
 
     def urgency(index: int) -> tuple[int, int]:
         state = entries[index].state

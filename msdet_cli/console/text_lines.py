@@ -1,4 +1,4 @@
-"""Rows as aligned lines of text: for lists that may be long, where rich's own tables take seconds."""
+"""Rows as aligned lines of text, for long lists: Rich's tables take seconds there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ GAP = "  "
 def print_lines(
     console: Console, header: Sequence[str], rows: Sequence[Sequence[Cell]], right: Collection[str] = ()
 ) -> None:
-    """Prints a header and rows as wide as they are; columns with nothing in them are left out.
+    """Print a header and aligned rows at their full width, without empty columns.
 
     Args:
-        right: Columns of numbers, by their names: set flush right.
+        right: Names of the right-aligned columns.
     """
     kept = [i for i in range(len(header)) if not rows or any(_parts(row[i])[0] for row in rows)]
     lines = [[(name, "bold") for name in header], *([_parts(cell) for cell in row] for row in rows)]
