@@ -1,1 +1,1 @@
-"""Trainings by stock MMDetection: read without running anything, matched to a recipe, imported as runs."""
+"""Trainings by stock MMDetection: read without running code, matched to a recipe, imported as runs. No torch."""

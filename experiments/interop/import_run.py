@@ -1,4 +1,4 @@
-"""A training by stock MMDetection as a run folder, marked as imported."""
+"""Write a training by stock MMDetection as a run folder, marked as imported. No torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.common.config_text import at
 from experiments.common.files import write_text
 from experiments.data.find import FoundDataset
 from experiments.interop.stock_run import StockRun
@@ -18,26 +18,42 @@ from experiments.recipes.schema import Recipe
 from experiments.runs.record import Attempt, Record, now
 from experiments.runs.run_folder import RunFolder
 
-MOST_DIFFERENCES = 5  # in a note; the record has all
+MAX_DIFFERENCES = 5  # in a note; the record has all
+
+
+@dataclass(frozen=True)
+class MatchedTraining:
+    """A training with the recipe that it corresponds to.
+
+    Attributes:
+        data: The data set; None where it is not available.
+        unknown: One line for each thing that the work folder does not say.
+        differs: Differences from the recipe's config, one line each.
+    """
+
+    stock: StockRun
+    recipe: Recipe
+    seed: int
+    data: FoundDataset | None
+    unknown: list[str]
+    differs: list[str]
 
 
 def write_run(
     folder: RunFolder,
-    recipe: Recipe,
-    stock: StockRun,
-    seed: int,
-    data: FoundDataset | None,
-    unknown: list[str],
-    differs: list[str],
+    training: MatchedTraining,
     command: list[str],
     copy_weights: Callable[[Path, Path], None] | None = None,
 ) -> None:
-    """Makes the run folder; what was there is replaced.
+    """Write the run folder, replacing an existing one.
 
     Args:
-        data: None where it could not be looked at: then nothing is said of its content.
-        copy_weights: Copies the last checkpoint, if given and if there is one.
+        folder: The run.
+        training: The training to import.
+        command: The command line, for the record.
+        copy_weights: Copies a checkpoint from one path to another; None imports no weights.
     """
+    stock, recipe, data = training.stock, training.recipe, training.data
     if folder.path.exists():
         shutil.rmtree(folder.path)
     folder.path.mkdir(parents=True)
@@ -45,7 +61,7 @@ def write_run(
     shutil.copyfile(stock.config_file, folder.config)
     if stock.logs:
         shutil.copyfile(stock.logs[-1].path, folder.log)
-    if (stock.source / "trace.csv").is_file():  # of a level-weighted detector in a project of the user's
+    if (stock.source / "trace.csv").is_file():  # by a level-weighted detector in a user's own project
         shutil.copyfile(stock.source / "trace.csv", folder.trace)
     done = _optimizer_steps(stock)
     write_text(folder.metrics, _metrics_csv(stock))
@@ -53,15 +69,16 @@ def write_run(
         folder.checkpoints.mkdir()
         copy_weights(stock.checkpoint, folder.checkpoints / f"iter_{done or stock.length}.pth")
     fingerprint = data.fingerprint if data else ""
+    unknown = list(training.unknown)
     if done is None:
-        unknown = [*unknown, "the number of iterations"]
+        unknown.append("the number of iterations")
     if data is None:
-        unknown = [*unknown, "the data's content: it was not there to be read"]
+        unknown.append("the data's content: it is not available here")
     record = Record(
         recipe=recipe.name,
         recipe_id=recipes.recipe_id(recipe),
         config_hash=recipes.config_hash(recipe, fingerprint),
-        seed=seed,
+        seed=training.seed,
         profile=recipe.profile,
         status="done",
         metrics=stock.metrics,
@@ -73,20 +90,18 @@ def write_run(
         dataset={
             "name": recipe.dataset.name,
             "format": recipe.dataset.format,
-            "root": str(data.root)
-            if data
-            else str(at(stock.config, "train_dataloader.dataset.data_root") or ""),
+            "root": str(data.root if data else stock.get("train_dataloader.dataset.data_root") or ""),
             "fingerprint": fingerprint,
             "images": data.images if data else {},
             "classes": list(data.classes) if data else [],
         },
-        notes=_notes(differs),
+        notes=_notes(training.differs),
         imported={
             "source": str(stock.source.resolve()),
             "checkpoint": str(stock.checkpoint.resolve()) if stock.checkpoint else None,
             "files": {str(p.relative_to(stock.source)): _sha256(p) for p in stock.files},
             "unknown": [*unknown, "the code: no commit is recorded", "the host"],
-            "differs": differs,
+            "differs": training.differs,
         },
     )
     folder.write(record)
@@ -95,12 +110,11 @@ def write_run(
 def _notes(differs: list[str]) -> list[str]:
     if not differs:
         return []
-    more = f", and {len(differs) - MOST_DIFFERENCES} more" if len(differs) > MOST_DIFFERENCES else ""
-    return [f"trained otherwise than the recipe says: {', '.join(differs[:MOST_DIFFERENCES])}{more}"]
+    more = f", and {len(differs) - MAX_DIFFERENCES} more" if len(differs) > MAX_DIFFERENCES else ""
+    return [f"trained with other settings than the recipe: {', '.join(differs[:MAX_DIFFERENCES])}{more}"]
 
 
 def _attempts(stock: StockRun, recipe: Recipe) -> list[Attempt]:
-    steps = stock.get("optim_wrapper.accumulative_counts") or 1
     return [
         Attempt(
             started=log.began,
@@ -108,8 +122,8 @@ def _attempts(stock: StockRun, recipe: Recipe) -> list[Attempt]:
             host="",
             pid=0,
             world_size=log.world_size or recipe.schedule.gpus,
-            micro_batch=recipe.schedule.images_per_gpu // steps,
-            accumulation=steps,
+            micro_batch=recipe.schedule.images_per_gpu // stock.accumulation,
+            accumulation=stock.accumulation,
             device=(log.environment.get("gpus") or ["cpu"])[0],
         )
         for log in stock.logs
@@ -117,11 +131,10 @@ def _attempts(stock: StockRun, recipe: Recipe) -> list[Attempt]:
 
 
 def _optimizer_steps(stock: StockRun) -> int | None:
-    steps = stock.get("optim_wrapper.accumulative_counts") or 1
     if not stock.by_epoch:
-        return stock.length // steps
+        return stock.length // stock.accumulation
     length = next((log.epoch_length for log in stock.logs if log.epoch_length), None)
-    return length * stock.length // steps if length else None
+    return length * stock.length // stock.accumulation if length else None
 
 
 def _metrics_csv(stock: StockRun) -> str:

@@ -1,4 +1,4 @@
-"""As which recipe a training by stock MMDetection counts, and what it differs in from it."""
+"""Match a training by stock MMDetection to a recipe, and find its differences. No torch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from experiments.recipes import catalogue
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
 
-PREFIX = "imported-"  # so that it never takes the place of a run of our own
-# Where files lie and how fast they are read: no part of what was trained.
+PREFIX = "imported-"  # of the recipe's name, so that an import never replaces a run of msdet
+# Keys of file locations and reading speed, which do not change what is trained.
 _PLACES = re.compile(r"(^|\.)(data_root|ann_file|backend_args|data_prefix\..*|metainfo\..*|_scope_)$")
-# Our data sets hold the same images and boxes as those of MMDetection.
+# msdet's data sets have the same images and boxes as MMDetection's.
 _STOCK_TYPES = {"AnnotatedCocoDataset": "CocoDataset", "AnnotatedVocDataset": "VOCDataset"}
 
 
 def recipe_name(stock: StockRun) -> str:
-    """The shipped or own recipe whose model config was trained, unweighted, by its file's name and data.
+    """Return the name of the unweighted recipe with the file name and data of the trained config.
 
     Raises:
-        UserError: None, or more than one, is.
+        UserError: No recipe fits, or more than one does.
     """
     fitting = []
     for name in catalogue.names("recipe"):
@@ -41,30 +41,28 @@ def recipe_name(stock: StockRun) -> str:
         if plain and Path(recipe.model).stem == stock.name and _annotations_differ(stock, recipe) is None:
             fitting.append(name)
     if len(fitting) != 1:
-        what = (
-            "fits more than one recipe: " + ", ".join(fitting) if fitting else "is no recipe's model and data"
-        )
+        what = f"several recipes: {', '.join(fitting)}" if fitting else "no recipe's model and data"
         raise UserError(
-            f"{stock.source}: its config '{stock.name}.py' {what}",
-            "say which recipe it corresponds to: --recipe NAME [-p PROFILE] [--dataset NAME] [--set KEY=VALUE]",
+            f"{stock.source}: its config '{stock.name}.py' fits {what}",
+            "--recipe NAME [-p PROFILE] [--dataset NAME] [--set KEY=VALUE]",
         )
     return fitting[0]
 
 
 def as_recipe(recipe: Recipe, stock: StockRun) -> tuple[Recipe, list[str]]:
-    """The recipe with the schedule and precision that were trained, under a name of its own.
+    """Return the recipe with the schedule and precision of the training, under an own name.
 
     Returns:
-        That recipe, and one line for each thing that the work folder does not tell.
+        That recipe, and one line for each thing that the work folder does not say.
 
     Raises:
-        UserError: It was trained on other data or with another weighting than the recipe says.
+        UserError: The training had other data or another weighting than the recipe.
     """
     other = _annotations_differ(stock, recipe)
     if other is not None:
         raise UserError(
             f"{stock.source} was trained on {other}, recipe {recipe.name} is for data set '{recipe.dataset.name}'",
-            "name the data set: --dataset NAME",
+            "--dataset NAME",
         )
     _check_weighting(stock, recipe)
     schedule, unknown = _schedule(stock, recipe)
@@ -78,16 +76,12 @@ def as_recipe(recipe: Recipe, stock: StockRun) -> tuple[Recipe, list[str]]:
     try:
         return Recipe.model_validate(content), unknown
     except ValidationError as error:
-        raise UserError(f"{stock.config_file}: no recipe says this: {one_line(error)}") from None
+        raise UserError(f"{stock.config_file}: not a valid recipe: {one_line(error)}") from None
 
 
 def _annotations_differ(stock: StockRun, recipe: Recipe) -> str | None:
-    """The training annotations of the work folder where they are not, by their path's end, the recipe's."""
-    trained = {
-        str(value)
-        for key, value in flat(stock.get("train_dataloader") or {}).items()
-        if key.endswith("ann_file")
-    }
+    """Return the training's annotation files where they differ, by the end of their paths; None if equal."""
+    trained = set(map(str, stock.training_data("ann_file")))
     wanted = [part.annotations for part in recipe.dataset.splits["train"]]
     fits = len(trained) > 0 and all(any(f"/{t}".endswith(f"/{w}") for w in wanted) for t in trained)
     fits = fits and all(any(f"/{t}".endswith(f"/{w}") for t in trained) for w in wanted)
@@ -95,39 +89,35 @@ def _annotations_differ(stock: StockRun, recipe: Recipe) -> str | None:
 
 
 def check_classes(stock: StockRun, data: FoundDataset) -> None:
-    """Raises UserError where the work folder names its classes, and the data set has others."""
-    for key, value in flat(stock.get("train_dataloader") or {}).items():
-        if key.endswith("metainfo.classes") and list(value) != list(data.classes):
+    """Raise UserError where the config names other classes than the data set has, or another order."""
+    for value in stock.training_data("metainfo.classes"):
+        if list(value) != list(data.classes):
             some = ", ".join(str(name) for name in list(value)[:4])
             raise UserError(
                 f"{stock.source} was trained on {len(value)} classes ({some} ...), data set '{data.spec.name}' in"
                 f" {data.root} has {len(data.classes)}: they must be the same, in the same order",
-                "name the data set that it was trained on: --dataset NAME, --data-root DIR",
+                "--dataset NAME, --data-root DIR",
             )
 
 
 def _check_weighting(stock: StockRun, recipe: Recipe) -> None:
     trained = stock.get("model.weighting")
     rule = trained.get("rule", "uniform") if isinstance(trained, Mapping) else "uniform"
-    said = recipe.weighting
-    wrong = (
-        {k: v for k, v in (trained or {}).items() if said.get(k) != _plain(v)}
-        if rule == said["rule"]
-        else said
-    )
-    if wrong:
+    wanted = recipe.weighting
+    options = trained.items() if isinstance(trained, Mapping) else ()
+    if rule != wanted["rule"] or any(wanted.get(key) != _plain(value) for key, value in options):
         raise UserError(
             f"{stock.source} was trained with weighting {_plain(trained) or 'uniform (none)'},"
-            f" recipe {recipe.name} says {said}",
-            "name the recipe that it corresponds to: --recipe NAME, --set weighting.KEY=VALUE",
+            f" recipe {recipe.name} has {wanted}",
+            "--recipe NAME, or --set weighting.KEY=VALUE",
         )
 
 
 def _schedule(stock: StockRun, recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
-    """The recipe's schedule keys as they were trained, and what is not known of them."""
+    """Return the training's values for the recipe's schedule, and one line for each that is not known."""
     unknown = []
     images = stock.get("train_dataloader.batch_size") or 1
-    steps = stock.get("optim_wrapper.accumulative_counts") or 1
+    steps = stock.accumulation
     workers = stock.logs[-1].world_size if stock.logs else None
     if workers is None:
         whole = recipe.schedule.gpus * recipe.schedule.images_per_gpu
@@ -161,7 +151,7 @@ def _schedule(stock: StockRun, recipe: Recipe) -> tuple[dict[str, Any], list[str
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The dotted keys of a whole config that say what is trained and evaluated, with stock MMDetection's names."""
+    """Return the dotted config keys that define training and evaluation, with stock MMDetection's types."""
     parts: dict[str, Any] = {key: config.get(key) for key in ("model", "param_scheduler")}
     parts["optimizer"] = at(config, "optim_wrapper.optimizer")
     parts["paramwise_cfg"] = at(config, "optim_wrapper.paramwise_cfg")
@@ -180,9 +170,9 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def differences(trained: Mapping[str, Any], meant: Mapping[str, Any]) -> list[str]:
-    """`key: as trained (as the recipe's config has it)`, for all that both configs say of the training."""
-    one, two = comparable(trained), comparable(meant)
+def differences(trained: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Return `key: trained value (the recipe's)` for each difference of two configs."""
+    one, two = comparable(trained), comparable(expected)
     return [
         f"{key}: {one.get(key, '-')} ({two.get(key, '-')})"
         for key in sorted({*one, *two})
@@ -191,7 +181,7 @@ def differences(trained: Mapping[str, Any], meant: Mapping[str, Any]) -> list[st
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, as JSON has them."""
+    """Return the value with tuples as lists, as JSON has them."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

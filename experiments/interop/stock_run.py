@@ -1,4 +1,4 @@
-"""What a work folder of MMDetection's `tools/train.py` says of its training. Nothing in it is run. No torch."""
+"""Read the work folder of a training by MMDetection's `tools/train.py`, without running code in it. No torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.common.config_text import at, read_config
+from experiments.common.config_text import at, flat, read_config
 from experiments.common.errors import UserError
+from experiments.common.metric_names import METRICS
 
-# MMDetection's names of the metrics, given as fractions behind a prefix ("coco/"), to those of the tables.
-METRICS = {
+# MMDetection's metrics, fractions with a prefix ("coco/"), to msdet's, in percent.
+_STOCK_METRICS = {
     "bbox_mAP": "AP", "bbox_mAP_50": "AP50", "bbox_mAP_75": "AP75",
     "bbox_mAP_s": "APS", "bbox_mAP_m": "APM", "bbox_mAP_l": "APL", "mAP": "mAP",
 }  # fmt: skip
@@ -33,13 +34,13 @@ _TIME = re.compile(r"^(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d)", re.MULTILINE)
 
 @dataclass
 class Log:
-    """One start of the training script: its `*.log`.
+    """The `*.log` of one start of the training script.
 
     Attributes:
-        began, ended: First and last line's time, ISO 8601 by the clock of that machine.
-        world_size, seed: None where it does not say.
-        environment: As a record has it.
-        epoch_length: Forward passes an epoch; None where the training is not counted in epochs.
+        began, ended: Time of the first and last line, ISO 8601 in that machine's local time.
+        world_size, seed: None where the log does not have them.
+        environment: In the form of `Record.environment`.
+        epoch_length: Forward passes per epoch; None for a training counted in iterations.
     """
 
     path: Path
@@ -56,13 +57,14 @@ class StockRun:
     """A finished training.
 
     Attributes:
-        config, config_file: As MMEngine dumped it, resolved.
-        by_epoch: Whether the steps of `evaluations` and `length` are epochs, or forward passes.
-        evaluations: Step to metrics in percent; COCO's are rounded to 0.1 point by MMDetection.
-        logs: Of each start, in order.
-        checkpoint: The last, if it is still there.
-        name: Of the config that was trained, without `.py`.
-        files: All that was read.
+        source: The work folder.
+        name: Name of the trained config, without `.py`.
+        config, config_file: The resolved config that MMEngine dumped.
+        by_epoch: Whether `length` and the steps of `evaluations` count epochs; else forward passes.
+        evaluations: Step to metrics in percent, COCO's rounded to 0.1 point by MMDetection.
+        logs: One for each start, in order.
+        checkpoint: The last one, if it exists.
+        files: Those that were read.
     """
 
     source: Path
@@ -78,35 +80,47 @@ class StockRun:
 
     @property
     def metrics(self) -> dict[str, float]:
+        """Metrics of the final evaluation, in percent."""
         return self.evaluations[self.length]
 
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimizer step."""
+        return self.get("optim_wrapper.accumulative_counts") or 1
+
     def get(self, path: str) -> Any:
+        """Return the value of a dotted config key; None where there is none."""
         return at(self.config, path)
+
+    def training_data(self, suffix: str) -> list[Any]:
+        """Return the values of all keys of the training data loader that end with `suffix`."""
+        keys = flat(self.get("train_dataloader") or {})
+        return [value for key, value in keys.items() if key.endswith(suffix)]
 
 
 def read_stock_run(source: Path) -> StockRun:
-    """Reads a work folder.
+    """Return the finished training in a work folder.
 
     Raises:
-        UserError: It is none, the training did not come to its end, or its end was not evaluated.
+        UserError: It is no work folder, or the training has no evaluation at its end.
     """
     starts = sorted(path.parent.parent for path in source.glob("*/vis_data/scalars.json"))
     if not starts:
-        older = " (MMDetection 2's are not read)" if any(source.glob("*.log.json")) else ""
+        older = "; MMDetection 2 is not supported" if any(source.glob("*.log.json")) else ""
         raise UserError(
-            f"{source} is no work folder of MMDetection: no <time>/vis_data/scalars.json in it{older}",
-            "name the folder that tools/train.py wrote to: --work-dir, else work_dirs/<config>",
+            f"{source} is no work folder of MMDetection 3: it has no <time>/vis_data/scalars.json{older}",
+            "msdet import work_dirs/<config>   (or the --work-dir of tools/train.py)",
         )
     root_configs = sorted(source.glob("*.py"))
     config_files = [starts[-1] / "vis_data" / "config.py", *root_configs]
     config_file = next((path for path in config_files if path.is_file()), None)
     if config_file is None:
-        raise UserError(f"{source}: no dumped config (*.py) in it", "it is part of every work folder")
+        raise UserError(f"{source}: has no dumped config (*.py)", "copy the whole work folder")
     config = read_config(config_file)
     by_epoch, length = _length(config, config_file)
     evaluations: dict[int, dict[str, float]] = {}
     for start in starts:
-        _follow(start / "vis_data" / "scalars.json", evaluations, by_epoch)
+        _read_evaluations(start / "vis_data" / "scalars.json", evaluations, by_epoch)
     _check_end(source, evaluations, by_epoch, length)
     logs = [_read_log(path) for start in starts for path in sorted(start.glob("*.log"))]
     files = [
@@ -114,7 +128,8 @@ def read_stock_run(source: Path) -> StockRun:
         *(start / "vis_data" / "scalars.json" for start in starts),
         *(log.path for log in logs),
     ]
-    checkpoint = _checkpoint(source, by_epoch, length)
+    last = source / f"{'epoch' if by_epoch else 'iter'}_{length}.pth"
+    checkpoint = last if last.is_file() else None
     name = root_configs[0].stem if len(root_configs) == 1 else config_file.stem
     return StockRun(source, name, config, config_file, by_epoch, length, evaluations, logs, checkpoint, files)
 
@@ -124,13 +139,11 @@ def _length(config: Mapping[str, Any], path: Path) -> tuple[bool, int]:
     for by_epoch, length in ((True, epochs), (False, iterations)):
         if isinstance(length, int) and length > 0:
             return by_epoch, length
-    raise UserError(
-        f"{path}: train_cfg has neither max_epochs nor max_iters", "it must be a config that trained"
-    )
+    raise UserError(f"{path}: train_cfg has neither max_epochs nor max_iters")
 
 
-def _follow(path: Path, evaluations: dict[int, dict[str, float]], by_epoch: bool) -> None:
-    """Adds the evaluations of one start; those of earlier starts that it did again are dropped."""
+def _read_evaluations(path: Path, evaluations: dict[int, dict[str, float]], by_epoch: bool) -> None:
+    """Add the evaluations of one start, and drop those of earlier starts that it repeated."""
     first = True
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -150,15 +163,15 @@ def _follow(path: Path, evaluations: dict[int, dict[str, float]], by_epoch: bool
 
 
 def _metrics(entry: Mapping[str, Any]) -> dict[str, float]:
-    """In percent. MMDetection writes -1 where no object of a size exists."""
+    """Return the box metrics of an entry in percent, without the -1 of sizes that have no objects."""
     found = {}
     for key, value in entry.items():
         prefix, _, name = key.rpartition("/")
         if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
             continue
-        if prefix and name in METRICS:
-            found[METRICS[name]] = round(100 * value, 9)
-        elif key in METRICS.values():  # msdet's own metrics in a project of the user's: percent already
+        if prefix and name in _STOCK_METRICS:
+            found[_STOCK_METRICS[name]] = round(100 * value, 9)
+        elif key in METRICS:  # by msdet's evaluator in a user's own project: in percent already
             found[key] = float(value)
     return found
 
@@ -166,18 +179,14 @@ def _metrics(entry: Mapping[str, Any]) -> dict[str, float]:
 def _check_end(source: Path, evaluations: Mapping[int, Any], by_epoch: bool, length: int) -> None:
     unit = "epoch" if by_epoch else "iteration"
     if not evaluations:
-        raise UserError(f"{source}: no box metrics in its scalars.json", "a baseline needs an evaluation")
+        raise UserError(
+            f"{source}: has no box metrics in its scalars.json", "tools/train.py with an evaluation"
+        )
     if length not in evaluations:
         raise UserError(
-            f"{source}: {unit} {length}, the last, was not evaluated; the last that was is {max(evaluations)}",
-            "train it to its end (tools/train.py ... --resume), with an evaluation there",
+            f"{source}: the last {unit}, {length}, has no evaluation; the latest is of {unit} {max(evaluations)}",
+            "finish the training with an evaluation at its end: tools/train.py CONFIG --resume",
         )
-
-
-def _checkpoint(source: Path, by_epoch: bool, length: int) -> Path | None:
-    """The weights that the final metrics are of."""
-    path = source / f"{'epoch' if by_epoch else 'iter'}_{length}.pth"
-    return path if path.is_file() else None
 
 
 def _read_log(path: Path) -> Log:

@@ -11,11 +11,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from experiments.common.config_text import flat
 from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset, find_dataset
-from experiments.interop import import_run as imported
 from experiments.interop import stock_recipe
+from experiments.interop.import_run import MatchedTraining, write_run
 from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes import loading as recipes
 from experiments.recipes.loading import load_recipe
@@ -79,17 +78,8 @@ def import_(
     _check_free(folder, force)
     differs = stock_recipe.differences(stock.config, mmengine_config(_placed(made, data)).to_dict())
     try:
-        imported.write_run(
-            folder,
-            made,
-            stock,
-            chosen,
-            data,
-            [*unknown, *more],
-            differs,
-            ["msdet", *sys.argv[1:]],
-            _copier(stock, copy_checkpoint),
-        )
+        training = MatchedTraining(stock, made, chosen, data, [*unknown, *more], differs)
+        write_run(folder, training, ["msdet", *sys.argv[1:]], _copier(stock, copy_checkpoint))
     except OSError as error:
         raise UserError(
             f"{folder.path} cannot be written: {error.strerror or error}", "--results-dir DIR"
@@ -110,8 +100,7 @@ def _seed(stock: StockRun, given: int | None) -> int:
 
 def _data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDataset | None, list[str]]:
     """Return the data set, first from its training location, and what is unknown of it."""
-    places = flat(stock.get("train_dataloader") or {})
-    trained = next((Path(v) for key, v in places.items() if key.endswith("data_root") and v), None)
+    trained = next((Path(root) for root in stock.training_data("data_root") if root), None)
     if given is None and trained is not None and trained.exists():
         try:
             data, unknown = find_dataset(recipe.dataset, trained, generate=False), []

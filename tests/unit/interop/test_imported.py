@@ -137,7 +137,7 @@ def test_a_resumed_training_has_the_evaluations_of_its_last_way(tmp_path: Path):
     ("entries", "says"),
     [
         ([{"loss": 1.0, "epoch": 1, "step": 50}], "no box metrics"),
-        ([{"coco/bbox_mAP": 0.3, "step": 11}], "epoch 12, the last, was not evaluated"),
+        ([{"coco/bbox_mAP": 0.3, "step": 11}], "the last epoch, 12, has no evaluation"),
         ([{"coco/bbox_mAP": float("nan"), "step": 12}], "no box metrics"),
     ],
 )
@@ -151,7 +151,7 @@ def test_other_folders_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="no work folder of MMDetection"):
         read_stock_run(tmp_path)
     (tmp_path / "20200101_100000.log.json").touch()
-    with pytest.raises(UserError, match="MMDetection 2's are not read"):
+    with pytest.raises(UserError, match="MMDetection 2 is not supported"):
         read_stock_run(tmp_path)
 
 
@@ -236,11 +236,11 @@ def test_mmdetections_own_baseline_is_recognised(tmp_path: Path, _here: None):
     assert record.metrics == {"AP": 36.5, "AP50": 55.4}
     assert (record.status, record.seed, record.iterations) == ("done", 5, 12 * 7330)
     assert record.notes == [
-        "trained otherwise than the recipe says: model.bbox_head.loss_cls.gamma: 1.5 (2.0)"
+        "trained with other settings than the recipe: model.bbox_head.loss_cls.gamma: 1.5 (2.0)"
     ]
     assert record.imported is not None
     assert record.imported["source"] == str(work.resolve())
-    assert "the data's content: it was not there to be read" in record.imported["unknown"]
+    assert "the data's content: it is not available here" in record.imported["unknown"]
     assert "schedule.lr: 0.01 (0.005)" in said and "schedule.batch: 16 (8)" in said
     assert load_recipe(str(run.recipe)).schedule.lr == 0.01
     assert run.metrics.read_text() == "iteration,epoch,AP,AP50\n87960,12,36.5,55.4\n"
