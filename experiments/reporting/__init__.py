@@ -4,7 +4,7 @@ from experiments.reporting.collect import Collected, collect
 from experiments.reporting.tables.building import build_report
 from experiments.reporting.tables.matching import context_of
 from experiments.reporting.tables.report_model import MeasuredTable, Report
-from experiments.reporting.tables.run_comparison import Comparison, ComparisonRow, comparison
+from experiments.reporting.tables.run_comparison import Comparison, ComparisonRow, compare_runs
 
 __all__ = [
     "Collected",
@@ -14,6 +14,6 @@ __all__ = [
     "Report",
     "build_report",
     "collect",
-    "comparison",
+    "compare_runs",
     "context_of",
 ]

@@ -55,7 +55,7 @@ class Collected:
 
 
 def collect(results: Path | Sequence[Path]) -> Collected:
-    """All runs below one results folder or several; a broken or newer record is a problem, never an error.
+    """Return all runs below results folders; a broken or newer record is a problem, never an error.
 
     A folder that is given twice, or reached by two ways, counts once. What was read before and has not changed
     since is taken from the folder's index.
@@ -84,7 +84,7 @@ def collect(results: Path | Sequence[Path]) -> Collected:
 
 
 def frame(folders: Iterable[RunFolder]) -> Collected:
-    """The same for given run folders."""
+    """Return the same for given run folders."""
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for folder in folders:
@@ -93,7 +93,7 @@ def frame(folders: Iterable[RunFolder]) -> Collected:
 
 
 def _no_results(place: Path, among_others: bool) -> list[str]:
-    """What is wrong with a results folder. None yet is usual, where it is the only one."""
+    """Return what is wrong with a results folder; a missing one is normal where it is the only one."""
     try:
         if stat.S_ISDIR(place.stat().st_mode):
             looks_inside = place.name == "runs" and not (place / "runs").exists()
@@ -114,7 +114,7 @@ def _unreadable(error: OSError) -> str:
 
 
 def _is_again(folder: RunFolder, seen: dict[tuple[int, int], str]) -> bool:
-    """Whether the folder was met before by another way. A hard link's inode is that of another run, too."""
+    """Return whether the folder was reached before by another path; hard links do not count."""
     found, path = folder.path.stat(), str(folder.path)
     before = seen.setdefault((found.st_dev, found.st_ino), path)
     return before != path and os.path.realpath(before) == os.path.realpath(path)
@@ -150,15 +150,14 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _kind(column: str) -> type | None:
-    """Text lies in a frame as objects, all in one block: to take the rows of each of thousands of configs is then five
-    times faster. Numbers are integers where none is missing."""
+    """Return a column's type: objects for text, all in one block, which makes taking rows five times faster."""
     if column in NUMBERS:
         return None
     return object if column in COLUMNS else float
 
 
 def metric_names(runs: pd.DataFrame) -> list[str]:
-    """The metrics that at least one of the runs has, the main one (AP or mAP) first."""
+    """Return the metrics that at least one run has, the main one (AP or mAP) first."""
     return [name for name in runs.columns if name not in COLUMNS and runs[name].notna().any()]
 
 
@@ -194,7 +193,7 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
 
 
 def execution(attempts: Iterable[Attempt]) -> str:
-    """`processes x images per process [x accumulated steps]`; a run resumed otherwise names each in turn.
+    """Return `processes x images per process [x accumulated steps]`, of each attempt that differs.
 
     Empty where no attempt got as far as loading data.
     """

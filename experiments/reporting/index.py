@@ -15,7 +15,7 @@ from typing import Any
 from experiments.common.files import replacing
 
 FILE = ".index.json"  # in the results folder
-FEWEST = 100  # facts: fewer are read faster than anyone notices, and their folder gets no file more
+MIN_FACTS = 100  # facts: fewer are read faster than anyone notices, and their folder gets no file more
 SETTLED_NS = 3_000_000_000  # longer than the coarsest clock of a file system (2 s) ticks
 _FOLDER = Path(__file__).resolve().parents[1]
 
@@ -41,7 +41,7 @@ class Index:
         self._changed = False
 
     def fact(self, run: str, path: Path, read: Callable[[], tuple[Any, bool]]) -> Any:
-        """What follows from a file: as kept, if it is as it was, else as `read` has it.
+        """Return what follows from a file: as cached if the file is unchanged, else as `read` has it.
 
         Args:
             run: `<recipe>/<hash>/seed<k>`.
@@ -67,18 +67,18 @@ class Index:
         return found
 
     def forget_all_but(self, folders: Collection[str]) -> None:
-        """Drops the facts of all run folders but these, named `<recipe>/<hash>/seed<k>`."""
+        """Drop the facts of all run folders but these, named `<recipe>/<hash>/seed<k>`."""
         gone = [name for name in self._kept if name.rpartition("/")[0] not in folders]
         for name in gone:
             del self._kept[name]
         self._changed |= bool(gone)
 
     def save(self) -> None:
-        """Writes what is new, if it is worth a file and may be written."""
+        """Write new facts, if they are worth a file and it may be written."""
         if self._results is None or not self._changed:
             return
         path = self._results / FILE
-        if len(self._kept) < FEWEST and not path.exists():
+        if len(self._kept) < MIN_FACTS and not path.exists():
             return
         body = json.dumps(self._kept, separators=(",", ":")).encode()
         head = json.dumps({"code": _code(), "digest": hashlib.sha256(body).hexdigest()}).encode()
@@ -88,7 +88,7 @@ class Index:
 
 
 def signature(path: Path) -> Signature | None:
-    """None where there is no such file, or none that may be looked at."""
+    """Return times, size and inode; None where there is no such file, or no access."""
     try:
         found = path.stat()
     except OSError:
@@ -109,7 +109,7 @@ def _read(path: Path) -> dict[str, list[Any]]:
 
 @functools.lru_cache(maxsize=1)
 def _code() -> str:
-    """Of the sources that facts are made by: nobody has to remember a version number."""
+    """Return a digest of the sources that compute facts, so that no version number is needed."""
     sources = [
         *(path for name in ("common", "recipes", "runs") for path in sorted((_FOLDER / name).glob("*.py"))),
         *(_FOLDER / "reporting" / name for name in ("collect.py", "tables/matching.py", "index.py")),

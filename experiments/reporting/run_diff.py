@@ -35,7 +35,7 @@ class Change:
 
 
 def run_diff(one: RunFolder, two: RunFolder) -> dict[str, list[Change]]:
-    """Section to changes, only of those sections that have any.
+    """Return changes by section, only of sections that have any.
 
     `config` is looked at where the recipes are the same, for it follows from them otherwise. Places (the run's own
     folder, the data's) are not compared in it.
@@ -73,7 +73,7 @@ def _equal(one: Any, two: Any) -> bool:
 
 
 def _recipes(one: RunFolder, two: RunFolder) -> list[dict[str, Any]]:
-    """Both pages; completed where this msdet understands both, for an older one may have fewer keys."""
+    """Return both recipes, validated where possible, so that keys a page lacks have defaults."""
     try:
         return [recipes.load_recipe(str(run.recipe.resolve())).model_dump() for run in (one, two)]
     except UserError:
@@ -102,7 +102,7 @@ def _data(record: Record) -> dict[str, Any]:
 
 
 def _code(one: Record, two: Record) -> list[Change]:
-    """A commit that changed nothing that computes is told from one that did."""
+    """Return changes of the code, with a remark where the Python source is the same."""
     changes = _changes(_code_of(one), _code_of(two))
     same = one.environment.get("source") is not None and one.environment["source"] == two.environment.get(
         "source"
@@ -128,7 +128,7 @@ def _code_of(record: Record) -> dict[str, Any]:
 
 
 def patch_in_words(git: Mapping[str, Any]) -> str:
-    """`1a2b3c4d (a.py, b.py)`: a digest, and the files that it touches."""
+    """Return `1a2b3c4d (a.py, b.py)`: a digest, and the files that the patch touches."""
     patch = git.get("patch") or ""
     digest = git.get("patch_sha256") or hashlib.sha256(patch.encode()).hexdigest()
     files = list(dict.fromkeys(re.findall(r"^diff --git .* b/(.*)$", patch, re.MULTILINE)))

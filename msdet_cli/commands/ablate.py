@@ -67,9 +67,9 @@ def ablate(
     _warn_of_long_intervals(planned)
 
     def compare(console: Console, code: int) -> None:
-        from experiments.reporting import comparison
+        from experiments.reporting import compare_runs
 
-        print_comparison(console, comparison([p.folder for p in planned], [p.label for p in planned]))
+        print_comparison(console, compare_runs([p.folder for p in planned], [p.label for p in planned]))
 
     run_plan(planned, options, compare)
 

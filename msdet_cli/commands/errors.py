@@ -14,6 +14,7 @@ from rich.console import Console
 from experiments.common.errors import UserError
 from experiments.runs.lookup import fits, iterate, resolve, results_dir
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.commands.report_files import write_all
 from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt
 
@@ -44,29 +45,30 @@ def errors(
     msdet errors retinanet-r50/1a2b3c4d retinanet-r50-avw/2b3c4d5e retinanet-r50-rlo/5e6f7a8b
     msdet errors retinanet-r50/1a2b3c4d/seed0 retinanet-r50-rlo/5e6f7a8b/seed0 --out drawn
     """
-    from experiments.reporting.breakdown.comparison import incomparable, side
+    from experiments.reporting.breakdown.comparison import comparison_problem, load_group
 
     folder = results_dir(results)
     chosen = [_runs_of(reference, folder) for reference in [baseline, *runs]]
-    sides = [
-        side(_label(one, chosen), one, data_root, lambda text: print(text, file=sys.stderr)) for one in chosen
+    groups = [
+        load_group(_label(one, chosen), one, data_root, lambda text: print(text, file=sys.stderr))
+        for one in chosen
     ]
-    for text in (text for one in sides for text in one.problems):
+    for text in (text for one in groups for text in one.problems):
         print(f"left out: {text}", file=sys.stderr)
-    for other in sides[1:]:
-        why_not = incomparable(sides[0], other)
+    for other in groups[1:]:
+        why_not = comparison_problem(groups[0], other)
         if why_not:
             raise UserError(why_not, "msdet runs")
     if as_json:
-        print(json.dumps(_as_json(sides), indent=2))
+        print(json.dumps(_as_json(groups), indent=2))
     else:
-        _print(sides)
+        _print(groups)
     if out is not None:
-        _draw(sides, out)
+        _draw(groups, out)
 
 
 def _runs_of(reference: str, results: Path) -> list[RunFolder]:
-    """One run, or the finished runs of one config: folders as well as names.
+    """Return one run, or the finished runs of one config, by name or folder.
 
     Raises:
         UserError: There is none, or they are of more than one config.
@@ -92,65 +94,55 @@ def _runs_of(reference: str, results: Path) -> list[RunFolder]:
 
 
 def _label(runs: list[RunFolder], chosen: list[list[RunFolder]]) -> str:
-    """The recipe's name, with the hash where another side has the same one."""
+    """Return the recipe's name, with the hash where another group has the same name."""
     recipe, digest = runs[0].path.resolve().parts[-3:-1]
     alike = sum(other[0].path.resolve().parts[-3] == recipe for other in chosen)
     return recipe if alike == 1 else f"{recipe}/{digest}"
 
 
-def _print(sides: list[BreakdownGroup]) -> None:
+def _print(groups: list[BreakdownGroup]) -> None:
     from experiments.reporting.breakdown.breakdown_page import remarks
-    from experiments.reporting.breakdown.comparison import KINDS, grid
+    from experiments.reporting.breakdown.comparison import KINDS, comparison_grid
 
     console = Console(highlight=False, markup=False)
     for kind in KINDS:
-        made = grid(sides[0], sides[1:], kind)
+        made = comparison_grid(groups[0], groups[1:], kind)
         if made is not None:
             console.print(made.title, style="bold")
             print_lines(console, made.header, made.rows, right=made.header[made.texts :])
             console.print()
-    for other in sides[1:]:
-        if len(sides) > 2:
+    for other in groups[1:]:
+        if len(groups) > 2:
             console.print(f"{other.label}:", soft_wrap=True)
-        for text in remarks(sides[0], other):
+        for text in remarks(groups[0], other):
             console.print(text, soft_wrap=True)
 
 
-def _as_json(sides: list[BreakdownGroup]) -> dict[str, Any]:
-    from experiments.reporting.breakdown.comparison import KINDS, change
+def _as_json(groups: list[BreakdownGroup]) -> dict[str, Any]:
+    from experiments.reporting.breakdown.comparison import KINDS, part_difference
 
-    content: dict[str, Any] = {"baseline": sides[0].label, "sides": {}, "differences": {}}
-    for one in sides:
+    content: dict[str, Any] = {"baseline": groups[0].label, "sides": {}, "differences": {}}
+    for one in groups:
         by_seed = {seed: dataclasses.asdict(made) for seed, made in one.by_seed.items()}
         content["sides"][one.label] = {"runs": [str(f) for f in one.folders], "by_seed": by_seed}
-    for other in sides[1:]:
+    for other in groups[1:]:
         changes = content["differences"].setdefault(other.label, {})
         for kind in KINDS:
-            found = {part: change(other, sides[0], kind, part) for part in sides[0].parts(kind)}
+            found = {part: part_difference(other, groups[0], kind, part) for part in groups[0].parts(kind)}
             changes[kind] = {part: dataclasses.asdict(c) for part, c in found.items() if c is not None}
     return content
 
 
-def _draw(sides: list[BreakdownGroup], out: Path) -> None:
-    from experiments.common.files import replacing
+def _draw(groups: list[BreakdownGroup], out: Path) -> None:
     from experiments.reporting.breakdown.breakdown_figures import class_picture, level_picture
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for other in sides[1:]:
-            stem = other.label.replace("/", "-")
-            for picture in (
-                class_picture(sides[0], other, f"{stem}-classes"),
-                level_picture(sides[0], other, f"{stem}-levels"),
-            ):
-                if picture is None:
-                    continue
-                for suffix, content in (("png", picture.png), ("svg", picture.svg.encode())):
-                    path = out / f"{picture.name}.{suffix}"
-                    with replacing(path, "wb") as stream:
-                        stream.write(content)
-                    print(path, file=sys.stderr)
-    except OSError as error:
-        raise UserError(
-            f"--out: {out} cannot be written: {error.strerror or error}", "name another folder"
-        ) from None
+    files: dict[str, bytes] = {}
+    for other in groups[1:]:
+        stem = other.label.replace("/", "-")
+        drawn = [
+            class_picture(groups[0], other, f"{stem}-classes"),
+            level_picture(groups[0], other, f"{stem}-levels"),
+        ]
+        for picture in filter(None, drawn):
+            files |= picture.files()
+    write_all(files, out, on_stderr=True)  # standard output may be JSON

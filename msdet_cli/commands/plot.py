@@ -47,7 +47,7 @@ def plot(
         stem = "-".join(folders[0].parts[-3 : None if len(folders) == 1 else -1])
         pictures, found = pictures_of_runs(folders, names.new(stem))
         for picture in pictures:
-            write_all({f"{picture.name}.png": picture.png, f"{picture.name}.svg": picture.svg.encode()}, out)
+            write_all(picture.files(), out)
             Console().print(Padding(Text(picture.caption, "dim"), (0, 0, 0, 2), expand=False))
         drawn += len(pictures)
         problems += found
@@ -58,7 +58,7 @@ def plot(
 
 
 def _by_config(references: Sequence[str], results: Path) -> list[list[Path]]:
-    """The folders of all runs that are meant, those of one config together, in the order in which they are named."""
+    """Return the folders of all selected runs, grouped by config, in the order of the arguments."""
     configs: dict[Path, dict[Path, None]] = {}
     for reference in references:
         for run in _meant(reference, results):
@@ -68,7 +68,7 @@ def _by_config(references: Sequence[str], results: Path) -> list[list[Path]]:
 
 
 def _meant(reference: str, results: Path) -> list[RunFolder]:
-    """Every run that fits, or lies in a folder of that path.
+    """Return every run that fits, or lies in a folder of that path.
 
     Raises:
         UserError: None does.

@@ -65,7 +65,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """The paper's tables: every row as published, and beside it what was measured here.
+    """Show the paper's tables: every row as published, and beside it what was measured here.
 
     Runs belong to a row by what their recipe says, whatever it is called. Runs under a profile, or on
     another data set, get tables of their own: they do not compare with the published numbers. Without
@@ -87,7 +87,7 @@ def report(
     out = DEFAULT_OUT if form == "all" and out is None else out
     folders = list(dict.fromkeys(results_dir(folder) for folder in results)) if results else [results_dir()]
     aside = Console(stderr=True)
-    with aside.status("reading runs"), _all_is_kept():
+    with aside.status("reading runs"), _without_garbage_collection():
         report = build_report(collect(folders), tables or ())
     made = ReportMetadata(datetime.now(timezone.utc), __version__, folders)
     if form == "console":
@@ -110,8 +110,8 @@ def report(
 
 
 @contextlib.contextmanager
-def _all_is_kept() -> Iterator[None]:
-    """Looking for garbage among thousands of runs, all of which are needed, takes a tenth of the time."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Switch the garbage collector off: among thousands of runs, all needed, it takes a tenth of the time."""
     gc.disable()
     try:
         yield
@@ -127,7 +127,7 @@ def _check(form: str, out: Path | None) -> None:
 
 
 def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Console) -> list[Section]:
-    """What stands below the tables. Problems of reading it become the report's."""
+    """Return what stands below the tables; problems of reading it become the report's."""
     from dataclasses import replace
 
     from experiments.reporting import breakdown, figures
@@ -146,7 +146,7 @@ def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Co
 
 
 def _print(report: Report, made: ReportMetadata) -> None:
-    """Contexts first while nothing measured stands in the published tables, else each below its own."""
+    """Print the tables: contexts first while no published table has a measured value."""
     from experiments.reporting.render import no_results_message
 
     console = make_console()

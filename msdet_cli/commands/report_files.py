@@ -21,7 +21,7 @@ WRITTEN = ("md", "csv", "latex", "html")  # formats that can be files
 
 
 def whole(report: Report, made: ReportMetadata, form: str, sections: Sequence[Section] = ()) -> str:
-    """The report as one text; its links start from the working directory. Only HTML can hold pictures."""
+    """Return the report as one text, with links from the working directory."""
     from experiments.reporting import render
 
     if form == "html":
@@ -44,7 +44,7 @@ def whole(report: Report, made: ReportMetadata, form: str, sections: Sequence[Se
 def files_of(
     report: Report, made: ReportMetadata, forms: Sequence[str], out: Path, sections: Sequence[Section]
 ) -> dict[str, bytes]:
-    """Path below `out` to content."""
+    """Return the files' contents by path below `out`."""
     from experiments.reporting import render
 
     makers = {"md": _markdown, "csv": _csv, "latex": _latex, "html": _html}
@@ -59,13 +59,13 @@ def files_of(
     return files
 
 
-def write_all(files: Mapping[str, bytes], out: Path) -> None:
-    """Writes them, each at once or not at all, and names them on standard output.
+def write_all(files: Mapping[str, bytes], out: Path, on_stderr: bool = False) -> None:
+    """Write files, each at once or not at all, and print their paths.
 
     Raises:
         UserError: The folder cannot be written.
     """
-    console = Console()
+    console = Console(stderr=on_stderr)
     try:
         for name, content in files.items():
             path = out / name
@@ -80,7 +80,7 @@ def write_all(files: Mapping[str, bytes], out: Path) -> None:
 
 
 def _markdown(report: Report, made: ReportMetadata, out: Path, sections: Sequence[Section]) -> dict[str, str]:
-    """One page per table, its own contexts with it; what fits none in `other-runs`; `report.md` leads to them."""
+    """Return a page a table with its contexts, `other-runs`, and `report.md`, which leads to them."""
     from experiments.reporting import render
 
     stems = render.stems(report.by_name)
@@ -106,7 +106,7 @@ def _csv(report: Report, made: ReportMetadata, out: Path, sections: Sequence[Sec
 
 
 def _latex(report: Report, made: ReportMetadata, out: Path, sections: Sequence[Section]) -> dict[str, str]:
-    """One file per table, to be read into a paper, and `report.tex`, which reads them all."""
+    """Return a file a table, to be read into a paper, and `report.tex`, which reads them all."""
     from experiments.reporting import render
 
     named = {render.long_name(table): table for table in report.tables}

@@ -27,7 +27,7 @@ COLOURS = {"done": "green", "failed": "red", "running": "cyan", "interrupted": "
 
 
 def make_console() -> Console:
-    """Standard output; 120 characters where it is no terminal and nothing says how wide it is."""
+    """Return standard output's console, 120 characters wide where the width is unknown."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120
@@ -82,7 +82,7 @@ def print_table(console: Console, table: MeasuredTable) -> None:
 
 
 def _shortened(table: MeasuredTable) -> MeasuredTable:
-    """The table with no more rows than a person scrolls through."""
+    """Return the table with no more rows than a person scrolls through."""
     blocks, room = [], MAX_ROWS
     for title, rows in table.blocks:
         if room > 0:
@@ -92,7 +92,7 @@ def _shortened(table: MeasuredTable) -> MeasuredTable:
 
 
 def _print_evidence(console: Console, number: str, row: TableRow) -> None:
-    """What stands behind a row's number: the verdict, how it was compared, its controls, its runs."""
+    """Print what a row's number rests on: verdict, comparison, controls, runs."""
     from experiments.reporting.tables import row_evidence as behind
 
     group = row.group
@@ -109,7 +109,7 @@ def _print_evidence(console: Console, number: str, row: TableRow) -> None:
 
 
 def print_legend(console: Console) -> None:
-    """Prints, once for all tables, how measured numbers read."""
+    """Print, once for all tables, how measured numbers read."""
     from experiments.reporting.tables.report_model import LEGEND
 
     console.print(Text(LEGEND, "dim"))
@@ -117,7 +117,7 @@ def print_legend(console: Console) -> None:
 
 
 def print_marks(console: Console, marks: Sequence[str]) -> None:
-    """Prints what those marks mean that were shown."""
+    """Print what the marks mean that were shown."""
     for line in legend(joined(list(marks))):
         console.print(Text(line, "dim"), soft_wrap=True)
 

@@ -11,7 +11,7 @@ Part = Mapping[str, Any]
 
 
 def overhead(part: Part) -> list[Grid]:
-    """Time per iteration of each loop with the rule's own step; the loops' ratios."""
+    """Return time per iteration of each loop with the rule's own step, and the loops' ratios."""
     result = part["result"]
     rows, label = [], {}
     for loop in result["loops"]:
@@ -39,7 +39,7 @@ def overhead(part: Part) -> list[Grid]:
 
 
 def loops(part: Part) -> str:
-    """Which detector each loop trained, in a sentence."""
+    """Return which detector each loop trained, in a sentence."""
     of: dict[str, list[str]] = {}
     for loop in part["result"]["loops"]:
         of.setdefault(f"{loop['detector']} under {loop['runner']} and {loop['loop']}", []).append(
@@ -49,7 +49,7 @@ def loops(part: Part) -> str:
 
 
 def inference(part: Part) -> list[Grid]:
-    """Time of an image by neck (Fig 4)."""
+    """Return time of an image by neck (Fig. 4)."""
     result = part["result"]
     rows = []
     for model in result["models"]:
@@ -67,7 +67,7 @@ def inference(part: Part) -> list[Grid]:
 
 
 def evaluation(part: Part) -> list[Grid]:
-    """faster-coco-eval beside pycocotools."""
+    """Return time of faster-coco-eval beside that of pycocotools."""
     result = part["result"]
     rows = [
         [name, spread(result[key], 1), "" if ratio is None else f"{ratio['ratio']:.3g}"]
@@ -84,7 +84,7 @@ def evaluation(part: Part) -> list[Grid]:
 
 
 def others(name: str) -> Callable[[Part], list[Grid]]:
-    """Figures by name, however nested."""
+    """Return a function that lists figures by name, however nested."""
 
     def grids(part: Part) -> list[Grid]:
         rows = [[label, value] for label, value in _flat(part["result"])]
@@ -94,7 +94,7 @@ def others(name: str) -> Callable[[Part], list[Grid]]:
 
 
 def grids_of(name: str, part: Part) -> list[Grid]:
-    """The grids of a part.
+    """Return the grids of a part.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: It does not fit the schema.
@@ -104,7 +104,7 @@ def grids_of(name: str, part: Part) -> list[Grid]:
 
 
 def where(part: Part) -> str:
-    """Device, versions and day of a measurement."""
+    """Return device, versions and day of a measurement."""
     environment = part["environment"]
     packages = environment["packages"]
     words = [device(part), f"torch {packages['torch']}"]
@@ -126,7 +126,7 @@ def where(part: Part) -> str:
 
 
 def device(part: Part) -> str:
-    """What a part was measured on, in words."""
+    """Return what a part was measured on, in words."""
     environment = part["environment"]
     threads = environment.get("cpu_threads", "?")
     cpu = f"{environment.get('cpu', 'CPU')}, {threads} thread{'' if threads == 1 else 's'}"
@@ -134,14 +134,14 @@ def device(part: Part) -> str:
 
 
 def spread(times: Mapping[str, Any], unit: float = 1000) -> str:
-    """Median and quartiles of TIMES, in seconds times `unit`: `41.2 (40.9-41.8)`."""
+    """Return median and quartiles of TIMES in seconds times `unit`: `41.2 (40.9-41.8)`."""
     median, low, high = (unit * times[key] for key in ("median_s", "q1_s", "q3_s"))
     digits = 0 if median >= 100 else 1 if median >= 10 else 2
     return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def interval(ratio: Mapping[str, Any]) -> str:
-    """A RATIO with its interval: `1.002 [0.998, 1.006]`."""
+    """Return a RATIO with its interval: `1.002 [0.998, 1.006]`."""
     return f"{ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
 
 

@@ -51,7 +51,7 @@ KINDS = ("model", "end_to_end")
 
 
 def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """All bench files below the results folders, newest first, and a sentence for each that cannot be read.
+    """Return all bench files of results folders, newest first, and a sentence for each unreadable one.
 
     Each is the file's content, with `file`, its path as text, and without parts that do not fit the schema.
     """
@@ -71,7 +71,7 @@ def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """One bench file.
+    """Return one bench file.
 
     Raises:
         ValueError: It cannot be read, is no bench file, or was written by a newer msdet.
@@ -100,7 +100,7 @@ def _fits(name: str, part: Any) -> bool:
 
 
 def newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]:
-    """The measurements of a part, the newest of each machine and device, newest first.
+    """Return a part's newest measurement of each machine and device, newest first.
 
     Each is a PART, with `host`, `date` and `file` of where it stands.
     """
@@ -114,7 +114,7 @@ def newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]
 
 
 def sections(benches: Sequence[dict[str, Any]]) -> list[Section]:
-    """What stands in a report of the newest measurement of each part on each machine; nothing where there is none."""
+    """Return a section for each kind of measurement that there is, with the newest of each machine."""
     made = []
     for title, parts, texts in SECTIONS:
         measured = [(part, m) for part in parts or _others(benches) for m in newest(benches, part)]
@@ -164,7 +164,7 @@ def _others(benches: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    """What else a reader has to know of these measurements: a busy machine, a noise that is larger than it says."""
+    """Return warnings about the measurements: a busy machine, noise above the stated interval."""
     notes = []
     for part, m in measured:
         load, where = m.get("load"), f"{m['host']}, {m['date']}"
@@ -184,7 +184,7 @@ def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
 
 
 def _same(part: str, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The ratios that are 1 by construction."""
+    """Return the ratios that are 1 by construction."""
     if part == "overhead":
         (again,) = (r for r in result["ratios"] if r["of"] == "again")
         return {

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.reporting.breakdown.comparison import BreakdownGroup, by_gain, change, same_levels
+from experiments.reporting.breakdown.comparison import (
+    BreakdownGroup,
+    by_gain,
+    has_same_levels,
+    part_difference,
+)
 from experiments.reporting.figures.style import BLUE, COLUMN_IN, GREY, PALE, RED, drawing, new_figure, picture
 from experiments.reporting.tables.sections import Picture
 
-MOST_CLASSES = 24  # more names than these cannot be read at column width: then both ends are drawn
+MAX_CLASSES = 24  # more names than these cannot be read at column width: then both ends are drawn
 _ROW_IN = 0.15
 
 
 def class_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) -> Picture | None:
-    """Difference of each class: mean over the seeds with its 95 % interval, and each pair of seeds as a ring."""
-    changes = {part: change(other, baseline, "classes", part) for part in baseline.parts("classes")}
+    """Draw each class's mean difference with its 95 % interval, and each pair of seeds as a ring."""
+    changes = {part: part_difference(other, baseline, "classes", part) for part in baseline.parts("classes")}
     known = {part: found for part, found in changes.items() if found is not None}
     if not known:
         return None
@@ -25,7 +30,7 @@ def class_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) ->
         figure = new_figure(0.95 + _ROW_IN * len(drawn), COLUMN_IN)
         axes = figure.subplots()
         axes.axvline(0, color=GREY, linewidth=0.8)
-        overall = change(other, baseline, "overall", "")
+        overall = part_difference(other, baseline, "overall", "")
         if overall is not None:
             axes.axvline(overall.value, color=RED, linewidth=0.8, linestyle=(0, (4, 2)))
         for row, part in enumerate(drawn):
@@ -57,10 +62,10 @@ def _dot(axes: Any, row: int, found: Any) -> None:
 
 
 def _ends(ordered: Sequence[str]) -> tuple[list[str], int]:
-    """Both ends of a long list, and how many are left out between."""
-    if len(ordered) <= MOST_CLASSES:
+    """Return both ends of a long list, and how many are left out between."""
+    if len(ordered) <= MAX_CLASSES:
         return list(ordered), 0
-    half = MOST_CLASSES // 2
+    half = MAX_CLASSES // 2
     return [*ordered[:half], *ordered[-half:]], len(ordered) - 2 * half
 
 
@@ -75,9 +80,9 @@ def _class_alt(
 
 
 def level_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) -> Picture | None:
-    """AP by level as bars, baseline beside the other, with a whisker of one standard deviation."""
+    """Draw AP by level as bars, baseline beside the other, with whiskers of one standard deviation."""
     levels = baseline.parts("levels")
-    if not levels or not same_levels(baseline, other):
+    if not levels or not has_same_levels(baseline, other):
         return None
     with drawing():
         figure = new_figure(2.1, COLUMN_IN)

@@ -12,11 +12,11 @@ from experiments.reporting.breakdown.breakdown_figures import class_picture, lev
 from experiments.reporting.breakdown.comparison import (
     KINDS,
     BreakdownGroup,
-    change,
-    grid,
-    incomparable,
-    same_levels,
-    side,
+    comparison_grid,
+    comparison_problem,
+    has_same_levels,
+    load_group,
+    part_difference,
 )
 from experiments.reporting.breakdown.detection_gallery import detections_picture
 from experiments.reporting.breakdown.run_breakdown import evaluated
@@ -24,7 +24,7 @@ from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Section
 from experiments.runs.run_folder import RunFolder
 
-MOST_PAIRS = 4  # on a page: on COCO each run takes tens of seconds the first time
+MAX_PAIRS = 4  # on a page: on COCO each run takes tens of seconds the first time
 LEVELS = (
     "By level: objects belong to the level that the detector's own assignment gives to their size at test scale,"
     " whichever level found them. By size: the root of the annotations' area in the original image; small, medium and"
@@ -52,25 +52,25 @@ class Pair:
 
 
 def sections(report: Report) -> list[Section]:
-    """For the RLO rows of each context's first table that has any: AP taken apart, and drawn detections.
+    """Return AP by part and drawn detections, for RLO rows of each context's first table with any.
 
     Works on the finished runs of both rows; says so on standard error where it takes its time.
     """
     pairs = list(_pairs(report))
     made = []
-    for number, pair in enumerate(pairs[:MOST_PAIRS], start=1):
+    for number, pair in enumerate(pairs[:MAX_PAIRS], start=1):
         suffix = "" if number == 1 else f"-{number}"
         made.append(_differences(pair, suffix))
         made.append(_detections(pair, suffix))
-    if len(pairs) > MOST_PAIRS:
-        rest = "; ".join(pair.title for pair in pairs[MOST_PAIRS:])
+    if len(pairs) > MAX_PAIRS:
+        rest = "; ".join(pair.title for pair in pairs[MAX_PAIRS:])
         text = f"Not taken apart here: {rest}. For any of them: msdet errors BASELINE RUN."
         made.append(Section("Where other differences lie", [text]))
     return made
 
 
 def _pairs(report: Report) -> Iterator[Pair]:
-    """Of each context's first table with such rows, all of them; no two runs twice."""
+    """Yield the pairs of each context's first table that has any; no two runs twice."""
     seen: set[object] = set()
     known: set[tuple[Path, ...]] = set()
     for table in report.tables:
@@ -105,15 +105,15 @@ def _say(text: str) -> None:
 def _differences(pair: Pair, suffix: str) -> Section:
     title = f"Where the differences lie: {pair.title}"
     sides = [
-        side(label, map(RunFolder, folders), say=_say)
+        load_group(label, map(RunFolder, folders), say=_say)
         for label, folders in zip(pair.labels, (pair.baseline, pair.other))
     ]
     problems = [f"Left out: {text}" for one in sides for text in one.problems]
-    why_not = incomparable(*sides)
+    why_not = comparison_problem(*sides)
     if why_not:
         return Section(title, [why_not, *problems])
     baseline, other = sides
-    grids = [made for kind in KINDS if (made := grid(baseline, [other], kind)) is not None]
+    grids = [made for kind in KINDS if (made := comparison_grid(baseline, [other], kind)) is not None]
     drawn = [
         class_picture(baseline, other, f"errors-classes{suffix}"),
         level_picture(baseline, other, f"errors-levels{suffix}"),
@@ -123,8 +123,8 @@ def _differences(pair: Pair, suffix: str) -> Section:
 
 
 def remarks(baseline: BreakdownGroup, other: BreakdownGroup) -> list[str]:
-    """What must be said beside the numbers."""
-    found = [change(other, baseline, "classes", part) for part in baseline.parts("classes")]
+    """Return what must be said beside the numbers."""
+    found = [part_difference(other, baseline, "classes", part) for part in baseline.parts("classes")]
     judged = [c.verdict for c in found if c is not None and c.verdict != "too few seeds"]
     texts = [
         "Mean ± sample standard deviation over seeds (number of seeds); Δ: difference with its 95 % interval, paired"
@@ -140,7 +140,7 @@ def remarks(baseline: BreakdownGroup, other: BreakdownGroup) -> list[str]:
         texts[0] += " With fewer than three seeds on each side nothing here is told from noise."
     if baseline.first.remark:
         texts.append(baseline.first.remark)
-    elif not same_levels(baseline, other):
+    elif not has_same_levels(baseline, other):
         texts.append("No AP by level: a level stands for other object sizes on either side.")
     else:
         absent = [name for name in baseline.first.level_sizes if name not in baseline.first.levels]
@@ -149,7 +149,7 @@ def remarks(baseline: BreakdownGroup, other: BreakdownGroup) -> list[str]:
 
 
 def _detections(pair: Pair, suffix: str) -> Section:
-    """Fig 3, of the lowest seed that both rows have."""
+    """Return Fig. 3, of the lowest seed that both rows have."""
     title = f"Detections: {pair.title}"
     folders = [{path.name: path for path in side} for side in (pair.baseline, pair.other)]
     common = [name for name in folders[0] if name in folders[1]]

@@ -27,7 +27,7 @@ Counts = dict[str, int]
 
 
 def octaves() -> dict[str, tuple[float, float]]:
-    """Area ranges (px^2) one octave of sqrt(area) wide."""
+    """Return area ranges (px^2) one octave of sqrt(area) wide."""
     named = {f"{low}-{high} px": (low**2, high**2) for low, high in itertools.pairwise(OCTAVES)}
     return {**named, f"from {OCTAVES[-1]} px": (OCTAVES[-1] ** 2, MAX_AREA)}
 
@@ -49,7 +49,7 @@ class CocoPass:
         )
 
     def by_size(self) -> tuple[Values, Values, Counts]:
-        """AP of each class, then of "all" and of each size, by the annotations' own `area` (COCO's is the mask's).
+        """Return AP of each class, then of "all" and each size by the annotations' own `area`.
 
         Returns:
             Both in percent, without what has no ground truth; and the number of objects of each of them.
@@ -62,7 +62,7 @@ class CocoPass:
         return _averages(by_class), per_range, counts
 
     def by_level(self, levels: Levels) -> tuple[Values, Counts]:
-        """AP over the objects of each level's sizes, in percent, and their number.
+        """Return AP over the objects of each level's sizes, in percent, and their number.
 
         Ground truth and detections get the square of their size as the level's assignment measures it, in the image
         as it is tested, as their `area`; the level's range, squared, is the area range.
@@ -76,7 +76,7 @@ class CocoPass:
         return {name: values[name] for name in areas if name in values}, counts
 
     def _precision(self, areas: Areas) -> np.ndarray:
-        """(IoU thresholds, recall points, classes, "all" and areas, limits of detections); -1 is no ground truth."""
+        """Return precision by IoU threshold, recall, class, area ("all" first), limit; -1: no ground truth."""
         evaluation = COCOeval_faster(
             self.truth, self.found, "bbox", ranges={name: list(ends) for name, ends in areas.items()}
         )
@@ -86,7 +86,7 @@ class CocoPass:
         return np.asarray(evaluation.eval["precision"])
 
     def _order(self) -> list[str]:
-        """Classes as `evaluate` numbers them: by their ids."""
+        """Return the classes in the order of `evaluate`, which is that of their ids."""
         return [self.names[i] for i in sorted(self.names)]
 
     def _ranges(self, precision: np.ndarray, areas: Areas) -> tuple[Values, Counts]:
@@ -104,5 +104,5 @@ class CocoPass:
 
 
 def _averages(slices: Mapping[str, np.ndarray]) -> Values:
-    """Mean precision in percent, as COCO's `summarize` takes it, where there is any ground truth."""
+    """Return mean precision in percent as COCO's `summarize` takes it, where there is ground truth."""
     return {n: 100 * float(np.mean(s[s > -1])) for n, s in slices.items() if (s > -1).any()}

@@ -33,7 +33,7 @@ class BreakdownGroup:
     problems: list[str] = field(default_factory=list)
 
     def values(self, kind: str, part: str) -> dict[int, float]:
-        """AP in percent by seed; `kind` is one of KINDS, or "overall"."""
+        """Return AP in percent by seed; `kind` is one of KINDS, or "overall"."""
         if kind == "overall":
             return {seed: one.overall for seed, one in self.by_seed.items()}
         found = {seed: getattr(one, kind).get(part) for seed, one in self.by_seed.items()}
@@ -50,10 +50,10 @@ class BreakdownGroup:
         return self.by_seed[min(self.by_seed)]
 
 
-def side(
+def load_group(
     label: str, runs: Iterable[RunFolder], data_root: Path | None = None, say: Say | None = None
 ) -> BreakdownGroup:
-    """Takes runs of one config apart; those that cannot be are problems.
+    """Return the breakdowns of one config's runs; runs that have none are problems.
 
     Args:
         say: Told of each run that is not remembered.
@@ -70,13 +70,15 @@ def side(
     return BreakdownGroup(label, by_seed, tuple(folders[seed] for seed in sorted(folders)), problems)
 
 
-def change(other: BreakdownGroup, baseline: BreakdownGroup, kind: str, part: str) -> Difference | None:
-    """Of one part, in points; paired by seed as everywhere."""
+def part_difference(
+    other: BreakdownGroup, baseline: BreakdownGroup, kind: str, part: str
+) -> Difference | None:
+    """Return the difference of one part in points, paired by seed as everywhere."""
     return difference(other.values(kind, part), baseline.values(kind, part))
 
 
-def incomparable(baseline: BreakdownGroup, other: BreakdownGroup) -> str:
-    """Why two sides may not be compared at all; empty where they may."""
+def comparison_problem(baseline: BreakdownGroup, other: BreakdownGroup) -> str:
+    """Return why two groups cannot be compared; empty where they can."""
     for one in (baseline, other):
         if not one.by_seed:
             return f"{one.label} has no run that could be taken apart."
@@ -85,22 +87,22 @@ def incomparable(baseline: BreakdownGroup, other: BreakdownGroup) -> str:
     return ""
 
 
-def same_levels(baseline: BreakdownGroup, other: BreakdownGroup) -> bool:
-    """Whether a level stands for the same sizes on both sides: else its AP is of other objects."""
+def has_same_levels(baseline: BreakdownGroup, other: BreakdownGroup) -> bool:
+    """Return whether a level stands for the same object sizes in both groups."""
     return (
         len({tuple(made.level_sizes.items()) for one in (baseline, other) for made in one.by_seed.values()})
         == 1
     )
 
 
-def grid(baseline: BreakdownGroup, others: Sequence[BreakdownGroup], kind: str) -> Grid | None:
-    """One row a part, and first a row for all; None where no run has any.
+def comparison_grid(baseline: BreakdownGroup, others: Sequence[BreakdownGroup], kind: str) -> Grid | None:
+    """Return one row a part below a row for all; None where no run has any.
 
     Classes come from the greatest gain of the first of `others` to its greatest loss, levels and sizes in their
     own order.
     """
     parts = baseline.parts(kind)
-    if not parts or (kind == "levels" and not all(same_levels(baseline, other) for other in others)):
+    if not parts or (kind == "levels" and not all(has_same_levels(baseline, other) for other in others)):
         return None
     if kind == "classes":
         parts = by_gain(baseline, others[0], parts)
@@ -121,8 +123,8 @@ def grid(baseline: BreakdownGroup, others: Sequence[BreakdownGroup], kind: str) 
 
 
 def by_gain(baseline: BreakdownGroup, other: BreakdownGroup, parts: Sequence[str]) -> list[str]:
-    """Classes, the greatest gain first; those without a difference last."""
-    changes = {part: change(other, baseline, "classes", part) for part in parts}
+    """Return classes, the greatest gain first, those without a difference last."""
+    changes = {part: part_difference(other, baseline, "classes", part) for part in parts}
     return sorted(parts, key=lambda part: (changes[part] is None, -getattr(changes[part], "value", 0.0)))
 
 
@@ -136,7 +138,7 @@ def _row(
 ) -> list[str]:
     row = [name, count, _text(baseline.spread(kind, part))]
     for other in others:
-        row += [_text(other.spread(kind, part)), _text(change(other, baseline, kind, part))]
+        row += [_text(other.spread(kind, part)), _text(part_difference(other, baseline, kind, part))]
     return row
 
 

@@ -27,7 +27,7 @@ CHOICE_SEED = 0  # the images are drawn once and for all, before anybody has see
 def detections_picture(
     baseline: Evaluated, other: Evaluated, labels: tuple[str, str], name: str, threshold: float = THRESHOLD
 ) -> Picture:
-    """Images drawn at random: ground truth, then the detections that each of two runs' evaluation kept.
+    """Draw random images with ground truth and the detections that two runs' evaluations kept.
 
     Args:
         labels: Of the baseline and of the other.
@@ -65,7 +65,7 @@ def detections_picture(
 def drawn_boxes(
     one: Evaluated, ids: Sequence[int | str], threshold: float
 ) -> dict[int | str, list[Labelled]]:
-    """A run's kept detections on some images, as they are drawn: those with at least the threshold's score."""
+    """Return a run's kept detections on some images, with at least the threshold's score."""
     boxes: dict[int | str, list[Labelled]] = {i: [] for i in ids}
     for entry in one.detections():
         if entry["image_id"] in boxes and entry["score"] >= threshold:

@@ -51,7 +51,7 @@ def labelled(box: Sequence[float], category: str, score: float | None = None) ->
 
 
 def read_image(path: Path) -> Any:
-    """(height, width, 3) uint8 in RGB, turned as its EXIF data says, as MMDetection reads it.
+    """Return an image as (height, width, 3) uint8 RGB, rotated by its EXIF data as in MMDetection.
 
     Raises:
         UserError: Not there, or no image.
@@ -70,7 +70,7 @@ def read_image(path: Path) -> Any:
 
 
 def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], width_in: float = WIDTH_IN) -> Any:
-    """A figure with one row an image and one column a panel; every row has the same number of panels.
+    """Return a figure with one row an image and one column a panel.
 
     Args:
         rows: Each an image as `read_image` gives it, and its panels.
@@ -129,7 +129,7 @@ class _Area(NamedTuple):
 
 
 def _place(one: Labelled, image: tuple[int, int], point: float, taken: Sequence[_Area]) -> _Area:
-    """Above the box, else below it or in its corners: the first place in the image that meets no other label."""
+    """Return the first place above, below or in the corners of the box that meets no other label."""
     x, y, w, h = one.box
     width, height = len(one.label) * 0.58 * TEXT_PT * point, 1.25 * TEXT_PT * point
     places = [
@@ -150,7 +150,7 @@ def _place(one: Labelled, image: tuple[int, int], point: float, taken: Sequence[
 
 
 def _smaller(image: Any, pixels: int) -> Any:
-    """Not wider than a figure can show: it is in the file once for each column."""
+    """Return the image no wider than a figure shows it: the file holds it once for each column."""
     import cv2
 
     height, width = image.shape[:2]

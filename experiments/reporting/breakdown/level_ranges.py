@@ -42,7 +42,7 @@ class Resize:
     keep_ratio: bool
 
     def factors(self, width: float, height: float) -> tuple[float, float]:
-        """By how much an image's width and height grow; it has whole pixels afterwards."""
+        """Return by how much an image's width and height grow; the result has whole pixels."""
         if not self.keep_ratio:
             return self.scale[0] / width, self.scale[1] / height
         factor = min(max(self.scale) / max(width, height), min(self.scale) / min(width, height))
@@ -64,7 +64,7 @@ class Levels:
     resize: Resize
 
     def size(self, width: float, height: float, image: tuple[float, float]) -> float:
-        """Of a box (pixels of the original image, as is `image`: its width and height) in the tested one."""
+        """Return the size of a box in the tested image, from pixels of the original one."""
         x, y = self.resize.factors(*image)
         width, height = width * x, height * y
         return math.sqrt(width * height) if self.measure == BY_AREA else max(width, height) / 2
@@ -75,7 +75,7 @@ class Levels:
         return "longer side" if self.measure == BY_HALF_SIDE else "sqrt(w h)"
 
     def words(self, level: str) -> str:
-        """The sizes that a level stands for, as `named` has them."""
+        """Return the sizes that a level stands for, as `named` has them."""
         whole = 2 if self.measure == BY_HALF_SIDE else 1
         low, high = (end * whole for end in self.ranges[level])
         if low <= 0:
@@ -84,7 +84,7 @@ class Levels:
 
 
 def levels_of(config: Mapping[str, Any], where: str | None = None) -> Levels:
-    """The levels of a run.
+    """Return the levels of a run.
 
     Args:
         config: Its `config.py`, as `config_text.read_config` reads it.
@@ -120,7 +120,7 @@ def _resize(pipeline: Any) -> Resize:
 
 
 def _by_anchors(generator: Any) -> dict[str, tuple[float, float]]:
-    """Borders half way, in octaves, between the anchors of neighbouring levels."""
+    """Return ranges with borders half way, in octaves, between anchors of neighbouring levels."""
     strides = at(generator, "strides")
     if not _numbers(strides):
         raise UserError(
@@ -155,12 +155,12 @@ def _given(strides: Any, ranges: Any) -> dict[str, tuple[float, float]]:
 
 
 def _names(strides: Sequence[float]) -> list[str]:
-    """As in traces: the pyramid level of stride 8 is P3."""
+    """Return level names as in traces: the pyramid level of stride 8 is P3."""
     return [f"P{round(math.log2(stride))}" for stride in strides]
 
 
 def _numbers(values: Any, count: int | None = None) -> bool:
-    """Whether it is a list of numbers, none of them boolean, `count` of them if given."""
+    """Return whether it is a list of numbers, none of them boolean, `count` of them if given."""
     if not isinstance(values, (list, tuple)) or not values or (count is not None and len(values) != count):
         return False
     return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)

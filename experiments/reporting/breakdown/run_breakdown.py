@@ -73,7 +73,7 @@ class Evaluated:
         return list(self.record.dataset.get("classes") or ())
 
     def detections(self) -> list[dict[str, Any]]:
-        """As kept.
+        """Read the kept detections.
 
         Raises:
             UserError: They are gone, or no detections.
@@ -100,7 +100,7 @@ class Evaluated:
         return content
 
     def category(self, detection: dict[str, Any]) -> str:
-        """The name of a detection's class."""
+        """Return the name of a detection's class."""
         if "category" in detection:
             return str(detection["category"])
         return _category_names(self.truth)[detection["category_id"]]
@@ -118,12 +118,12 @@ def _is_detection(entry: Any) -> bool:
 
 
 def _category_names(truth: GroundTruth) -> dict[int, str]:
-    """Of a COCO file; empty for VOC, whose detections name their class."""
+    """Return names by category id of a COCO file; empty for VOC, whose detections name their class."""
     return {truth.category_ids[name]: name for name in truth.classes if name in truth.category_ids}
 
 
 def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
-    """Opens a finished run and its validation set.
+    """Open a finished run and its validation set.
 
     Args:
         data_root: Where the data set lies, if not where the run found it.
@@ -142,7 +142,7 @@ def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
 
 
 def breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Breakdown:
-    """A run's AP by class, size and level; remembered in its folder while detections and annotations stay.
+    """Return a run's AP by class, size and level, cached in its folder.
 
     Args:
         say: Told what is done where nothing is remembered: on COCO it takes tens of seconds.

@@ -14,7 +14,7 @@ from experiments.runs.run_folder import RunFolder
 
 
 def truth_of(run: RunFolder, data_root: Path | None = None) -> GroundTruth:
-    """The annotations that a run was evaluated with, read once for runs that share them. Not to be changed.
+    """Return the annotations that a run was evaluated with; shared, so not to be changed.
 
     Args:
         data_root: Where the data set lies, if neither where the run had it nor where its recipe says.
@@ -35,5 +35,5 @@ def _read(spec: str, root: Path, classes: tuple[str, ...]) -> GroundTruth:
 
 
 def random_places(images: int, count: int, seed: int = 0) -> list[int]:
-    """That many places among the images of a set, ascending: drawn by the seed, so the same every time."""
+    """Return `count` places among the images of a set, ascending, always the same for one seed."""
     return sorted(random.Random(seed).sample(range(images), min(count, images)))

@@ -23,7 +23,7 @@ _EPSILON = np.finfo(np.float32).eps
 def voc_average_precisions(
     truth: GroundTruth, detections: Sequence[Mapping[str, Any]], classes: Sequence[str]
 ) -> tuple[dict[str, float], float, dict[str, int]]:
-    """AP of each class that has objects, their mean, both in percent, and each class's number of objects.
+    """Return AP of each class that has objects, their mean, both in percent, and object counts.
 
     Args:
         truth: In VOC format.
@@ -46,7 +46,7 @@ def voc_average_precisions(
 
 
 def _boxes(image: Image, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 4) corners in pixels, those that count before those that do not; and which those are."""
+    """Return (n, 4) corners in pixels, those that count first, and which those are."""
     own = sorted((box for box in image.boxes if box.category == name), key=lambda box: box.is_ignored)
     corners = [box.corners for box in own]
     return np.array(corners, np.float32).reshape(-1, 4), np.array([box.is_ignored for box in own], bool)
@@ -55,7 +55,7 @@ def _boxes(image: Image, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _average_precision(
     found: Sequence[Sequence[Sequence[float]]], truth: Sequence[tuple[np.ndarray, np.ndarray]], count: int
 ) -> np.float32:
-    """Of one class. `found` has for each image its (x1, y1, x2, y2, score)."""
+    """Return AP of one class; `found` has each image's (x1, y1, x2, y2, score)."""
     arrays = [np.array(boxes, np.float32).reshape(-1, 5) for boxes in found]
     judged = [_judge(boxes, *of_image) for boxes, of_image in zip(arrays, truth)]
     order = np.argsort(-np.concatenate([boxes[:, 4] for boxes in arrays]))
@@ -71,7 +71,7 @@ def _average_precision(
 
 
 def _judge(boxes: np.ndarray, truth: np.ndarray, aside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of one image's detections are right and which are wrong; one may be neither."""
+    """Return which of an image's detections are right and which are wrong; one may be neither."""
     right, wrong = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
     if not len(boxes):
         return right, wrong
@@ -90,7 +90,7 @@ def _judge(boxes: np.ndarray, truth: np.ndarray, aside: np.ndarray) -> tuple[np.
 
 
 def _overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(n, m) IoU in single precision."""
+    """Return (n, m) IoU in single precision."""
     one = np.float32(1)
     starts = np.maximum(boxes[:, None, :2], truth[None, :, :2])
     ends = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])

@@ -13,7 +13,7 @@ from experiments.reporting.stats.statistics import MIN_SEEDS, Difference
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.sections import Picture
 
-MOST_ROWS = 40  # more cannot be read on a page
+MAX_ROWS = 40  # more cannot be read on a page
 ROW_IN, WIDEST_LABEL = 0.27, 24
 COLOURS = {"gain": BLUE, "loss": RED, "within noise": GREY, "too few seeds": GREY}
 
@@ -32,9 +32,9 @@ class Effect:
 
 
 def differences(table: MeasuredTable, name: str) -> Picture | None:
-    """The figure of a table; None where it has no measured difference, or more than a page can bear."""
+    """Draw a table's differences; None where it has none, or more than a page can bear."""
     rows = effects(table)
-    if not 0 < len(rows) <= MOST_ROWS:
+    if not 0 < len(rows) <= MAX_ROWS:
         return None
     metric, baselines = table.columns[0], _baselines(table)
     to = baselines[0] if len(baselines) == 1 else "each row's own baseline"
@@ -53,7 +53,7 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
 
 
 def effects(table: MeasuredTable) -> list[Effect]:
-    """The rows of a table that have a difference; a published one only where the table is the published one."""
+    """Return the rows of a table that have a difference."""
     several = len({row.definition.backbone for row in table.rows if row.difference}) > 1
     return [
         Effect(
@@ -67,7 +67,7 @@ def effects(table: MeasuredTable) -> list[Effect]:
 
 
 def draw_differences(rows: list[Effect], metric: str) -> Figure:
-    """One row each, top to bottom, with the numbers beside it."""
+    """Draw one row each, top to bottom, with the numbers beside it."""
     with drawing():
         figure = new_figure(ROW_IN * len(rows) + 0.75)
         axes = figure.subplots()
@@ -108,7 +108,7 @@ def _draw_row(axes: Axes, place: int, row: Effect, low: float, high: float) -> N
 
 
 def _limits(rows: list[Effect]) -> tuple[float, float]:
-    """From all that is drawn, but the intervals of two seeds: 13 standard errors wide, they would hide all else."""
+    """Return the x range of all but intervals of two seeds, which are 13 standard errors wide."""
     numbers = [0.0]
     for row in rows:
         change = row.difference

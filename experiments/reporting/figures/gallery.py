@@ -19,11 +19,11 @@ from experiments.reporting.tables.matching import Context
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture, Section
 
-MOST_TABLES = 12  # of one context that are drawn: what a page can bear
+MAX_TABLES = 12  # of one context that are drawn: what a page can bear
 
 
 def sections(report: Report, bench: Sequence[dict[str, Any]]) -> list[Section]:
-    """The figures of a report; a set with nothing to draw is not there.
+    """Return the figures of a report; a set with nothing to draw is left out.
 
     Args:
         bench: As `experiments.reporting.bench.read` gives it.
@@ -37,7 +37,7 @@ def sections(report: Report, bench: Sequence[dict[str, Any]]) -> list[Section]:
 
 
 def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture], list[str]]:
-    """Level curves and policy of the runs of one config, each head apart; and what is wrong with their traces.
+    """Draw level curves and policy of one config's runs, by head; return problems of traces, too.
 
     Args:
         name: Stem of the pictures' names.
@@ -54,7 +54,7 @@ def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture],
 
 
 def _whose(folders: Sequence[Path]) -> str:
-    """`retinanet-r50-rlo (bae2048e: rlo, alpha 10, n 2; profile tiny on shapes)`: as a caption must name runs."""
+    """Return `retinanet-r50-rlo (bae2048e: rlo, alpha 10, n 2; profile tiny on shapes)`."""
     recipe, digest = folders[0].parts[-3:-1]
     own = recipe_of(folders)
     if own is None:
@@ -68,15 +68,15 @@ def _whose(folders: Sequence[Path]) -> str:
 def _of_context(tables: Sequence[MeasuredTable], names: Names) -> Section | None:
     drawn = [table for table in tables if table.folders]
     pictures: list[Picture] = []
-    for table in drawn[:MOST_TABLES]:
+    for table in drawn[:MAX_TABLES]:
         stem = names.new(f"{table.name}-{table.common}" if table.common not in table.name else table.name)
         forest = differences(table, f"{stem}-differences") if _says_more(table, drawn) else None
         pictures += [forest] if forest is not None else []
         pictures += curves(table, stem)
     texts = []
-    if len(drawn) > MOST_TABLES:
+    if len(drawn) > MAX_TABLES:
         texts.append(
-            f"Figures of the first {MOST_TABLES} tables; {len(drawn) - MOST_TABLES} more are not drawn."
+            f"Figures of the first {MAX_TABLES} tables; {len(drawn) - MAX_TABLES} more are not drawn."
         )
     of_training, problems, folders = _training(drawn, names)
     texts += problems
@@ -89,7 +89,7 @@ def _of_context(tables: Sequence[MeasuredTable], names: Names) -> Section | None
 
 
 def _training(tables: Iterable[MeasuredTable], names: Names) -> tuple[list[Picture], list[str], list[Path]]:
-    """What went on in the trainings of a baseline and of RLO: of the first table that has both."""
+    """Draw the trainings of a baseline and of RLO, of the first table that has both."""
     all_problems: list[str] = []
     for table in tables:
         for row in table.rows:
@@ -119,7 +119,7 @@ def _of_bench(report: Report, bench: Sequence[dict[str, Any]], names: Names) -> 
 
 
 def _says_more(table: MeasuredTable, tables: Sequence[MeasuredTable]) -> bool:
-    """Whether no other table shows all of its differences, too, nor one before it the same. Published ones all do."""
+    """Return whether no other table shows all of its differences, nor an earlier one the same."""
     own, before = _compared(table), True
     for other in tables if table.context is not None else ():
         if other is table:
@@ -130,7 +130,7 @@ def _says_more(table: MeasuredTable, tables: Sequence[MeasuredTable]) -> bool:
 
 
 def _compared(table: MeasuredTable) -> set[tuple[Path, Path]]:
-    """The configs that it has a difference of, each with that of its baseline."""
+    """Return the configs that have a difference, each with that of its baseline."""
     pairs = [(row.group, row.baseline) for row in table.rows]
     return {(one.folders[0].parent, base.folders[0].parent) for one, base in pairs if one and base}
 

@@ -16,11 +16,11 @@ PANELS = {
     "iou": "mean IoU of positives",
 }
 PANEL_IN = 1.15
-MOST_POINTS = 200
+MAX_POINTS = 200
 
 
 def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
-    """The figure of one head's traces; None where they hold nothing of levels.
+    """Draw one head's traces by level; None where they hold nothing of levels.
 
     Args:
         what: Whose traces they are, for the caption.
@@ -42,9 +42,9 @@ def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
 
 
 def draw_levels(traces: Traces) -> tuple[Figure, int]:
-    """A panel for each quantity that the traces hold, a line for each level; and the intervals in a point."""
+    """Draw a panel a quantity and a line a level; return also the intervals in a point."""
     shown, looks = _panels(traces), level_looks(traces.level_names)
-    points, every = series.thinned(traces.levels, shown, MOST_POINTS)
+    points, every = series.thinned(traces.levels, shown, MAX_POINTS)
     with drawing():
         figure = new_figure(PANEL_IN * len(shown) + 0.45)
         panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
@@ -62,5 +62,5 @@ def draw_levels(traces: Traces) -> tuple[Figure, int]:
 
 
 def _panels(traces: Traces) -> list[str]:
-    """The quantities that have a value somewhere."""
+    """Return the quantities that have a value somewhere."""
     return [column for column in PANELS if traces.levels[column].notna().any()]

@@ -12,7 +12,7 @@ from experiments.runs.run_folder import RunFolder
 
 
 def recipe_of(folders: Iterable[Path]) -> Recipe | None:
-    """The first of their pages that can be read: all say the same. None where none can be, which the report tells."""
+    """Return the first of the runs' recipes that can be read; None where none can be."""
     for folder in folders:
         try:
             return recipes.load_recipe(str(RunFolder(folder).recipe.resolve()))

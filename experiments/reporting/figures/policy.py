@@ -13,12 +13,12 @@ from experiments.reporting.figures.style import Look, action_looks, drawing, lev
 from experiments.reporting.figures.traces import POLICY, Traces, only
 from experiments.reporting.tables.sections import Picture
 
-MOST_STEPS, MOST_POINTS, MOST_CELLS, MOST_ROWS = 60, 200, 480, 10
+MAX_STEPS, MAX_POINTS, MAX_CELLS, MAX_ROWS = 60, 200, 480, 10
 LEVEL_IN, PROBABILITIES_IN, ROW_IN = 0.3, 1.2, 0.13
 
 
 def policy(traces: Traces, name: str, what: str) -> Picture | None:
-    """The figure of one head's traces; None where no weight ever moved (the baseline, fixed weights).
+    """Draw one head's weights and policy; None where no weight ever changed.
 
     Args:
         what: Whose traces they are, for the caption.
@@ -41,18 +41,18 @@ def policy(traces: Traces, name: str, what: str) -> Picture | None:
 
 
 def weights_move(traces: Traces) -> bool:
-    """Whether a level's weight changes behind the first interval, during which every rule has weight 1."""
+    """Return whether a weight changes after the first interval, in which every rule has weight 1."""
     weights = traces.levels.loc[traces.levels["interval"] > 1].groupby(["run", "level"])["weight"]
     return bool((weights.max() > weights.min()).any())
 
 
 def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
-    """Panels `weights` and, where there are any, `probabilities` and `actions`, each with the intervals of a point."""
+    """Draw panels `weights`, `probabilities`, `actions`; return also the intervals of a point."""
     looks, actions = level_looks(traces.level_names), _actions(traces)
     has_policy = bool(traces.intervals[POLICY].notna().any().any())
     heights = [LEVEL_IN] * len(looks) + [PROBABILITIES_IN] * has_policy
     if len(actions) > 1:
-        heights.append(ROW_IN * min(MOST_ROWS, len(traces.seeds)) + 0.12)
+        heights.append(ROW_IN * min(MAX_ROWS, len(traces.seeds)) + 0.12)
     with drawing():
         figure = new_figure(sum(heights) + 0.17 * len(heights) + 0.5)
         panels = list(
@@ -78,8 +78,8 @@ def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
 
 
 def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, Look]) -> int:
-    """A low panel for each level, for steps on top of each other cannot be read."""
-    points, every = series.thinned(traces.levels, ["weight"], MOST_STEPS)
+    """Draw a low panel for each level, because overlapping steps cannot be read."""
+    points, every = series.thinned(traces.levels, ["weight"], MAX_STEPS)
     start = float(traces.levels["iteration"].iloc[0] - _alpha(traces) * traces.levels["interval"].iloc[0])
     for axes, (level, look) in zip(panels, looks.items()):
         series.draw_steps(axes, series.over_seeds(only(points, "level", level), "weight"), start, look)
@@ -94,7 +94,7 @@ def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, Look]) ->
 
 
 def _draw_probabilities(axes: Axes, traces: Traces) -> int:
-    points, every = series.thinned(traces.intervals, POLICY, MOST_POINTS)
+    points, every = series.thinned(traces.intervals, POLICY, MAX_POINTS)
     looks = action_looks(())
     for number, column in enumerate(c for c in POLICY if points[c].notna().any()):
         action = column.removeprefix("p_")
@@ -106,7 +106,7 @@ def _draw_probabilities(axes: Axes, traces: Traces) -> int:
 
 
 def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, Look]) -> int:
-    """A strip a run; of more intervals than a column can show every so-manieth, which keeps their shares."""
+    """Draw a strip a run; where intervals outnumber columns, every n-th."""
     cells, every = action_cells(traces, list(actions))
     colours = ListedColormap([look.area for look in actions.values()])
     end = float(traces.intervals["iteration"].max())
@@ -124,21 +124,21 @@ def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, Look]) -> int:
 
 
 def action_cells(traces: Traces, actions: list[str]) -> tuple[np.ndarray, int]:
-    """(runs, intervals) the actions' numbers, NaN where none was in force; at most MOST_ROWS x MOST_CELLS.
+    """Return (runs, intervals) action numbers, NaN before the first, at most MAX_ROWS x MAX_CELLS.
 
     Returns:
         The cells, and every how-manieth interval they are.
     """
     last = int(traces.intervals["interval"].max())
-    every = -(-last // MOST_CELLS)
+    every = -(-last // MAX_CELLS)
     shown = traces.intervals.loc[traces.intervals["interval"] % every == 0]
     numbers = shown["action"].map({action: float(n) for n, action in enumerate(actions)})
     table = shown.assign(number=numbers).pivot(index="run", columns="interval", values="number")
-    return table.reindex(columns=range(every, last + 1, every)).iloc[:MOST_ROWS].to_numpy(float), every
+    return table.reindex(columns=range(every, last + 1, every)).iloc[:MAX_ROWS].to_numpy(float), every
 
 
 def _actions(traces: Traces) -> dict[str, Look]:
-    """Those that were drawn, or have a probability; the paper's in its order, then others by name."""
+    """Return actions drawn or with a probability, the paper's first, then others by name."""
     drawn = set(traces.intervals["action"].dropna())
     drawn |= {c.removeprefix("p_") for c in POLICY if traces.intervals[c].notna().any()}
     return {action: look for action, look in action_looks(sorted(drawn)).items() if action in drawn}
@@ -147,8 +147,8 @@ def _actions(traces: Traces) -> dict[str, Look]:
 def _of_actions(traces: Traces, every: int) -> str:
     text = " The strips show the action that was in force in each interval, a row for each seed"
     text += f" (of one interval in {every})" if every > 1 else ""
-    if len(traces.seeds) > MOST_ROWS:
-        text += f"; the first {MOST_ROWS} of {len(traces.seeds)} seeds"
+    if len(traces.seeds) > MAX_ROWS:
+        text += f"; the first {MAX_ROWS} of {len(traces.seeds)} seeds"
     rewards = traces.intervals.loc[traces.intervals["interval"] > 1, "reward"].dropna()
     if len(rewards):
         text += (
@@ -158,6 +158,6 @@ def _of_actions(traces: Traces, every: int) -> str:
 
 
 def _alpha(traces: Traces) -> float:
-    """Iterations of an interval."""
+    """Return the iterations of an interval."""
     first = traces.intervals.iloc[0]
     return float(first["iteration"] / first["interval"])

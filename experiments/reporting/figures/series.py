@@ -16,7 +16,7 @@ MARKERS = 6  # on a line, to tell it apart in grey
 
 
 def thinned(frame: pd.DataFrame, columns: Sequence[str], most: int) -> tuple[pd.DataFrame, int]:
-    """Averages as many consecutive intervals as it takes for at most `most` points a run.
+    """Average consecutive intervals, so that a run has at most `most` points.
 
     Returns:
         A row per run, `level` (where the frame has levels) and point, with `interval` and `iteration` of the
@@ -31,7 +31,7 @@ def thinned(frame: pd.DataFrame, columns: Sequence[str], most: int) -> tuple[pd.
 
 
 def over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Mean and sample standard deviation (NaN for one seed) over the runs, a row per point from the first to the last.
+    """Return mean and sample standard deviation (NaN for one seed) over the runs, a row a point.
 
     A point that no run has is NaN, so that a line breaks there.
     """
@@ -40,7 +40,7 @@ def over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: int = 0) -> None:
-    """The mean as a line, ± one standard deviation as a band; `number` shifts the markers against other lines'."""
+    """Draw the mean as a line, with a band of ± one standard deviation."""
     step = max(1, len(spread) // MARKERS)
     axes.plot(
         spread["iteration"], spread["mean"],
@@ -55,7 +55,7 @@ def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: 
 
 
 def draw_steps(axes: Axes, spread: pd.DataFrame, start: float, look: Look) -> None:
-    """What was in force during intervals: a step for each, filled down to 1, its band as in `draw_line`.
+    """Draw what was in force as steps filled down to 1, with a band as in `draw_line`.
 
     Args:
         start: Iteration at which the first interval begins.
@@ -80,7 +80,7 @@ def iteration_axis(axes: Axes) -> None:
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
-    """`seed 0`, `mean over seeds 0, 1, 2`, `mean over 30 runs`; and what the band is."""
+    """Return `seed 0`, `mean over seeds 0, 1, 2` or `mean over 30 runs`, and what the band is."""
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
     named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 6 else f"{len(seeds)} seeds"

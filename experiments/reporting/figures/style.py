@@ -95,14 +95,14 @@ SETTINGS = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Within it, what is drawn gets the project's style; whatever was set before comes back."""
+    """Apply the project's style within the context; restore the previous one after it."""
     plain = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
     with matplotlib.rc_context({**plain, **SETTINGS}):
         yield
 
 
 def new_figure(height_in: float, width_in: float = COLUMN_IN) -> Figure:
-    """An empty figure without pyplot's state, which lays itself out. To be called within `drawing`."""
+    """Return an empty figure that lays itself out, without pyplot's state; call it within `drawing`."""
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, hspace=0.03, wspace=0.03)
     FigureCanvasAgg(figure)
@@ -110,7 +110,7 @@ def new_figure(height_in: float, width_in: float = COLUMN_IN) -> Figure:
 
 
 def picture(figure: Figure, name: str, caption: str, alt: str) -> Picture:
-    """The figure as PNG (DPI dots an inch) and as SVG that refers to nothing outside; the same bytes each time."""
+    """Return the figure as PNG and self-contained SVG; the same bytes each time."""
     png, svg = io.BytesIO(), io.StringIO()
     with drawing(), warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes: nothing that a user must read a warning of.
@@ -126,12 +126,12 @@ def picture(figure: Figure, name: str, caption: str, alt: str) -> Picture:
 
 
 def level_looks(levels: Sequence[str]) -> dict[str, Look]:
-    """Each level's look, finest first."""
+    """Return each level's look, finest first."""
     return {level: LEVELS[i % len(LEVELS)] for i, level in enumerate(levels)}
 
 
 def action_looks(actions: Sequence[str]) -> dict[str, Look]:
-    """Each action's look: the paper's four have their own, those of somebody's own rule get what is left."""
+    """Return each action's look: the paper's four have their own, other rules' get the rest."""
     spare = [Look(colour, "-", "v") for colour in (RED, SKY, GREEN, PINK, YELLOW)]
     own = [action for action in actions if action not in ACTIONS]
     return {**ACTIONS, **{action: spare[i % len(spare)] for i, action in enumerate(own)}}

@@ -17,8 +17,8 @@ from experiments.reporting.stats.statistics import Spread
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.sections import Picture
 
-MOST_LINES = 100
-MOST_TICKS = 8
+MAX_LINES = 100
+MAX_TICKS = 8
 NAMES = {"weighting.alpha": "α, iterations of an interval", "weighting.n": "N, levels enhanced"}
 LOG_FROM = 8  # largest value over smallest
 
@@ -58,7 +58,7 @@ class Sweep:
 
 
 def curves(table: MeasuredTable, name: str) -> list[Picture]:
-    """A figure for each block of the table in which one number varies, and at least two values of it were run."""
+    """Draw each block in which one number varies and at least two of its values were run."""
     found = [sweep for _, rows in table.blocks if (sweep := sweep_of(table, rows)) is not None]
     return [
         picture(draw_sweep(sweep), f"{name}-{_short(sweep.key)}", *_texts(table, sweep)) for sweep in found
@@ -66,9 +66,9 @@ def curves(table: MeasuredTable, name: str) -> list[Picture]:
 
 
 def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
-    """What varies in a block's own rows, by their recipes as they were run; None where that is not one number."""
+    """Return what varies among a block's own rows; None where that is not one number."""
     varied_rows = [row for row in rows if not row.definition.reference]
-    if not 2 <= len(rows) <= MOST_LINES:
+    if not 2 <= len(rows) <= MAX_LINES:
         return None
     as_published, metric = table.context is None, table.columns[0]
     with_recipe = [(row, recipe) for row in varied_rows if (recipe := _recipe(row, as_published)) is not None]
@@ -91,7 +91,7 @@ def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
 
 
 def draw_sweep(sweep: Sweep) -> Figure:
-    """Mean ± standard deviation with the single seeds, on the band of the baseline; published values beside."""
+    """Draw mean ± standard deviation with single seeds, the baseline's band, published values."""
     measured = [(point.x, point.spread) for point in sweep.points if point.spread is not None]
     with drawing():
         figure = new_figure(2.2)
@@ -137,14 +137,14 @@ def _x_axis(axes: Axes, sweep: Sweep) -> None:
     values = sorted({point.x for point in sweep.points})
     if values[0] > 0 and values[-1] / values[0] >= LOG_FROM:
         axes.set_xscale("log")
-    if len(values) <= MOST_TICKS:
+    if len(values) <= MAX_TICKS:
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.set_xticks([], minor=True)
     axes.set_xlabel(NAMES.get(sweep.key, _short(sweep.key)))
 
 
 def _texts(table: MeasuredTable, sweep: Sweep) -> tuple[str, str]:
-    """Caption and alternative text."""
+    """Return caption and alternative text."""
     counts = sorted({point.spread.n for point in sweep.points if point.spread is not None})
     seeds = (
         f"{counts[0]} to {counts[-1]} seeds"
@@ -173,7 +173,7 @@ def _point(row: TableRow, x: float, metric: str, as_published: bool) -> Point:
 
 
 def _recipe(row: TableRow, as_published: bool) -> dict[str, Any] | None:
-    """What the recipe says that the row's runs were started from; without runs, the row's own at full size."""
+    """Return the recipe of a row's runs, key by key; without runs, the row's own at full size."""
     recipe = row.recipe
     if row.group is None and row.definition.recipe is not None and as_published:
         with contextlib.suppress(UserError):  # the report names what cannot be read

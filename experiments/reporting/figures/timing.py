@@ -22,7 +22,7 @@ Part = Mapping[str, Any]
 
 
 def inference_time(part: Part, name: str) -> Picture:
-    """Bars of one measurement, a pair for each model in the order of the table."""
+    """Draw bars of one measurement, a pair for each model in the order of the table."""
     result = part["result"]
     caption = (
         f"Inference time of one image, batch 1 at {result['size'][0]} x {result['size'][1]}: medians, with quartiles as"
@@ -35,7 +35,7 @@ def inference_time(part: Part, name: str) -> Picture:
 
 
 def ap_against_time(part: Part, report: Report, name: str) -> Picture | None:
-    """AP of the report's Figure 4 over what a model takes; None where fewer than two of its models have both."""
+    """Draw AP of Figure 4 over inference time; None where fewer than two models have both."""
     result = part["result"]
     for table in report.tables:
         found = _measured(table, result) if table.name == TABLE else {}
@@ -57,7 +57,7 @@ def ap_against_time(part: Part, report: Report, name: str) -> Picture | None:
 
 
 def draw_times(models: list[dict[str, Any]]) -> Figure:
-    """Milliseconds from 0, the first model on top."""
+    """Draw milliseconds from 0, the first model on top."""
     with drawing():
         figure = new_figure(0.42 * len(models) + 0.7)
         axes = figure.subplots()
@@ -76,7 +76,7 @@ def draw_times(models: list[dict[str, Any]]) -> Figure:
 
 
 def draw_ap_against_time(models: list[dict[str, Any]], found: Mapping[str, Spread], metric: str) -> Figure:
-    """A point for each model, its spreads as crosses."""
+    """Draw a point for each model, its spreads as crosses."""
     with drawing():
         figure = new_figure(2.3)
         axes = figure.subplots()
@@ -102,7 +102,7 @@ def _draw_bar(axes: Axes, place: float, times: Mapping[str, float], colour: str,
 
 
 def _measured(table: MeasuredTable, result: Part) -> dict[str, Spread]:
-    """The main metric by row id, of rows run under the profile and on the data of the measurement."""
+    """Return the main metric by row id, of rows run as the measurement was."""
     found: dict[str, Spread] = {}
     for row in table.rows:
         if row.group is None or table.columns[0] not in row.group.metrics:

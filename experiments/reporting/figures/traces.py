@@ -57,7 +57,7 @@ class Traces:
 
 
 def read(folders: Sequence[Path]) -> Traces:
-    """The traces of run folders of one config; what cannot be read is a sentence in `problems`, never an error."""
+    """Return the traces of one config's run folders; what cannot be read is in `problems`."""
     frames, problems, missing = [], [], []
     for number, folder in enumerate(sorted(folders, key=_seed)):
         run = RunFolder(folder)
@@ -84,12 +84,12 @@ def read(folders: Sequence[Path]) -> Traces:
 
 
 def only(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
-    """The rows that have a value; the frame's index has no double entries."""
+    """Return the rows that have a value; the frame's index has no double entries."""
     return frame.drop(frame.index[frame[column] != value])
 
 
 def _rows(trace: Path) -> tuple[pd.DataFrame, int]:
-    """All whole rows of a trace, and how many lines are not.
+    """Return all whole rows of a trace, and how many lines are not.
 
     Raises:
         OSError: It cannot be opened.
@@ -118,7 +118,7 @@ def _rows(trace: Path) -> tuple[pd.DataFrame, int]:
 
 
 def _cells(line: str) -> int:
-    """How many cells a line has; 0 for one with bytes that no trace holds."""
+    """Return how many cells a line has; 0 for one with bytes that no trace holds."""
     if "\0" in line or "\ufffd" in line:
         return 0
     return line.count(",") + 1 if '"' not in line else len(next(csv.reader([line])))
@@ -137,7 +137,7 @@ def _gaps(trace: Path, rows: pd.DataFrame, lost: int) -> list[str]:
 
 
 def _without(missing: Sequence[RunFolder], number: int) -> str:
-    """That runs have no trace, and how that can be."""
+    """Return a sentence on runs without a trace."""
     which = (
         f"{missing[0].path} has"
         if len(missing) == 1

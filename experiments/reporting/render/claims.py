@@ -61,7 +61,7 @@ class Claim:
 
 
 def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
-    """All measured differences: those at full size first, by verdict, then in the order of the tables."""
+    """Return all measured differences: full size first, by verdict, then in the tables' order."""
     found: dict[object, Claim] = {}
     for table in tables:
         for row in table.rows:
@@ -84,7 +84,7 @@ def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
 
 
 def balance(made: Sequence[Claim]) -> str:
-    """How many comparisons came out how, and how many of them chance alone would let stand out."""
+    """Return how many comparisons came out how, and how many chance alone would let stand out."""
     if not made:
         return "No measured row has a measured baseline yet: nothing can be claimed."
     counted = Counter(claim.difference.verdict for claim in made)

@@ -148,5 +148,5 @@ def _group_cells(group: Group, metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def _plain(number: float | None) -> float | None:
-    """Without the last digits, which are noise of the summation."""
+    """Return a number without its last digits, which are rounding noise."""
     return None if number is None else round(number, 9)

@@ -14,7 +14,7 @@ from experiments.reporting.tables.report_views import controls_view, measured_vi
 from experiments.reporting.tables.table_view import EMPTY, Cell, Column, TableView
 
 PACKAGES = "booktabs and graphicx"
-MOST_BELOW = 8  # notes on rows that stand right below a table
+MAX_NOTES_BELOW = 8  # notes on rows that stand right below a table
 
 
 def latex_table(table: MeasuredTable) -> str:
@@ -29,7 +29,7 @@ def latex_table(table: MeasuredTable) -> str:
     further = [_small(below)] if below else []
     if controls is not None:
         further.append(fitted(view_tabular(controls.without("runs"), with_sources=False)))
-    elif len(below) <= MOST_BELOW:
+    elif len(below) <= MAX_NOTES_BELOW:
         notes, further = [*below, *notes], []
     caption, name = _caption(table), words.file_name(words.long_name(table))
     floats = [_float(caption, name, [fitted(tabulars[0]), _small(notes)])]
@@ -70,7 +70,7 @@ def _cell(cell: Cell, column: Column) -> str:
 
 
 def _caption(table: MeasuredTable) -> str:
-    """The title in words that stand a number before them: LaTeX counts tables in its own way."""
+    """Return the title reworded to stand without a number, because LaTeX numbers tables itself."""
     name, _, rest = table.title.partition(": ")
     if rest:
         return f"{rest} ({name} of the paper)" if table.has_published else f"{rest} ({name})"
@@ -149,7 +149,7 @@ def row_of(cells: Sequence[str]) -> str:
 
 
 def fitted(tabular: str) -> str:
-    """As large as it is, or shrunk to the width of the line and to a page's height."""
+    """Return it as large as it is, or shrunk to the width of the line and to a page's height."""
     return "\n".join(
         [
             f"\\sbox0{{%\n{tabular}}}%",

@@ -13,8 +13,8 @@ from experiments.reporting.tables.report_views import other_view
 from experiments.reporting.tables.sections import Grid, Picture, Section
 from experiments.reporting.tables.table_view import TableView, grid_view
 
-MOST_ON_A_PAGE = 35  # rows
-MOST_FLOATS = 6  # that wait for their place at once
+MAX_ROWS_ON_A_PAGE = 35  # rows
+MAX_FLOATS = 6  # that wait for their place at once
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[landscape,margin=18mm]{geometry}
 \usepackage{booktabs,longtable,graphicx}
@@ -34,7 +34,7 @@ def latex_report(
     sections: Sequence[Section] = (),
     files: Mapping[str, str] | None = None,
 ) -> str:
-    """A document that pdflatex compiles.
+    """Return a document that pdflatex compiles.
 
     Args:
         files: Where each table is read from, by `words.long_name`; without, the tables themselves are in it.
@@ -58,11 +58,11 @@ def latex_report(
 
 
 def _measured_tables(tables: Sequence[MeasuredTable], files: Mapping[str, str] | None) -> list[str]:
-    """With page breaks before LaTeX has more floats to place than it can."""
+    """Return tables with page breaks before LaTeX has more floats to place than it can."""
     parts, waiting = [], 0
     for table in tables:
         floats = latex_table(table).count(r"\begin{table*}")
-        if waiting and waiting + floats > MOST_FLOATS:
+        if waiting and waiting + floats > MAX_FLOATS:
             parts.append(r"\clearpage")
             waiting = 0
         parts.append(_read(table, files))
@@ -101,13 +101,13 @@ def _section(section: Section) -> str:
 def _grid_section(grid: Grid) -> str:
     view = grid_view(grid)
     title = rf"\subsection*{{{tex(grid.title)}}}" + "\n" if grid.title else ""
-    if len(grid.rows) <= MOST_ON_A_PAGE:
+    if len(grid.rows) <= MAX_ROWS_ON_A_PAGE:
         return f"{title}{{\\centering\\small\n{fitted(view_tabular(view, with_title=False))}\\par}}\\medskip"
     return title + _long(view, alignment(view))
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:
-    """Two beside one another where they are no wider than a column."""
+    """Return pictures, two beside one another where they are no wider than a column."""
     parts, column = [], 0
     for picture in pictures:
         wide = words.is_wide(picture)

@@ -28,12 +28,12 @@ _CAPITALS = {"gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "upsilon"
 
 
 def tex(text: str) -> str:
-    """One line of LaTeX. What the fonts do not have stands as its code point, `U+4E2D`."""
+    """Return one line of LaTeX; a character that the fonts lack becomes its code point, `U+4E2D`."""
     return "".join(_character(character) for character in minus(" ".join(text.split())))
 
 
 def comment(text: str) -> str:
-    """A comment of one line, whatever the text holds."""
+    """Return a comment of one line, whatever the text holds."""
     return "% " + " ".join(text.split()).encode("ascii", "backslashreplace").decode()
 
 
@@ -56,7 +56,7 @@ def _greek(character: str) -> str:
 
 
 def _accented(character: str) -> str:
-    """Those letters of Latin-1 that are a letter with an accent, or in every font."""
+    """Return a Latin-1 letter that is a letter with an accent, or in every font; else nothing."""
     decomposed = unicodedata.normalize("NFD", character)
     simple = "À" <= character <= "ÿ" and len(decomposed) == 2
     return character if simple or character in "ßæøÆØ" else ""

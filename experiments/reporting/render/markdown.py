@@ -50,7 +50,7 @@ def markdown_other(other: Sequence[OtherRuns], base: Path) -> str:
 def markdown_index(
     report: Report, made: words.ReportMetadata, files: Mapping[str, str], sections: Sequence[Section]
 ) -> str:
-    """The page that leads to the tables' own: what can be claimed, and everything that is no table.
+    """Return the page that leads to the tables: claims, and everything that is no table.
 
     Args:
         files: File name of each page to its title.
@@ -65,20 +65,20 @@ def markdown_index(
 
 
 def markdown_claims(report: Report) -> list[str]:
-    """What can be claimed: a heading, the balance, and a list of the differences."""
+    """Return what can be claimed: a heading, the balance, and a list of the differences."""
     found = claims.claims(report.tables)
     lines = [f"- **{claim.difference.verdict}**: {escaped(str(claim))}" for claim in found]
     return ["## What can be claimed", escaped(claims.balance(found)), *(["\n".join(lines)] if lines else [])]
 
 
 def markdown_problems(report: Report) -> list[str]:
-    """What was left out, as one list; empty where nothing was."""
+    """Return what was left out, as one list; empty where nothing was."""
     lines = [f"- {escaped(f'Left out: {text}')}" for text in report.problems]
     return ["\n".join(lines)] if lines else []
 
 
 def markdown_sections(sections: Sequence[Section]) -> str:
-    """Figures, error analysis and bench; pictures are expected beside the page, in `figures/`."""
+    """Return figures, error analysis and bench; pictures lie beside the page, in `figures/`."""
     parts = []
     for section in sections:
         parts += [f"## {escaped(section.title)}", *[escaped(text) for text in section.texts]]
@@ -166,6 +166,6 @@ def _grid(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, in a table's cell too: no markup, no HTML, one line."""
+    """Return text that Markdown shows as it is, in a table's cell too."""
     text = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)

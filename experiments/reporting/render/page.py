@@ -19,7 +19,7 @@ from experiments.reporting.tables.sections import Picture, Section
 from experiments.reporting.tables.table_view import TableView, grid_view
 
 TEMPLATES = Path(__file__).with_name("templates")
-MOST_SVG_BYTES = 300_000  # beyond that the PNG is lighter, and looks the same
+MAX_SVG_BYTES = 300_000  # beyond that the PNG is lighter, and looks the same
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Page:
 def html_page(
     report: Report, made: words.ReportMetadata, base: Path, sections: Sequence[Section] = ()
 ) -> str:
-    """The page; every text in it is escaped.
+    """Return the page; every text in it is escaped.
 
     Args:
         base: The folder that links to run folders are relative to: the page's own.
@@ -164,6 +164,6 @@ def _section(section: Section, anchor: str, base: Path) -> SectionView:
 
 
 def _data_uri(picture: Picture) -> str:
-    if picture.svg and len(picture.svg) <= MOST_SVG_BYTES:
+    if picture.svg and len(picture.svg) <= MAX_SVG_BYTES:
         return "data:image/svg+xml;base64," + base64.b64encode(picture.svg.encode()).decode()
     return "data:image/png;base64," + base64.b64encode(picture.png).decode()

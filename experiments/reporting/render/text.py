@@ -32,7 +32,7 @@ class ReportMetadata:
 
 
 def no_results_message(report: Report, folders: Sequence[Path]) -> str:
-    """The sentence for a report that has no measured number; empty where it has."""
+    """Return the sentence for a report without a measured number; empty where it has one."""
     where = " and ".join(map(str, folders))
     groups = report.groups
     if any(group.metrics for group in groups):
@@ -49,7 +49,7 @@ def no_results_message(report: Report, folders: Sequence[Path]) -> str:
 
 
 def run_count(report: Report) -> str:
-    """`18 runs (17 done, 1 failed)`."""
+    """Return `18 runs (17 done, 1 failed)`."""
     states = {path: state for g in report.groups for path, state in zip(g.runs["path"], g.runs["state"])}
     counted = Counter(states.values())
     parts = ", ".join(f"{n} {state}" for state, n in counted.most_common())
@@ -57,13 +57,13 @@ def run_count(report: Report) -> str:
 
 
 def commits(report: Report) -> list[str]:
-    """Of the code that the runs were made by."""
+    """Return the commits of the code that the runs were made by."""
     found = (commit for group in report.groups for commit in group.runs["commit"] if commit)
     return list(dict.fromkeys(found))
 
 
 def made_line(report: Report, made: ReportMetadata) -> str:
-    """`Made 2026-01-01 10:00 UTC with msdet 0.1.0 from 18 runs in results; code of commit 0123456789ab.`"""
+    """Return `Made 2026-01-01 10:00 UTC with msdet 0.1.0 from 18 runs in results; code of ...`."""
     where, by = ", ".join(map(str, made.folders)), commits(report)
     code = f"; code of commit {', '.join(commit[:12] for commit in by)}" if by else ""
     began = f"Made {made.when:%Y-%m-%d %H:%M} UTC with msdet {made.version}"
@@ -77,38 +77,38 @@ def reading_notes(groups: Iterable[Group], has_ranks: bool = True) -> list[str]:
 
 
 def short_title(table: MeasuredTable) -> str:
-    """`Table 1`, `Variants of retinanet-r50-rlo`."""
+    """Return `Table 1`, `Variants of retinanet-r50-rlo`."""
     return table.title.partition(":")[0].partition(", ")[0]
 
 
 def short_heading(table: MeasuredTable) -> str:
-    """The title without its warning in brackets, for lists."""
+    """Return the title without its warning in brackets, for lists."""
     return table.title.partition(" (NOT")[0]
 
 
 def long_name(table: MeasuredTable) -> str:
-    """A name that no other table of a report has: `table1`, `table1, profile tiny on shapes`."""
+    """Return a name unique in the report: `table1`, `table1, profile tiny on shapes`."""
     return table.name if table.common in table.name else f"{table.name}, {table.common}"
 
 
 def minus(text: str) -> str:
-    """With a minus sign before numbers in place of the hyphen, as print has it."""
+    """Return the text with minus signs before numbers in place of hyphens."""
     return _MINUS.sub("−", text)
 
 
 def is_wide(picture: Picture) -> bool:
-    """Whether a picture is wider than a column of a paper; a page puts the others side by side."""
+    """Return whether a picture is wider than a column of a paper."""
     width = re.search(r'<svg[^>]*\swidth="([\d.]+)pt"', picture.svg[:2000])
     return width is None or float(width[1]) > COLUMN_PT
 
 
 def file_name(table: str) -> str:
-    """A table's name as the stem of a file, wherever the table came from."""
+    """Return a table's name as the stem of a file, wherever the table came from."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", table).strip(".-") or "table"
 
 
 def stems(names: Iterable[str], taken: Iterable[str] = ("report", "other-runs")) -> dict[str, str]:
-    """Name to stem of a file, no stem twice, whatever the file system thinks of capitals."""
+    """Return file stems by name, unique on file systems that ignore case, too."""
     used, found = {stem.lower() for stem in taken}, {}
     for name in dict.fromkeys(names):
         stem, number = file_name(name), 2
@@ -120,14 +120,14 @@ def stems(names: Iterable[str], taken: Iterable[str] = ("report", "other-runs"))
 
 
 def link(folder: Path, base: Path) -> str:
-    """A relative URL from the page's folder; a colon in it is quoted, so that it never names a scheme."""
+    """Return a relative URL from the page's folder; a colon is quoted, so that it names no scheme."""
     relative = _relative(folder.parent, base)
     return urllib.parse.quote(f"{relative}/{folder.name}" if relative != "." else folder.name)
 
 
 @lru_cache(maxsize=65536)
 def _relative(folder: Path, base: Path) -> str:
-    """Of a config's folder, which many seeds share: to look for symbolic links takes its time."""
+    """Return the relative path; cached, for resolving symbolic links of a shared folder is slow."""
     try:
         return Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()
     except ValueError:  # another drive

@@ -11,7 +11,7 @@ DIGITS = 1  # as shown: what looks equal shares a mark
 
 
 def ranks(values: Mapping[Key, float | None]) -> dict[Key, int]:
-    """1 for the highest of the values, 2 for the next lower one; ties at the digits shown share a rank.
+    """Return 1 for the highest value, 2 for the next; values equal as shown share a rank.
 
     Noise is not asked about: that is the difference's business. Empty where fewer than two rows have a value, or
     all have the same.
@@ -26,7 +26,7 @@ def ranks(values: Mapping[Key, float | None]) -> dict[Key, int]:
 def ranks_by_metric(
     rows: Mapping[Key, Mapping[str, float]], metrics: Iterable[str]
 ) -> dict[Key, dict[str, int]]:
-    """The same for each of several metrics: row to metric to rank."""
+    """Return ranks by row and metric."""
     found: dict[Key, dict[str, int]] = {key: {} for key in rows}
     for metric in metrics:
         for key, rank in ranks({key: row.get(metric) for key, row in rows.items()}).items():

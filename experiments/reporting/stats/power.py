@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 POWER = 0.8  # the usual chance at which an experiment is planned to find what is there
-MOST_SEEDS = 1000  # beyond this nobody trains; the search for a number of seeds ends there
+MAX_SEEDS = 1000  # beyond this nobody trains; the search for a number of seeds ends there
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Power:
     Attributes:
         published: The published difference that is looked for, in points; None where none is published.
         needed: Seeds (paired; else of each side) that show it with 80 % power; None where nothing is published, or
-            where it would take more than MOST_SEEDS.
+            where it would take more than MAX_SEEDS.
         detectable: The difference that the present seeds show with 80 % power.
         n: The present seeds, as in `Difference`.
     """
@@ -37,12 +37,12 @@ class Power:
         now = f"{self.n} seeds show a difference of {self.detectable:.1f} or more"
         if self.published is None:
             return f"{now} (80 % power, at this spread)"
-        seeds = f"{self.needed} seeds" if self.needed else f"more than {MOST_SEEDS} seeds"
+        seeds = f"{self.needed} seeds" if self.needed else f"more than {MAX_SEEDS} seeds"
         return f"the published {signed(self.published)} takes {seeds}; {now} (80 % power, at this spread)"
 
 
 def power(change: Difference | None, published: float | None) -> Power | None:
-    """What the seeds behind a difference can show, and how many the published one takes.
+    """Return what a difference's seeds can show, and how many the published one takes.
 
     The spread is that of the difference: of the pairs, or of both sides' results. It is an estimate from few seeds
     itself; take the answer for an order of magnitude. None where there is no spread.
@@ -56,10 +56,10 @@ def power(change: Difference | None, published: float | None) -> Power | None:
 
 
 def _seeds_for(effect: float, sides: int) -> int | None:
-    """The least n at which an effect (in standard deviations) is found with 80 % power."""
-    if _power(effect, MOST_SEEDS, sides) < POWER:
+    """Return the smallest n that finds an effect (in standard deviations) with 80 % power."""
+    if _power(effect, MAX_SEEDS, sides) < POWER:
         return None
-    low, high = 2, MOST_SEEDS  # power grows with n
+    low, high = 2, MAX_SEEDS  # power grows with n
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if _power(effect, middle, sides) >= POWER else (middle + 1, high)
@@ -68,7 +68,7 @@ def _seeds_for(effect: float, sides: int) -> int | None:
 
 @functools.lru_cache(maxsize=1024)
 def _effect_for(n: int, sides: int) -> float:
-    """The effect (in standard deviations) that n seeds find with 80 % power, by bisection."""
+    """Return the effect (in standard deviations) that n seeds find with 80 % power, by bisection."""
     low, high = 0.0, 1.0
     while _power(high, n, sides) < POWER:
         high *= 2
@@ -79,7 +79,7 @@ def _effect_for(n: int, sides: int) -> float:
 
 
 def _power(effect: float, n: int, sides: int) -> float:
-    """Power of the two-sided t test; `effect` = difference / standard deviation of the difference.
+    """Return the power of the two-sided t test for an effect in standard deviations.
 
     Given the measured spread the test is one of a normal variable; its power is averaged over what the spread may
     come out as. (SciPy's noncentral t gives no number for large effects with few seeds.)
@@ -93,7 +93,7 @@ def _power(effect: float, n: int, sides: int) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def _spreads(degrees_of_freedom: int) -> np.ndarray:
-    """Equally likely values of (measured / true standard deviation)."""
+    """Return equally likely values of (measured / true standard deviation)."""
     import numpy as np
     from scipy.special import gammaincinv
 

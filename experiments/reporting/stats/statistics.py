@@ -69,7 +69,7 @@ class Difference:
         return "loss" if self.high < 0 else "within noise"
 
     def bootstrap(self) -> tuple[float, float] | None:
-        """95 % percentile bootstrap interval of the mean of the pairs (SciPy, 9999 draws, always the same ones).
+        """Return the 95 % percentile bootstrap interval of the mean of the pairs (SciPy, 9999 draws).
 
         A check on the normality that the t interval assumes. With a handful of pairs it is too narrow, for it knows
         no differences but those seen. None under MIN_SEEDS pairs.
@@ -98,13 +98,13 @@ class Difference:
 
 
 def signed(number: float) -> str:
-    """`+0.3`, `-1.0`, and `0.0` without a sign."""
+    """Return `+0.3`, `-1.0`, or `0.0` without a sign."""
     rounded = round(number, 1) or 0.0  # never "-0.0"
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """The spread of those values that are finite numbers; None where none is."""
+    """Return mean and spread of the finite numbers; None where there is none."""
     numbers = [float(v) for v in values if v is not None and math.isfinite(v)]
     if not numbers:
         return None
@@ -118,7 +118,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 
 def difference(one: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """`one` minus `baseline`, each a result by seed; None where either has none.
+    """Return `one` minus `baseline`, each a result by seed; None where either has none.
 
     Seeds share their initial weights and the order of their images, so results of one seed belong together: where
     two or more seeds match, their differences are taken and the others are left out (paired t). Otherwise the
@@ -163,7 +163,7 @@ def _unpaired(one: list[float], baseline: list[float]) -> Difference:
 
 @functools.lru_cache(maxsize=1024)
 def t_quantile(degrees_of_freedom: float) -> float:
-    """How many standard errors the 95 % interval reaches to either side."""
+    """Return how many standard errors the 95 % interval reaches to either side."""
     from scipy.special import stdtrit  # a tenth of what importing scipy.stats takes
 
     return float(stdtrit(degrees_of_freedom, 0.5 + CONFIDENCE_LEVEL / 2))

@@ -41,7 +41,7 @@ def build_report(collected: Collected, names: Sequence[str] = ()) -> Report:
 
 
 def _with_something_new(tables: Sequence[MeasuredTable]) -> list[MeasuredTable]:
-    """Without tables that hold no published number, and no run that a table before them does not hold."""
+    """Drop tables without published numbers all of whose runs an earlier table shows."""
     seen: set[str] = set()
     kept = []
     for table in tables:
@@ -115,7 +115,7 @@ class _TableBuilder:
 
 
 def _with_commits(table: MeasuredTable) -> MeasuredTable:
-    """The table with what must be said below it of the code that its runs were made by."""
+    """Return the table with a note where its runs were made by different commits."""
     groups = table.groups
     commits = {commit for group in groups for commit in group.runs["commit"] if commit}
     if len(commits) < 2:
@@ -125,7 +125,7 @@ def _with_commits(table: MeasuredTable) -> MeasuredTable:
 
 
 def _numbered(table: Table) -> str:
-    """`table1` is `Table 1`, `fig4` is `Figure 4`; any other name stays."""
+    """Return `Table 1` for `table1`, `Figure 4` for `fig4`; any other name as it is."""
     for stem, word in (("table", "Table"), ("fig", "Figure")):
         number = table.name.removeprefix(stem)
         if number != table.name and number.isdigit():

@@ -121,7 +121,7 @@ class _ControlFinder:
 
 
 def _changed(weighting: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """As `--set` would have it: another rule keeps what every rule has."""
+    """Return the weighting changed as `--set` would: another rule keeps what every rule has."""
     rule = change.get("rule", weighting["rule"])
     kept = (
         weighting

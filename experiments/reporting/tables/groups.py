@@ -57,14 +57,14 @@ class Group:
         return IMPORTED in self.marks
 
     def by_seed(self, metric: str) -> dict[int, float]:
-        """A metric of the finished runs, by seed; empty where none has it."""
+        """Return a metric of the finished runs by seed; empty where none has it."""
         if metric not in self.runs:
             return {}
         found = zip(self._columns["seed"], self._columns[metric])
         return {int(seed): float(value) for seed, value in found if not math.isnan(value)}
 
     def marked(self, mark: str) -> list[int]:
-        """The seeds of the runs with a mark."""
+        """Return the seeds of the runs with a mark."""
         return sorted(
             seed for seed, marks in zip(self._columns["seed"], self._columns["marks"]) if mark in marks
         )
@@ -96,12 +96,12 @@ class Group:
         ]
 
     def _in_order(self) -> list[tuple[int, str, str]]:
-        """Seed, path and state, by seed."""
+        """Return seed, path and state, by seed."""
         columns = self._columns
         return sorted(zip(columns["seed"], columns["path"], columns["state"]))
 
     def counts(self) -> str:
-        """`2 done, 1 failed`."""
+        """Return `2 done, 1 failed`."""
         return ", ".join(f"{n} {state}" for state, n in self.states.items())
 
     def absence(self) -> str:
@@ -109,7 +109,7 @@ class Group:
         return absence(self.states)
 
     def remark(self) -> str:
-        """What a reader must know beside the numbers: runs without, how it was run, what sets it apart."""
+        """Return what a reader must know: runs without a result, execution, distinguishing label."""
         counts = "" if set(self.states) == {"done"} else self.counts()
         way = (
             f"run as {self.execution}" if self.execution and "run as" not in self.distinguishing_label else ""
@@ -126,7 +126,7 @@ class Group:
         return texts + ([f"{IMPORTED} imported"] if self.is_imported else [])
 
     def notes(self) -> list[str]:
-        """What the records say that a reader must know, each sentence with the seeds that it is about."""
+        """Return the records' notes, each with the seeds that it is about."""
         about: dict[str, list[str]] = {}
         for seed, notes in sorted(zip(self._columns["seed"], self._columns["notes"])):
             if notes:
@@ -140,7 +140,7 @@ def absence(states: Mapping[str, int]) -> str:
 
 
 def group_runs(runs: pd.DataFrame) -> list[Group]:
-    """Groups runs of one table row: by recipe, data, trainer and execution, and copies of a seed never together.
+    """Group runs of a row by recipe, data, trainer and execution; copies of a seed never together.
 
     A run that never came to load data belongs to those of its recipe and data that most were executed like.
     """
@@ -166,14 +166,13 @@ def group_runs(runs: pd.DataFrame) -> list[Group]:
 
 
 def _lists(runs: pd.DataFrame) -> dict[str, list[Any]]:
-    """Columns as plain lists, in one step: of thousands of groups with a few runs each, asking a data frame for one
-    column after another would take longer than all else."""
+    """Return columns as plain lists, which is faster than asking a data frame for each of many groups."""
     values = zip(*runs.to_numpy(dtype=object).tolist())
     return {name: list(column) for name, column in zip(runs.columns.tolist(), values)}
 
 
 def _alike(columns: dict[str, list[Any]]) -> dict[tuple[str, str, bool, str], list[int]]:
-    """Places of runs by recipe, data, whether imported, and execution, in the order in which they come."""
+    """Return places of runs by recipe, data, whether imported, and execution, in their order."""
     ways = columns["execution"]
     keys = [
         (str(recipe), str(data), IMPORTED in marks)
@@ -196,9 +195,10 @@ def _group(runs: pd.DataFrame, metrics: dict[str, list[float]], distinguishing_l
 
 
 def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> list[tuple[str, list[int]]]:
-    """The runs as one part where every seed is there once. Else the seeds without a copy, whatever folders they lie in,
-    as one part; and those with copies as one part per folder and copy. Which of several copies counts is not ours to
-    choose: none is averaged with the seeds that are there once."""
+    """Split runs so that each part has a seed once; none of a seed's copies joins the seeds without a copy.
+
+    Which of several copies counts cannot be known here. Those with copies are split by folder and copy.
+    """
     counted = Counter(seeds[place] for place in places)
     alone = [place for place in places if counted[seeds[place]] == 1]
     if len(alone) == len(places):
@@ -216,13 +216,13 @@ def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> li
 
 
 def against(group: Group, baselines: list[Group], metric: str) -> tuple[Difference | None, str]:
-    """The difference of a group to its counterpart among `baselines`, and a remark; see `compared`."""
+    """Return the difference of a group to its counterpart among `baselines`, and a remark."""
     best = counterpart(group, baselines, metric)
     return (None, "") if best is None else compared(group, best, metric)
 
 
 def compared(group: Group, baseline: Group, metric: str) -> tuple[Difference | None, str]:
-    """The difference of a group to another, and a remark where the two were not executed alike.
+    """Return the difference of two groups, and a remark where they were not executed alike.
 
     An imported run drew other random numbers than ours of the same seed: not paired.
     """
@@ -239,7 +239,7 @@ def compared(group: Group, baseline: Group, metric: str) -> tuple[Difference | N
 
 
 def counterpart(group: Group, baselines: list[Group], metric: str) -> Group | None:
-    """The runs of a baseline row that a group is compared with; None where either side has no result.
+    """Return the baseline runs to compare a group with; None where either side has no result.
 
     Only those on the same data; among several groups the one trained by the same program, executed alike and with
     most seeds in common.
@@ -262,7 +262,7 @@ def counterpart(group: Group, baselines: list[Group], metric: str) -> Group | No
 
 
 def _renumbered(values: dict[int, float], first: int) -> dict[int, float]:
-    """With seeds that match nobody's."""
+    """Return values under seeds that match nobody's."""
     return dict(enumerate(values.values(), start=first))
 
 

@@ -80,29 +80,29 @@ class Matcher:
         self._save()
 
     def recipe_for_id(self, recipe_id: str) -> Recipe | None:
-        """The recipe that the runs of that identity were started from; None where no page of it can be read."""
+        """Return the recipe that runs of an identity were started from; None if no page can be read."""
         if recipe_id not in self._own:
             self._own[recipe_id] = self._recipe_of_runs(self._rows[recipe_id])
         return self._own[recipe_id]
 
     def context_of(self, own: Recipe) -> Context:
-        """Of a recipe that `own` gave. Thousands share a data set's definition, which is looked at once."""
+        """Return the context of a recipe that `recipe_for_id` gave, looked up once."""
         key = (own.profile or "", id(own.dataset))
         if key not in self._contexts:
             self._contexts[key] = context_of(own)
         return self._contexts[key]
 
     def full_size(self, recipe: str, overrides: Mapping[str, Any]) -> Recipe | None:
-        """A row's recipe as it stands, on its own data set; None where it cannot be read."""
+        """Return a row's recipe on its own data set; None where it cannot be read."""
         return self.load(recipe, overrides, "")
 
     def in_context(self, recipe: str, overrides: Mapping[str, Any], context: Context) -> Recipe | None:
-        """A row's recipe under the profile and on the data set of a context."""
+        """Return a row's recipe under the profile and on the data set of a context."""
         found = self.load(recipe, overrides, context.profile)
         return found and found.model_copy(update={"dataset": context.dataset})
 
     def of_row(self, table: Table, row: Row, context: Context | None = None) -> list[Recipe]:
-        """The recipes that a row stands for: at full size on its own data, or in a context.
+        """Return the recipes that a row stands for: at full size on its own data, or in a context.
 
         Mostly one, none where it cannot be read. A row with `mean_weights_of` has one for each set of weights that
         `msdet reproduce` may have taken from that row's runs: the means over seed 0, over 0 and 1, and so on.
@@ -124,8 +124,10 @@ class Matcher:
     def _mean_weights(
         self, table: Table, source: Row, mean: Literal["level", "overall"], context: Context | None
     ) -> list[list[float]]:
-        """Of each folder's seeds, and of all folders' together, those that there are runs with; else what the control
-        would have now. (Thousands of seeds give thousands of means.)"""
+        """Return means of each folder's seeds, and of all folders together, that there are runs with.
+
+        Without such runs, return what the control would have now. (Thousands of seeds give thousands of means.)
+        """
         runs = self.runs_of(self.of_row(table, source, context))
         done = runs.drop(runs.index[runs["state"] != "done"]).sort_values("seed", kind="stable")
         weights: list[list[float]] = []
@@ -138,7 +140,7 @@ class Matcher:
         return [one for one in weights if tuple(one) in self._fixed_weights] or weights[-1:]
 
     def _means_in_turn(self, runs: pd.DataFrame, mean: Literal["level", "overall"]) -> list[list[float]]:
-        """Over seed 0, over 0 and 1, and so on to the first that is missing; none where a trace is broken."""
+        """Return means over seed 0, seeds 0 and 1, ...; empty where a trace is broken."""
         once = runs.drop_duplicates("seed")
         in_turn = [path for n, (path, seed) in enumerate(zip(once["path"], once["seed"])) if n == seed]
         with contextlib.suppress(UserError):  # nobody can have run the row; `msdet reproduce` says why
@@ -148,7 +150,7 @@ class Matcher:
     def mean_weights(
         self, paths: Iterable[Path | str], mean: Literal["level", "overall"]
     ) -> list[list[float]]:
-        """As `experiments.runs.mean_weights` has it, reading no trace that was read before and has not changed.
+        """Return mean weights as `experiments.runs.mean_weights`, reading unchanged traces once.
 
         Raises:
             UserError: A trace is missing or broken, or the runs differ in their levels.
@@ -166,7 +168,7 @@ class Matcher:
     def load(
         self, recipe: str, overrides: Mapping[str, Any], profile: str, quiet: bool = False
     ) -> Recipe | None:
-        """A recipe, read once; None where it cannot be, which is a problem unless `quiet`."""
+        """Return a recipe, read once; None where it cannot be, which is a problem unless `quiet`."""
         key = (recipe, json.dumps(overrides, sort_keys=True), profile)
         if key not in self._loaded:
             try:
@@ -178,33 +180,33 @@ class Matcher:
         return self._loaded[key]
 
     def find(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
-        """All runs of these recipes, whatever they were called; marks them as matched."""
+        """Return all runs of these recipes, whatever their name, and mark them as matched."""
         found = self.runs_of(wanted)
         self.matched.update(found["path"])
         return found
 
     def runs_of(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
-        """The same, without a mark: for a look aside that shows no run of them as a row's."""
+        """Return all runs of these recipes without marking them."""
         ids = dict.fromkeys(self._id(recipe) for recipe in wanted)
         rows = [row for digest in ids for row in self._rows.get(digest, ())]
         return self.runs.take(sorted(rows))
 
     def _id(self, recipe: Recipe) -> str:
-        """Its identity; known of most recipes that `own` gave."""
+        """Return a recipe's identity; known of most recipes that `recipe_for_id` gave."""
         return self._ids.get(id(recipe)) or recipes.recipe_id(recipe)
 
     def unmatched(self) -> pd.DataFrame:
-        """The runs that no `find` has found."""
+        """Return the runs that no `find` has found."""
         return self.runs.drop(self.runs.index[self.runs["path"].isin(self.matched)])
 
     def differs(self, run: pd.Series) -> str:
-        """In what a run differs from the recipe of its name, as far as that can be told; else empty."""
+        """Return how a run differs from the recipe of its name; empty where that is unknown."""
         own = self.recipe_for_id(run["recipe_id"])
         named = self.load(run["recipe"], {}, run["profile"], quiet=True)
         return differences(own, named) if own and named else ""
 
     def _recipe_of_runs(self, rows: Iterable[int]) -> Recipe | None:
-        """The recipe that runs with one identity were started from; the first page that can be read."""
+        """Return the first readable recipe of runs with one identity."""
         errors = []
         for row in rows:
             run = RunFolder(str(self.runs["path"].iat[row]))
@@ -217,7 +219,7 @@ class Matcher:
         return None
 
     def _recipe(self, run: RunFolder, index: Index) -> Recipe:
-        """The recipe on a run's page; UserError where it cannot be read."""
+        """Return the recipe on a run's page; UserError where it cannot be read."""
 
         def read() -> tuple[Any, bool]:
             recipe = recipes.load_resolved(run.recipe)
@@ -257,7 +259,7 @@ def _outlasts_json(content: dict[str, Any]) -> bool:
 
 
 def differences(recipe: Recipe, other: Recipe, most: int = 4) -> str:
-    """`weighting.alpha: 5 (10)`: what the first says, and in brackets the second, key by key."""
+    """Return `weighting.alpha: 5 (10)`: the first recipe's value, and the other's in brackets."""
     one, two = ({k: json.dumps(v) for k, v in flat(recipes.identity(r)).items()} for r in (recipe, other))
     keys = [key for key in {**one, **two} if one.get(key, "-") != two.get(key, "-")]
     shown = [f"{key}: {one.get(key, '-')} ({two.get(key, '-')})" for key in keys[:most]]

@@ -128,7 +128,7 @@ class OtherRuns:
     differs: str
 
     def of(self, column: str) -> str:
-        """What the collected frame says of them: recipe, profile, dataset, config_hash."""
+        """Return a column of the collected frame: recipe, profile, dataset, config_hash."""
         return str(self.group.runs[column].iloc[0])
 
 
@@ -170,12 +170,12 @@ class Report:
 
 
 def patterns(groups: Iterable[Group]) -> list[str]:
-    """`results/runs/<recipe>/<hash>/seed*`, one for each config."""
+    """Return `results/runs/<recipe>/<hash>/seed*`, one for each config."""
     return list(dict.fromkeys((config / "seed*").as_posix() for group in groups for config in group.configs))
 
 
 def describe_context(context: Context, contexts: Sequence[Context]) -> str:
-    """`profile tiny on shapes`, `full size on coco`; definitions of the same data set's name are told apart."""
+    """Return `profile tiny on shapes` or `full size on coco`, with a digest if the name is ambiguous."""
     name = context.dataset.name
     if len({c.data for c in contexts if c.dataset.name == name}) > 1:
         name += f" (definition {context.digest})"

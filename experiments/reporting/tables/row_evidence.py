@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from experiments.reporting.tables.controls import Control
 
 
-MOST_PAIRS = 12  # whose differences are listed one by one
+MAX_PAIRS = 12  # whose differences are listed one by one
 
 
 def controls_to_show(row: TableRow) -> list[Control]:
-    """All controls beside a gain, run or not; beside anything else those that were run."""
+    """Return all controls beside a gain; beside anything else those that were run."""
     if row.difference is not None and row.difference.verdict == "gain":
         return list(row.controls)
     return [control for control in row.controls if control.spread is not None]
 
 
 def controls_in_brief(row: TableRow) -> str:
-    """`above 1 of 2 controls, 2 not run`, for a gain that needs controls; else empty."""
+    """Return `above 1 of 2 controls, 2 not run` for a gain that needs controls; else empty."""
     if not row.controls or row.difference is None or row.difference.verdict != "gain":
         return ""
     run = [control for control in row.controls if control.spread is not None]
@@ -36,7 +36,7 @@ def controls_in_brief(row: TableRow) -> str:
 
 
 def controls_in_words(controls: Sequence[Control]) -> str:
-    """Each control with the row's difference to it, in sentences; empty without any."""
+    """Return each control with the row's difference to it, in sentences; empty without any."""
     there = [f"{c.name} {c.difference} ({c.difference.verdict})" for c in controls if c.difference]
     absent = [f"{c.name} ({c.note})" if c.note else c.name for c in controls if c.spread is None]
     texts = [f"Minus its controls: {'; '.join(there)}."] if there else []
@@ -48,13 +48,13 @@ def controls_in_words(controls: Sequence[Control]) -> str:
 
 
 def control_commands(table: MeasuredTable) -> list[str]:
-    """What to type for the controls that are missing."""
+    """Return the commands that run the missing controls."""
     commands = [command for row in table.rows for c in controls_to_show(row) for command in c.commands]
     return list(dict.fromkeys(commands))
 
 
 def row_notes(table: MeasuredTable) -> list[tuple[str, str]]:
-    """What stands behind each measured row, its label first; what holds for all of them is said once."""
+    """Return the evidence of each measured row after its label; what all share comes once."""
     rows = [row for row in table.rows if row.group]
     ways = {row.group.execution for row in rows if row.group} - {""}
     shared = f"run as {ways.pop()}" if len(rows) > 1 and len(ways) == 1 else ""
@@ -64,7 +64,7 @@ def row_notes(table: MeasuredTable) -> list[tuple[str, str]]:
 
 
 def evidence(row: TableRow, resampling: bool = True) -> list[str]:
-    """What a reader must know of a measured row beside its number, in phrases.
+    """Return what a reader must know of a measured row beside its number, in phrases.
 
     Args:
         resampling: Whether to give the bootstrap interval, too. The console does not: loading SciPy's statistics alone
@@ -75,10 +75,10 @@ def evidence(row: TableRow, resampling: bool = True) -> list[str]:
 
 
 def differences_in_words(row: TableRow, resampling: bool = True) -> list[str]:
-    """The difference seed by seed, its bootstrap interval, and what it would have taken."""
+    """Return the difference by seed, its bootstrap interval, and its power."""
     change, texts = row.difference, []
     if change is not None and change.paired:
-        if len(change.pairs) <= MOST_PAIRS:
+        if len(change.pairs) <= MAX_PAIRS:
             texts.append(f"differences by seed: {', '.join(signed(pair) for pair in change.pairs)}")
         resampled = bootstrap(change) if resampling else None
         if resampled is not None:
@@ -88,5 +88,5 @@ def differences_in_words(row: TableRow, resampling: bool = True) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def bootstrap(change: Difference) -> tuple[float, float] | None:
-    """Its bootstrap interval; drawn once, however many tables and formats show it."""
+    """Return a bootstrap interval, drawn once for all tables and formats."""
     return change.bootstrap()

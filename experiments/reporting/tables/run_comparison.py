@@ -48,8 +48,8 @@ class Comparison:
     problems: list[str] = field(default_factory=list)
 
 
-def comparison(runs: Sequence[RunFolder], labels: Sequence[str] | None = None) -> Comparison:
-    """Compares runs: mean, standard deviation and number of seeds of each label, difference to the first.
+def compare_runs(runs: Sequence[RunFolder], labels: Sequence[str] | None = None) -> Comparison:
+    """Compare runs: mean, standard deviation and seeds of each label, difference to the first.
 
     Args:
         runs: Finished, or not, or not even started; every seed of a label is a run of its own.
@@ -78,7 +78,7 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 
 def _labels(table: pd.DataFrame, runs: Sequence[RunFolder], labels: Sequence[str]) -> list[str]:
-    """The labels of those runs that could be read."""
+    """Return the labels of those runs that could be read."""
     by_path = {str(run.path): label for run, label in zip(runs, labels)}
     return [by_path[path] for path in table["path"]]
 

@@ -41,6 +41,10 @@ class Picture:
     png: bytes
     svg: str
 
+    def files(self) -> dict[str, bytes]:
+        """Return the contents of `<name>.png` and `<name>.svg` by file name."""
+        return {f"{self.name}.png": self.png, f"{self.name}.svg": self.svg.encode()}
+
 
 @dataclass(frozen=True)
 class Section:

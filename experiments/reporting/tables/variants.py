@@ -22,7 +22,7 @@ AS_IT_STANDS = "as it stands"
 
 
 def variants_of(matcher: Matcher) -> list[MeasuredTable]:
-    """A table for each recipe and context of which runs are left that belong to no row.
+    """Return a table for each recipe and context that has runs left which belong to no row.
 
     Its rows are the recipe as it stands, its variants by the key that they change, and uniformly weighted runs that are
     otherwise the same: these are what a variant is compared with, else the recipe as it stands, if that differs in one
@@ -39,7 +39,7 @@ def variants_of(matcher: Matcher) -> list[MeasuredTable]:
 
 
 def _left(matcher: Matcher) -> dict[tuple[str, Context], list[Recipe]]:
-    """The recipes of unmatched runs, by the name they were started under and their context."""
+    """Return the recipes of unmatched runs, by the name they were started under and context."""
     left: dict[tuple[str, Context], list[Recipe]] = {}
     runs = matcher.unmatched()
     for name, digest in dict.fromkeys(zip(runs["recipe"], runs["recipe_id"])):
@@ -50,7 +50,7 @@ def _left(matcher: Matcher) -> dict[tuple[str, Context], list[Recipe]]:
 
 
 def _uniform(matcher: Matcher) -> dict[str, list[tuple[str, Recipe]]]:
-    """The recipes of all runs with the rule `uniform`, with their ids, by all they say but the weighting."""
+    """Return recipes of all runs with rule `uniform`, with ids, by all but their weighting."""
     found: dict[str, list[tuple[str, Recipe]]] = {}
     for digest in matcher.runs["recipe_id"].unique():
         own = matcher.recipe_for_id(str(digest))
@@ -109,7 +109,7 @@ class _Variants:
         members: Iterable[tuple[dict[str, Any], Recipe]],
         reference: Recipe,
     ) -> Block:
-        """The reference and the variants that change these keys, in the order of the values."""
+        """Return the reference and the variants that change these keys, in the order of the values."""
         rows = [(changes, own, _label(changes) or recipes.recipe_id(own)) for changes, own in members]
         if all(own is not reference for _, own, _ in rows) and len(self.matcher.runs_of([reference])):
             values = flat(recipes.identity(reference))
@@ -135,7 +135,7 @@ class _Variants:
     def _baseline(
         self, own: Recipe, reference: Recipe, number: int, shown: dict[str, str], made: list[Row]
     ) -> str | None:
-        """The row of the uniformly weighted runs that are otherwise the same; made where it is not there yet."""
+        """Return the row of uniform runs otherwise the same, created where it is missing."""
         if own.weighting.get("rule") == "uniform" or not self.uniform:
             return None
         for digest, base in self.uniform.get(_apart_from_weighting(own), []):
@@ -168,7 +168,7 @@ class _Variants:
 
 
 def _changes(recipe: Recipe, reference: Mapping[str, Any]) -> dict[str, Any]:
-    """What the recipe says otherwise than the reference (key by key), a change of the rule first; not what it lacks."""
+    """Return what the recipe says otherwise than the reference, key by key, the rule first."""
     changed = {k: v for k, v in flat(recipes.identity(recipe)).items() if reference.get(k) != v}
     if "weighting.rule" in changed:
         changed = {"weighting.rule": changed.pop("weighting.rule"), **changed}
@@ -188,7 +188,7 @@ def _text(value: Any) -> str:
 
 
 def _order(value: Any) -> tuple[int, float, str]:
-    """Numbers by size, before everything else by its text."""
+    """Return a sort key: numbers by size, before everything else by its text."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return 0, float(value), ""
     return 1, 0.0, _text(value)

@@ -22,7 +22,7 @@ from experiments.common.errors import UserError
 from experiments.recipes import loading as recipes
 from experiments.reporting import breakdown as errors
 from experiments.reporting import build_report, collect
-from experiments.reporting.breakdown.comparison import side
+from experiments.reporting.breakdown.comparison import load_group
 from experiments.reporting.breakdown.detection_gallery import drawn_boxes
 from experiments.reporting.breakdown.level_ranges import BY_HALF_SIDE, Resize, levels_of
 from experiments.reporting.breakdown.run_breakdown import breakdown, evaluated
@@ -319,7 +319,7 @@ def test_a_report_without_the_data_says_so(farm: Farm, results: Path, tmp_path: 
 def test_odd_detections_are_a_sentence(farm: Farm, content: str, says: str):
     run = farm("retinanet-r50", 0)
     (run.detections / "val.bbox.json").write_text(content)
-    made = side("a run", [run])
+    made = load_group("a run", [run])
     assert not made.by_seed
     (problem,) = made.problems
     assert says in problem

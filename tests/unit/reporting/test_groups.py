@@ -10,7 +10,7 @@ import pytest
 
 from experiments.reporting.collect import collect, execution
 from experiments.reporting.tables.groups import against, group_runs
-from experiments.reporting.tables.run_comparison import comparison
+from experiments.reporting.tables.run_comparison import compare_runs
 from experiments.runs.record import SCHEMA_VERSION, Attempt
 from experiments.runs.run_folder import RunFolder
 
@@ -155,7 +155,7 @@ def test_comparison_of_labels_by_hand(make_run: MakeRun):
     base, rlo = tiny(make_run, BASE, 50.0, 51.0), tiny(make_run, RLO, 52.0, 53.0, 54.0)
     rlo.insert(1, make_run(RLO, 7, status="failed", profile="tiny"))
     labels = ["uniform"] * 2 + ["rlo"] * 4
-    made = comparison([*base, *rlo], labels)
+    made = compare_runs([*base, *rlo], labels)
     assert made.metrics == ["AP"]
     assert [row.label for row in made.rows] == ["uniform", "rlo"]
     first, second = made.rows
@@ -179,10 +179,10 @@ def test_imported_runs_are_not_paired(make_run: MakeRun, results: Path):
 
 def test_comparison_without_labels_names_recipes_and_tells_configs_apart(make_run: MakeRun):
     runs = [*tiny(make_run, BASE, 50.0), *tiny(make_run, RLO, 51.0)]
-    assert [row.label for row in comparison(runs).rows] == [BASE, RLO]
+    assert [row.label for row in compare_runs(runs).rows] == [BASE, RLO]
     runs.append(make_run(RLO, 0, {"AP": 52.0}, profile="tiny", sets=("weighting.n=3",)))
     hashes = [run.read().config_hash for run in runs]
-    assert [row.label for row in comparison(runs).rows] == [
+    assert [row.label for row in compare_runs(runs).rows] == [
         BASE,
         f"{RLO} ({hashes[1]})",
         f"{RLO} ({hashes[2]})",
@@ -192,22 +192,22 @@ def test_comparison_without_labels_names_recipes_and_tells_configs_apart(make_ru
 @pytest.mark.parametrize("labels", [["AP"], ["seed", "AP"], ["", "0"]])
 def test_comparison_takes_any_labels(make_run: MakeRun, labels: list[str]):
     runs = tiny(make_run, BASE, *[50.0 + i for i in range(len(labels))])
-    rows = comparison(runs, labels).rows
+    rows = compare_runs(runs, labels).rows
     assert [(row.label, row.metrics["AP"].mean) for row in rows] == [
         (x, 50.0 + i) for i, x in enumerate(labels)
     ]
 
 
 def test_comparison_of_nothing_finished_or_nothing_at_all(make_run: MakeRun):
-    made = comparison([make_run(BASE, 0, status="failed")])
+    made = compare_runs([make_run(BASE, 0, status="failed")])
     assert (made.metrics, [row.states for row in made.rows]) == ([], [{"failed": 1}])
-    assert comparison([]).rows == []
+    assert compare_runs([]).rows == []
 
 
 def test_comparison_counts_what_was_never_started(make_run: MakeRun, results: Path):
     first, last = tiny(make_run, BASE, 50.0), tiny(make_run, RLO, 51.0)
     absent = [RunFolder.of(results, RLO, "00000000", seed) for seed in (0, 1)]
-    made = comparison([*first, *absent, *last], ["base", "a", "a", "b"])
+    made = compare_runs([*first, *absent, *last], ["base", "a", "a", "b"])
     assert [(row.label, row.states) for row in made.rows] == [
         ("base", {"done": 1}),
         ("a", {"not started": 2}),
@@ -215,15 +215,15 @@ def test_comparison_counts_what_was_never_started(make_run: MakeRun, results: Pa
     ]
     assert made.problems == []
     assert made.rows[2].difference.value == 1.0
-    assert [row.states for row in comparison(absent).rows] == [{"not started": 2}]
+    assert [row.states for row in compare_runs(absent).rows] == [{"not started": 2}]
 
 
 def test_comparison_needs_a_label_for_each_run(make_run: MakeRun):
     with pytest.raises(ValueError, match="labels: 1 for 2 runs"):
-        comparison(tiny(make_run, BASE, 50.0, 51.0), ["one"])
+        compare_runs(tiny(make_run, BASE, 50.0, 51.0), ["one"])
 
 
 def test_a_label_never_averages_two_recipes(make_run: MakeRun):
-    rows = comparison([*tiny(make_run, BASE, 50.0), *tiny(make_run, RLO, 60.0)], ["x", "x"]).rows
+    rows = compare_runs([*tiny(make_run, BASE, 50.0), *tiny(make_run, RLO, 60.0)], ["x", "x"]).rows
     assert [row.metrics["AP"].mean for row in rows] == [50.0, 60.0]
     assert all("recipe" in row.remark for row in rows)

@@ -32,7 +32,7 @@ HOUR = 3600
 
 @pytest.fixture(autouse=True)
 def _a_few_runs_are_worth_a_file(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index, "FEWEST", 1)
+    monkeypatch.setattr(index, "MIN_FACTS", 1)
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_results_that_may_not_be_written_are_read(
 
 def test_a_few_runs_get_no_file(make_run: MakeRun, results: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(index, "SETTLED_NS", -HOUR * 10**9)
-    monkeypatch.setattr(index, "FEWEST", 2)
+    monkeypatch.setattr(index, "MIN_FACTS", 2)
     make_run(RLO, 0, {"AP": 50.0})
     collect(results)
     assert not (results / index.FILE).exists()
@@ -281,7 +281,7 @@ def test_traces_are_read_once_and_again_when_they_change(make_run: MakeRun, resu
 
 
 def _collect_often(results: Path, times: int) -> None:
-    index.FEWEST, index.SETTLED_NS = 1, -HOUR * 10**9
+    index.MIN_FACTS, index.SETTLED_NS = 1, -HOUR * 10**9
     for _ in range(times):
         rows = collect(results).runs
         assert rows["AP"].tolist() == [float(seed) for seed in rows["seed"]]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from experiments.reporting import comparison
+from experiments.reporting import compare_runs
 from experiments.runs.record import Launch
 from experiments.runs.run_flags import LEGEND
 from msdet_cli.console.result_tables import print_comparison
@@ -109,7 +109,7 @@ def test_a_comparison_is_marked(make_run: MakeRun):
         make_run(RLO, 0, {"AP": 40.0}, profile="tiny", sets=("weighting.alpha=5",), notes=["odd"], **REDUCED),
     ]
     stream = io.StringIO()
-    print_comparison(Console(file=stream, width=120), comparison(runs, ["alpha=10", "alpha=5"]))
+    print_comparison(Console(file=stream, width=120), compare_runs(runs, ["alpha=10", "alpha=5"]))
     text = stream.getvalue()
     assert "40.0 ± - (1)†" in line_of(text, "alpha=5")
     assert "†" not in line_of(text, "alpha=10")

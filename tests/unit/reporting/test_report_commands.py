@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
 from experiments.common.processes import process_started
-from experiments.reporting import comparison
+from experiments.reporting import compare_runs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands import report, runs
 from msdet_cli.console.result_tables import print_comparison
@@ -325,7 +325,7 @@ def test_a_comparison_on_the_console(make_run: MakeRun):
         for s in (0, 1)
     ]
     made.append(make_run(RLO, 2, status="failed", profile="tiny"))
-    compared = comparison(made, ["[uniform]", "[uniform]", "rlo", "rlo", "rlo"])
+    compared = compare_runs(made, ["[uniform]", "[uniform]", "rlo", "rlo", "rlo"])
     wide, narrow = printed(120, compared), printed(60, compared)
     for text in (wide, narrow):
         assert "[uniform]" in text  # no markup
@@ -334,4 +334,4 @@ def test_a_comparison_on_the_console(make_run: MakeRun):
         assert "+2.0 [+2.0, +2.0]" in row
     assert "APL" in wide
     assert "APL" not in narrow
-    assert "1 failed" in printed(80, comparison(made[-1:]))
+    assert "1 failed" in printed(80, compare_runs(made[-1:]))
