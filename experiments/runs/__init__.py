@@ -1,1 +1,1 @@
-"""The run folder: its file names, record, states, lock, flags and export. No torch, no recipes."""
+"""The run folder: file names, record, state, lock, flags, mean weights, export. Not: recipes. No torch."""

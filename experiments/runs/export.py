@@ -1,4 +1,4 @@
-"""Run folders as one file to hand on: everything that tables rest on, and no weights. No torch."""
+"""Export of run folders as one archive: all that tables depend on, without weights. No torch."""
 
 from __future__ import annotations
 
@@ -18,41 +18,35 @@ from experiments.runs.run_folder import RunFolder
 
 SUFFIXES = (".tar.gz", ".tgz", ".zip")
 MANIFEST = "manifest.json"
-_KINDS = (
-    ".json",
-    ".yaml",
-    ".py",
-    ".csv",
-    ".txt",
-    ".log",
-)  # beside them lie weights, locks and trackers' files
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that ZIP knows: the same runs make the same bytes
+_EXPORTED = (".json", ".yaml", ".py", ".csv", ".txt", ".log")  # not weights, locks and files of trackers
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP's earliest time: the same runs make the same bytes
 
 
 def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str, Any]:
-    """Writes the runs' records, recipes, configs, traces, metrics, detections and logs into one archive.
+    """Write the runs' records, recipes, configs, traces, metrics, detections and logs into one archive.
 
-    Unpacked it is a results folder of the archive's name. `manifest.json` in it has the SHA-256 of every file. The
+    Unpacked it is a results folder of the archive's name, with the SHA-256 of every file in `manifest.json`. The
     archive is read back and compared before it gets its name.
 
     Args:
-        out: Ends in one of SUFFIXES; decides the format.
-        version: Of msdet, for the manifest.
+        runs: The runs, each with a record.
+        out: The archive; ends in one of SUFFIXES, which sets the format.
+        version: That of msdet, for the manifest.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: `out` exists, two runs have one name, a record cannot be read, or nothing can be written.
+        UserError: `out` exists or cannot be written, two runs have the same name, or a record cannot be read.
     """
     suffix = next((s for s in SUFFIXES if out.name.endswith(s) and out.name != s), None)
     if suffix is None:
-        raise UserError(f"-o: {out} is not allowed: a name that ends in {', '.join(SUFFIXES)}")
+        raise UserError(f"-o: {out} is not allowed: the name must end in {', '.join(SUFFIXES)}")
     if out.exists():
-        raise UserError(f"{out} exists already, and is not replaced", "name another file: -o FILE.tar.gz")
+        raise UserError(f"{out} exists already, and is not replaced", "-o FILE.tar.gz with another name")
     root = out.name.removesuffix(suffix)
     named = _by_name(runs)
-    about = {name: _about(run) for name, run in named.items()}
+    summaries = {name: _summarise(run) for name, run in named.items()}
     files: dict[str, dict[str, Any]] = {}
     try:
         with replacing(out, "w+b") as stream:
@@ -61,7 +55,7 @@ def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str
                 content = path.read_bytes()
                 files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
                 archive.add(f"{root}/{name}", content)
-            manifest = {"msdet": version, "runs": about, "files": files}
+            manifest = {"msdet": version, "runs": summaries, "files": files}
             archive.add(f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
             archive.close()
             stream.seek(0)
@@ -72,7 +66,7 @@ def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str
 
 
 def check_bundle(stream: IO[bytes], name: Path) -> dict[str, Any]:
-    """Compares every file in an archive with its manifest; returns the manifest.
+    """Compare every file in an archive with its manifest, and return the manifest.
 
     Raises:
         UserError: A file is missing, changed, or not in the manifest.
@@ -87,12 +81,12 @@ def check_bundle(stream: IO[bytes], name: Path) -> dict[str, Any]:
         else:
             found[inside] = (hashlib.sha256(content).hexdigest(), len(content))
     if manifest is None:
-        raise UserError(f"{name}: has no {MANIFEST}")
+        raise UserError(f"{name} has no {MANIFEST}")
     expected = {path: (entry["sha256"], entry["bytes"]) for path, entry in manifest["files"].items()}
     for path in sorted({*found, *expected}):
         if found.get(path) != expected.get(path):
             raise UserError(
-                f"{name}: {path} is not what the manifest says", "the disk or the memory is at fault"
+                f"{name}: {path} differs from the manifest", "repeat the export; check the disk and memory"
             )
     return manifest
 
@@ -104,12 +98,12 @@ def _by_name(runs: Sequence[RunFolder]) -> dict[str, RunFolder]:
         other = named.setdefault(run.name, run)
         if other.path != run.path:
             raise UserError(
-                f"two runs are both called {run.name}: {other.path} and {run.path}", "export one of them"
+                f"two runs have the name {run.name}: {other.path} and {run.path}", "export one of them"
             )
     return dict(sorted(named.items()))
 
 
-def _about(run: RunFolder) -> dict[str, Any]:
+def _summarise(run: RunFolder) -> dict[str, Any]:
     record = run.read()
     return {
         "state": run.state(record),
@@ -120,9 +114,11 @@ def _about(run: RunFolder) -> dict[str, Any]:
 
 
 def _contents(named: dict[str, RunFolder]) -> Iterator[tuple[str, Path]]:
-    """Name in the archive, below its root, and file; in the order of their names."""
+    """Yield each file with its name below the archive's root, ordered by name."""
     for name, run in named.items():
-        top = [path for path in run.path.iterdir() if path.suffix in _KINDS and not path.name.startswith(".")]
+        top = [
+            path for path in run.path.iterdir() if path.suffix in _EXPORTED and not path.name.startswith(".")
+        ]
         for path in sorted([*top, *run.detections.glob("*.json")]):
             if path.is_file():
                 yield f"runs/{name}/{path.relative_to(run.path).as_posix()}", path

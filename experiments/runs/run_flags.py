@@ -1,4 +1,4 @@
-"""The marks that set a run's number apart in every table, and what they mean. No torch, no pandas."""
+"""Flags of runs whose numbers need a remark in every table, and that remark. No torch, no pandas."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from experiments.runs.record import Record
 
 REDUCED, IMPORTED, ODD_DATA = "†", "‡", "§"
 LEGEND = {
-    REDUCED: "ran out of memory, and went on with half the images per forward pass and twice the accumulated steps.",
+    REDUCED: "ran out of memory and resumed with half the images per forward pass and twice the accumulation.",
     IMPORTED: "imported: trained by MMDetection outside msdet; COCO metrics rounded to 0.1 point by it.",
-    ODD_DATA: "entries of the data set change its numbers: record.json counts them, `msdet data verify` shows them.",
+    ODD_DATA: "problems of the data set change its numbers: record.json counts them, `msdet data verify` lists them.",
 }
 
 
 def marks_of(record: Record) -> str:
-    """Empty for a run as any other."""
+    """Return the marks of a run; "" for one without flags."""
     is_so = {
         REDUCED: record.launch.reduced,
         IMPORTED: record.imported is not None,
@@ -23,10 +23,10 @@ def marks_of(record: Record) -> str:
 
 
 def joined(marks: list[str]) -> str:
-    """All marks that occur in any of these, each once."""
+    """Return each mark that occurs in any of `marks` once."""
     return "".join(mark for mark in LEGEND if any(mark in text for text in marks))
 
 
 def legend(marks: str) -> list[str]:
-    """One line for each of the marks."""
+    """Return one line on each of the marks."""
     return [f"{mark} {LEGEND[mark]}" for mark in LEGEND if mark in marks]

@@ -142,7 +142,7 @@ def test_a_trace_without_an_interval_is_said(mine, monkeypatch, capsys):
     code, _, err = msdet(monkeypatch, capsys, "mine", "-p", "tiny")
     assert code == 0
     assert "'the mean' waits for its weights: " in err
-    assert "no whole interval" in err
+    assert "no complete interval" in err
 
 
 @pytest.mark.parametrize(

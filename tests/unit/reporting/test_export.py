@@ -117,14 +117,14 @@ def test_nothing_is_written_over_and_nothing_half_is_left(two: list[RunFolder], 
     Path("a.zip").write_text("mine")
     assert "exists already" in refused("export", "--all", "-o", "a.zip")
     assert Path("a.zip").read_text() == "mine"
-    assert "ends in .tar.gz" in refused("export", "--all", "-o", "a.rar")
+    assert "must end in .tar.gz" in refused("export", "--all", "-o", "a.rar")
     assert "cannot be written" in refused("export", "--all", "-o", "absent/a.zip")
     assert "name a RUN, or use --all" in refused("export")
     assert "name a RUN, or use --all" in refused("export", "--all", two[0].name)
     assert "no runs to export" in refused("export", "--all", "--results-dir", "empty")
     shutil.copytree("results", "other")
     other = Path("other") / two[0].path.relative_to(tmp_path / "results")
-    assert "two runs are both called" in refused("export", str(two[0].path), str(other), "-o", "b.zip")
+    assert "two runs have the name" in refused("export", str(two[0].path), str(other), "-o", "b.zip")
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["a.zip"]
 
 
@@ -155,5 +155,5 @@ def test_a_changed_bundle_is_noticed(two: list[RunFolder]):
                 io.BytesIO(content.replace(b"trace", b"TRACE") if "trace.csv" in entry.name else content),
             )
     changed.seek(0)
-    with pytest.raises(UserError, match=r"trace.csv is not what the manifest says"):
+    with pytest.raises(UserError, match=r"trace.csv differs from the manifest"):
         check_bundle(changed, Path("a.tar.gz"))

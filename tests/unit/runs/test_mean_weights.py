@@ -41,7 +41,7 @@ def test_time_means_then_means_over_runs(two: list[RunFolder]):
 def test_traces_that_give_no_mean(tmp_path: Path, two: list[RunFolder]):
     for number, (rows, header, words) in enumerate(
         (
-            ([], HEADER, "no whole interval"),
+            ([], HEADER, "no complete interval"),
             (["1,10,rpn_head,P3,9,1", "1,10,bbox_head,P3,9,1"], HEADER, "several weighted heads"),
             (["1,10,bbox_head,P3,9,"], HEADER, "is not a trace"),
             (["1"], HEADER, "is not a trace"),
