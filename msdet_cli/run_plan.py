@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,20 +19,20 @@ from experiments.common.errors import BAD_INPUT, DONE, INTERRUPTED, UserError
 from experiments.data.find import FoundDataset
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
-from experiments.launching.local import last_lines, shared_exit_code
+from experiments.launching.local import PATHS, last_lines, shared_exit_code
 from experiments.launching.plan import PlannedRun
 from experiments.launching.queue import Queue, QueueItem
 from msdet_cli.console.formatting import format_duration, format_metrics
 from msdet_cli.console.plan_view import print_json, show_plan
 from msdet_cli.console.queue_view import QueueView
 from msdet_cli.console.result_tables import make_console
-from msdet_cli.detach import detach
 from msdet_cli.options import RunOptions
 
 if TYPE_CHECKING:
     from experiments.launching.slurm.options import SlurmOptions
 
 STEP_S = 0.25  # between updates of the console
+DETACHED_BOOT = PATHS + "from msdet_cli.main import main; main()"
 LOG_LINES = 5  # of a failed run's log, shown at the end
 
 
@@ -68,7 +70,7 @@ def run_plan(
     dry_run, slurm = options.dry_run, options.slurm_options
     warn_of_data(run.data for run in planned)
     if options.detach and not dry_run:
-        detach(options.results_folder, options.as_json)
+        _detach(options.results_folder, options.as_json)
         raise typer.Exit(DONE)
     if slurm is not None and not dry_run:
         more = plan_more()  # it prints which rows wait
@@ -155,6 +157,35 @@ def _report_failures(console: Console | None, entries: Sequence[QueueItem]) -> N
             _print_line(console, f"    [dim]{escape(line)}[/]")
         if lines:
             _print_line(console, f"  log: {escape(str(entry.run.folder.log))}")
+
+
+def _detach(results: Path, as_json: bool) -> None:
+    """Start this command without `--detach` in its own session, and print its process id and log."""
+    words = [word for word in sys.argv[1:] if word not in ("--detach", "--json")]
+    folder = results / "queues"
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        starting = folder / f"{stem}.starting"
+        with open(starting, "w", encoding="utf-8") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-u", "-c", DETACHED_BOOT, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        log = starting.rename(folder / f"{stem}-{process.pid}.log")
+    except OSError as error:
+        raise UserError(
+            f"the results folder {results} cannot be written: {error.strerror or error}",
+            "--results-dir DIR",
+        ) from None
+    if as_json:
+        print(json.dumps({"pid": process.pid, "log": str(log)}))
+    else:
+        print(f"in the background as process {process.pid}; log: {log}")
+        print(f"  progress: msdet runs; stop and save checkpoints: kill {process.pid}")
 
 
 def _submit(planned: list[PlannedRun], options: SlurmOptions, results: Path, console: Console | None) -> None:

@@ -77,7 +77,7 @@ def test_random_images_are_the_same_for_a_seed(run: RunFolder):
     [
         ([], "has no checkpoint"),
         (["none.jpg"], "none.jpg: No such file"),
-        (["text.jpg"], "text.jpg: is no image"),
+        (["text.jpg"], "text.jpg: is not an image"),
         (["empty"], "holds no images"),
         (["--val-ids", "31"], "'31' is not in the validation set"),
         ([None], "no image is named"),
