@@ -39,19 +39,6 @@ def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
         yield descriptor
 
 
-@contextlib.contextmanager
-def open_shared_lock(run: RunFolder) -> Iterator[int]:
-    """Open the lock of a run that another machine has locked, without locking it.
-
-    Any machine of a run may get rank 0, which must inherit the lock.
-
-    Yields:
-        The descriptor, for `inheriting`.
-    """
-    with open(run.lock, "a", encoding="utf-8") as stream:
-        yield stream.fileno()
-
-
 def inheriting(descriptor: int) -> dict[str, str]:
     """Return the environment in which a child inherits the lock; pass the descriptor in `pass_fds`, too."""
     return {LOCK_FD: str(descriptor)}

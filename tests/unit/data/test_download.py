@@ -485,22 +485,10 @@ def test_the_official_list_holds_together():
             assert archive.name.endswith(".zip") or archive.size % 512 == 0  # of which a tar consists
 
 
-INTERRUPTED = """
-import sys
-from experiments.data.download import archives
-from experiments.data.download.archives import Archive
-size, md5, url = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-archives.ARCHIVES = {"coco": (Archive("http://x/part.zip", size, size, md5, "the test", folders={"images": 2}),)}
-sys.argv = ["msdet", "data", "download", "coco", "--root", "set", "--mirror", url]
-from msdet_cli.main import main
-main()
-"""
-
-
 def test_ctrl_c_leaves_what_has_arrived(one, server, tmp_path):
     server.pause_s = 0.2
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(one.size), one.md5, server.url],
+        [sys.executable, "-m", "tests.unit.data.download_small_coco", str(one.size), one.md5, server.url],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A run's lock, and who counts as having it."""
+"""A run's lock, and which processes have it."""
 
 from __future__ import annotations
 
@@ -10,40 +10,38 @@ from pathlib import Path
 import pytest
 
 from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import InUseError, acquire_lock, inheriting, open_shared_lock
+from experiments.runs.run_lock import InUseError, acquire_lock, inheriting
 
-ASK = (
-    "import sys; from experiments.runs.run_lock import inherits_lock; "
-    "from experiments.runs.run_folder import RunFolder; "
-    "print(inherits_lock(RunFolder(sys.argv[1])))"
-)
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def child_has_it(run: RunFolder, lock: int) -> bool:
+def child_inherits(run: RunFolder, lock: int) -> bool:
+    command = [sys.executable, "-m", "tests.unit.runs.print_inherits_lock", str(run.path)]
     env = {**os.environ, **inheriting(lock)}
-    command = [sys.executable, "-c", ASK, str(run.path)]
     done = subprocess.run(
         command, pass_fds=[lock], env=env, cwd=ROOT, capture_output=True, text=True, check=True
     )
     return done.stdout == "True\n"
 
 
-def test_machines_that_work_on_a_run_together_share_its_lock(tmp_path: Path) -> None:
-    run, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "other")
-    for folder in (run, other):
+@pytest.fixture
+def folders(tmp_path: Path) -> list[RunFolder]:
+    made = [RunFolder(tmp_path / name) for name in ("run", "other")]
+    for folder in made:
         folder.path.mkdir()
-    with (
-        acquire_lock(run, patience_s=0) as lock,
-        open_shared_lock(run) as theirs,
-        acquire_lock(other, patience_s=0) as wrong,
-    ):
-        assert child_has_it(run, lock) and child_has_it(run, theirs)
-        assert not child_has_it(run, wrong)
-    with (
-        open_shared_lock(run),
-        acquire_lock(run, patience_s=0),
-        pytest.raises(InUseError),
-        acquire_lock(run, patience_s=0),
-    ):
+    return made
+
+
+def test_a_child_inherits_the_lock_of_its_run_only(folders: list[RunFolder]) -> None:
+    run, other = folders
+    with acquire_lock(run, patience_s=0) as lock, acquire_lock(other, patience_s=0) as wrong:
+        assert child_inherits(run, lock)
+        assert not child_inherits(run, wrong)
+
+
+def test_a_locked_run_is_refused_after_the_patience_and_free_afterwards(folders: list[RunFolder]) -> None:
+    run, _ = folders
+    with acquire_lock(run, patience_s=0), pytest.raises(InUseError), acquire_lock(run, patience_s=0.3):
+        pass
+    with acquire_lock(run, patience_s=0):
         pass
