@@ -1,1 +1,1 @@
-"""One run: planned, prepared, and worked on by a process of its own."""
+"""From planned runs to processes: plan, queue, retries, GPU leases, torchrun, Slurm. No torch, no training code."""

@@ -1,4 +1,4 @@
-"""Cancelling runs: those at work save and end, those that wait are left out. No torch."""
+"""The cancellation of runs: those at work save and end, those that wait are skipped. No torch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Outcome = Literal["cancelled", "was over", "ended first"]
 
 
 class Cancel:
-    """Cancels one run, in steps that never wait.
+    """The cancellation of one run, in steps that never wait.
 
-    A run at work is asked by a file, which its worker looks for every few seconds wherever it is, and by a signal at
-    once where that is possible. A run that nobody works on is marked in its record, under its lock.
+    A run at work is asked by a file, for which its worker looks every few seconds on any machine, and by a signal
+    where that is possible. A run that nobody works on is marked in its record, under its lock.
 
     Attributes:
-        before: How the run stood.
-        outcome: None while it has not ended. `was over`: there was nothing to cancel; `ended first`: it was done, or
-            had failed for good, before it saw that it was asked.
+        before: The run's state at the beginning.
+        outcome: None while it has not ended. `was over`: there was nothing to cancel; `ended first`: it was done or
+            had failed before it saw the request.
         note: What the user should know besides.
     """
 
     def __init__(self, run: RunFolder) -> None:
-        """Raises UserError where the record cannot be read."""
+        """Raise UserError if the record cannot be read."""
         self.run = run
         self.before: Status = run.state()
         self.outcome: Outcome | None = None
@@ -41,7 +41,7 @@ class Cancel:
         self._job_asked = False
 
     def step(self) -> bool:
-        """Does what can be done now; whether the run has ended.
+        """Do what can be done now; return whether the run has ended.
 
         Raises:
             UserError: The run's folder cannot be written.
@@ -69,11 +69,11 @@ class Cancel:
             with (
                 contextlib.suppress(InUseError),
                 acquire_lock(self.run, patience_s=0),
-            ):  # else somebody is about to start it
+            ):  # a locked run is about to start
                 self._mark(self.run.read())
 
     def _mark(self, record: Record) -> None:
-        """Nobody works on the run, and nobody can begin to now."""
+        """Mark a run that this process has locked."""
         if record.status == "done":
             self._is_over("ended first")
         elif record.status == "failed":
@@ -103,16 +103,14 @@ class Cancel:
         self._cancel_job(record)
 
     def _cancel_job(self, record: Record) -> None:
-        """Takes the run's job out of Slurm, if it still has one there."""
+        """Take the run's job out of Slurm, if it has one there."""
         if not record.slurm or self._job_asked:
             return
         self._job_asked = True
         job = record.slurm["job_id"]
         states = slurm_states([job])
         if states is None:
-            self.note = (
-                f"Slurm cannot be asked from here; its job {job} ends by itself when it looks at the run"
-            )
+            self.note = f"Slurm cannot be asked from here; job {job} ends by itself when it reads the run"
         elif job in states and states[job].is_active:
             try:
                 cancel_jobs([job])

@@ -1,4 +1,4 @@
-"""How runs are to be executed, as the options of a command say: workers, machines, trackers."""
+"""How runs are executed, as the options of a command say: processes, machines, trackers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Execution:
 
     @property
     def workers(self) -> int | None:
-        """Workers of one run on each machine, if the options name them."""
+        """Return the number of processes of one run on each machine, if the options name it."""
         return self.gpus_per_run or self.gpus
 
     def check(self) -> None:
@@ -71,7 +71,7 @@ class Execution:
             )
 
     def changed(self, recipe: Recipe) -> Recipe:
-        """The recipe with mixed precision and the scaled learning rate, if wanted: another experiment."""
+        """Return the recipe with mixed precision and the scaled learning rate, if wanted: another experiment."""
         if self.amp is not None:
             recipe = recipe.model_copy(update={"amp": self.amp})
         if self.scale_lr and self.workers is not None:
@@ -79,11 +79,11 @@ class Execution:
         return recipe
 
     def most_gpus(self, gpus: Sequence[Gpu]) -> int:
-        """How many of the machine's GPUs the whole command may use at once."""
+        """Return how many of the machine's GPUs the whole command may use at once."""
         return min(len(gpus), self.gpus) if self.gpus_per_run and self.gpus else len(gpus)
 
     def launch(self, recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:
-        """The workers of one run, and each one's share of a forward pass. The batch stays the recipe's.
+        """Return the processes of one run and the images of each in a forward pass; the batch is the recipe's.
 
         Args:
             gpus: The machine's.
@@ -112,5 +112,5 @@ class Execution:
 
 
 def halved(micro_batch: int) -> int | None:
-    """At most half as many images, still a divisor; None where nothing is left to halve."""
+    """Return the largest divisor that is at most half as many images; None for one image."""
     return next((n for n in range(micro_batch // 2, 0, -1) if micro_batch % n == 0), None)

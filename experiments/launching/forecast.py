@@ -1,4 +1,4 @@
-"""What planned runs will cost, as far as runs like them were measured: workers' time and disk. No torch."""
+"""The forecast of planned runs' cost, from similar runs that were measured: time and disk. No torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from experiments.launching.retry_policy import iterations_saved
 from experiments.runs.record import Record
 from experiments.runs.run_folder import KEPT_CHECKPOINTS, RunFolder
 
-MOST_LOOKED_AT = 50  # configs, the newest first: older ones hardly tell more
+MAX_CONFIGS_READ = 50  # the newest first: older ones hardly add anything
 CPU = "cpu"
-LIKE_IT = ("same config", "same recipe and profile", "same model and profile")
+LIKENESSES = ("same config", "same recipe and profile", "same model and profile")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Measured:
 
     @functools.cached_property
     def disk(self) -> int | None:
-        """Bytes that a whole run of this kind keeps; None where it has no checkpoint to tell by."""
+        """Return the bytes that a whole run of this kind keeps; None if it has no checkpoint."""
         sizes = dict(_files(self.run.path))
         checkpoints = [size for path, size in sizes.items() if path.parent == self.run.checkpoints]
         if not checkpoints:
@@ -58,7 +58,7 @@ class Forecast:
         worker_seconds: All workers' time for these steps, without evaluations; None where nothing like it was
             measured.
         disk: Bytes still to be written and kept; None where unknown.
-        source, likeness: What was measured, and in what it is like this run (LIKE_IT).
+        source, likeness: What was measured, and in what it is like this run (LIKENESSES).
     """
 
     iterations: int
@@ -70,7 +70,7 @@ class Forecast:
 
 
 def iterations_of(run: PlannedRun) -> int:
-    """Optimizer steps of the whole run; images that training leaves out, empty ones say, are counted in."""
+    """Return the optimizer steps of the whole run, counting images that training skips, such as empty ones."""
     schedule = run.recipe.schedule
     if schedule.iterations is not None:
         return schedule.iterations
@@ -79,20 +79,21 @@ def iterations_of(run: PlannedRun) -> int:
 
 
 def forecast(planned: Sequence[PlannedRun], on_gpus: bool | None = None) -> list[Forecast]:
-    """For each run what is left of it, from the measured run that is most like it.
+    """Return what is left of each run, from the measured run that is most like it.
 
-    Like it is one of the same config; else of the same recipe under the same profile; else of the same model under
-    the same profile: a profile changes sizes, and with them seconds. Among these, one on as many workers is taken
-    before others, one that is done before others, and the latest.
+    That is one of the same config, else of the same recipe and profile, else of the same model and profile: a
+    profile changes sizes, and with them seconds. Among these, runs on as many workers are preferred, then runs
+    that are done, then the latest.
 
     Args:
+        planned: The runs.
         on_gpus: Whether the runs will be on GPUs; only such measurements count. None: any.
     """
     measurements = _Measurements(on_gpus)
-    return [_of(run, measurements) for run in planned]
+    return [_forecast_run(run, measurements) for run in planned]
 
 
-def _of(run: PlannedRun, measurements: _Measurements) -> Forecast:
+def _forecast_run(run: PlannedRun, measurements: _Measurements) -> Forecast:
     workers = run.launch.processes * run.launch.nodes
     if run.todo not in ("start", "resume", "running"):
         return Forecast(0, workers, 0.0, 0)
@@ -112,7 +113,7 @@ def _of(run: PlannedRun, measurements: _Measurements) -> Forecast:
 
 
 class _Measurements:
-    """The measured runs of a results folder; each config's folder is read once, and only if it is asked for."""
+    """The measured runs of a results folder; each config's folder is read once, and only if needed."""
 
     def __init__(self, on_gpus: bool | None) -> None:
         self.on_gpus = on_gpus
@@ -127,7 +128,7 @@ class _Measurements:
             ((config.parent,), lambda: _newest(config.parent.glob("*"))),
             ((config.parents[1], model), lambda: _of_model(config.parents[1], model)),
         )
-        for likeness, (place, configs) in zip(LIKE_IT, places):
+        for likeness, (place, configs) in zip(LIKENESSES, places):
             key = (*place, profile, workers)
             if key not in self._found:
                 self._found[key] = self._best(configs(), profile, workers)
@@ -136,7 +137,7 @@ class _Measurements:
         return None, None
 
     def _best(self, configs: Iterable[Path], profile: str | None, workers: int) -> Measured | None:
-        found = [m for c in islice(configs, MOST_LOOKED_AT) for m in self._measured(c)]
+        found = [m for c in islice(configs, MAX_CONFIGS_READ) for m in self._measured(c)]
         found = [m for m in found if m.record.profile == profile and self.on_gpus in (None, m.device != CPU)]
         return max(
             found,
@@ -146,7 +147,7 @@ class _Measurements:
 
     def _measured(self, config: Path) -> list[Measured]:
         if config not in self._of_config:
-            runs = [RunFolder(path) for path in sorted(config.glob("seed*"))[:MOST_LOOKED_AT]]
+            runs = [RunFolder(path) for path in sorted(config.glob("seed*"))[:MAX_CONFIGS_READ]]
             self._of_config[config] = [m for m in map(_measured, runs) if m is not None]
         return self._of_config[config]
 
@@ -183,7 +184,7 @@ def _newest(folders: Iterable[Path]) -> list[Path]:
 
 
 def _model_of(page: Path) -> str | None:
-    """The model of a resolved recipe, without the time that reading YAML takes."""
+    """Return the model of a resolved recipe, without the time that reading YAML takes."""
     try:
         found = re.search(r"^model: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, ValueError):

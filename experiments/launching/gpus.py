@@ -1,4 +1,4 @@
-"""Which GPUs this machine has, as far as this process may use them. No torch: asking it would take a GPU's memory."""
+"""The GPUs of this machine that this process may use. No torch: asking it would take a GPU's memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Gpu:
 
 
 def visible_gpus() -> list[Gpu]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; none where there is no `nvidia-smi`."""
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, in its order; none if there is no `nvidia-smi`."""
     try:
         said = subprocess.run(ASK, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -36,7 +36,7 @@ def visible_gpus() -> list[Gpu]:
 
 
 def _restricted(found: list[Gpu], wanted: str) -> list[Gpu]:
-    """As CUDA reads the variable: indices or beginnings of UUIDs; what follows a name of nothing is not seen."""
+    """Return the GPUs that CUDA sees: named by indices or beginnings of UUIDs, up to the first unknown name."""
     left: list[Gpu] = []
     for word in (part.strip() for part in wanted.split(",")):
         if word.startswith("MIG-"):

@@ -17,34 +17,38 @@ from experiments.common.errors import UserError
 from experiments.common.locks import lock
 from experiments.launching.gpus import Gpu
 
-FOLDER = "MSDET_LEASES"
-DEFAULT = "/tmp/msdet-leases"  # not $TMPDIR, which differs from user to user
+FOLDER_VARIABLE = "MSDET_LEASES"
+DEFAULT_FOLDER = "/tmp/msdet-leases"  # not $TMPDIR, which differs from user to user
 
 
 @dataclass(frozen=True)
 class Lease:
-    """GPUs that are ours until `release`, and those of a child with `descriptors` in its `pass_fds` until it ends."""
+    """GPUs of this process until `release`, and of a child with `descriptors` in its `pass_fds` until it ends."""
 
     gpus: tuple[Gpu, ...]
     descriptors: tuple[int, ...]
 
     def environment(self) -> dict[str, str]:
-        """Shows a worker its GPUs only; by UUID, since CUDA may count them in another order than nvidia-smi."""
+        """Return the environment that shows a worker its GPUs only.
+
+        By UUID, since CUDA may count them in another order than nvidia-smi.
+        """
         return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in self.gpus)}
 
     def release(self) -> None:
+        """Close this process's descriptors."""
         for descriptor in self.descriptors:
             os.close(descriptor)
 
 
 def lease(gpus: Sequence[Gpu], count: int) -> Lease | None:
-    """The first `count` of the GPUs that nobody has; None, and none taken, where there are fewer.
+    """Lease the first `count` GPUs that are free; return None, and lease none, if there are fewer.
 
     Raises:
         UserError: The folder of the leases cannot be used.
     """
     taken: list[tuple[Gpu, int]] = []
-    with _alone():  # else two commands that want two GPUs each might take one each, again and again
+    with _allocation_lock():  # else two commands that want two GPUs each might take one each, again and again
         for gpu in gpus:
             if len(taken) == count:
                 break
@@ -61,7 +65,7 @@ def lease(gpus: Sequence[Gpu], count: int) -> Lease | None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def _allocation_lock() -> Iterator[None]:
     descriptor = _open("allocate.lock")
     try:
         lock(descriptor)
@@ -71,8 +75,11 @@ def _alone() -> Iterator[None]:
 
 
 def _open(name: str) -> int:
-    """A file that any user may lock: reading is enough for that, and a kernel may forbid more in a shared folder."""
-    folder = Path(os.environ.get(FOLDER) or DEFAULT)
+    """Open a file that any user may lock.
+
+    Reading is enough for that, and a kernel may forbid more in a shared folder.
+    """
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
     path = folder / name.replace("/", "-")
     try:
         if not folder.is_dir():
@@ -89,5 +96,5 @@ def _open(name: str) -> int:
     except OSError as error:
         raise UserError(
             f"GPUs cannot be leased: {path}: {error.strerror or error}",
-            f"name a folder that all users of the machine can write: export {FOLDER}=DIR",
+            f"name a folder that all users of the machine can write: export {FOLDER_VARIABLE}=DIR",
         ) from None

@@ -1,4 +1,4 @@
-"""Which runs a command means, where they live, and what is left to do of them."""
+"""The plan of a command: its runs, their folders and what is left to do of each."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class PlannedRun:
     """One recipe with one seed.
 
     Attributes:
-        todo: When it was planned. `skip` is done already, `failed` waits for `--retry-failed`, `unreadable` is
-            another msdet's.
-        label: What sets it apart from its neighbours, for tables.
+        todo: When it was planned. `skip` is done already, `failed` requires `--retry-failed`, `unreadable` was
+            written by a newer msdet.
+        label: In what it differs from the other runs, for tables.
         retry_failed, force: As the command said.
-        launch: How it is to be executed; a micro-batch that was halved once stays halved all the same.
+        launch: How it is executed; a micro-batch that was halved once stays halved.
     """
 
     recipe: Recipe
@@ -107,31 +107,31 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
 
 
 def _todo(folder: RunFolder, retry_failed: bool, force: bool) -> Todo:
-    go_on: Todo = "resume" if folder.last_checkpoint() and not force else "start"
+    remaining: Todo = "resume" if folder.last_checkpoint() and not force else "start"
     try:
         state = folder.state()
     except NewerSchemaError:
         return "start" if force else "unreadable"
     except UserError:  # not there, or broken: what it lists is lost, its checkpoints are not
-        return go_on
+        return remaining
     if state == "running":
         return "running"
     if force:
         return "start"
     if state == "done":
         return "skip"
-    return "failed" if state in ("failed", "cancelled") and not retry_failed else go_on
+    return "failed" if state in ("failed", "cancelled") and not retry_failed else remaining
 
 
 @contextlib.contextmanager
 def claim_run(run: PlannedRun) -> Iterator[int]:
-    """Holds the run, so that nobody else prepares it or works on it.
+    """Lock the run, so that no other process prepares it or works on it.
 
     Yields:
-        The lock's descriptor, to be handed to the worker.
+        The lock's descriptor, for the worker.
 
     Raises:
-        InUseError: Another process holds it.
+        InUseError: Another process has locked it.
         UserError: The results folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
@@ -142,14 +142,16 @@ def claim_run(run: PlannedRun) -> Iterator[int]:
 
 
 def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None) -> Todo:
-    """Makes the folder of a claimed run ready for a worker; what a resumed run needs stays as it is.
+    """Make the folder of a claimed run ready for a worker; what a resumed run needs stays as it is.
 
     Args:
-        threads: For each of its processes. A run that goes on keeps those that it began with.
+        run: The run, locked by this process.
+        command: As typed.
+        threads: For each of its processes. A resumed run keeps the number that it began with.
 
     Returns:
-        What is left to do by now: another command may have come first since the plan was made. Only for
-        `start` and `resume` is the folder ready.
+        What is left to do now: another command may have come first since the plan was made. The folder is
+        ready only for `start` and `resume`.
 
     Raises:
         UserError: The results folder cannot be written.
@@ -159,7 +161,7 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
         todo = _todo(folder, run.retry_failed, run.force)
         if todo not in ("start", "resume"):
             return todo
-        record = _record_to_go_on_with(run)
+        record = _existing_or_new_record(run)
         if todo == "start" or not folder.recipe.exists():
             write_text(folder.recipe, recipes.dump(run.recipe))
         for stale in (folder.cancel, *folder.path.glob(".rank*.json")):
@@ -170,7 +172,7 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
             "problems": run.data.problems,
             "warning": run.data.warning_text,
         }
-        record.launch = _launch_after(record.launch, run.launch.model_copy(update={"threads": threads}), todo)
+        record.launch = _adapt_launch(record.launch, run.launch.model_copy(update={"threads": threads}), todo)
         record.status = "queued"
         record.queue, record.slurm = this_process(), None  # an earlier job has it no longer
         folder.write(record)
@@ -188,8 +190,8 @@ def _writing(folder: RunFolder) -> Iterator[None]:
         ) from None
 
 
-def _record_to_go_on_with(run: PlannedRun) -> Record:
-    """The run's own; a new one with `force`, for a new run, and where the old one is lost or broken."""
+def _existing_or_new_record(run: PlannedRun) -> Record:
+    """Return the run's record; a new one with `force`, for a new run, and if the old one is lost or broken."""
     folder = run.folder
     if run.force or not (folder.record_file.exists() or folder.last_checkpoint()):
         # Without `force` nothing is thrown away: a run that is queued may have a worker on its way.
@@ -214,8 +216,8 @@ def _names_for_damaged(folder: RunFolder) -> Iterator[Path]:
         yield folder.path / f"record.json.damaged{number}"
 
 
-def _launch_after(before: Launch, launch: Launch, todo: Todo) -> Launch:
-    """What ran out of memory once is not given as many images again, and what goes on keeps its last bits."""
+def _adapt_launch(before: Launch, launch: Launch, todo: Todo) -> Launch:
+    """Return the launch less what ran out of memory before; a resumed run keeps its threads, for the same bits."""
     if before.reduced and before.micro_batch and launch.micro_batch:
         divisors = (n for n in range(launch.micro_batch, 0, -1) if launch.micro_batch % n == 0)
         images = next(n for n in divisors if n <= before.micro_batch)
@@ -226,7 +228,7 @@ def _launch_after(before: Launch, launch: Launch, todo: Todo) -> Launch:
 
 
 def _clear(folder: RunFolder) -> None:
-    """Removes what a run has left; what is about to be replaced as a whole, and the lock, stay in their places."""
+    """Remove what a run has left, but for the lock and the files that are about to be replaced."""
     for path in folder.path.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

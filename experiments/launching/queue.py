@@ -1,7 +1,7 @@
-"""Works through planned runs: as many at once as there are places, each as often as its failures call for.
+"""The queue of planned runs: as many at once as there are places, each as often as its failures call for.
 
-A run is claimed before it is prepared, and its lock goes on to its worker: of several commands that are started
-on the same runs, one works on each. What another command works on is left to it, and looked at again later.
+A run is claimed before it is prepared, and its worker inherits the lock: of several commands that are started on
+the same runs, one works on each. A run that another command has locked is looked at again later.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from experiments.runs.run_lock import InUseError, inheriting
 
 __all__ = ["Queue", "QueueItem", "State"]
 
-LOOK_EVERY_S = 0.02  # whether a worker has ended
-LINE_UP_S = 0.1  # of each step
-LOCK_POLL_INTERVAL_S = 0.5  # whether another command has left a run
+WORKER_POLL_INTERVAL_S = 0.02
+MARK_QUEUED_S = 0.1  # of each step, for marking runs as queued
+LOCK_POLL_INTERVAL_S = 0.5
 TYPE_AGAIN = "type the same command again on each machine"
 
 
@@ -36,8 +36,14 @@ class Queue:
     """All runs of one command.
 
     Args:
+        planned: The runs, in their order.
         command: As typed; kept in the records.
+        execution: How they are executed.
         gpus: The machine's.
+
+    Attributes:
+        entries: One item for each run.
+        asked: How often the command was asked to stop: once for a checkpoint first, twice for at once.
     """
 
     def __init__(
@@ -50,21 +56,21 @@ class Queue:
         self.entries = [QueueItem(run) for run in planned]
         self.command = command
         self.execution = execution or Execution()
-        self.slots = ResourcePool(self.execution, gpus)
-        self.asked = 0  # to stop: once for a checkpoint first, twice for at once
-        self._passed_on = 0
+        self._pool = ResourcePool(self.execution, gpus)
+        self.asked = 0
+        self._forwarded = 0
         self._is_leader = self.execution.rdzv is None or is_local(self.execution.rdzv)
 
     def stop(self) -> None:
-        """Asks all workers to save and end, and begins nothing more; asked again, they end at once.
+        """Ask all workers to save and end, and start no other; asked again, they end at once.
 
         Safe in a signal handler: the next `step` does it.
         """
         self.asked += 1
 
     def step(self, timeout_s: float) -> bool:
-        """Starts what has a place, and waits at most so long for a worker to end. Whether anything is left."""
-        self._pass_on()
+        """Start what has a place, wait at most so long for a worker to end; return whether anything is left."""
+        self._forward_stop()
         if self.asked:
             for entry in self.entries:
                 if entry.state == "waiting":
@@ -76,9 +82,9 @@ class Queue:
             self._mark_queued()
         deadline = time.monotonic() + timeout_s
         while not (ended := [e for e in self.entries if e._work and e._work.worker.wait(0)]):
-            if time.monotonic() >= deadline or self._passed_on < self.asked or not self._is_left():
+            if time.monotonic() >= deadline or self._forwarded < self.asked or not self._is_left():
                 break
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(WORKER_POLL_INTERVAL_S)
         for entry in ended:
             self._handle_exit(entry)
         return self._is_left()
@@ -86,56 +92,58 @@ class Queue:
     def _is_left(self) -> bool:
         return any(not entry.is_over for entry in self.entries)
 
-    def _pass_on(self) -> None:
-        while self._passed_on < self.asked:
-            self._passed_on += 1
+    def _forward_stop(self) -> None:
+        while self._forwarded < self.asked:
+            self._forwarded += 1
             for entry in self.entries:
                 if entry._work is not None:
                     entry._work.worker.stop()
 
     def _fill(self) -> None:
-        """Gives each free place to the first run that fits; locked ones come last."""
+        """Give each free place to the first run that fits; locked ones come last."""
         now = time.monotonic()
         waiting = [e for e in self.entries if e.state == "waiting"]
-        locked = [e for e in self.entries if e.state == "locked" and now - e._looked > LOCK_POLL_INTERVAL_S]
-        too_many: float = float("inf")  # workers that there is no place for now
+        locked = [
+            e for e in self.entries if e.state == "locked" and now - e._checked_at > LOCK_POLL_INTERVAL_S
+        ]
+        too_many: float = float("inf")  # processes for which there is no place now
         for entry in (*waiting, *locked):
             if self.asked:
                 return
             try:
                 if entry.state == "waiting" and entry.run.todo in ("skip", "failed", "unreadable"):
-                    report_as_it_is(entry)  # for which no place is needed
+                    report_as_it_is(entry)  # needs no place
                 elif entry.run.launch.processes < too_many and not self._try_start(entry):
                     too_many = entry.run.launch.processes
             except UserError as error:
                 entry.end("failed", error.exit_code, error.message, error.hint)
 
     def _mark_queued(self) -> None:
-        """Marks what has no place yet as queued, so that other terminals see it and can cancel it.
+        """Mark runs that have no place yet as queued, so that other terminals see them and can cancel them.
 
-        A moment's worth at each step: there may be thousands. What `--retry-failed` and `--force` allow is used up
-        by that: a run that is cancelled while it waits stays cancelled.
+        Each step marks for a moment only, since there may be thousands. `--retry-failed` and `--force` apply once:
+        a run that is cancelled while it waits stays cancelled.
         """
-        deadline = time.monotonic() + LINE_UP_S
+        deadline = time.monotonic() + MARK_QUEUED_S
         for entry in self.entries:
             if time.monotonic() > deadline or not self._is_leader:
                 return
-            if entry.state != "waiting" or entry.in_line or entry.run.todo not in ("start", "resume"):
+            if entry.state != "waiting" or entry.is_marked or entry.run.todo not in ("start", "resume"):
                 continue
-            entry.in_line = True
+            entry.is_marked = True
             with (
                 contextlib.suppress(UserError),
                 claim_run(entry.run),
-            ):  # or else it is found out when its turn comes
-                if prepare(entry.run, self.command, self.slots.threads(entry.run.launch)) in (
+            ):  # a run that is locked is dealt with when it would start
+                if prepare(entry.run, self.command, self._pool.threads(entry.run.launch)) in (
                     "start",
                     "resume",
                 ):
                     entry.run = replace(entry.run, retry_failed=False, force=False)
 
     def _try_start(self, entry: QueueItem) -> bool:
-        """Takes a place, and starts the run there unless it needs none. False where there is no place."""
-        lease = self.slots.take(entry.run.launch)
+        """Take a place and start the run there, if it is still to be done; return whether there was a place."""
+        lease = self._pool.take(entry.run.launch)
         if lease is None:
             return False
         claim = contextlib.ExitStack()
@@ -143,7 +151,7 @@ class Queue:
             if not self._is_leader:
                 raise InUseError("another machine leads")
             lock = claim.enter_context(claim_run(entry.run))
-            todo = prepare(entry.run, self.command, self.slots.threads(entry.run.launch))
+            todo = prepare(entry.run, self.command, self._pool.threads(entry.run.launch))
             if todo in ("start", "resume"):
                 self._start(entry, claim, lock, lease)
             elif todo == "running":
@@ -151,17 +159,17 @@ class Queue:
             else:
                 report_as_it_is(entry)
         except InUseError:
-            entry.state, entry._looked = "locked", time.monotonic()
+            entry.state, entry._checked_at = "locked", time.monotonic()
             if entry.run.launch.nodes > 1:
                 self._join(entry, claim, lease)
         finally:
             if entry._work is None:
                 claim.close()
-                self.slots.give_back(lease)
+                self._pool.give_back(lease)
         return True
 
     def _join(self, entry: QueueItem, claim: contextlib.ExitStack, lease: Lease) -> None:
-        """Takes part in the attempt of the machine that leads, once that has prepared the run."""
+        """Take part in the attempt of the machine that leads, once that has prepared the run."""
         if not entry.run.folder.record_file.exists():
             return
         record = entry.run.folder.read()
@@ -171,6 +179,7 @@ class Queue:
             self._start(entry, claim, None, lease)
 
     def _start(self, entry: QueueItem, claim: contextlib.ExitStack, lock: int | None, lease: Lease) -> None:
+        """Start an attempt. `lock` is None where another machine leads, and holds it."""
         folder = entry.run.folder
         launch = folder.read().launch
         environment = inheriting(lock) if lock is not None else {}
@@ -189,7 +198,7 @@ class Queue:
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)
 
     def _handle_exit(self, entry: QueueItem) -> None:
-        """Another attempt at once, in the same place, or the end."""
+        """Start another attempt in the same place, or end the run and give the place back."""
         work = entry._work
         assert work is not None
         try:
@@ -202,14 +211,14 @@ class Queue:
             entry.end("failed", getattr(error, "exit_code", FAILED), message, getattr(error, "hint", None))
         entry._work, entry.gpus = None, ()
         work.claim.close()
-        self.slots.give_back(work.lease)
+        self._pool.give_back(work.lease)
         if entry.code and entry.run.launch.nodes > 1:  # else the other machines' commands run ahead
             for other in self.entries:
                 if not other.is_over:
                     other.end("interrupted", INTERRUPTED, "not begun: a run before it has ended", TYPE_AGAIN)
 
     def _end_joined(self, entry: QueueItem, work: ActiveRun) -> None:
-        """Ends a run whose record another machine keeps, as its record says."""
+        """End a run whose record another machine keeps."""
         code, message = work.worker.exit_code(), work.worker.message()
         if code in (DONE, BAD_INPUT, NOT_FINITE):
             entry.end("failed" if code else "done", code, message, work.worker.hint() if code else None)
@@ -217,16 +226,16 @@ class Queue:
             entry.end("interrupted", INTERRUPTED, message, TYPE_AGAIN)
 
     def _retry_if_needed(self, entry: QueueItem, work: ActiveRun, lock: int) -> bool:
-        """What follows the attempt. True if another has begun."""
-        verdict = decide_retry(entry.run.folder, work.worker, work.saved, entry.verdicts, bool(self.asked))
-        entry.verdicts.append(verdict)
-        if verdict.again and entry.run.launch.nodes > 1:
+        """Start another attempt if the last one calls for it; return whether it does."""
+        decision = decide_retry(entry.run.folder, work.worker, work.saved, entry.decisions, bool(self.asked))
+        entry.decisions.append(decision)
+        if decision.should_retry and entry.run.launch.nodes > 1:  # the other machines' commands have ended
             entry.end("interrupted", INTERRUPTED, work.worker.message(), TYPE_AGAIN)
             return False
-        if verdict.again:
-            entry.message, entry.hint = verdict.message, verdict.hint
+        if decision.should_retry:
+            entry.message, entry.hint = decision.message, decision.hint
             entry._work = None
             self._start(entry, work.claim, lock, work.lease)
             return True
-        entry.end(verdict.state, verdict.code, verdict.message, verdict.hint)
+        entry.end(decision.state, decision.code, decision.message, decision.hint)
         return False

@@ -1,4 +1,4 @@
-"""One run in the queue, and what has become of it so far."""
+"""One run in the queue: its state, its decisions and what it holds while it runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ State = Literal["waiting", "running", "locked", "done", "failed", "interrupted",
 
 @dataclass
 class QueueItem:
-    """Views read it.
+    """One run in the queue, as the views show it.
 
     Attributes:
-        state: `locked`: another msdet process works on it. `skipped`: there was nothing to do, it was done before.
+        state: `locked`: another msdet process works on it. `skipped`: it was done before.
         code: Exit code, once nothing is left to do.
         gpus: Indices of the GPUs that it has.
-        attempts: Workers started for it by this queue.
-        message, hint: Why it did not end well, or why it is tried again.
+        attempts: Number of workers that this queue has started for it.
+        message, hint: Why it did not end well, or why it is retried, and what to do.
+        decisions: On its attempts, in order.
+        is_marked: Whether its record says that it is queued.
     """
 
     run: PlannedRun
@@ -34,22 +36,23 @@ class QueueItem:
     attempts: int = 0
     message: str | None = None
     hint: str | None = None
-    verdicts: list[RetryDecision] = field(default_factory=list)  # of its attempts, in order
+    decisions: list[RetryDecision] = field(default_factory=list)
+    is_marked: bool = False
     _work: ActiveRun | None = None
-    in_line: bool = False  # marked as queued
-    _looked: float = 0.0
+    _checked_at: float = 0.0  # when it was last found locked
 
     @property
     def is_over(self) -> bool:
         return self.state not in ("waiting", "running", "locked")
 
     def end(self, state: State, code: int, message: str | None = None, hint: str | None = None) -> None:
+        """Set the state in which the run leaves the queue."""
         self.state, self.code, self.message, self.hint = state, code, message, hint
 
 
 @dataclass
 class ActiveRun:
-    """What belongs to a run at work: given up when it leaves the queue."""
+    """What a run holds while a worker is on it."""
 
     worker: LocalWorker
     claim: contextlib.ExitStack
@@ -59,7 +62,7 @@ class ActiveRun:
 
 
 def report_as_it_is(entry: QueueItem) -> None:
-    """The end of a run that nothing is to be done for: done, failed or cancelled earlier or by another command."""
+    """End a run that was done, failed or cancelled before, or by another command, as its record says."""
     folder = entry.run.folder
     record = folder.read()
     if record.status == "done":

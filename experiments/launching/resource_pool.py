@@ -1,4 +1,4 @@
-"""Places for runs at work on this machine: GPUs under lease where there are any, else a number of runs at once."""
+"""Places for runs on this machine: leased GPUs if there are any, else a number of runs at once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ResourcePool:
         self.most_gpus = execution.most_gpus(gpus)
         self.jobs = execution.jobs or (None if gpus else 1)
         if execution.nodes > 1:
-            self.jobs = 1  # there is one place to meet
+            self.jobs = 1  # there is one rendezvous endpoint
         self._taken: list[Lease] = []
 
     def take(self, launch: Launch) -> Lease | None:
-        """A place for one run; None where there is none now. Without GPUs a lease is of nothing."""
+        """Take a place for one run; return None if there is none now. Without GPUs the lease is empty."""
         if self.jobs is not None and len(self._taken) >= self.jobs:
             return None
         if self.gpus and sum(len(t.gpus) for t in self._taken) + launch.processes > self.most_gpus:
@@ -38,13 +38,14 @@ class ResourcePool:
         return found
 
     def give_back(self, taken: Lease) -> None:
+        """Free the place of a run that has ended."""
         self._taken = [other for other in self._taken if other is not taken]
         taken.release()
 
     def threads(self, launch: Launch) -> int | None:
-        """Threads for each process of a run beside others; None, all there are, for one that is alone.
+        """Return the number of threads for each process of a run; None, for all cores, if one process is alone.
 
-        More of them than cores would wait for each other most of the time.
+        More threads than cores would wait for each other most of the time.
         """
         at_once = max(1, self.most_gpus // launch.processes) if self.gpus else self.jobs or 1
         processes = min(at_once, self.jobs or at_once) * launch.processes
@@ -52,7 +53,7 @@ class ResourcePool:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

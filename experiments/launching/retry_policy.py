@@ -1,4 +1,4 @@
-"""What follows an attempt: whatever ended it decides whether, and how, the run is tried again."""
+"""The retry policy: whether, and how, a run is tried again after an attempt."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from experiments.launching.local import LocalWorker
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder, iteration_of
 
-RETRIES = 2  # of a failure of no known kind
+MAX_RETRIES = 2  # of a failure of no known kind
 MAX_KILLS_WITHOUT_PROGRESS = 3  # in a row without a new checkpoint
 
 
 @dataclass(frozen=True)
 class RetryDecision:
-    """On one attempt.
+    """The decision after one attempt.
 
     Attributes:
-        state: Of the run, if it is not tried `again`.
+        state: Of the run, unless it is retried.
         code: The exit code that the attempt counts as.
-        died: Whether something ended it without a new checkpoint.
-        message, hint: Why it did not end well.
+        should_retry: Whether another attempt follows.
+        was_killed: Whether something ended the attempt before a new checkpoint.
+        message, hint: Why it did not end well, and what to do.
     """
 
     state: Literal["done", "failed", "interrupted", "cancelled"]
     code: int
-    again: bool = False
-    died: bool = False
+    should_retry: bool = False
+    was_killed: bool = False
     message: str | None = None
     hint: str | None = None
 
 
 def iterations_saved(folder: RunFolder) -> int:
-    """Optimizer steps that the newest checkpoint holds."""
+    """Return the number of optimizer steps that the newest checkpoint holds."""
     checkpoint = folder.last_checkpoint()
     return iteration_of(checkpoint) if checkpoint else 0
 
@@ -44,12 +45,13 @@ def iterations_saved(folder: RunFolder) -> int:
 def decide_retry(
     folder: RunFolder, worker: LocalWorker, saved: int, before: Sequence[RetryDecision], asked: bool
 ) -> RetryDecision:
-    """Reads what became of an attempt; makes the record ready where the run is to be tried again.
+    """Decide what follows an attempt; make the record ready if the run is to be retried.
 
     Args:
+        folder, worker: The run, and the worker that has ended.
         saved: Iterations in the newest checkpoint as the attempt began.
-        before: The verdicts on this command's earlier attempts.
-        asked: Whether the command was asked to stop: then nothing is begun again.
+        before: The decisions on this command's earlier attempts.
+        asked: Whether the command was asked to stop: then nothing is retried.
 
     Raises:
         UserError: The record cannot be read.
@@ -67,48 +69,53 @@ def decide_retry(
     if asked and code == INTERRUPTED:
         return RetryDecision("interrupted", code, message=message, hint="type the same command to resume it")
     if code == INTERRUPTED:
-        return _after_death(folder, record, message, saved, before)
+        return _decide_after_kill(folder, record, message, saved, before)
     if code == OUT_OF_MEMORY:
         fewer = halved(record.launch.micro_batch or 1)
         if fewer is not None and not record.launch.reduced and not asked:
             record.launch = record.launch.model_copy(update={"micro_batch": fewer, "reduced": True})
             _write(folder, record, "queued")
             return RetryDecision(
-                "failed", code, again=True, message=f"{message}; once more with {fewer} images at a time"
+                "failed",
+                code,
+                should_retry=True,
+                message=f"{message}; retried with {fewer} images per forward pass",
             )
-        why = "one image at a time already" if fewer is None else "with half the images at a time, too"
+        why = "with one image per forward pass" if fewer is None else "with half the images, too"
         return RetryDecision(
             "failed", code, message=f"{message} ({why})" if not asked else message, hint=hint
         )
     if code in (BAD_INPUT, NOT_FINITE) or asked:
         return RetryDecision("failed", code, message=message, hint=hint)
-    tried = sum(verdict.code == FAILED for verdict in before)
-    if tried < RETRIES:
+    tried = sum(decision.code == FAILED for decision in before)
+    if tried < MAX_RETRIES:
         _write(folder, record, "queued")
-        again = f"{message}; tried again ({tried + 1} of {RETRIES})"
-        return RetryDecision("failed", FAILED, again=True, message=again, hint=hint)
+        why = f"{message}; retry {tried + 1} of {MAX_RETRIES}"
+        return RetryDecision("failed", FAILED, should_retry=True, message=why, hint=hint)
     return RetryDecision("failed", FAILED, message=f"{message} (in {tried + 1} attempts)", hint=hint)
 
 
-def _after_death(
+def _decide_after_kill(
     folder: RunFolder, record: Record, message: str | None, saved: int, before: Sequence[RetryDecision]
 ) -> RetryDecision:
-    """Something outside ended the worker: it goes on, as long as that leads anywhere."""
-    died = iterations_saved(folder) <= saved
-    deaths = int(died)
-    for verdict in reversed(before):
-        if not (verdict.died and died):
+    """Retry a run whose worker was killed, unless it was killed too often in a row without a new checkpoint."""
+    was_killed = iterations_saved(folder) <= saved
+    kills = int(was_killed)
+    for decision in reversed(before):
+        if not (decision.was_killed and was_killed):
             break
-        deaths += 1
-    if deaths < MAX_KILLS_WITHOUT_PROGRESS:
+        kills += 1
+    if kills < MAX_KILLS_WITHOUT_PROGRESS:
         _write(folder, record, "queued")
-        return RetryDecision("interrupted", INTERRUPTED, again=True, died=died, message=message)
-    message = f"killed {deaths} times without progress; the last time: {message}"
+        return RetryDecision(
+            "interrupted", INTERRUPTED, should_retry=True, was_killed=was_killed, message=message
+        )
+    message = f"killed {kills} times without progress; the last time: {message}"
     if record.attempts:
         record.attempts[-1].message = message
     _write(folder, record, "failed")
     hint = f"check dmesg, then resume it with --retry-failed; log: {folder.log}"
-    return RetryDecision("failed", FAILED, died=True, message=message, hint=hint)
+    return RetryDecision("failed", FAILED, was_killed=True, message=message, hint=hint)
 
 
 def _write(folder: RunFolder, record: Record, status: Literal["queued", "failed", "cancelled"]) -> None:

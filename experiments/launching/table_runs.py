@@ -1,4 +1,4 @@
-"""Which runs the rows of tables mean, and which of them can be planned only after others."""
+"""The recipes of tables' rows, and which of them can be planned only after others have run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ Change = Callable[[Recipe], Recipe]  # of every row's recipe, as the command's o
 
 
 def unchanged(recipe: Recipe) -> Recipe:
+    """Return the recipe as it is."""
     return recipe
 
 
 def first_recipes(tables: Sequence[Table], profile: str | None, change: Change = unchanged) -> list[Labelled]:
-    """The recipes of all rows but those with mean weights, each experiment once.
+    """Return the recipes of all rows but those with mean weights, each experiment once.
 
     Raises:
         UserError: A row's recipe is not there, or wrong.
@@ -36,7 +37,7 @@ def later_recipes(
     dry_run: bool,
     change: Change = unchanged,
 ) -> tuple[list[Labelled], list[str]]:
-    """The recipes of the rows with mean weights, those weights being the mean over the planned runs of their row.
+    """Return the recipes of the rows with mean weights: means over the planned runs of another row.
 
     Args:
         planned: The runs of `first_recipes`, by seed, and executed by now unless in a dry run.
@@ -64,7 +65,7 @@ def later_recipes(
 
 
 def without_recipe(tables: Sequence[Table]) -> list[str]:
-    """A sentence for each row that nothing can be run for."""
+    """Return a sentence for each row that has no recipe."""
     return [
         f"{table.name}: '{row.label}' ({row.id}) has no recipe: skipped"
         for table in tables
@@ -89,7 +90,7 @@ def _labelled(row: Row, overrides: dict, profile: str | None, change: Change) ->
 
 
 def _each_once(labelled: Iterable[Labelled]) -> list[Labelled]:
-    """Without recipes that are the same experiment as one before, whatever they are called."""
+    """Return the recipes without those that are the same experiment as one before, whatever their names."""
     first: dict[str, Labelled] = {}
     for label, recipe in labelled:
         first.setdefault(recipe_id(recipe), (label, recipe))

@@ -1,1 +1,1 @@
-"""Runs on a Slurm cluster: options, submission, the job on its node, states. submitit writes the job files."""
+"""Runs on a Slurm cluster: options, submission, jobs and their states. submitit writes the job files."""

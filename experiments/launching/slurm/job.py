@@ -106,7 +106,7 @@ class SlurmRun:
                 self.before.append(decision)
                 if decision.message:
                     print(f"{run.name}: {decision.message}", file=sys.stderr)
-                if not decision.again or self._is_asked():
+                if not decision.should_retry or self._is_asked():
                     return decision.code
             return DONE if run.read().status == "done" else INTERRUPTED
 

@@ -1,4 +1,4 @@
-"""What `--slurm partition=gpu,time=12h,mem=64G` asks of Slurm, checked before anything is written. No torch."""
+"""The options of `--slurm partition=gpu,time=12h,mem=64G`, checked before anything is written. No torch."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KEYS = sorted({f.name for f in fields(SlurmOptions)} - {"time_min", "sbatch"} | 
 
 
 def parse(text: str) -> SlurmOptions:
-    """The options that the text means.
+    """Return the options that the text means.
 
     Args:
         text: `key=value,key=value`; `sbatch.<name>=value`, or `sbatch.<name>` alone, is passed on to sbatch.
@@ -74,7 +74,7 @@ def parse(text: str) -> SlurmOptions:
         else:
             values.update([_value(key, str(value))])
     if "time_min" not in values:
-        raise UserError("--slurm needs a time, the longest that one job may take", EXAMPLE)
+        raise UserError("--slurm requires time, the limit of one job", EXAMPLE)
     options = SlurmOptions(**values, sbatch=sbatch)
     if options.time_min * 60 <= 2 * options.signal_delay_s:
         raise UserError(
@@ -86,7 +86,7 @@ def parse(text: str) -> SlurmOptions:
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str | bool]]:
-    """Splits at commas, but for those within a value that may hold them."""
+    """Split at commas, but for those within a value that may hold them."""
     key, value = "", ""
     for part in text.split(","):
         name, equals, given = part.strip().partition("=")
@@ -124,7 +124,13 @@ def _value(key: str, text: str) -> tuple[str, Any]:
 
 
 def _seconds(key: str, text: str, plain: int) -> int:
-    """`12h`, `1d12h`, `90m`, and Slurm's own `2-00:00:00`, `12:00:00`, `90:00`; a bare number counts `plain` s."""
+    """Return the seconds of `12h`, `1d12h`, `90m`, `2-00:00:00`, `12:00:00` or `90:00`.
+
+    Args:
+        key: For messages.
+        text: The duration.
+        plain: Seconds that a bare number counts.
+    """
     if text.isdigit():
         total = int(text) * plain
     elif re.fullmatch(r"(\d+[dhms])+", text):
@@ -138,7 +144,5 @@ def _seconds(key: str, text: str, plain: int) -> int:
     else:
         total = 0
     if total < 1:
-        raise UserError(
-            f"--slurm: {key}={text} is not a length of time", f"{key}=12h, 90m, 120s or 2-00:00:00"
-        )
+        raise UserError(f"--slurm: {key}={text} is not a duration", f"{key}=12h, 90m, 120s or 2-00:00:00")
     return total

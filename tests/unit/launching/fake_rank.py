@@ -49,6 +49,8 @@ def end(code: int, message: str | None = None) -> None:
     sys.exit(code)
 
 
+failed = run.path / "failed"
+fails = scenario == "out of memory" or (scenario == "once" and not failed.exists())
 environment = run.path / f"env{rank}.json"
 environment.with_suffix(".new").write_text(json.dumps({**os.environ, "pid": os.getpid()}))
 environment.with_suffix(".new").rename(environment)
@@ -57,9 +59,9 @@ consensus = run.path / "consensus"
 
 if scenario == "done":
     end(0)
-elif scenario == "out of memory" or (scenario == "once" and not (run.path / "failed").exists()):
+elif fails:
     if rank == 1:
-        (run.path / "failed").touch()
+        failed.touch()
         end(
             4 if scenario == "out of memory" else 1,
             "no such image" if scenario == "once" else "out of memory",

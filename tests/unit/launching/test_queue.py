@@ -294,7 +294,7 @@ def test_one_image_at_a_time_is_not_halved(place: Path):
     )
     (entry,) = worked(Queue(runs, ["msdet"]))
     assert outcome(entry) == ("failed", 4, 1)
-    assert "one image at a time already" in (entry.message or "")
+    assert "with one image per forward pass" in (entry.message or "")
 
 
 def test_a_reduced_micro_batch_stays_reduced_when_the_run_goes_on(place: Path):

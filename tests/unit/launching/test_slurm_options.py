@@ -42,8 +42,8 @@ def test_commas_stay_in_values_that_may_hold_them() -> None:
     [
         ("partion=gpu,time=1h", "unknown key 'partion'; did you mean 'partition'?"),
         ("time=1h,mem=lots", "mem=lots is not an amount of memory"),
-        ("time=soon", "time=soon is not a length of time"),
-        ("time=0", "time=0 is not a length of time"),
+        ("time=soon", "time=soon is not a duration"),
+        ("time=0", "time=0 is not a duration"),
         ("time=1h,max=0", "max=0 is not a count"),
         ("time=1h,gpus=two", "gpus=two is not a count"),
         ("time=1h,time=2h", "'time' is given twice"),
@@ -52,7 +52,7 @@ def test_commas_stay_in_values_that_may_hold_them() -> None:
         ("time=1h,mem=", "'mem' has no value"),
         ("12h,partition=gpu", "'12h' is not key=value"),
         ("", "'' is not key=value"),
-        ("partition=gpu", "needs a time"),
+        ("partition=gpu", "requires time"),
         ("time=4m", "leaves nothing beside the 120 s"),
     ],
 )
