@@ -1,4 +1,4 @@
-"""faster-coco-eval, which every number here is evaluated with, against pycocotools, COCO's own: time and result."""
+"""faster-coco-eval, which msdet evaluates with, against pycocotools, COCO's own: time and result."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def measure(
     repeats: int = 3,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Seconds of an evaluation with either, in turns, from a list of detections to COCO's twelve numbers.
+    """Return the seconds of an evaluation with either, in turns, from detections to COCO's twelve numbers.
 
     Args:
         images: With about 7 objects and 50 detections each; 5,000 are what COCO's val2017 has.
         repeats: Evaluations with each.
+        progress: Told what is measured next.
     """
     import faster_coco_eval
     import pycocotools.coco
@@ -64,7 +65,7 @@ def measure(
 
 
 def _evaluate(coco: Any, evaluation: Any, truth: dict, detections: list[dict]) -> tuple[float, list[float]]:
-    """Seconds, and the twelve numbers as shares of 1."""
+    """Return the seconds, and the twelve numbers as shares of 1."""
     with contextlib.redirect_stdout(io.StringIO()):
         reference = coco()
         reference.dataset = truth
@@ -80,7 +81,7 @@ def _evaluate(coco: Any, evaluation: Any, truth: dict, detections: list[dict]) -
 
 
 def made_up(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
-    """A COCO ground truth and detections of it, as a middling detector leaves them.
+    """Return a COCO ground truth and detections of it, as a middling detector makes them.
 
     The objects are of all of COCO's sizes, one in a hundred is a crowd. Most are found, up to three times over, some
     under another class; the other detections are of nothing.
@@ -101,28 +102,20 @@ def made_up(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
         misses = random.poisson(40)
         scores = np.concatenate([random.beta(4, 3, len(hits)), random.beta(1, 6, misses)])
         labels = np.concatenate([guessed, random.integers(1, CLASSES + 1, misses)])
-        for box, label, score in list(zip(np.concatenate([near, _boxes(random, misses)]), labels, scores))[
-            :100
-        ]:
-            found.append(
-                dict(
-                    image_id=image,
-                    category_id=int(label),
-                    bbox=box.round(2).tolist(),
-                    score=round(float(score), 4),
-                )
-            )
+        detected = zip(np.concatenate([near, _boxes(random, misses)]), labels, scores)
+        for box, label, score in list(detected)[:100]:
+            place = dict(image_id=image, category_id=int(label), bbox=box.round(2).tolist())
+            found.append({**place, "score": round(float(score), 4)})
+    sizes = dict(width=WIDTH, height=HEIGHT)
     return {
-        "images": [
-            dict(id=i, width=WIDTH, height=HEIGHT, file_name=f"{i}.jpg") for i in range(1, images + 1)
-        ],
+        "images": [dict(id=i, **sizes, file_name=f"{i}.jpg") for i in range(1, images + 1)],
         "categories": [dict(id=i, name=f"class {i}") for i in range(1, CLASSES + 1)],
         "annotations": truths,
     }, found
 
 
 def _boxes(random: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 4) as x, y, width, height in pixels; sides spread evenly over their logarithm, from 8 to 400."""
+    """Return (count, 4) as x, y, width, height in pixels; sides spread evenly over their logarithm, 8 to 400."""
     sides = np.exp(random.uniform(np.log(8), np.log(400), (count, 1))) * random.uniform(0.7, 1.4, (count, 2))
     corners = random.uniform(0, 1, (count, 2)) * np.maximum([WIDTH, HEIGHT] - sides, 0)
     return np.concatenate([corners, sides], 1)

@@ -1,4 +1,4 @@
-"""What a GPU has to tell: a step of every full-size recipe, RLO beside the baseline, and who makes the host wait."""
+"""On a GPU: a step of every full-size recipe, RLO beside the baseline, and synchronisations of a step."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ def measure(
     iterations: int = 200,
     device: str = "cuda",
 ) -> dict[str, Any]:
-    """One training step of each recipe; RetinaNet R50 baseline and RLO in turns; synchronisations of a step.
+    """Measure a step of each recipe, RetinaNet R50 baseline and RLO in turns, and synchronisations of a step.
 
     Args:
         recipes: Names; None for all that are shipped.
+        profile: As on the command line.
+        batch_size: Images of a step.
+        size: Width and height in pixels.
         iterations: Of the baseline and of RLO each, in blocks of 10.
+        device: `cuda`; `cpu` for tests.
 
     Raises:
         UserError: No GPU.
@@ -63,7 +67,7 @@ def _memory(device: str) -> dict[str, float]:
 
 
 def _in_turns(common: dict[str, Any], iterations: int, device: str) -> dict[str, Any]:
-    """Seconds per iteration of the baseline and of RLO, and the ratio block by block; the first block warms up."""
+    """Return seconds per iteration of the baseline and of RLO, and their ratio by block; the first warms up."""
     block = min(10, iterations)
     steppers = {kind: Stepper(f"retinanet-r50{kind}", **common) for kind in ("", "-rlo")}
     times: dict[str, list[float]] = {kind: [] for kind in steppers}
@@ -84,7 +88,7 @@ def _in_turns(common: dict[str, Any], iterations: int, device: str) -> dict[str,
 
 
 def _synchronisations(common: dict[str, Any]) -> dict[str, int]:
-    """How often a step makes the host wait for the device, as torch warns of it: stock MMDetection and RLO."""
+    """Return how often a step makes the host wait for the device, with stock MMDetection and with RLO."""
     import torch
 
     found = {}

@@ -1,4 +1,4 @@
-"""What an image takes in inference, by neck: Figure 4 of arXiv 2108.04014, batch 1, models in turns.
+"""The time of an image in inference, by neck: Figure 4 of arXiv 2108.04014, batch 1, models in turns.
 
 *Model only*: a preprocessed tensor on the device in, detections on the device out, NMS included. *End to end*: an image
 file in, through the test pipeline, the preprocessing and the model, detections in the file's own coordinates out. RLO's
@@ -40,13 +40,16 @@ def measure(
     device: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Seconds per image of each row of table fig4 (`experiments.reporting.bench` says how they are kept).
+    """Return seconds per image of each row of table fig4, as `experiments.reporting.bench` describes them.
 
     Args:
-        profile, dataset: As on the command line; of the data set only the number of classes counts.
+        profile: As on the command line.
+        dataset: As on the command line; only its number of classes counts.
         size: Width and height that images are resized to fit in, in pixels; None: the profile's, else (1333, 800).
         rounds: At least 2; in each, every model has `repeats` inferences of either kind.
+        repeats: Inferences of a turn.
         device: `cpu` or `cuda`; None: the GPU where there is one.
+        progress: Told what is measured next.
     """
     import torch
 
@@ -74,7 +77,7 @@ def measure(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without MMEngine's line for every weight that it initialises and every operator that it does not count."""
+    """Silence MMEngine's line for every weight that it initialises and operator that it does not count."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -101,18 +104,20 @@ class System:
         self.tensor, self.samples = prepared["inputs"], prepared["data_samples"]
 
     def load(self) -> dict[str, Any]:
-        """As a data loader gives it, a batch of one."""
+        """Return the image as a data loader gives it, a batch of one."""
         loaded = self.pipeline(dict(img_path=str(self.image), img_id=0))
         return {"inputs": [loaded["inputs"]], "data_samples": [loaded["data_samples"]]}
 
     def model_only(self) -> None:
+        """Detect on the preprocessed tensor."""
         self.model(self.tensor, self.samples, mode="predict")
 
     def end_to_end(self) -> None:
+        """Detect on the image file."""
         self.model.test_step(self.load())
 
     def seconds(self, work: Callable[[], None]) -> float:
-        """How long it takes, the device's work included."""
+        """Return how long work takes, the device's included."""
         import torch
 
         began = time.perf_counter()
@@ -122,13 +127,13 @@ class System:
         return time.perf_counter() - began
 
     def candidates(self) -> int:
-        """Boxes that NMS gets."""
+        """Return how many boxes NMS gets."""
         most = self.model.test_cfg.nms_pre
         scores, *_ = self.model(self.tensor)
         return sum(min(most, level.numel()) for level in scores)
 
     def count(self) -> dict[str, Any]:
-        """Parameters that inference uses, and multiply-adds up to the head's maps (convolutions and products)."""
+        """Return the parameters that inference uses, and multiply-adds up to the head's maps."""
         from mmengine.analysis import get_model_complexity_info
 
         training_only = sum(p.numel() for name, p in self.model.named_parameters() if name.startswith("aux_"))
@@ -194,7 +199,7 @@ def _system(
 
 
 def classes(recipe: Recipe) -> list[str]:
-    """Of the recipe's data set; none where they stand in annotations, which need not be here: the model's own 80."""
+    """Return a data set's classes; none where only annotations name them: then the model's own 80 count."""
     from experiments.data.find import find_dataset
 
     spec = recipe.dataset
@@ -202,7 +207,7 @@ def classes(recipe: Recipe) -> list[str]:
 
 
 def made_up_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
-    """Writes an image that fills `size` exactly when it is resized: noise of all scales, as JPEG; its own size."""
+    """Write a JPEG of noise that fills `size` exactly when it is resized; return its own size."""
     import cv2
     import numpy as np
 
@@ -220,7 +225,7 @@ def made_up_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
 def _in_turns(
     systems: list[System], rounds: int, repeats: int, progress: Callable[[str], None]
 ) -> dict[tuple[str, str], list[list[float]]]:
-    """(row, kind) -> for each round the seconds of `repeats` inferences."""
+    """Return for each (row, kind) and round the seconds of `repeats` inferences."""
     found: dict[tuple[str, str], list[list[float]]] = {}
     turns = orders(len(systems))
     for number in range(-1, rounds):  # the first only warms up

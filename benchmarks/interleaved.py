@@ -1,4 +1,4 @@
-"""A training that goes on for some iterations, pauses, and goes on: so that several can take turns in one process."""
+"""A training that pauses after some iterations, so that several can take turns in one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 
 
 class Turns(Hook):
-    """Pauses the runner's own loop behind its last hook. The loop is not touched: it waits inside the hook."""
+    """Pause the runner's own loop behind its last hook. The loop is not touched: it waits inside the hook."""
 
     priority = "LOWEST"
 
@@ -23,11 +23,13 @@ class Turns(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
+        """Pause at the end of a turn."""
         self.left -= 1
         if self.left == 0 or self.ended:
             self.pause()
 
     def pause(self) -> None:
+        """Wait for the next turn."""
         if self.cuda:
             import torch
 
@@ -60,7 +62,7 @@ class Training:
         self._thread = threading.Thread(target=self._train, daemon=True)  # Ctrl-C need not wait for it
 
     def advance(self, iterations: int) -> float:
-        """So many iterations; the seconds that they took.
+        """Train for so many iterations, and return the seconds that they took.
 
         Raises:
             Whatever the training raised.
@@ -78,7 +80,7 @@ class Training:
         return seconds
 
     def end(self) -> None:
-        """Lets go of it; it trains no more. In the middle of a turn (Ctrl-C) its iteration is finished first."""
+        """End the training; in the middle of a turn (Ctrl-C) its iteration is finished first."""
         self.turns.ended = True
         self.turns.go.release()
         if self._thread.ident is not None:

@@ -36,7 +36,7 @@ class Task:
     data_root: Path | None = None
 
     def load(self, rule: str) -> Recipe:
-        """The recipe under that rule, on one device, with no end in sight."""
+        """Return the recipe under a rule, on one device, endless."""
         sets = ["schedule.gpus=1", "schedule.eval_every=null", f"checkpoint_every={NEVER}"]
         if self.batch is not None:
             sets.append(f"schedule.images_per_gpu={self.batch}")
@@ -53,7 +53,7 @@ class Task:
 
 
 def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> Any:
-    """The worker's config, without pretrained weights (none are needed to take time) and without evaluation."""
+    """Return the worker's config without pretrained weights, which change no time, and without evaluation."""
     from experiments.training import components  # noqa: F401  (registers what it names)
     from experiments.training.config import builder as configs
     from experiments.training.config.foreground_prior import set_prior
@@ -72,7 +72,7 @@ def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> A
 
 
 def stock_config(config: Any) -> Any:
-    """The worker's config with everything of msdet's own replaced by MMDetection's and MMEngine's.
+    """Return the worker's config with everything of msdet's own replaced by MMDetection's and MMEngine's.
 
     Raises:
         UserError: The recipe's detector is not MMDetection's.
@@ -107,7 +107,7 @@ def stock_config(config: Any) -> Any:
 
 
 def build_runner(config: Any, stock: bool) -> Any:
-    """The runner that trains it: the worker's, or MMEngine's own."""
+    """Return the runner that trains a config: the worker's, or MMEngine's own."""
     if not stock:
         from experiments.training.worker import build_runner as of_the_worker
 
@@ -118,7 +118,7 @@ def build_runner(config: Any, stock: bool) -> Any:
 
 
 class RuleClock:
-    """What the rule's own part of a step takes: the hook that lets it observe, decide, and write the trace."""
+    """The time of the rule's own part of a step: the hook that lets it observe, decide, and write the trace."""
 
     def __init__(self, hooks: Sequence[Any]) -> None:
         from experiments.detection import LevelWeightingHook
@@ -128,6 +128,7 @@ class RuleClock:
         self._finish, hook.after_train_iter = hook.after_train_iter, self._timed
 
     def reset(self) -> None:
+        """Forget what was measured."""
         self.seconds, self.steps = 0.0, 0
 
     def _timed(self, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""How long thousands of runs take to plan, to list and to report: whole processes, in results folders made for it."""
+"""The time to plan, list and report thousands of runs: whole processes, in results folders made for it."""
 
 from __future__ import annotations
 
@@ -29,23 +29,18 @@ SETTLED_S = 4.0  # a record that was written a moment ago is not taken into the 
 
 
 def measure(runs: int = RUNS, repeats: int = 5, reported: int = REPORTED) -> dict[str, Any]:
-    """Seconds (median, and the least) of a dry run of so many variants, without and with their runs on disk, of
-    listing them, and of the report over more runs."""
+    """Return seconds (median and least) of a dry run of variants, of listing their runs, and of reports.
+
+    The dry run is measured without and with the runs on disk.
+    """
     values = ",".join(str(i / (runs + 1)) for i in range(1, runs + 1))
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
-        plan = [
-            "ablate",
-            RECIPE,
-            "-p",
-            PROFILE,
-            "--gamma",
-            values,
-            "--dry-run",
-            "--results-dir",
-            str(results),
-        ]
-        listing = ["runs", "--results-dir", str(results)]
+        place = ["--results-dir", str(results)]
+        plan, listing = (
+            ["ablate", RECIPE, "-p", PROFILE, "--gamma", values, "--dry-run", *place],
+            ["runs", *place],
+        )
         figures = _timed("dry run of new ones", plan, repeats, folder)
         make(results, variants(values.split(",")), patch=PATCH)
         figures |= _timed("dry run of done ones", plan, repeats, folder)
@@ -54,8 +49,10 @@ def measure(runs: int = RUNS, repeats: int = 5, reported: int = REPORTED) -> dic
 
 
 def reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
-    """Seconds of `msdet report` over so many runs of two shapes: ablations of 5 seeds a config, and ten recipes with
-    all the seeds. Cold: there is no index of the results folder yet; warm: there is one."""
+    """Return seconds of `msdet report` over ablations of 5 seeds a config, and over ten recipes with many seeds.
+
+    Cold: there is no index of the results folder yet; warm: there is one.
+    """
     from experiments.recipes import loading as recipes
 
     gammas = [str(i / (runs + 1)) for i in range(1, runs // SEEDS)]  # beside the baseline
@@ -81,7 +78,7 @@ def reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
 
 
 def variants(gammas: Sequence[str]) -> list[Recipe]:
-    """The recipe with each of these values."""
+    """Return the recipe with each of these values."""
     from experiments.recipes import loading as recipes
 
     return list(recipes.load_variants(RECIPE, PROFILE, [[f"weighting.gamma={gamma}"] for gamma in gammas]))
@@ -90,22 +87,15 @@ def variants(gammas: Sequence[str]) -> list[Recipe]:
 def make(
     results: Path, made: Sequence[Recipe], seeds: Sequence[int] = (0,), patch: str | None = None
 ) -> None:
-    """A done run of each recipe and seed, as a worker leaves its record and its recipe."""
+    """Write a done run of each recipe and seed, as a worker writes its record and its recipe."""
     from experiments.data.find import find_dataset
     from experiments.recipes import loading as recipes
     from experiments.runs.record import Attempt, Launch, Record
     from experiments.runs.run_folder import RunFolder
 
     chance = random.Random(0)
-    attempt = Attempt(
-        started="2026-01-01T10:00:00+00:00",
-        ended="2026-01-01T10:01:30+00:00",
-        host="elsewhere",
-        pid=1,
-        micro_batch=8,
-        exit_code=0,
-        exit_class="done",
-    )
+    times: Any = dict(started="2026-01-01T10:00:00+00:00", ended="2026-01-01T10:01:30+00:00")
+    attempt = Attempt(**times, host="elsewhere", pid=1, micro_batch=8, exit_code=0, exit_class="done")
     for recipe in made:
         data = find_dataset(recipe.dataset, generate=False)
         digest = recipes.config_hash(recipe, data.fingerprint)
@@ -142,7 +132,7 @@ def _timed(name: str, words: list[str], repeats: int, folder: str) -> dict[str, 
 
 
 def _cpu_seconds() -> float:
-    """Of all processes that were started here and have ended: where a machine is busy, it says more than the clock."""
+    """Return the CPU time of ended child processes: on a busy machine it says more than the clock."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

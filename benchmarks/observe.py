@@ -1,4 +1,4 @@
-"""What a weighting rule costs per optimizer step, on the CPU and on a GPU where there is one."""
+"""The time of a weighting rule per optimizer step, on the CPU and on a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.weighting import build_weighting
 
 
 def measure(steps: int = 2000, repeats: int = 15) -> dict[str, Any]:
-    """Microseconds of `observe`: median over repeats of the mean over steps.
+    """Return microseconds of `observe`: median over repeats of the mean over steps.
 
     `inside` never ends an interval; `alpha 100` has one end in every hundred calls.
     """

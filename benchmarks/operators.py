@@ -1,6 +1,4 @@
-"""How long the operators take that stand in for mmcv's compiled ones, on one CPU thread.
-
-    python -m benchmarks.operators          # JSON, times in ms
+"""The time of the operators in place of mmcv's compiled ones, on one CPU thread.
 
 The boxes resemble a detector's candidates on a 1333 x 800 image, all of one class: the worst case,
 as few cover each other. The RoIs are read from a map of stride 8 with 256 channels.
@@ -8,7 +6,6 @@ as few cover each other. The RoIs are read from a map of stride 8 with 256 chann
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -71,7 +68,7 @@ def _time(case: Callable[[], object], repeats: int) -> dict[str, float]:
 
 
 def _boxes(count: int) -> tuple[Tensor, Tensor]:
-    """`count` boxes on a 1333 x 800 image, sides around 55 pixels, with their scores."""
+    """Return `count` boxes on a 1333 x 800 image, sides around 55 pixels, with their scores."""
     generator = torch.Generator().manual_seed(SEED)
     image = torch.tensor([1333.0, 800.0])
     centre = torch.rand(count, 2, generator=generator) * image
@@ -81,7 +78,7 @@ def _boxes(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _features_and_rois() -> tuple[Tensor, Tensor]:
-    """A map of 256 channels and 100 x 100 cells, and 512 RoIs on its 800 x 800 pixels."""
+    """Return a map of 256 channels and 100 x 100 cells, and 512 RoIs on its 800 x 800 pixels."""
     features = torch.randn(1, 256, 100, 100, generator=torch.Generator().manual_seed(SEED))
     boxes = _boxes(512)[0].clamp(max=800)
     return features, torch.cat([boxes.new_zeros(512, 1), boxes], 1)
@@ -103,7 +100,7 @@ def _plain_cases() -> dict[str, Callable[[], object]]:
 
 
 def _torchvision_cases(torchvision) -> dict[str, Callable[[], object]]:
-    """The cases of `_plain_cases`."""
+    """Return the cases of `_plain_cases`."""
     few, many = _boxes(1_000), _boxes(10_000)
     features, rois = _features_and_rois()
     bins = torch.ones(512, 256, 7, 7)
@@ -115,7 +112,3 @@ def _torchvision_cases(torchvision) -> dict[str, Callable[[], object]]:
             bins, rois, 1 / 8, 7, 7, *features.shape, 0, True
         ),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(), indent=2))

@@ -1,4 +1,4 @@
-"""What level weighting adds to a training iteration: whole trainings that take turns in one process.
+"""The time that level weighting adds to a training iteration: whole trainings that take turns in one process.
 
 Four loops train the same recipe on the same data: MMEngine's own with MMDetection's own detector, and the worker's with
 uniform weights, AVW and RLO. A fifth is uniform once more: what it differs from the first is the measurement's own
@@ -48,14 +48,16 @@ def measure(
     steps: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Seconds per iteration of each loop, and their ratios (`experiments.reporting.bench` says how they are kept).
+    """Return seconds per iteration of each loop, and their ratios, as `experiments.reporting.bench` describes them.
 
     The rule's own step is timed directly, too: it is far below what the ratio of two trainings can resolve.
 
     Args:
+        task: What is trained.
         rounds: Blocks of each loop; at least 2.
         steps: Iterations of a block (None: 6, on a GPU 20), or a few more: an interval's end must not always fall on
             the same place in it.
+        progress: Told what is measured next.
 
     Raises:
         UserError: The recipe or its data is not there, or MMDetection does not have its detector.
@@ -91,7 +93,7 @@ def measure(
 
 
 def _ratio(of: str, to: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Of two loops; uniform is the (geometric) mean of both its trainings, but where they are compared themselves."""
+    """Return the ratio of two loops; uniform is the geometric mean of its two trainings, unless they are compared."""
     both = [math.sqrt(a * b) for a, b in zip(seconds["uniform"], seconds["again"])]
     values = seconds if "again" in (of, to) else {**seconds, "uniform": both}
     return ratio(values[of], values[to])
@@ -123,7 +125,7 @@ def _in_turns(
     settle: int,
     progress: Callable[[str], None],
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds per iteration by loop, one number a round; and those in which this process had a processor."""
+    """Return seconds per iteration by loop and round, of the clock and of this process's CPU time."""
     for name, training in trainings.items():
         progress(f"warming up {LOOPS[name]}")
         training.advance(WARM_UP)
@@ -144,7 +146,7 @@ def _in_turns(
 
 
 def _beside(alpha: int, settle: int, steps: int) -> int:
-    """So many iterations or a few more that blocks do not keep step with the rule's intervals."""
+    """Return so many iterations, or a few more, that blocks do not keep step with the rule's intervals."""
     while alpha > 1 and math.gcd(settle + steps, alpha) > 1:
         steps += 1
     return steps

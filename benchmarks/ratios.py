@@ -1,4 +1,4 @@
-"""How much slower one thing is than another, measured in turns, and how sure that is."""
+"""The ratio of two times that are measured in turns, with its confidence interval."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-CONFIDENCE = 0.95
+CONFIDENCE_LEVEL = 0.95
 
 
 def orders(count: int) -> list[list[int]]:
-    """In which order so many things take turns, round by round: rows of a balanced Latin square (Williams 1949).
+    """Return the order in which things take turns, round by round: a balanced Latin square (Williams 1949).
 
     Over all rows each thing stands at each place equally often, and comes right after each other thing equally often:
     what a turn leaves behind (warm caches, a hot processor) falls on all alike.
@@ -26,7 +26,7 @@ def orders(count: int) -> list[list[int]]:
 
 
 def times(seconds: Sequence[float]) -> dict[str, Any]:
-    """Median and quartiles."""
+    """Return median and quartiles."""
     low, middle, high = (
         statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else 3 * [*seconds]
     )
@@ -34,14 +34,15 @@ def times(seconds: Sequence[float]) -> dict[str, Any]:
 
 
 def ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, Any]:
-    """The geometric mean of the rounds' ratios, with a 95 % confidence interval.
+    """Return the geometric mean of the rounds' ratios, with a 95 % confidence interval.
 
     A t interval of the mean log ratio over rounds. Rounds that follow each other may be alike, and then tell less than
     as many independent ones: where the lag-1 autocorrelation r is positive, n rounds count as n (1 - r) / (1 + r).
     (As measured r is too low, by 1 / n where rounds are independent: that is added.)
 
     Args:
-        of, to: Seconds of the same rounds; at least two.
+        of: Seconds of each round; at least two.
+        to: Seconds of the same rounds.
     """
     from scipy.special import stdtrit
 
@@ -50,13 +51,13 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, Any]:
     r = min(max(0.0, autocorrelation(logs) + 1 / len(logs)), 1.0)
     effective = max(2.0, len(logs) * (1 - r) / (1 + r))
     error = statistics.stdev(logs) / math.sqrt(effective)
-    half = float(stdtrit(effective - 1, 0.5 + CONFIDENCE / 2)) * error
+    half = float(stdtrit(effective - 1, 0.5 + CONFIDENCE_LEVEL / 2)) * error
     ends = {"ratio": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
     return {**ends, "rounds": len(logs)}
 
 
 def autocorrelation(values: Sequence[float]) -> float:
-    """Lag-1 autocorrelation; 0 where nothing varies."""
+    """Return the lag-1 autocorrelation; 0 where nothing varies."""
     mean = statistics.fmean(values)
     apart = [value - mean for value in values]
     total = sum(a * a for a in apart)

@@ -17,14 +17,14 @@ from experiments.runs.record import now
 
 
 class BenchFile:
-    """One machine's measurements of one day. A part measured again takes the place of the older one.
+    """One machine's measurements of one day; a part measured again replaces the older one.
 
     Args:
         results: The results folder.
-        host: The machine's name in the file and its own name; None: what it calls itself.
+        host: The machine's name, in the file and in its path; None: its host name.
 
     Raises:
-        UserError: A file of that name is there and cannot be added to, or the name is none.
+        UserError: A file of that name cannot be added to, or the name has no letter or digit.
     """
 
     def __init__(self, results: Path, host: str | None = None) -> None:
@@ -32,14 +32,12 @@ class BenchFile:
         self.date = now()[:10]
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", self.host).strip("-.")
         if not stem:
-            raise UserError(
-                f"--host: '{self.host}' has no letter or digit to name a file by", "--host laptop"
-            )
+            raise UserError(f"--host: '{self.host}' has no letter or digit", "--host laptop")
         self.path = Path(results) / "bench" / f"{self.date}-{stem}.json"
         self._parts()
 
     def add(self, parts: dict[str, Any]) -> None:
-        """Writes these parts beside those that are there."""
+        """Write these parts beside those that are there."""
         parts = {**self._parts(), **parts}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,14 +60,21 @@ class BenchFile:
 
 
 def content(date: str, host: str, parts: dict[str, Any]) -> dict[str, Any]:
-    """A bench file's content (`experiments.reporting.bench` describes it)."""
+    """Return a bench file's content, as `experiments.reporting.bench` describes it."""
     return {"schema": SCHEMA, "date": date, "host": host, "parts": parts}
 
 
 def part(
     measure: Callable[[], dict[str, Any]], command: str, host: str, before: float | None
 ) -> dict[str, Any]:
-    """Measures, and says on what. `before` is the machine's load before anything was measured."""
+    """Measure one part; return the result with its environment.
+
+    Args:
+        measure: Does it.
+        command: That measures it again.
+        host: The machine's name.
+        before: The machine's load before anything was measured.
+    """
     from experiments.training.environment import git_state
 
     began = time.monotonic()
@@ -87,12 +92,12 @@ def part(
 
 
 def load() -> float | None:
-    """Processes that want to run, over the last minute: what else the machine had to do."""
+    """Return the mean number of processes that wanted to run over the last minute, the load of the machine."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _environment() -> dict[str, Any]:
-    """Versions and devices, and the settings of the device that times depend on."""
+    """Return versions, devices, and the settings that times depend on."""
     import torch
 
     from experiments.training.environment import describe

@@ -1,4 +1,4 @@
-"""How long `msdet --help` takes, and what it imports."""
+"""The time of `msdet --help`, and what it imports."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ HEAVY = ("torch", "pandas", "matplotlib", "numpy", "cv2", "mmengine", "mmdet")
 
 
 def measure(repeats: int = 10) -> dict[str, Any]:
-    """Seconds as whole processes, beside those of a bare interpreter; and the heavy packages it imports."""
-    help_command = [
-        sys.executable,
-        "-c",
-        "import sys; sys.argv[1:] = ['--help']; from msdet_cli.main import main; main()",
-    ]
+    """Return seconds as whole processes, beside a bare interpreter's, and the heavy packages imported."""
+    code = "import sys; sys.argv[1:] = ['--help']; from msdet_cli.main import main; main()"
+    help_command = [sys.executable, "-c", code]
     bare = [sys.executable, "-c", "pass"]
     _seconds(help_command)
     pairs = [(_seconds(help_command), _seconds(bare)) for _ in range(repeats)]
@@ -29,11 +26,10 @@ def measure(repeats: int = 10) -> dict[str, Any]:
 
 
 def heavy_imports() -> list[str]:
-    """Which of HEAVY the command line imports before a command is chosen."""
+    """Return which of HEAVY the command line imports before a command is chosen."""
     code = f"import sys, msdet_cli.main; print(*[m for m in {HEAVY!r} if m in sys.modules])"
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def _seconds(command: list[str]) -> float:

@@ -21,11 +21,11 @@ PACKAGES = (
     "opencv-python-headless",
 )  # fmt: skip
 CODE = ("msdet_cli", "experiments", "recipes", "benchmarks")
-MOST_PATCH = 100_000  # characters: a record is read whole by every list of runs
+MAX_PATCH_CHARACTERS = 100_000  # characters: a record is read whole by every list of runs
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that can change a result."""
+    """Return the installed versions of the packages that can change a result."""
     found = {}
     for name in PACKAGES:
         try:
@@ -36,10 +36,10 @@ def versions() -> dict[str, str]:
 
 
 def describe(recipe: Recipe | None = None) -> dict[str, Any]:
-    """Versions, devices and host of this process. Imports torch.
+    """Return versions, devices and host of this process. Imports torch.
 
     Args:
-        recipe: What is run; the user's own modules that it names are told with a digest of each.
+        recipe: What is run; a digest of each user's own module that it names is included.
     """
     import torch
 
@@ -64,17 +64,17 @@ def describe(recipe: Recipe | None = None) -> dict[str, Any]:
 
 
 def driver_version() -> str | None:
-    """The NVIDIA driver's version, as `nvidia-smi` tells it."""
+    """Return the NVIDIA driver's version, from `nvidia-smi`."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return said[0] if said else None
+    return done[0] if done else None
 
 
 def cpu_name() -> str:
-    """The processor's name; its kind where the system tells no more."""
+    """Return the processor's name, or its kind where the system tells no more."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -84,9 +84,9 @@ def cpu_name() -> str:
 
 
 def source_digest(package: Path) -> str:
-    """16 hexadecimal digits of all Python files of a package: equal where two commits compute the same.
+    """Return 16 hexadecimal digits of all Python files of a package: equal where two commits compute the same.
 
-    It is also what tells an installed copy's code, which has no commit.
+    It also identifies the code of an installed copy, which has no commit.
     """
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -96,7 +96,7 @@ def source_digest(package: Path) -> str:
 
 
 def own_modules(recipe: Recipe) -> dict[str, str | None]:
-    """The user's modules, under `imports` or as a rule, to the SHA-256 of their files; None where there is no file."""
+    """Return the SHA-256 of the user's modules, under `imports` or as a rule; None where there is no file."""
     names = {*recipe.imports, *filter(None, [_module_of_rule(recipe)])}
     found: dict[str, str | None] = {}
     for name in sorted(names):
@@ -104,7 +104,7 @@ def own_modules(recipe: Recipe) -> dict[str, str | None]:
             spec = importlib.util.find_spec(name)
             file = spec.origin if spec else None
             found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
-        except (ImportError, ValueError, OSError):  # what is wrong with it is said where it is used
+        except (ImportError, ValueError, OSError):  # its use reports what is wrong with it
             found[name] = None
     return found
 
@@ -115,11 +115,11 @@ def _module_of_rule(recipe: Recipe) -> str:
 
 
 def git_state(root: Path | None = None) -> dict[str, Any] | None:
-    """Commit and uncommitted changes of the checkout that this code runs from; None outside one.
+    """Return commit and uncommitted changes of the checkout that this code runs from; None outside one.
 
     Returns:
         `commit`; `dirty`, whether a file of the code folders differs from it; `patch`, those differences, small new
-        files too, as `git apply` takes them, or None where there are none or they are longer than MOST_PATCH;
+        files too, as `git apply` takes them, or None where there are none or they are longer than MAX_PATCH_CHARACTERS;
         `patch_sha256` and `patch_characters` of the whole; `untracked`, all new files and their bytes.
     """
     root = root or Path(__file__).resolve().parents[2]
@@ -130,13 +130,13 @@ def git_state(root: Path | None = None) -> dict[str, Any] | None:
         names = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
         untracked = {name: (root / name).lstat().st_size for name in sorted(filter(None, names.split("\0")))}
         patch = _git(root, "diff", "HEAD", "--", *CODE)
-        small = [name for name, size in untracked.items() if size <= MOST_PATCH]
+        small = [name for name, size in untracked.items() if size <= MAX_PATCH_CHARACTERS]
         patch += "".join(_git(root, "diff", "--no-index", "--", os.devnull, name) for name in small)
     except (OSError, subprocess.SubprocessError):
         return None
     state: dict[str, Any] = {"commit": commit, "dirty": bool(patch or untracked), "patch": None}
     if patch:
-        state["patch"] = patch if len(patch) <= MOST_PATCH else None
+        state["patch"] = patch if len(patch) <= MAX_PATCH_CHARACTERS else None
         state["patch_sha256"] = hashlib.sha256(patch.encode()).hexdigest()
         state["patch_characters"] = len(patch)
     if untracked:
@@ -147,14 +147,14 @@ def git_state(root: Path | None = None) -> dict[str, Any] | None:
 def _git(root: Path, verb: str, *arguments: str) -> str:
     options = ["--no-color", "--no-ext-diff", "--binary"] if verb == "diff" else []
     command = ["git", "-C", str(root), "-c", "core.quotepath=off", verb, *options, *arguments]
-    said = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
-    if said.returncode > ("--no-index" in arguments):  # which ends with 1 where it finds a difference
-        said.check_returncode()
-    return said.stdout
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
+    if done.returncode > ("--no-index" in arguments):  # which ends with 1 where it finds a difference
+        done.check_returncode()
+    return done.stdout
 
 
 def set_origin(record: Record, environment: dict[str, Any], git: dict[str, Any] | None) -> None:
-    """Puts into the record what its newest attempt runs on; another origin of earlier attempts is kept beside it."""
+    """Record what the newest attempt runs on; keep another origin of earlier attempts beside it."""
     before = {"environment": record.environment, "git": record.git}
     if record.environment and before != {"environment": environment, "git": git}:
         record.earlier.append({"attempts": len(record.attempts) - 1, **before})

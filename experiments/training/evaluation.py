@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on a data set, in this process."""
+"""Evaluation of a checkpoint on a data set, in this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from experiments.runs.run_folder import RunFolder
 def evaluate_checkpoint(
     recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None = None
 ) -> dict[str, float]:
-    """Metrics of a checkpoint on the validation split, in percent.
+    """Return the metrics of a checkpoint on the validation split, in percent.
 
     Args:
         recipe: The recipe that the checkpoint was trained with, with the data set to evaluate on.
@@ -55,10 +55,14 @@ def _evaluate(
 def config_of(
     recipe: Recipe, checkpoint: Path, classes: Sequence[str], root: Path, fingerprint: str, folder: Path
 ) -> Any:
-    """The config that a checkpoint is tested with: all its weights come from there.
+    """Return the config that a checkpoint is tested with: all its weights come from there.
 
     Args:
-        classes, root, fingerprint: Of the data set to test on.
+        recipe: The recipe that the checkpoint was trained with.
+        checkpoint: File of weights; π of Guided Loss is that of its run.
+        classes: Of the data set to test on, and so are the next two.
+        root: Its folder.
+        fingerprint: Its digest.
         folder: For what MMEngine writes.
     """
     from experiments.training import components  # noqa: F401
@@ -77,7 +81,11 @@ def config_of(
 
 
 def load_weights(model: Any, checkpoint: Path, recipe: Recipe) -> None:
-    """Raises UserError where the checkpoint is broken, or of another model."""
+    """Load a checkpoint's weights into a model.
+
+    Raises:
+        UserError: The checkpoint is broken, or of another model.
+    """
     from experiments.training.engine.checkpoints import read_checkpoint
 
     content = read_checkpoint(checkpoint)

@@ -65,6 +65,7 @@ def coco_average_precisions(truth: GroundTruth, detections: Sequence[dict[str, A
     """Return COCO's AP in percent, by the names of COCO_METRICS; a size without ground truth is left out.
 
     Args:
+        truth: The validation split, as `read_coco_truth` returns it.
         detections: In the COCO results format, with the ids of the annotation file.
     """
     api = COCO(truth.numbered())

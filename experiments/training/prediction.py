@@ -20,7 +20,7 @@ from experiments.training.evaluation import config_of, load_weights
 
 @dataclass(frozen=True)
 class Detection:
-    """`box` is x, y, width, height in pixels of the original image; `score` from 0 to 1."""
+    """A detected object: `box` is x, y, width, height in pixels of the original image, `score` 0 to 1."""
 
     category: str
     score: float
@@ -68,15 +68,12 @@ class Predictor:
         self._batch_size = int(config.test_dataloader.batch_size)
 
     def detect(self, files: Sequence[Path]) -> Iterator[list[Detection]]:
-        """The detections on each file, the highest score first, down to the detector's own least score.
-
-        One image at a time.
-        """
+        """Yield the detections on each file, one image at a time, the highest score first."""
         for path in files:
             yield self._batch([path])[0]
 
     def detect_val(self, files: Sequence[Path], wanted: Sequence[int]) -> Iterator[list[Detection]]:
-        """The same for some images of the validation set, as the run's final evaluation found them.
+        """Yield the detections on images of the validation set as the run's final evaluation found them.
 
         A batch is padded to its largest image, and with it what the detector sees at the edges changes: each image
         goes through it beside those that were beside it then.
@@ -112,7 +109,7 @@ class Predictor:
 
 
 def batch_of(place: int, images: int, batch_size: int, ranks: int = 1) -> list[int]:
-    """The places of the images that an evaluation has in one batch with the image at `place`.
+    """Return the places of the images that an evaluation has in one batch with the image at `place`.
 
     MMEngine's sampler deals the images out in turn, and fills up with the first ones so that all ranks have as many.
     """

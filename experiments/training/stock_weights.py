@@ -23,7 +23,7 @@ _IGNORED = (
 
 
 class _Nothing:
-    """Is made from anything, and keeps none of it."""
+    """An empty object in the place of any other."""
 
     def __new__(cls, *arguments: Any) -> _Nothing:
         return object.__new__(cls)
@@ -36,7 +36,7 @@ class _Nothing:
 
 
 def copy_weights(source: Path, target: Path) -> None:
-    """Writes the model's state dict of `source` as a checkpoint that `weights_only` loading takes.
+    """Write the model's state dict of `source` as a checkpoint that `weights_only` loading takes.
 
     Raises:
         UserError: The file is damaged, holds no state dict, or names yet other objects.
@@ -52,7 +52,7 @@ def copy_weights(source: Path, target: Path) -> None:
 
 @contextmanager
 def _ignoring(names: tuple[str, ...]) -> Iterator[None]:
-    """While it lasts, `weights_only` loading puts a `_Nothing` where one of the names is called."""
+    """Let `weights_only` loading put a `_Nothing` where one of the names is called."""
     before = torch.serialization.get_safe_globals()
     stand_ins = []
     for name in names:

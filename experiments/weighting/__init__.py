@@ -29,7 +29,7 @@ RULES = {
 
 
 def build_weighting(rule: str, num_levels: int, seed: int = 0, **options: Any) -> WeightingRule:
-    """Builds a weighting rule.
+    """Build a weighting rule.
 
     Args:
         rule: A built-in rule's name, or `module:Class` of a user's own subclass of `WeightingRule`.

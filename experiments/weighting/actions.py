@@ -11,7 +11,7 @@ from experiments.weighting.base import Interval
 
 
 def level_weights(action: str, interval: Interval, n: int, amplification: Sequence[float]) -> Tensor:
-    """The weights an action puts in force (Section 3.3, a0..a3).
+    """Return the weights that an action puts in force (Section 3.3, a0..a3).
 
     Args:
         action: `variance` (a0, largest rate of decrease), `smallest` (a1) or `largest` (a2) loss, `uniform` (a3).

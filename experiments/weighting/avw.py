@@ -11,7 +11,7 @@ from experiments.weighting.base import Interval, WeightingRule
 
 
 class AVW(WeightingRule):
-    """After every interval, raises the `n` levels whose loss variance falls fastest (RLO's action a0, always).
+    """Raise, after every interval, the `n` levels whose loss variance falls fastest (RLO's action a0, always).
 
     Args:
         n: N, levels whose loss is enhanced.

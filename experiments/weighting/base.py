@@ -31,7 +31,7 @@ class Interval:
 
 
 class WeightingRule(nn.Module):
-    """Turns the levels' losses of one interval into the levels' weights of the next.
+    """Turn the levels' losses of one interval into the levels' weights of the next.
 
     A rule of one's own overrides `update`, and `extra_state`/`load_extra_state` where it holds more state.
     Inside an interval `observe` is one small copy on the losses' device, without host synchronisation.
@@ -64,31 +64,31 @@ class WeightingRule(nn.Module):
 
     @property
     def learnable(self) -> bool:
-        """Whether the weights follow from parameters, rather than from the interval that has just ended."""
+        """Return whether the weights follow from parameters, not from the interval that has just ended."""
         return isinstance(getattr(type(self), "weights", None), property)
 
     def update(self, interval: Interval) -> Tensor:
-        """The (K,) weights in force during the next interval; a learnable rule is not asked."""
+        """Return the (K,) weights in force during the next interval; a learnable rule is not asked."""
         raise NotImplementedError
 
     def extra_state(self) -> dict[str, Any]:
-        """What a rule holds beyond the base: tensors, numbers, strings, and lists or dicts of them."""
+        """Return what a rule holds beyond the base: tensors, numbers, strings, lists or dicts of them."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes back what `extra_state` gave."""
+        """Take back what `extra_state` gave."""
 
     def observe(self, losses: Tensor) -> None:
-        """Takes the (K,) unweighted level losses of one optimizer step, after the step used `weights`.
+        """Take the (K,) unweighted level losses of one optimizer step, after the step used `weights`.
 
         At the end of an interval this is a collective: every rank must have seen the same number of steps.
         """
         self._losses.append(losses)
-        if self._losses.full:
+        if self._losses.is_full:
             self._end_interval()
 
     def synchronise(self) -> None:
-        """Makes the open interval the same on all ranks; needed before rank 0 saves it. A collective."""
+        """Make the open interval the same on all ranks, before rank 0 saves it. A collective."""
         self._losses.synchronise()
 
     def _end_interval(self) -> None:
@@ -114,7 +114,7 @@ class WeightingRule(nn.Module):
         self.weights = weights.detach().to(dtype=torch.float32, device=self.weights.device)
 
     def state_dict(self, *args: Any, destination: dict | None = None, **kwargs: Any) -> dict[str, Any]:
-        """All that a resumed run needs, the generator and the open interval included; no communication.
+        """Return all that a resumed run needs, generator and open interval included; no communication.
 
         As a part of a detector a rule adds nothing to the detector's own state dict.
         """
@@ -136,7 +136,7 @@ class WeightingRule(nn.Module):
         return state
 
     def load_state_dict(self, state: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Continues from `state_dict()`.
+        """Continue from `state_dict()`.
 
         Raises:
             ValueError: The state is of a rule with another number of levels or another interval.

@@ -26,18 +26,19 @@ class IntervalBuffer:
         return self._filled
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
+        """Return whether the interval is complete."""
         return self._filled == self.length
 
     def append(self, row: Tensor) -> None:
-        """Adds one (width,) row."""
+        """Add one (width,) row."""
         if self._rows.device != row.device:
             self._rows = self._rows.to(row.device)
         self._rows[self._filled].copy_(row.detach())
         self._filled += 1
 
     def synchronise(self) -> None:
-        """Replaces the rows by their mean over ranks: a collective, with the same number of rows on each.
+        """Replace the rows by their mean over ranks: a collective, with the same number of rows on each.
 
         Each row is reduced once, so a run that saves in mid-interval and one that does not agree exactly.
         """
@@ -50,16 +51,19 @@ class IntervalBuffer:
         self._reduced = self._filled
 
     def rows(self) -> Tensor:
-        """The (n, width) rows so far, on the CPU: one transfer."""
+        """Return the (n, width) rows so far, on the CPU: one transfer."""
         return self._rows[: self._filled].cpu().clone()
 
     def clear(self) -> None:
+        """Begin the next interval."""
         self._filled = self._reduced = 0
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the open interval."""
         return {"rows": self.rows(), "reduced": self._reduced}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the interval of `state_dict()`."""
         self._filled = len(state["rows"])
         self._reduced = state["reduced"]
         self._rows[: self._filled].copy_(state["rows"])

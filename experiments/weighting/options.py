@@ -39,6 +39,8 @@ class UniformOptions(BaseModel):
 
 
 class StaticOptions(UniformOptions):
+    """Options of fixed weights."""
+
     weights: Annotated[
         tuple[Annotated[float, Field(ge=0)], ...],
         Field(min_length=1, description="one fixed weight per level, finest first"),
@@ -46,6 +48,8 @@ class StaticOptions(UniformOptions):
 
 
 class AvwOptions(UniformOptions):
+    """Options of Adaptive Variance Weighting (Section 3.2)."""
+
     n: Annotated[int, Field(ge=1, description="levels whose loss is enhanced")] = 2
     amplification: Annotated[
         tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]],
@@ -54,6 +58,8 @@ class AvwOptions(UniformOptions):
 
 
 class RloOptions(AvwOptions):
+    """Options of Reinforcement Learning Optimization (Section 3.3)."""
+
     gamma: Annotated[float, Field(ge=0, description="reward and punishment step")] = 0.01
     beta: Annotated[
         tuple[float, float],
@@ -82,14 +88,14 @@ FIXED = ("uniform", "static", "random")  # rules that follow nothing
 
 
 def adapts(weighting: Mapping[str, Any]) -> bool:
-    """Whether a recipe's weights follow its losses: RLO with gamma = 0 draws actions, and learns nothing."""
+    """Return whether a recipe's weights follow its losses: RLO with gamma = 0 learns nothing."""
     if weighting.get("rule") == "rlo":
         return weighting.get("gamma") != 0
     return weighting.get("rule") not in FIXED
 
 
 def is_users_own(rule: str) -> bool:
-    """Whether `rule` names a user's class, `module:Class`, rather than a built-in rule."""
+    """Return whether `rule` names a user's class, `module:Class`, rather than a built-in rule."""
     module, colon, name = rule.partition(":")
     return bool(colon and name.isidentifier() and all(p.isidentifier() for p in module.split(".")))
 
@@ -100,7 +106,7 @@ def may_have_parameters(rule: str) -> bool:
 
 
 def check_options(rule: str, options: dict[str, Any], num_levels: int | None = None) -> dict[str, Any]:
-    """Checks the options of a rule and fills in the defaults.
+    """Check the options of a rule and fill in the defaults.
 
     Args:
         rule: A built-in rule, or `module:Class` of a user's own. The latter's options are returned as they

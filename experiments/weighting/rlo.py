@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from experiments.weighting.actions import level_weights
-from experiments.weighting.base import Interval, WeightingRule
+from experiments.weighting.avw import AVW
+from experiments.weighting.base import Interval
 from experiments.weighting.options import ACTIONS
 
 
-class RLO(WeightingRule):
+class RLO(AVW):
     """A probabilistic policy over the actions; what lowered the total loss is chosen more often.
 
     Order at the end of an interval (Algorithm 1): state, reward of the action that was in force, update of its
@@ -42,9 +43,7 @@ class RLO(WeightingRule):
         actions: Sequence[str] = ACTIONS,
         epsilon: float = 1e-5,
     ) -> None:
-        super().__init__(num_levels, seed, alpha, epsilon)
-        self.n = n
-        self.amplification = tuple(amplification)
+        super().__init__(num_levels, seed, alpha, n, amplification, epsilon)
         self.gamma = gamma
         self.beta = tuple(beta)
         self.actions = tuple(a for a in ACTIONS if a in actions)
@@ -58,7 +57,7 @@ class RLO(WeightingRule):
         return level_weights(self.action, interval, self.n, self.amplification)
 
     def _reinforce(self, chosen: int) -> None:
-        """Eq 9. A reward of 0 punishes, as every non-positive one does (Section 3.3)."""
+        """Change the chosen action's probability (Eq 9); a reward of 0 punishes, as every non-positive one does."""
         if len(self.actions) == 1:
             return
         old = self.probabilities[chosen].item()

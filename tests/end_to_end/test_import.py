@@ -31,6 +31,7 @@ def stock(page: str) -> str:
     train = config.train_dataloader
     train.sampler = dict(type="DefaultSampler", shuffle=True)
     train.batch_sampler = dict(type="AspectRatioBatchSampler")
+    train.dataset.type = config.val_dataloader.dataset.type = "CocoDataset"
     config.default_hooks = dict(
         checkpoint=dict(type="CheckpointHook", interval=1),
         logger=dict(type="LoggerHook", interval=5),

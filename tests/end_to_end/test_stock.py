@@ -53,6 +53,7 @@ def stock_config(config_file: Path, **changes: Any) -> Any:
     config.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2)
     assert config.train_dataloader.batch_sampler.type == "ResumableBatchSampler"
     config.train_dataloader.batch_sampler = config.train_dataloader.batch_sampler.inner
+    config.train_dataloader.dataset.type = "CocoDataset"
     config.default_hooks.checkpoint = dict(type="CheckpointHook", interval=1)
     config.default_hooks.logger.interval = 1
     config.log_processor.window_size = 1

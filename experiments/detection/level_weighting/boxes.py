@@ -9,14 +9,15 @@ import torch
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor
 
-LARGEST_DELTA = math.log(1000 / 16)  # of width and height, where the coder clips them
+MAX_SIZE_DELTA = math.log(1000 / 16)  # of width and height, where the coder clips them
 
 
 def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU row by row.
+    """Return the IoU of boxes row by row.
 
     Args:
-        first, second: (n, 4) as x1, y1, x2, y2 in any common unit.
+        first: (n, 4) as x1, y1, x2, y2 in any common unit.
+        second: The same.
 
     Returns:
         (n,), 0 where a box has no area.
@@ -33,10 +34,10 @@ def _area(sides: Tensor) -> Tensor:
 
 
 def from_deltas(deltas: Tensor, coder: Any) -> Tensor:
-    """Boxes of regression deltas, as if every anchor were the unit square from (0, 0) to (1, 1).
+    """Return the boxes of regression deltas, as if every anchor were the unit square from (0, 0) to (1, 1).
 
-    The IoU of two boxes that are coded against the same anchor does not change with that anchor: to put
-    another in its place stretches and shifts both alike.
+    The IoU of two boxes that are coded against one anchor does not depend on it: another anchor stretches and
+    shifts both alike.
 
     Args:
         deltas: (n, 4), as `coder` encodes boxes.
@@ -49,12 +50,12 @@ def from_deltas(deltas: Tensor, coder: Any) -> Tensor:
         corners = torch.cat([torch.zeros_like(deltas[:, :2]), torch.ones_like(deltas[:, 2:])], 1)
         return coder.decode(corners, deltas)
     x, y, w, h = (d * std + mean for d, std, mean in zip(deltas.unbind(1), coder.stds, coder.means))
-    half_w = w.clamp(-LARGEST_DELTA, LARGEST_DELTA).exp() / 2
-    half_h = h.clamp(-LARGEST_DELTA, LARGEST_DELTA).exp() / 2
+    half_w = w.clamp(-MAX_SIZE_DELTA, MAX_SIZE_DELTA).exp() / 2
+    half_h = h.clamp(-MAX_SIZE_DELTA, MAX_SIZE_DELTA).exp() / 2
     return torch.stack([x - half_w, y - half_h, x + half_w, y + half_h], 1)
 
 
 def from_log_distances(distances: Tensor) -> Tensor:
-    """Boxes around the origin from the logarithms of the four sides' distances, (n, 4) left, top, right, bottom."""
+    """Return boxes around the origin from the logarithms of their sides' distances, left, top, right, bottom."""
     left, top, right, bottom = distances.exp().unbind(1)
     return torch.stack([-left, -top, right, bottom], 1)

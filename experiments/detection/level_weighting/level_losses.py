@@ -24,7 +24,7 @@ class NotFiniteError(UserError):
 
 @dataclass(frozen=True)
 class LevelRecord:
-    """What one finished interval leaves for the trace.
+    """One finished interval, as the trace shows it.
 
     Attributes:
         head: The head's name in the detector, `bbox_head` say.
@@ -51,7 +51,7 @@ class LevelRecord:
 
 
 class LevelLosses(nn.Module):
-    """Weights the level losses of one head by a rule, and keeps them for the trace.
+    """Weight the level losses of one head by a rule, and keep them for the trace.
 
     It adds nothing to the detector's state dict; its own `level_state` is saved beside it.
 
@@ -80,23 +80,23 @@ class LevelLosses(nn.Module):
         others: Mapping[str, Tensor],
         ious: Tensor | None = None,
     ) -> Tensor:
-        """The weighted sum of the level losses (Eq 1), and takes note of every value.
+        """Return the weighted sum of the level losses (Eq 1), and record every value.
 
         Args:
             terms: Loss term to its K scalars, one per level, with gradient.
-            others: Scalar losses outside the levels; noted for the check, not part of the returned sum.
-            ious: (2, K), sum of the positives' IoUs and their number at each level; noted for the trace.
+            others: Scalar losses outside the levels; recorded for the check, not part of the returned sum.
+            ious: (2, K), sum of the positives' IoUs and their number at each level; recorded for the trace.
 
         Returns:
             Scalar Σ_i w_i L_i, with a learnable rule's regulariser where it has one.
         """
         stacked = torch.stack([torch.stack([value.mean() for value in levels]) for levels in terms.values()])
-        self._note(list(terms), stacked, others, ious)
+        self._record_losses(list(terms), stacked, others, ious)
         objective = (self.rule.weights * stacked.sum(0)).sum()
         regulariser = getattr(self.rule, "regulariser", None)
         return objective if regulariser is None else objective + regulariser()
 
-    def _note(
+    def _record_losses(
         self, names: list[str], stacked: Tensor, others: Mapping[str, Tensor], ious: Tensor | None
     ) -> None:
         with torch.no_grad():
@@ -113,7 +113,10 @@ class LevelLosses(nn.Module):
             )
 
     def finish_step(self) -> LevelRecord | None:
-        """Ends an optimizer step: the rule observes its mean level losses; at an interval's end, the record.
+        """End an optimizer step: the rule observes its mean level losses.
+
+        Returns:
+            The record of the interval, at an interval's end.
 
         Raises:
             NotFiniteError: A value of the interval is NaN or infinite (checked at its end).
@@ -127,7 +130,7 @@ class LevelLosses(nn.Module):
         self.iteration += 1
         weights, action = self.rule.weights.detach(), self.rule.action
         means = None
-        if buffer.full:
+        if buffer.is_full:
             self.synchronise()
             self.check_finite()
             means = buffer.rows().mean(0)
@@ -156,7 +159,7 @@ class LevelLosses(nn.Module):
 
     @property
     def _num_losses(self) -> int:
-        """Values of a row that are losses; those behind them are of IoUs."""
+        """Return how many values of a row are losses; those behind them are of IoUs."""
         return self._num_terms * len(self.levels) + len(self._columns) - self._num_terms
 
     def _values(self, width: int) -> IntervalBuffer:
@@ -168,13 +171,13 @@ class LevelLosses(nn.Module):
         return self._buffer
 
     def synchronise(self) -> None:
-        """Makes the open interval the same on all ranks, before a checkpoint. A collective."""
+        """Make the open interval the same on all ranks, before a checkpoint. A collective."""
         if self._buffer is not None:
             self._buffer.synchronise()
         self.rule.synchronise()
 
     def check_finite(self) -> None:
-        """Looks through the open interval's values; costs one transfer.
+        """Check the open interval's values; costs one transfer.
 
         Raises:
             NotFiniteError: Names the first iteration, term and level that is not finite.
@@ -198,12 +201,13 @@ class LevelLosses(nn.Module):
         return self._columns[column - self._num_terms * (len(self.levels) - 1)]
 
     def level_state(self) -> dict[str, Any]:
-        """Everything a resumed run needs, the open interval included; no communication."""
+        """Return everything a resumed run needs, the open interval included; no communication."""
         buffer = self._restored if self._buffer is None else self._buffer.state_dict()
         return {"iteration": self.iteration, "rule": self.rule.state_dict(), "columns": self._columns,
                 "num_terms": self._num_terms, "values": buffer}  # fmt: skip
 
     def load_level_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `level_state()`."""
         self.iteration = state["iteration"]
         self.rule.load_state_dict(state["rule"])
         self._columns = list(state["columns"])

@@ -27,7 +27,7 @@ from experiments.weighting import OptionError, build_weighting
 
 
 def level_names(strides: Sequence[int | tuple[int, int]]) -> list[str]:
-    """Pyramid levels by stride in pixels: 8 is P3, 16 is P4."""
+    """Return the names of pyramid levels by stride in pixels: 8 is P3, 16 is P4."""
     return [f"P{round(math.log2(s if isinstance(s, int) else s[0]))}" for s in strides]
 
 
@@ -93,7 +93,7 @@ class LevelWeighted:
             )
 
     def weighted_heads(self) -> dict[str, list[str]]:
-        """The heads whose levels are weighted, each with its level names, finest first; makes them level-wise."""
+        """Make the weighted heads level-wise; return each one's level names, finest first."""
         if self.where is not None:
             raise OptionError(
                 f"where: '{self.where}' is not allowed: {type(self).__name__} has one head; leave it out"
@@ -101,7 +101,7 @@ class LevelWeighted:
         return {"bbox_head": self._levels_of_head("bbox_head")}
 
     def _levels_of_head(self, name: str) -> list[str]:
-        """The level names of a dense head of the detector, which becomes level-wise."""
+        """Make a dense head of the detector level-wise, and return its level names."""
         head = getattr(self, name, None)
         if head is None:
             raise refuse(type(self).__name__, f"has no `{name}`")
@@ -110,7 +110,7 @@ class LevelWeighted:
         return level_names(check_strides(head, getattr(generator, "strides", None)))
 
     def level_terms(self, head: LevelLosses, losses: Mapping[str, Any]) -> dict[str, Sequence[Tensor]]:
-        """Those of the detector's losses that are lists over the head's levels."""
+        """Return those of the detector's losses that are lists over the head's levels."""
         return {
             name: value
             for name, value in losses.items()
@@ -118,11 +118,11 @@ class LevelWeighted:
         }
 
     def level_ious(self, head: LevelLosses) -> Tensor | None:
-        """(2, K): sum of the positives' IoUs and their number at each level; None where the head does not tell."""
+        """Return (2, K), sum and number of the positives' IoUs at each level; None where the head tells none."""
         return getattr(self.bbox_head, "level_ious", None)
 
     def parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective with level weights (Eq 1). The logged terms are unweighted, `loss` is the objective."""
+        """Return the objective with level weights (Eq 1), and what is logged: unweighted terms, and it as `loss`."""
         _, log_vars = super().parse_losses(losses)
         remaining = [name for name in losses if "loss" in name]
         terms = {head: self.level_terms(head, losses) for head in self.weighting}

@@ -103,7 +103,7 @@ class SplitLevels(LevelWise):
         return {name: module for name, module in children if name.startswith("loss_")}
 
     def _split(self, levels: Tensor, count: int, loss: Callable[[], dict]) -> dict:
-        """The head's losses with a list over levels in place of each scalar.
+        """Return the head's losses with a list over levels in place of each scalar.
 
         Args:
             levels: (n,) level of every classified row.
@@ -138,7 +138,7 @@ class SplitLevels(LevelWise):
         return self._sum_rows(name, module, rows, kwargs)
 
     def _sum_rows(self, name: str, module: nn.Module, rows: Tensor, kwargs: dict) -> Tensor:
-        """The scalar that the module returns by itself; its sums by level become `_terms[name]`."""
+        """Return the scalar that the module returns by itself; its sums by level become `_terms[name]`."""
         if rows.dim() == 0:
             if name in self._loss_modules():
                 raise refuse(type(module).__name__, ONE_NUMBER)
@@ -151,7 +151,7 @@ class SplitLevels(LevelWise):
         return sum(self._terms[name])  # type: ignore[return-value]
 
     def _levels_of(self, count: int) -> Tensor:
-        """(count,) levels of the rows, which are all that are classified, or the positives among them."""
+        """Return the (count,) levels of rows, which are all that are classified, or the positives among them."""
         assert self._levels is not None
         if count == len(self._levels):
             return self._levels
@@ -233,20 +233,19 @@ FAMILIES: list[tuple[type, type[LevelWise]]] = [
 LOSS_METHODS = ("loss_by_feat", "loss_by_feat_single", "loss")
 
 
-_DERIVED: dict[
-    tuple[type, type], type
-] = {}  # one class for each pair, so that copies of a head are of its type
+# One class for each pair, so that copies of a head are of its type.
+_DERIVED: dict[tuple[type, type], type] = {}
 
 
 def derived_class(mixin: type, base: type) -> Any:
-    """The class of a level-wise head, from its family's mixin and its own class."""
+    """Return the class of a level-wise head, from its family's mixin and its own class."""
     if (mixin, base) not in _DERIVED:
         _DERIVED[mixin, base] = type(f"LevelWise{base.__name__}", (mixin, base), {"__reduce_ex__": _reduce})
     return _DERIVED[mixin, base]
 
 
 def new_head(mixin: type, base: type) -> Any:
-    """A level-wise head without attributes, for pickle to fill."""
+    """Return a level-wise head without attributes, for pickle to fill."""
     cls = derived_class(mixin, base)
     return cls.__new__(cls)
 
@@ -257,7 +256,7 @@ def _reduce(head: Any, protocol: int) -> tuple:
 
 
 def make_level_wise(head: Any) -> None:
-    """Gives a head a class derived from its own that tells levels apart.
+    """Give a head a class derived from its own that tells levels apart.
 
     A head of another family, or one that computes its losses in its own way, stays as it is: it is level-wise if
     it returns lists over levels by itself, and may set `level_ious`, too.
@@ -269,5 +268,7 @@ def make_level_wise(head: Any) -> None:
     family, mixin = next((pair for pair in FAMILIES if isinstance(head, pair[0])), (None, None))
     own = [getattr(type(head), name, None) for name in LOSS_METHODS]
     if mixin is not None and own == [getattr(family, name, None) for name in LOSS_METHODS]:
+        # The class changes, not the head: it is built already, by a config that names a class of MMDetection's or
+        # the user's own, and a head of one more registered class would have to repeat their parameters.
         head.__class__ = derived_class(mixin, type(head))
         head.prepare()

@@ -12,7 +12,7 @@ from experiments.detection.level_weighting.boxes import aligned_iou, from_deltas
 
 @dataclass
 class BoxLossInputs:
-    """One call of `loss_bbox`: (n, 4), (n, 4), and for each row its level and whether it is a positive."""
+    """One call of `loss_bbox`: (n, 4) and (n, 4), and each row's level and whether it is a positive."""
 
     predicted: Tensor
     target: Tensor
@@ -32,23 +32,23 @@ class LevelWise:
     level_ious: Tensor | None = None
 
     def prepare(self) -> None:
-        """Once, when the head has become level-wise."""
+        """Register what records the box loss; called once, when the head has become level-wise."""
         self._seen: list[BoxLossInputs] = []
         self.loss_bbox.register_forward_hook(self._record_box_loss, with_kwargs=True)
 
     def _record_box_loss(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
-        """Appends to `_seen` what `loss_bbox` was given: (n, 4) predictions, and their targets."""
+        """Append to `_seen` what `loss_bbox` was given: (n, 4) predictions, and their targets."""
         raise NotImplementedError
 
     def _boxes(self, regression: Tensor) -> Tensor:
-        """(n, 4) boxes in a frame that a prediction and its target share."""
+        """Return (n, 4) boxes in a frame that a prediction and its target share."""
         if getattr(self, "reg_decoded_bbox", False):
             return regression
         return from_deltas(regression, self.bbox_coder)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def _sum_ious(self, count: int, like: Tensor) -> None:
-        """Sums what was seen over each of the `count` levels: once a loss, in a few kernels for all levels."""
+        """Sum what was seen over each of the `count` levels: once a loss, in a few kernels for all levels."""
         seen, self._seen = self._seen, []
         self.level_ious = like.new_zeros(2, count, dtype=torch.float32)
         if not seen:
@@ -66,5 +66,5 @@ class LevelWise:
 
 
 def is_waited_for(tensor: Tensor) -> bool:
-    """Whether asking how many elements are true makes the host wait until the device has got there."""
+    """Return whether asking how many elements are true makes the host wait for the device."""
     return tensor.is_cuda

@@ -68,7 +68,7 @@ WITHOUT_ROWS = (losses.GHMC, losses.GHMR, losses.EQLV2Loss)
 
 
 def reason_against(head: type) -> str | None:
-    """Why the levels of a class of MMDetection's heads cannot be weighted; None where they can, or nobody knows."""
+    """Return why the levels of a class of heads cannot be weighted; None where they can, or nobody knows."""
     for method in ("loss_by_feat", "loss"):
         owner = next((c for c in head.__mro__ if method in vars(c)), None)
         if owner is not None:
@@ -78,12 +78,12 @@ def reason_against(head: type) -> str | None:
 
 
 def refuse(name: str, reason: str) -> NotLevelWiseError:
-    """The error that refuses the head, detector or loss of that name."""
+    """Return the error that refuses the head, detector or loss of that name."""
     return NotLevelWiseError(f"rule: {name} {reason}, so its levels cannot be weighted")
 
 
 def check_head(head: nn.Module) -> None:
-    """Refuses a head of MMDetection that is known not to tell its losses by level.
+    """Refuse a head of MMDetection that is known not to tell its losses by level.
 
     Raises:
         NotLevelWiseError: Names the head's class and the reason.
@@ -94,7 +94,7 @@ def check_head(head: nn.Module) -> None:
 
 
 def check_strides(owner: nn.Module, strides: Any) -> list[int]:
-    """The strides of a head's pyramid levels in pixels, finest first.
+    """Return the strides of a head's pyramid levels in pixels, finest first.
 
     Args:
         owner: What has the strides; named in the error.
@@ -115,7 +115,7 @@ def check_strides(owner: nn.Module, strides: Any) -> list[int]:
 
 
 def check_roi_head(detector: Any) -> None:
-    """Refuses a two-stage detector whose box losses have no level, or do not come from one box head.
+    """Refuse a two-stage detector whose box losses have no level, or do not come from one box head.
 
     Args:
         detector: Level-weighted, with `roi_head`, `rpn_head` and `where`, the option as the user gave it.
@@ -139,14 +139,13 @@ def check_roi_head(detector: Any) -> None:
         rpn = getattr(detector, "rpn_head", None)
         hint = "; where: rpn weights the RPN" if rpn is not None and reason_against(type(rpn)) is None else ""
         name = f"{type(detector).__name__}: {type(owner).__name__}"
-        option = (
-            "rule" if detector.where is None else f"where: {detector.where!r} is not allowed"
-        )  # what the user set
+        is_default = detector.where is None  # the option that the user set is named
+        option = "rule" if is_default else f"where: {detector.where!r} is not allowed"
         raise NotLevelWiseError(f"{option}: {name} {reason}, so its levels cannot be weighted{hint}")
 
 
 def check_row_loss(name: str, module: nn.Module, head: nn.Module) -> None:
-    """Refuses a loss that cannot be asked for the loss of every row.
+    """Refuse a loss that cannot be asked for the loss of every row.
 
     Args:
         name: The loss's name in the head, `loss_cls` say.

@@ -22,7 +22,7 @@ PROBABILITIES = tuple(COLUMNS[-4:])
 
 
 class Trace:
-    """Appends rows as intervals end; losses are interval means, unweighted; what is absent is empty.
+    """Append rows as intervals end; losses are interval means, unweighted; what is absent is empty.
 
     `weight` and `action` were in force during the interval; `reward` and `p_*` are as after its end.
     """
@@ -31,7 +31,7 @@ class Trace:
         self.path = path
 
     def cut(self, iteration: int) -> None:
-        """Drops rows of intervals that ended after `iteration`: the resumed run makes them again."""
+        """Drop rows of intervals that ended after `iteration`: the resumed run makes them again."""
         kept = [COLUMNS]
         if self.path.exists():
             with open(self.path, newline="", encoding="utf-8") as stream:
@@ -43,13 +43,14 @@ class Trace:
         write_text(self.path, _lines(kept))
 
     def append(self, record: LevelRecord) -> None:
+        """Write the rows of one interval."""
         cells = [["" if row.get(c) is None else row[c] for c in COLUMNS] for row in rows_of(record)]
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(_lines(cells))
 
 
 def rows_of(record: LevelRecord) -> list[dict[str, Any]]:
-    """One row per level, column to value; what is absent is None or left out."""
+    """Return one row per level, column to value; what is absent is None or left out."""
     # Of an RPN, too: `loss_rpn_cls` is that head's loss_cls.
     terms = {name.replace("_rpn_", "_"): values for name, values in record.terms.items()}
     rows = []
@@ -74,9 +75,10 @@ def rows_of(record: LevelRecord) -> list[dict[str, Any]]:
 
 
 def scalars(record: LevelRecord) -> dict[str, float]:
-    """What a tracker plots of an interval: `<column>/<head>/<level>`, and `<column>/<head>` for what levels share.
+    """Return what a tracker plots of an interval: numbers by `<column>/<head>/<level>`.
 
-    The action is its number: 0 variance, 1 smallest, 2 largest, 3 uniform.
+    What levels share is named `<column>/<head>`. The action is a number: 0 variance, 1 smallest, 2 largest,
+    3 uniform.
     """
     values: dict[str, float | None] = {}
     for row in rows_of(record):

@@ -42,7 +42,7 @@ class ResidualFeatureAugmentation(nn.Module):
         )
 
     def forward(self, top: Tensor) -> Tensor:
-        """C5 (B, in_channels, h, w) -> M6 (B, out_channels, h, w)."""
+        """Return M6 (B, out_channels, h, w) of C5 (B, in_channels, h, w)."""
         size = top.shape[-2:]
         contexts = []
         for ratio, conv in zip(self.ratios, self.reduce):
@@ -105,7 +105,7 @@ class AugFPN(FPN):
         self.augmentation = ResidualFeatureAugmentation(in_channels[-1], out_channels, ratios)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Backbone maps (B, in_channels[i], h_i, w_i) -> `num_outs` maps (B, out_channels, h_i, w_i), finest first."""
+        """Return `num_outs` maps (B, out_channels, h_i, w_i) of the backbone's, finest first."""
         maps = [conv(x) for conv, x in zip(self.lateral_convs, inputs[self.start_level :])]
         context = self.augmentation(inputs[-1])
         maps[-1] = maps[-1] + context

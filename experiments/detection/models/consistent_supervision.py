@@ -38,7 +38,7 @@ ROI_ALIGN = dict(type="RoIAlign", output_size=7, sampling_ratio=2)
 
 @contextmanager
 def kept_outputs(modules: Iterable[nn.Module]) -> Iterator[list[Any]]:
-    """A list that gets what the modules return inside the block, call by call."""
+    """Yield a list that gets what the modules return inside the block, call by call."""
     outputs: list[Any] = []
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:
@@ -52,7 +52,7 @@ def kept_outputs(modules: Iterable[nn.Module]) -> Iterator[list[Any]]:
 
 @contextmanager
 def kept_results(owner: Any, method: str) -> Iterator[list[Any]]:
-    """The same for a method of an object that is no module, and so has no hooks."""
+    """Yield such a list for a method of an object that is no module, and so has no hooks."""
     original, results = getattr(owner, method), []
 
     def keeping(*args: Any, **kwargs: Any) -> Any:
@@ -110,23 +110,23 @@ class ConsistentSupervision:
         )
 
     def supervised_head(self) -> Any:
-        """The head whose classes the auxiliary head shares."""
+        """Return the head whose classes the auxiliary head shares."""
         raise NotImplementedError
 
     def lateral_strides(self) -> list[int]:
-        """Strides of the neck's lateral maps in pixels, finest first."""
+        """Return the strides of the neck's lateral maps in pixels, finest first."""
         raise NotImplementedError
 
     def watched(self) -> AbstractContextManager[list[Any]]:
-        """Keeps, during the detector's own loss, what `sampled_rois` needs."""
+        """Keep, during the detector's own loss, what `sampled_rois` needs."""
         raise NotImplementedError
 
     def sampled_rois(self, kept: list[Any], data_samples: Sequence[Any]) -> list[Any]:
-        """MMDetection's `SamplingResult` of each image."""
+        """Return MMDetection's `SamplingResult` of each image."""
         raise NotImplementedError
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[Any]) -> dict[str, Any]:
-        """The detector's losses and the two of the auxiliary head, scalars.
+        """Return the detector's losses and the two of the auxiliary head, scalars.
 
         Args:
             batch_inputs: (B, 3, H, W), normalised.
@@ -139,7 +139,7 @@ class ConsistentSupervision:
         return {**losses, **self.auxiliary_losses(laterals, self.sampled_rois(kept, batch_data_samples))}
 
     def auxiliary_losses(self, laterals: Sequence[Tensor], sampling_results: list[Any]) -> dict[str, Tensor]:
-        """Σ over the lateral maps of the auxiliary head's losses on the same RoIs, times `aux_weight`.
+        """Return `aux_weight` times the auxiliary head's losses on the same RoIs, summed over the lateral maps.
 
         Args:
             laterals: M_i (B, C, h_i, w_i), finest first.

@@ -77,7 +77,7 @@ class GuidedRetinaHead(RetinaHead):
         bbox_weights: Tensor,
         avg_factor: int,
     ) -> tuple[Tensor, Tensor]:
-        """L_cls and L_reg of one level, before r. Shapes as AnchorHead's: labels (images, anchors of the level)."""
+        """Return L_cls and L_reg of one level, before r; labels are (images, anchors of the level)."""
         loss_cls, loss_bbox = super().loss_by_feat_single(
             cls_score, bbox_pred, anchors, labels, label_weights, bbox_targets, bbox_weights, avg_factor
         )
@@ -87,7 +87,7 @@ class GuidedRetinaHead(RetinaHead):
         return loss_cls * (avg_factor / normaliser), loss_bbox
 
     def loss_by_feat(self, *args: Any, **kwargs: Any) -> dict[str, list[Tensor]]:
-        """`loss_cls` (r · L_cls,i) and `loss_bbox` (L_reg,i), one scalar a level, finest first.
+        """Return `loss_cls` (r · L_cls,i) and `loss_bbox` (L_reg,i), one scalar a level, finest first.
 
         Raises:
             UserError: The head was built without its prior.
@@ -105,6 +105,6 @@ class GuidedRetinaHead(RetinaHead):
 
 
 def _initialisation(prior: float) -> dict:
-    """RetinaHead's own, with another bias of the classification output."""
+    """Return RetinaHead's own `init_cfg`, with another bias of the classification output."""
     cls = dict(type="Normal", name="retina_cls", std=0.01, bias_prob=prior)
     return dict(type="Normal", layer="Conv2d", std=0.01, override=cls)

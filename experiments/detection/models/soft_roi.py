@@ -46,9 +46,12 @@ class SoftRoIExtractor(BaseRoIExtractor):
         )
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
-        """Pyramid levels (B, C, h_i, w_i) and RoIs (n, 5) as image, x1, y1, x2, y2 in pixels -> (n, C, 7, 7), say.
+        """Return the features (n, C, rows, columns) of RoIs.
 
-        `roi_scale_factor` enlarges every RoI about its centre first.
+        Args:
+            feats: Pyramid levels (B, C, h_i, w_i), finest first.
+            rois: (n, 5) as image, x1, y1, x2, y2 in pixels.
+            roi_scale_factor: Enlarges every RoI about its centre first.
         """
         rois = rois.type_as(feats[0])
         if roi_scale_factor is not None:

@@ -1,4 +1,4 @@
-"""Stand-ins for the compiled operators of mmcv: nms, softnms, roi_align and sigmoid focal loss.
+"""Operators in place of the compiled operators of mmcv: nms, softnms, roi_align and sigmoid focal loss.
 
 `install()` must run before MMDetection is imported. Nothing here knows of levels or weights.
 """

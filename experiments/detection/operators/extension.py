@@ -58,7 +58,7 @@ def install() -> str:
 
 
 def backend(device_type: str = "cpu") -> str:
-    """Where operators come from on a kind of device, installed or not; imports no mmcv.
+    """Return where operators come from on a kind of device, installed or not; import no mmcv.
 
     Returns:
         'compiled' (mmcv's own), 'torchvision' (NMS and averaging RoIAlign; the rest is plain
@@ -82,7 +82,7 @@ def _is_compiled() -> bool:
 
 @functools.cache
 def torchvision_operators(device_type: str) -> Any | None:
-    """The namespace of torchvision's operators if they run on this kind of device, else None.
+    """Return the namespace of torchvision's operators if they run on this kind of device, else None.
 
     A torchvision built for another torch, or for the CPU alone, imports or fails in many ways;
     what counts is whether the operators answer, so each is tried once on one box.
@@ -108,7 +108,7 @@ def torchvision_operators(device_type: str) -> Any | None:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Non-maximum suppression: see `operator_kernels.nms`."""
+    """Return the kept boxes of non-maximum suppression: see `kernels.nms`."""
     torchvision = torchvision_operators(boxes.device.type)
     if torchvision is None or offset != 0:  # torchvision's boxes have no offset
         return kernels.nms(boxes, scores, iou_threshold, offset)
@@ -132,7 +132,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """RoIAlign into `output` (R, C, height, width), and for maxima into `argmax_y`, `argmax_x`.
+    """Write RoIAlign to `output` (R, C, height, width), and for maxima to `argmax_y`, `argmax_x`.
 
     `pool_mode` is 0 for the maximum and 1 for the average; the rest as in
     `roi_align_kernels.roi_align_average`.
@@ -183,11 +183,12 @@ def roi_align_backward(
     grad_input += grad.to(grad_input)
 
 
-# ---- The module that stands in for mmcv._ext
+# ---- The module in the place of mmcv._ext. It must have that very name: mmcv finds its operators by
+# `importlib.import_module('mmcv._ext')` only, and asks for each by name when it is imported.
 
 
 def _no_compiler() -> str:
-    """What mmcv's environment report prints instead of a compiler's name."""
+    """Return what mmcv's environment report prints instead of a compiler's name."""
     return "none (operators of msdet)"
 
 
@@ -207,7 +208,7 @@ class FallbackModule(types.ModuleType):
     """Has every operator by name, because mmcv checks for them on import; see `__getattr__`."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        """An operator that is not provided: raises RuntimeError, with what to do, when called.
+        """Return an operator that is not provided: when called it raises RuntimeError, with what to do.
 
         Private names stay unknown: Python and its tools ask modules for many of them.
         """

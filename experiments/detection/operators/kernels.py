@@ -17,12 +17,12 @@ FOCAL_ELEMENTS = 2**22  # logits of the focal loss treated at once, 16 MB per te
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Float16 and bfloat16 become float32; wider types stay."""
+    """Return float16 and bfloat16 as float32; wider types stay."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Greedy non-maximum suppression (Girshick et al. 2014; ``csrc/pytorch/cpu/nms.cpp``).
+    """Return the boxes that greedy non-maximum suppression keeps (Girshick et al. 2014; ``csrc/pytorch/cpu/nms.cpp``).
 
     Args:
         boxes: (N, 4) as x1, y1, x2, y2.
@@ -50,7 +50,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def _overlapping(first: Tensor, second: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """(n, 4) and (m, 4) boxes -> (n, m) bool: is their IoU greater than the threshold."""
+    """Return for (n, 4) and (m, 4) boxes whether their IoU is greater than the threshold, (n, m) bool."""
     x1, y1, x2, y2 = first.t()[:, :, None]
     u1, v1, u2, v2 = second.t()[:, None, :]
     inter = (torch.minimum(x2, u2) - torch.maximum(x1, u1)).add_(offset).clamp_(min=0)
@@ -65,7 +65,7 @@ def _overlapping(first: Tensor, second: Tensor, iou_threshold: float, offset: in
 
 
 def _greedy(overlapping: Tensor) -> np.ndarray:
-    """(n, n) bool, best box first -> positions that no kept, better box overlaps."""
+    """Return the positions that no kept, better box overlaps, from (n, n) bool with the best box first."""
     matrix = overlapping.cpu().numpy()
     alive = np.ones(len(matrix), dtype=bool)
     for i in range(len(matrix)):
@@ -84,7 +84,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (Bodla et al. 2017, arXiv:1704.04503; ``csrc/pytorch/cpu/nms.cpp``), on the CPU.
+    """Decay scores by Soft-NMS (Bodla et al. 2017, arXiv:1704.04503; ``csrc/pytorch/cpu/nms.cpp``), on the CPU.
 
     Args:
         boxes: (N, 4) as x1, y1, x2, y2.
@@ -125,7 +125,7 @@ def _decay(
     method: int,
     offset: int,
 ) -> np.ndarray:
-    """Factors for the scores in columns i + 1 .. count - 1, from their IoU with column i."""
+    """Return factors for the scores in columns i + 1 .. count - 1, from their IoU with column i."""
     x1, y1, x2, y2, _, area = table[:, i + 1 : count]
     u1, v1, u2, v2, _, own_area = table[:, i]
     inter = np.maximum(np.minimum(x2, u2) - np.maximum(x1, u1) + offset, 0)
@@ -154,7 +154,7 @@ def _drop(table: np.ndarray, index: np.ndarray, first: int, count: int, min_scor
 def sigmoid_focal_loss(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Focal loss per logit (Lin et al. 2017, arXiv:1708.02002, eq. 5), written to `output`.
+    """Write the focal loss per logit (Lin et al. 2017, arXiv:1708.02002, eq. 5) to `output`.
 
     Args:
         input: (N, classes) logits.
@@ -178,7 +178,7 @@ def sigmoid_focal_loss(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Derivative of `sigmoid_focal_loss` by the logits, written to `grad_input` (N, classes)."""
+    """Write the derivative of `sigmoid_focal_loss` by the logits to `grad_input` (N, classes)."""
     for p, positive, factor, part in _focal_parts(input, target, weight, grad_input):
         grad_positive = -alpha * (1 - p) ** gamma * (1 - p - gamma * p * _log(p))
         grad_negative = (alpha - 1) * p**gamma * (gamma * (1 - p) * _log(1 - p) - p)
@@ -186,14 +186,14 @@ def sigmoid_focal_loss_backward(
 
 
 def _log(p: Tensor) -> Tensor:
-    """Logarithm, finite at 0: at most 87.3 below zero, as in mmcv."""
+    """Return the logarithm, finite at 0: at most 87.3 below zero, as in mmcv."""
     return p.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 def _focal_parts(
     input: Tensor, target: Tensor, weight: Tensor, result: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | float, Tensor]]:
-    """Yields, some rows at a time: probability, is positive, factor, and the view to fill."""
+    """Yield, some rows at a time: probability, is positive, factor, and the view to fill."""
     classes = input.shape[1]
     rows = max(1, FOCAL_ELEMENTS // max(1, classes))
     if weight.numel():

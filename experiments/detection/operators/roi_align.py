@@ -24,7 +24,7 @@ class RoISettings(NamedTuple):
 
 
 def roi_align_average(input: Tensor, rois: Tensor, settings: RoISettings) -> Tensor:
-    """RoIAlign (He et al. 2017, arXiv:1703.06870), the samples of a bin averaged.
+    """Return RoIAlign (He et al. 2017, arXiv:1703.06870), the samples of a bin averaged.
 
     A bin's value is a weighted sum of pixels, over which all channels agree: with one row of
     channels per pixel, that is what `embedding_bag` computes, without a copy per sample.
@@ -51,7 +51,7 @@ def roi_align_average(input: Tensor, rois: Tensor, settings: RoISettings) -> Ten
 def roi_align_average_backward(
     grad_output: Tensor, rois: Tensor, shape: torch.Size, settings: RoISettings
 ) -> Tensor:
-    """Gradient of `roi_align_average` with respect to an input of `shape` (B, C, H, W).
+    """Return the gradient of `roi_align_average` with respect to an input of `shape` (B, C, H, W).
 
     The transposed sum: sorted by pixel, each pixel is a bag of bins. No atomic additions, so the
     result is the same every time.
@@ -217,7 +217,7 @@ def _merge(index: Tensor, weight: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def _bags(
     rois: Tensor, dtype: torch.dtype, shape: torch.Size, settings: RoISettings
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yields RoIs (n,), and for their bins pixels and weights of the average, in bounded chunks."""
+    """Yield RoIs (n,), and for their bins pixels and weights of the average, in bounded chunks."""
     height, width = shape[2:]
     for chosen, y, x in _sample_positions(rois, dtype, settings):
         samples = y.shape[2] * x.shape[2]

@@ -21,11 +21,11 @@ from mmdet.models.task_modules.prior_generators import AnchorGenerator, anchor_i
 from mmdet.registry import MODELS, TRANSFORMS  # isort: skip
 from mmdet.utils import register_all_modules  # isort: skip
 
-_SHAPES_KEPT = 32  # anchors of so many image shapes stay in memory, about 3 MB each at (1333, 800)
+_MAX_CACHED_SHAPES = 32  # anchors of so many image shapes stay in memory, about 3 MB each at (1333, 800)
 
 
 class AnchorCounter:
-    """Counts an image's anchors as they are assigned at test-time size.
+    """Count an image's anchors as they are assigned at test-time size.
 
     The image passes the test-time pipeline alone, as a blank of its annotated size, and is padded as a batch of
     one is: the anchors of that padded image count. Anchors that the assigner ignores, or that reach further out
@@ -47,10 +47,10 @@ class AnchorCounter:
         steps = [step for step in test_pipeline(config) if not _reads_or_packs(step)]
         self._steps = [TRANSFORMS.build(s) for s in (dict(type="LoadAnnotations", with_bbox=True), *steps)]
         self._bound = _skip_below(self._assigner, self._generator)
-        self._anchors = functools.lru_cache(_SHAPES_KEPT)(self._make_anchors)
+        self._anchors = functools.lru_cache(_MAX_CACHED_SHAPES)(self._make_anchors)
 
     def count(self, info: Mapping[str, Any]) -> tuple[int, int]:
-        """Foreground anchors, and anchors that are not ignored.
+        """Return the foreground anchors, and the anchors that are not ignored.
 
         Args:
             info: An image of a MMDetection data set: `height`, `width` in pixels, `instances`.
@@ -68,7 +68,7 @@ class AnchorCounter:
         return int((assigned > 0).sum()), total - int((assigned < 0).sum())
 
     def _resized(self, info: Mapping[str, Any]) -> tuple[tuple[int, int], InstanceData, InstanceData]:
-        """Size (height, width) and boxes of the image as the detector would get it."""
+        """Return size (height, width), boxes and ignored boxes of the image as the detector would get it."""
         size = (info["height"], info["width"])
         results: Any = {**info, "img": np.zeros(size, np.uint8), "img_shape": size, "ori_shape": size}
         for step in self._steps:
@@ -81,7 +81,7 @@ class AnchorCounter:
         return (height, width), all_boxes[~ignored], all_boxes[ignored]
 
     def _make_anchors(self, padded: tuple[int, int]) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Each level's anchors (rows, columns, anchors a cell, 4), all of them (n, 4), and which are valid."""
+        """Return each level's anchors (rows, columns, anchors a cell, 4), all (n, 4), and which are valid."""
         generator = self._generator
         sizes = [(math.ceil(padded[0] / h), math.ceil(padded[1] / w)) for w, h in generator.strides]
         levels = generator.grid_priors(sizes, device="cpu")
@@ -90,7 +90,7 @@ class AnchorCounter:
 
 
 def may_be_assigned(grids: Sequence[Tensor], boxes: Tensor, threshold: float) -> Tensor:
-    """Anchors whose IoU with a box may reach `threshold`, or be the highest that this box has with any anchor.
+    """Return which anchors may reach an IoU of `threshold` with a box, or the highest that this box has.
 
     On a grid the overlaps along x and y cost rows + columns, not rows · columns. With u and v the IoU of the
     two intervals along x and along y, u · v <= IoU <= min(u, v): the union of two boxes that meet lies within
@@ -112,23 +112,22 @@ def may_be_assigned(grids: Sequence[Tensor], boxes: Tensor, threshold: float) ->
         )
         for grid in grids
     ]
-    surely = torch.stack([(x.amax(1) * y.amax(1)).amax(1) for x, y in along]).amax(
-        0
-    )  # (k,) highest IoU, at least
+    # (k,) the highest IoU of each box, at least
+    surely = torch.stack([(x.amax(1) * y.amax(1)).amax(1) for x, y in along]).amax(0)
     bound = (surely.clamp(max=threshold) * 0.999)[:, None, None]  # rounding stays far within that
     boxes_near = [torch.einsum("kwa,kha->hwa", (x >= bound).float(), (y >= bound).float()) for x, y in along]
     return torch.cat([count.flatten() for count in boxes_near]) > 0
 
 
 def _interval_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """IoU in one dimension of (k, 2) and (cells, a, 2) intervals: (k, cells, a)."""
+    """Return the IoU in one dimension of (k, 2) and (cells, a, 2) intervals: (k, cells, a)."""
     start, end = boxes[:, 0, None, None], boxes[:, 1, None, None]
     overlap = (torch.minimum(end, anchors[..., 1]) - torch.maximum(start, anchors[..., 0])).clamp(min=0)
     return overlap / (end - start + anchors[..., 1] - anchors[..., 0] - overlap).clamp(min=1e-6)
 
 
 def _skip_below(assigner: Any, generator: Any) -> float | None:
-    """The IoU below which an anchor that is no box's best is background; None where that is not so simple.
+    """Return the IoU below which an anchor that is no box's best is background; None where none is.
 
     With it the assigner, which is slow on 200 000 anchors, sees only the few hundred that matter.
     """

@@ -28,7 +28,7 @@ def build_config(
     processes: int = 1,
     micro_batch: int | None = None,
 ) -> Config:
-    """The config that the worker runs; stock MMDetection runs it too, where `experiments` can be imported.
+    """Return the config that the worker runs; stock MMDetection runs it too, where msdet is installed.
 
     Args:
         recipe: A resolved recipe.
@@ -72,7 +72,7 @@ def build_config(
 
 
 def _import_users(modules: Sequence[str]) -> None:
-    """Imports the user's modules: MMEngine does so only where a config is read from a file."""
+    """Import the user's modules: MMEngine does so only where a config is read from a file."""
     here = str(Path.cwd())
     if modules and here not in sys.path:
         sys.path.append(here)  # behind everything else: nothing of ours is hidden by a file of the same name
@@ -89,7 +89,7 @@ def _import_users(modules: Sequence[str]) -> None:
 
 
 def load_model_config(model: str) -> Config:
-    """MMDetection's config named `mmdet:<path>`, or a user's own file (which is code, and is run)."""
+    """Return MMDetection's config named `mmdet:<path>`, or a user's own file (which is code, and is run)."""
     prefix, _, relative = model.partition(":")
     if prefix == "mmdet":
         import mmdet
@@ -156,7 +156,7 @@ def _dicts(node: Any) -> Iterator[dict]:
 
 
 def _share_batch(config: Config, recipe: Recipe, processes: int, micro_batch: int | None) -> int:
-    """Deals the batch out to the workers; returns the micro-batches that each of them accumulates."""
+    """Divide the batch among the workers; return the micro-batches that each of them accumulates."""
     schedule, train = recipe.schedule, config.train_dataloader
     images = micro_batch or schedule.micro_batch(processes)
     if schedule.images_per_gpu % images or (schedule.batch // images) % processes:
@@ -187,9 +187,8 @@ def _set_schedule(config: Config, recipe: Recipe) -> None:
     if schedule.optimizer == "adamw" and optimizer.type != "AdamW":
         config.optim_wrapper.optimizer = ConfigDict(type="AdamW", lr=schedule.lr, weight_decay=0.05)
     elif schedule.optimizer == "sgd" and optimizer.type != "SGD":
-        config.optim_wrapper.optimizer = ConfigDict(
-            type="SGD", lr=schedule.lr, momentum=0.9, weight_decay=1e-4
-        )
+        sgd = dict(type="SGD", lr=schedule.lr, momentum=0.9, weight_decay=1e-4)
+        config.optim_wrapper.optimizer = ConfigDict(sgd)
     else:
         optimizer.lr = schedule.lr
     if recipe.amp is not None:  # evaluation stays in float32
@@ -205,14 +204,10 @@ def _set_schedule(config: Config, recipe: Recipe) -> None:
 
 def _schedulers(base: Any, schedule: Any) -> list[ConfigDict]:
     base = base if isinstance(base, (list, tuple)) else [base]
-    warmups = [s for s in base if s["type"] in ("LinearLR", "ConstantLR")]
+    schedulers = [s for s in base if s["type"] in ("LinearLR", "ConstantLR")]
     if schedule.warmup is not None:
-        warmups = []
-        if schedule.warmup:
-            warmups = [
-                ConfigDict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=schedule.warmup)
-            ]
-    schedulers = list(warmups)
+        warmup = dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=schedule.warmup)
+        schedulers = [ConfigDict(warmup)] if schedule.warmup else []
     if schedule.decay == "cosine":
         by_epoch = schedule.epochs is not None
         length = schedule.epochs if by_epoch else schedule.iterations
@@ -221,12 +216,8 @@ def _schedulers(base: Any, schedule: Any) -> list[ConfigDict]:
             scheduler.convert_to_iter_based = True
         schedulers.append(scheduler)
     elif schedule.milestones:
-        end = schedule.epochs or 10**9
-        schedulers.append(
-            ConfigDict(
-                type="MultiStepLR", begin=0, end=end, by_epoch=True, milestones=schedule.milestones, gamma=0.1
-            )
-        )
+        steps = dict(begin=0, end=schedule.epochs or 10**9, by_epoch=True, milestones=schedule.milestones)
+        schedulers.append(ConfigDict(type="MultiStepLR", gamma=0.1, **steps))
     return schedulers
 
 

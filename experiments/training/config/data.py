@@ -14,23 +14,19 @@ from experiments.data.readers.parts import Split
 from experiments.data.spec import DatasetSpec, SplitPart
 from experiments.recipes.schema import Recipe
 
+# Of the model's config, beside what they are used in: with another data set they would mislead a reader.
+_VARIABLES = ("data_root", "dataset_type", "train_pipeline", "test_pipeline", "backend_args", "img_scales")
+
 
 def set_data(config: Config, recipe: Recipe, classes: list[str], root: Path) -> None:
-    """Puts the recipe's data set in the place of the model config's own; its pipelines stay."""
+    """Put the recipe's data set in the place of the model config's own; keep its pipelines."""
     spec = recipe.dataset
     train, val = config.train_dataloader, config.val_dataloader
     train.dataset = _split(spec, "train", classes, root, next(innermost(train.dataset)))
     val.dataset = _split(spec, "val", classes, root, next(innermost(val.dataset)))
     config.val_evaluator = _evaluator(spec, root)
-    for helper in (
-        "data_root",
-        "dataset_type",
-        "train_pipeline",
-        "test_pipeline",
-        "backend_args",
-        "img_scales",
-    ):
-        config.pop(helper, None)  # the base's own variables would now mislead a reader
+    for name in _VARIABLES:
+        config.pop(name, None)
 
 
 def innermost(dataset: Any) -> Iterator[Any]:
@@ -48,7 +44,7 @@ def test_pipeline(config: Config) -> list[Any]:
 
 
 def _split(spec: DatasetSpec, split: Split, classes: list[str], root: Path, base: Any) -> ConfigDict:
-    """The data set of a split: one for each of its annotation files, joined where there are several."""
+    """Return the data set of a split: one for each annotation file, joined where there are several."""
     sources = zip(spec.splits[split], part_files(spec, root, split))
     parts = [_part(spec, split, part, prefix, classes, root, base) for part, (_, _, prefix) in sources]
     dataset = parts[0]
@@ -93,18 +89,15 @@ def _evaluator(spec: DatasetSpec, root: Path) -> ConfigDict:
 
 
 def set_image_size(config: Config, size: Sequence[int]) -> None:
-    """One size (width, height in pixels) for all images.
+    """Set one size (width, height in pixels) for all images.
 
     Raises:
         UserError: The pipeline resizes nothing.
     """
     loaders = (config.train_dataloader, config.val_dataloader)
     for dataset in (part for loader in loaders for part in innermost(loader.dataset)):
-        steps = [
-            step
-            for step in dataset.pipeline
-            if step["type"] in ("Resize", "RandomResize", "RandomChoiceResize")
-        ]
+        kinds = ("Resize", "RandomResize", "RandomChoiceResize")
+        steps = [step for step in dataset.pipeline if step["type"] in kinds]
         if not steps:
             raise UserError(
                 "image_size: the model's pipeline has no Resize to set", "set it under 'set' instead"

@@ -22,7 +22,7 @@ _TAKEN_BESIDE = {
 
 
 def set_key(config: Config, key: str, value: Any) -> None:
-    """Sets one dotted MMEngine key in place; a number counts into a list; a mapping replaces what was there.
+    """Set one dotted MMEngine key in place; a number counts into a list; a mapping replaces the old value.
 
     A key must exist, or be a parameter of the class that its `type` names. A leading `+` allows any.
 
@@ -87,7 +87,7 @@ def _check_parameter(node: dict, name: str, where: str, key: str) -> None:
 
 
 def _checked(value: Any, key: str) -> Any:
-    """Checks the keys of a mapping that names a `type`, at every depth."""
+    """Check the keys of a mapping that names a `type`, at every depth."""
     if isinstance(value, dict):
         parameters = class_parameters(value.get("type")) if "type" in value else None
         for name in value:
@@ -103,7 +103,7 @@ def _checked(value: Any, key: str) -> Any:
 
 
 def class_parameters(kind: Any) -> set[str] | None:
-    """Names that a config may give beside `type` where it names the class `kind`.
+    """Return the names that a config may give beside `type` where it names the class `kind`.
 
     They are the class's parameters, and those of the bases that it passes keywords on to. None where that
     cannot be known: no such class, or one that hands any keyword to something else.

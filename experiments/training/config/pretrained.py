@@ -11,13 +11,13 @@ from experiments.training.engine.checkpoints import read_checkpoint
 
 
 def check_pretrained(model: Any) -> None:
-    """Loads what the model's `init_cfg` names once; what is downloaded stays in torch's cache.
+    """Load what the model's `init_cfg` names once; what is downloaded stays in torch's cache.
 
     Args:
         model: The `model` of a config; its `init_cfg` may name `torchvision://`, `open-mmlab://`, a URL or a file.
 
     Raises:
-        UserError: Not to be had, or a file with more in it than weights.
+        UserError: The weights cannot be loaded, or the file holds more than weights.
     """
     from mmengine.runner import CheckpointLoader
 
@@ -38,7 +38,7 @@ def check_pretrained(model: Any) -> None:
 
 
 def without_pretrained(model: Any) -> None:
-    """Drops them from a config whose weights come from a checkpoint anyway."""
+    """Drop pretrained weights from a config whose weights come from a checkpoint anyway."""
     for _, init in list(_pretrained(model, "model")):
         init.clear()
         init.update(type="Normal", layer=[])  # initialises nothing

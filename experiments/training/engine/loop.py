@@ -45,12 +45,14 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             self._max_epochs = math.ceil(max_iters / self._steps_per_epoch)
 
     def run(self) -> torch.nn.Module:
+        """Train to the end."""
         sampler, wrapper = self.dataloader.batch_sampler, self.runner.optim_wrapper
         counts = [iterations * sampler.accumulation for iterations in (self._iter, self._max_iters)]
         wrapper.initialize_count_status(self.runner.model, *counts)  # the wrapper does count micro-batches
         return super().run()
 
     def run_epoch(self) -> None:
+        """Train an epoch, or what a resumed run has left of it."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self._statistics = running_statistics(self.runner.model)
@@ -65,7 +67,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """One optimizer step: a forward and a backward pass for each of this process's micro-batches."""
+        """Take one optimizer step: forward and backward for each of this process's micro-batches."""
         runner, sampler = self.runner, self.dataloader.batch_sampler
         runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
         outputs = []
@@ -78,7 +80,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
 
 def running_statistics(model: torch.nn.Module) -> list[torch.Tensor]:
-    """The running means and variances that training changes: none where normalisation is frozen."""
+    """Return the running means and variances that training changes: none where they are frozen."""
     return [
         buffer
         for module in model.modules()
@@ -89,7 +91,7 @@ def running_statistics(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def average_over_ranks(buffers: list[torch.Tensor]) -> None:
-    """Makes batch statistics the same on all ranks, each of which has seen other images. A collective.
+    """Make batch statistics the same on all ranks, each of which has seen other images. A collective.
 
     Else each rank would evaluate with its own, the checkpoint would hold those of rank 0, and a resumed run would
     go on with them on every rank. It happens at each step, so that it does not matter when a run is saved.
@@ -104,7 +106,7 @@ def average_over_ranks(buffers: list[torch.Tensor]) -> None:
 
 
 def _mean(outputs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of what the micro-batches logged, without waiting for a device."""
+    """Return the mean of what the micro-batches logged, without waiting for a device."""
     if len(outputs) == 1:
         return outputs[0]
     return {name: sum(output[name] for output in outputs) / len(outputs) for name in outputs[0]}

@@ -16,8 +16,10 @@ from experiments.common.errors import UserError
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Forward passes under autocast to bfloat16. Its range is that of float32, so no loss is scaled: MMEngine's
-    own wrapper scales it all the same, looks for overflow at each step, and needs a GPU."""
+    """Run forward passes under autocast to bfloat16, whose range is that of float32: no loss is scaled.
+
+    MMEngine's own wrapper scales it all the same, looks for overflow at each step, and needs a GPU.
+    """
 
     @contextlib.contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -26,10 +28,12 @@ class BFloat16OptimWrapper(OptimWrapper):
 
 
 def check_precision(amp: str | None) -> None:
-    """Raises:
-    UserError: This machine cannot train so.
+    """Check that this machine can train in a mixed precision.
+
+    Raises:
+        UserError: It cannot; names the one that works.
     """
     if amp == "fp16" and not torch.cuda.is_available():
-        raise UserError("amp: fp16 needs a GPU, and none is there", "--amp bf16 works on a CPU, too")
+        raise UserError("amp: fp16 needs a GPU, and torch sees none", "--amp bf16 works on a CPU, too")
     if amp == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-        raise UserError(f"amp: bf16 is not for {torch.cuda.get_device_name()}", "--amp fp16 works there")
+        raise UserError(f"amp: {torch.cuda.get_device_name()} lacks bf16", "--amp fp16 works there")

@@ -1,4 +1,4 @@
-"""Where a run goes on from: the newest checkpoint that can be trusted, and files that may have been lost since."""
+"""What a run resumes from: the newest valid checkpoint, and files that may have been lost since."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.training.engine.checkpoints import read_checkpoint
 
 
 def latest_valid_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that reads back whole, and a sentence for each that was set aside on the way to it.
+    """Return the newest checkpoint that reads back whole, and a note on each damaged one before it.
 
     A damaged one is renamed, never deleted: it may be all that is left.
     """
@@ -35,10 +35,11 @@ def latest_valid_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
 
 
 def missing_outputs(run: RunFolder, iteration: int, alpha: int | None) -> list[str]:
-    """A sentence for the trace and the metrics if what they held up to `iteration` is gone.
+    """Return a note on the trace and on the metrics if what they held up to `iteration` is gone.
 
     Args:
-        iteration: Where the run goes on.
+        run: The run folder.
+        iteration: Where the run resumes.
         alpha: Iterations per interval, each of which left rows in the trace.
     """
     notes = []
@@ -50,7 +51,7 @@ def missing_outputs(run: RunFolder, iteration: int, alpha: int | None) -> list[s
 
 
 def _has_rows(path: Path) -> bool:
-    """Whether a CSV file has any; what cannot be read is set aside, so that nothing is written behind it."""
+    """Return whether a CSV file has rows; one that is no text is set aside, so that nothing is appended to it."""
     try:
         return len(path.read_text(encoding="utf-8").splitlines()) > 1
     except FileNotFoundError:
@@ -71,7 +72,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def from_rank_0(value: Any) -> Any:
-    """What rank 0 has found, on every rank. A collective."""
+    """Return rank 0's value on every rank. A collective."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return value
     found = [value]

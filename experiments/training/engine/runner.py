@@ -37,14 +37,14 @@ class StrictRunner(Runner):
 
     @property
     def timestamp(self) -> str:
-        """MMEngine's own log goes into one folder `mmengine/` of the run, not into one for each start."""
+        """Return the folder of MMEngine's own log: one `mmengine/` of the run, not one for each start."""
         return "mmengine"
 
     @staticmethod
     def build_dataloader(
         dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """As MMEngine builds it; training data are augmented by what follows from (seed, epoch, sample)."""
+        """Build a loader whose training data are augmented by what follows from (seed, epoch, sample)."""
         sampler = dataloader.get("batch_sampler") if isinstance(dataloader, dict) else None
         if isinstance(sampler, dict) and sampler.get("type") == "ResumableBatchSampler" and seed is not None:
             dataset = dataloader["dataset"]
@@ -56,16 +56,19 @@ class StrictRunner(Runner):
         return Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
 
     def dump_config(self) -> None:
-        """The worker has written `config.py` already."""
+        """Do nothing: the worker has written `config.py` already."""
 
     def load_checkpoint(
         self, filename: str, map_location: Any = "cpu", strict: bool = False, **kwargs: Any
     ) -> dict:
+        """Load weights that fit the model, and log those that do not.
+
+        Raises:
+            UserError: A resumed run's checkpoint is of another model, or no weight fits.
+        """
         path = Path(filename)
-        if not path.is_file():
-            return super().load_checkpoint(
-                filename, map_location, strict, **kwargs
-            )  # torchvision:// and the like
+        if not path.is_file():  # torchvision:// and the like
+            return super().load_checkpoint(filename, map_location, strict, **kwargs)
         checkpoint = read_checkpoint(path)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if hasattr(self.model, "module") else self.model

@@ -1,4 +1,4 @@
-"""Which images an optimizer step has and how each is augmented: a matter of recipe and seed, not of who does it."""
+"""The images of each optimizer step and their augmentation: they follow from recipe and seed alone."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class SampleIndex(int):
 
 
 class SeededDataset(Dataset):
-    """A data set whose augmentation follows from (seed, epoch, sample): the same in any worker, in any order,
-    after any stop. The generators of the process are left as they were.
+    """A data set whose augmentation follows from (seed, epoch, sample).
+
+    It is the same in any worker, in any order, after any stop. The generators of the process stay as they were.
 
     Args:
         dataset: MMEngine's; everything but its items is passed through.
@@ -59,7 +60,7 @@ class SeededDataset(Dataset):
 
 @contextlib.contextmanager
 def temporary_seed(*position: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's CPU generators, seeded by where in the training we are; as before afterwards."""
+    """Seed Python's, NumPy's and torch's CPU generators by a position in the training, for a block."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     words = _words(position)
     random.seed(words[0])
@@ -74,7 +75,7 @@ def temporary_seed(*position: int) -> Iterator[None]:
 
 
 def seed_micro_batch(*position: int) -> None:
-    """Seeds every generator of this process, those of its GPU included, by where in the training we are."""
+    """Seed every generator of this process, its GPU's included, by a position in the training."""
     words = _words(position)
     random.seed(words[0])
     np.random.seed(words[1])
@@ -87,7 +88,7 @@ def _words(position: Sequence[int]) -> list[int]:
 
 @DATA_SAMPLERS.register_module()
 class ResumableBatchSampler(BatchSampler):
-    """What this process has of each optimizer step; can leave out the first steps without reading an image.
+    """This process's share of each optimizer step; skips steps without reading an image.
 
     The order of an epoch is dealt out to `shards`, as stock training deals it to so many GPUs, and each shard
     forms its batches by `inner`. A step has one batch of every shard, cut into pieces of `micro_batch` images;
@@ -168,7 +169,7 @@ class _Order(Sampler):
 
 
 def _undivided(sampler: Any) -> Any:
-    """The sampler as it would be in a single process: the dealing out is ours."""
+    """Return the sampler as it would be in a single process: dividing the order is ours."""
     whole = copy.copy(sampler)
     if getattr(whole, "world_size", 1) > 1:
         whole.rank, whole.world_size = 0, 1
@@ -177,14 +178,14 @@ def _undivided(sampler: Any) -> Any:
 
 
 def _cut(batch: list[int], pieces: int) -> list[list[int]]:
-    """The batch in so many pieces, none empty: an epoch's last batch may have too few images, and repeats some."""
+    """Cut a batch into so many pieces, none empty: an epoch's last batch repeats images if it has too few."""
     batch = [batch[i % len(batch)] for i in range(max(len(batch), pieces))]
     bounds = [len(batch) * i // pieces for i in range(pieces + 1)]
     return [batch[a:b] for a, b in pairwise(bounds)]
 
 
 def split(batch: Any, sizes: Sequence[int]) -> list[Any]:
-    """A collated batch cut into its pieces, whatever lists, tensors and mappings it is made of."""
+    """Cut a collated batch into its pieces, whatever lists, tensors and mappings it is made of."""
     if len(sizes) == 1:
         return [batch]
     if isinstance(batch, dict):

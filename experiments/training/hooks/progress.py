@@ -1,4 +1,4 @@
-"""What a person and the console see while a run works: `progress.json` and `metrics.csv`."""
+"""The hook that writes `progress.json` and `metrics.csv` while a run works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experiments.detection.level_weighting.hook import unwrap
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Writes `progress.json` about once a second, and one row of `metrics.csv` per evaluation.
+    """Write `progress.json` about once a second, and one row of `metrics.csv` per evaluation.
 
     Reading a loss waits for the device, so this happens by the clock, not by the iteration.
     """
@@ -65,13 +65,12 @@ class ProgressHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if runner.rank == 0 and metrics and hasattr(self, "_metrics"):
-            # The run may have been killed behind an evaluation, and gone on from the checkpoint before it.
+            # A run that is killed behind an evaluation resumes from the checkpoint before it.
             self._cut_metrics(runner.iter - 1)
             row = {"iteration": runner.iter, "epoch": runner.epoch, **metrics}
-            new = not self._metrics.exists()
             text = io.StringIO()
             writer = csv.DictWriter(text, row, lineterminator="\n")
-            if new:
+            if not self._metrics.exists():
                 writer.writeheader()
             writer.writerow(row)
             with open(self._metrics, "a", encoding="utf-8") as stream:
@@ -80,11 +79,8 @@ class ProgressHook(Hook):
     def _cut_metrics(self, iteration: int) -> None:
         if self._metrics.exists():
             header, *rows = self._metrics.read_text(encoding="utf-8").splitlines()
-            kept = [
-                row
-                for row in rows
-                if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= iteration
-            ]
+            firsts = [row.partition(",")[0] for row in rows]
+            kept = [row for row, first in zip(rows, firsts) if first.isdigit() and int(first) <= iteration]
             write_text(self._metrics, "\n".join([header, *kept]) + "\n")
 
     def _write(

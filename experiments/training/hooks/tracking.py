@@ -24,10 +24,12 @@ PROJECT = "msdet"
 
 
 def add(config: Config, names: Sequence[str], run: RunFolder, first_iteration: int) -> None:
-    """Lets a config's runner report to trackers. For the worker, at the last moment: no part of what the run is.
+    """Let a config's runner report to trackers, at the last moment: they are no part of what the run is.
 
     Args:
+        config: The worker's; changed in place.
         names: Of `trackers.TRACKERS`.
+        run: The run folder.
         first_iteration: Optimizer steps done before this attempt.
 
     Raises:
@@ -72,13 +74,13 @@ def _mlflow(run: RunFolder, first_iteration: int) -> dict[str, Any]:
 
 
 def _identity(place: Path) -> str:
-    """The same for every attempt at a run, and for no other run."""
+    """Return an id that every attempt at a run has, and no other run."""
     return hashlib.sha256(str(place).encode()).hexdigest()[:16]
 
 
 @VISBACKENDS.register_module()
 class ResumedTensorboard(TensorboardVisBackend):
-    """Every attempt writes an event file of its own, which takes back what an earlier one wrote of its iterations."""
+    """Write an event file for each attempt, which takes back what an earlier one wrote of its iterations."""
 
     def __init__(self, save_dir: str, first_iteration: int = 0) -> None:
         super().__init__(save_dir)
@@ -99,7 +101,7 @@ class ResumedTensorboard(TensorboardVisBackend):
 
 @VISBACKENDS.register_module()
 class ResumedWandb(WandbVisBackend):
-    """Attempts go into one W&B run, with the iteration as axis; no code of the working directory is sent."""
+    """Send all attempts to one W&B run, with the iteration as axis; send no code."""
 
     def _init_env(self) -> None:
         super()._init_env()
@@ -123,7 +125,7 @@ class ResumedWandb(WandbVisBackend):
 
 @VISBACKENDS.register_module()
 class ResumedMLflow(MLflowVisBackend):
-    """Attempts go into one MLflow run, found again by its tag. The config is an artifact: parameters may not change."""
+    """Send all attempts to one MLflow run, found by its tag; the config is an artifact, for it may change."""
 
     def __init__(self, save_dir: str, run_name: str, key: str, server: str | None = None) -> None:
         own = f"sqlite:///{Path(save_dir) / 'mlflow.db'}"

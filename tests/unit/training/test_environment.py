@@ -59,7 +59,7 @@ def test_the_patch_gives_back_changed_and_new_files(checkout: Path, tmp_path: Pa
 def test_a_long_patch_is_told_by_its_digest_and_a_large_new_file_by_its_name(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(environment, "MOST_PATCH", 500)
+    monkeypatch.setattr(environment, "MAX_PATCH_CHARACTERS", 500)
     (checkout / "experiments" / "weights.py").write_text("x" * 501)
     state = git_state(checkout)
     assert state is not None
