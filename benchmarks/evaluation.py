@@ -20,9 +20,7 @@ WIDTH, HEIGHT = 640, 480  # pixels
 
 
 def measure(
-    images: int = COCO_IMAGES,
-    repeats: int = 3,
-    progress: Callable[[str], None] = lambda text: None,
+    images: int = COCO_IMAGES, repeats: int = 3, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """Return the seconds of an evaluation with either, in turns, from detections to COCO's twelve numbers.
 

@@ -156,7 +156,7 @@ def _systems(
     device: str,
     progress: Callable[[str], None],
 ) -> list[System]:
-    """The rows of table fig4, each with its own recipe's model, all with the same random seed."""
+    """Build the rows of table fig4, each with its own recipe's model, all with the same random seed."""
     from experiments.recipes import loading as recipes
     from experiments.recipes.tables import load_table
 

@@ -19,7 +19,7 @@ NEVER = 10**9
 
 @dataclass(frozen=True)
 class Task:
-    """What all of them train.
+    """The training that all loops have in common.
 
     Attributes:
         recipe, profile, dataset: As on the command line.

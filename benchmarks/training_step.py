@@ -13,10 +13,12 @@ class Stepper:
     """One detector with its optimizer.
 
     Args:
-        recipe, profile: What is trained; no pretrained weights are loaded.
+        recipe: What is trained; no pretrained weights are loaded.
+        profile: As on the command line.
         sets: `KEY=VALUE`, as on the command line.
         stock: MMDetection's own detector in place of the level-weighted one.
-        batch_size, size: Images per batch; width and height in pixels.
+        batch_size: Images per batch.
+        size: Width and height in pixels.
         device: `cpu` or `cuda`.
     """
 
@@ -59,7 +61,7 @@ class Stepper:
         self.steps, self.rule_s, self.all_s = 0, 0.0, 0.0
 
     def step(self) -> dict[str, Any]:
-        """One optimizer step; the losses to be logged."""
+        """Take one optimizer step; return the losses to be logged."""
         logged = self.model.train_step(copy.copy(self.batch), self.optimizer)
         before = time.perf_counter()
         for head in getattr(self.model, "weighting", ()):
@@ -69,7 +71,7 @@ class Stepper:
         return logged
 
     def seconds(self, steps: int) -> float:
-        """How long so many steps take, the device's work included."""
+        """Return how long so many steps take, the device's work included."""
         import torch
 
         start = time.perf_counter()
@@ -83,7 +85,7 @@ class Stepper:
 
 
 def made_up_batch(batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
-    """As a data loader gives it: noise with four boxes an image, from a tenth to half of its shorter side."""
+    """Return noise as a data loader gives it, with four boxes an image, a tenth to half of its shorter side."""
     import torch
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData

@@ -75,10 +75,7 @@ class LevelLosses(nn.Module):
         self._restored: dict[str, Any] | None = None
 
     def objective(
-        self,
-        terms: Mapping[str, Sequence[Tensor]],
-        others: Mapping[str, Tensor],
-        ious: Tensor | None = None,
+        self, terms: Mapping[str, Sequence[Tensor]], others: Mapping[str, Tensor], ious: Tensor | None = None
     ) -> Tensor:
         """Return the weighted sum of the level losses (Eq 1), and record every value.
 

@@ -16,14 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import (
-    ATSSHead,
-    FCOSHead,
-    FoveaHead,
-    FSAFHead,
-    GFLHead,
-    RPNHead,
-)
+from mmdet.models.dense_heads import ATSSHead, FCOSHead, FoveaHead, FSAFHead, GFLHead, RPNHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
@@ -37,7 +30,7 @@ EPSILON = torch.finfo(torch.float32).eps  # that MMDetection adds to a normalise
 
 
 class ListedLevels(LevelWise):
-    """Of AnchorHead: a list over levels already. Every anchor is regressed, with weight 0 unless it is positive."""
+    """Mixin of AnchorHead: a list over levels already; every anchor is regressed, with weight 0 if not positive."""
 
     def loss_by_feat(self, cls_scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> dict[str, Any]:
         self._level = -1
@@ -59,7 +52,7 @@ class ListedLevels(LevelWise):
 
 
 class ListedPositives(ListedLevels):
-    """Of ATSS and GFL: lists, whose `loss_bbox` is given positives only, as decoded boxes."""
+    """Mixin of ATSS and GFL: lists, whose `loss_bbox` is given positives only, as decoded boxes."""
 
     def _positive(self, args: tuple) -> Tensor:
         return torch.ones(len(args[0]), dtype=torch.bool, device=args[0].device)
@@ -69,7 +62,7 @@ class ListedPositives(ListedLevels):
 
 
 class ChosenLevels(ListedLevels):
-    """Of FSAF, which moves each object to the level where its loss is least: only positives that stay there count.
+    """Mixin of FSAF, which moves each object to the level of least loss: only positives that stay there count.
 
     The choice is made on the losses as they are, before any weight.
     """
@@ -168,7 +161,7 @@ class SplitLevels(LevelWise):
 
 
 class FlatLevels(SplitLevels):
-    """Of FCOS: the levels one after another, each with its rows of all images; `loss_bbox` is given boxes."""
+    """Mixin of FCOS: the levels one after another, each with its rows of all images; `loss_bbox` is given boxes."""
 
     def loss_by_feat(
         self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *args: Any, **kwargs: Any
@@ -183,14 +176,14 @@ class FlatLevels(SplitLevels):
 
 
 class FoveaLevels(FlatLevels):
-    """Of FoveaBox: as FCOS, but `loss_bbox` is given the logarithms of the distances to a box's sides."""
+    """Mixin of FoveaBox: as FCOS, but `loss_bbox` is given the logarithms of the distances to a box's sides."""
 
     def _boxes(self, regression: Tensor) -> Tensor:
         return from_log_distances(regression)
 
 
 class RoILevels(SplitLevels):
-    """Of a RoI head's box head: each sampled RoI counts at the level that it is pooled from.
+    """Mixin of a RoI head's box head: each sampled RoI counts at the level that it is pooled from.
 
     Attributes:
         level_of: (n, 5) RoIs as image, x1, y1, x2, y2 -> (n,) level; set by the detector, with `num_levels`.

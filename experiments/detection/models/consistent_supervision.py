@@ -86,11 +86,7 @@ class ConsistentSupervision:
     training: bool
 
     def __init__(
-        self,
-        *args: Any,
-        aux_head: Mapping[str, Any] | None = None,
-        aux_weight: float = 0.25,
-        **kwargs: Any,
+        self, *args: Any, aux_head: Mapping[str, Any] | None = None, aux_weight: float = 0.25, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.aux_head: Any = None
@@ -163,7 +159,7 @@ class ConsistentSupervision:
 
 
 class OneStageSupervision(ConsistentSupervision):
-    """Of a one-stage detector: its RoIs are its own decoded boxes, through which no gradient flows.
+    """Mixin before a one-stage detector: its RoIs are its own decoded boxes, through which no gradient flows.
 
     They are found as at test time, each class for itself, but at a score above 0.01 and with NMS at an IoU of 0.7.
 
@@ -220,7 +216,7 @@ class OneStageSupervision(ConsistentSupervision):
 
 
 class TwoStageSupervision(ConsistentSupervision):
-    """Of a two-stage detector: the RoIs are those that its RoI head samples for itself."""
+    """Mixin before a two-stage detector: the RoIs are those that its RoI head samples for itself."""
 
     roi_head: Any
 

@@ -31,11 +31,7 @@ class SoftRoIExtractor(BaseRoIExtractor):
     """
 
     def __init__(
-        self,
-        roi_layer: Any,
-        out_channels: int,
-        featmap_strides: list[int],
-        init_cfg: Any = XAVIER,
+        self, roi_layer: Any, out_channels: int, featmap_strides: list[int], init_cfg: Any = XAVIER
     ) -> None:
         super().__init__(roi_layer, out_channels, featmap_strides, init_cfg=init_cfg)
         levels = len(featmap_strides)

@@ -117,13 +117,7 @@ def softnms(
 
 
 def _decay(
-    table: np.ndarray,
-    i: int,
-    count: int,
-    iou_threshold: float,
-    sigma: float,
-    method: int,
-    offset: int,
+    table: np.ndarray, i: int, count: int, iou_threshold: float, sigma: float, method: int, offset: int
 ) -> np.ndarray:
     """Return factors for the scores in columns i + 1 .. count - 1, from their IoU with column i."""
     x1, y1, x2, y2, _, area = table[:, i + 1 : count]

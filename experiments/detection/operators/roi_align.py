@@ -204,7 +204,7 @@ def _corners(batch: Tensor, y: Tensor, x: Tensor, shape: torch.Size) -> tuple[Te
 
 
 def _merge(index: Tensor, weight: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Where a bin has more entries than the axis has cells, list each cell once instead.
+    """List each cell once where a bin has more entries than the axis has cells.
 
     So a bin never has more entries than the map has pixels, however large the RoI.
     """
