@@ -61,16 +61,9 @@ class GroundTruth:
         numbers, categories = self._image_numbers(), self._category_numbers()
         for image in self.images:
             for box in image.boxes:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": numbers[image.id],
-                        "category_id": categories[box.category],
-                        "bbox": list(box.xywh),
-                        "area": box.area,
-                        "iscrowd": int(box.is_ignored),
-                    }
-                )
+                place = {"image_id": numbers[image.id], "category_id": categories[box.category]}
+                shape = {"bbox": list(box.xywh), "area": box.area, "iscrowd": int(box.is_ignored)}
+                annotations.append({"id": len(annotations) + 1, **place, **shape})
         listed = [{"id": number, "name": name} for name, number in categories.items()]
         return {"images": images, "annotations": annotations, "categories": listed}
 

@@ -79,7 +79,15 @@ def _has_images(listing: Path) -> bool:
 
 _COCO = "http://images.cocodataset.org"
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
-_PADDLE, _TORCHVISION = "PaddleDetection", "torchvision"
+
+
+def _coco_images(split: str, count: int, size: int, md5: str) -> Archive:
+    return Archive(f"{_COCO}/zips/{split}.zip", size, size, md5, "PaddleDetection", folders={split: count})
+
+
+def _voc(path: str, size: int, md5: str, listing: str) -> Archive:
+    return Archive(f"{_VOC}/{path}", size, size, md5, "torchvision", top="VOCdevkit", image_lists=(listing,))
+
 
 # The small ones first, so that a full disk or a bad connection shows early.
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
@@ -89,53 +97,18 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             size=252_907_541,
             unpacked=850_000_000,
             md5="f4bbac642086de4f52a3fdda2de5fa2c",
-            publisher=_PADDLE,
+            publisher="PaddleDetection",
             files=("annotations/instances_train2017.json", "annotations/instances_val2017.json"),
         ),
-        Archive(
-            url=f"{_COCO}/zips/val2017.zip",
-            size=815_585_330,
-            unpacked=815_585_330,  # of images: a zip makes them no smaller
-            md5="442b8da7639aecaf257c1dceb8ba8c80",
-            publisher=_PADDLE,
-            folders={"val2017": 5_000},
-        ),
-        Archive(
-            url=f"{_COCO}/zips/train2017.zip",
-            size=19_336_861_798,
-            unpacked=19_336_861_798,
-            md5="cced6f7f71b7629ddf16f17bbcfab6b2",
-            publisher=_PADDLE,
-            folders={"train2017": 118_287},
-        ),
+        _coco_images("val2017", 5_000, 815_585_330, "442b8da7639aecaf257c1dceb8ba8c80"),
+        _coco_images("train2017", 118_287, 19_336_861_798, "cced6f7f71b7629ddf16f17bbcfab6b2"),
     ),
     "voc": (
-        Archive(
-            url=f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar",
-            size=451_020_800,
-            unpacked=451_020_800,
-            md5="b6e924de25625d8de591ea690078ad9f",
-            publisher=_TORCHVISION,
-            top="VOCdevkit",
-            image_lists=("VOC2007/ImageSets/Main/test.txt",),
-        ),
-        Archive(
-            url=f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
-            size=460_032_000,
-            unpacked=460_032_000,
-            md5="c52e279531787c972589f7e41ab4ae64",
-            publisher=_TORCHVISION,
-            top="VOCdevkit",
-            image_lists=("VOC2007/ImageSets/Main/trainval.txt",),
-        ),
-        Archive(
-            url=f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
-            size=1_999_639_040,
-            unpacked=1_999_639_040,
-            md5="6cd6e144f989b92b3379bac3b3de84fd",
-            publisher=_TORCHVISION,
-            top="VOCdevkit",
-            image_lists=("VOC2012/ImageSets/Main/trainval.txt",),
-        ),
+        _voc("voc2007/VOCtest_06-Nov-2007.tar", 451_020_800, "b6e924de25625d8de591ea690078ad9f",
+             "VOC2007/ImageSets/Main/test.txt"),
+        _voc("voc2007/VOCtrainval_06-Nov-2007.tar", 460_032_000, "c52e279531787c972589f7e41ab4ae64",
+             "VOC2007/ImageSets/Main/trainval.txt"),
+        _voc("voc2012/VOCtrainval_11-May-2012.tar", 1_999_639_040, "6cd6e144f989b92b3379bac3b3de84fd",
+             "VOC2012/ImageSets/Main/trainval.txt"),
     ),
-}
+}  # fmt: skip

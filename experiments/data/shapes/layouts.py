@@ -69,16 +69,9 @@ class CocoLayout:
             name = Path(self.image(split, number - 1)).name
             images.append({"id": number, "file_name": name, "width": size, "height": size})
             for box in boxes:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": number,
-                        "category_id": box.category + 1,
-                        "bbox": list(box.corner_and_size),
-                        "area": box.area,
-                        "iscrowd": 0,
-                    }
-                )
+                place = {"image_id": number, "category_id": box.category + 1}
+                shape = {"bbox": list(box.corner_and_size), "area": box.area, "iscrowd": 0}
+                annotations.append({"id": len(annotations) + 1, **place, **shape})
         content = {
             "info": dict(self.description),
             "images": images,
