@@ -1,4 +1,4 @@
-"""Run folders to statistics, statistics to tables. Imports pandas: not for a command's start."""
+"""Run folders to statistics, tables, figures and files. Imports pandas: not for a command's start."""
 
 from experiments.reporting.collect import Collected, collect
 from experiments.reporting.tables.building import build_report

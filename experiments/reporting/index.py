@@ -1,5 +1,4 @@
-"""What a report has read before, in one file beside the runs. Derived, and never the truth: without it a report is
-slower and says the same."""
+"""An index of what was read of run folders, in one file beside them; without it a report is slower, and the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sets two runs apart: recipe, data, code, environment, execution, result."""
+"""The differences between two runs: recipe, data, code, environment, execution, result."""
 
 from __future__ import annotations
 

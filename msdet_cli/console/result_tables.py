@@ -93,17 +93,17 @@ def _shortened(table: MeasuredTable) -> MeasuredTable:
 
 def _print_evidence(console: Console, number: str, row: TableRow) -> None:
     """Print what a row's number rests on: verdict, comparison, controls, runs."""
-    from experiments.reporting.tables import row_evidence as behind
+    from experiments.reporting.tables import row_evidence
 
     group = row.group
     if group is None:
         return
     verdict = [row.difference.verdict] if row.difference else []
-    told = "; ".join([*verdict, *behind.evidence(row, resampling=False)])
+    told = "; ".join([*verdict, *row_evidence.evidence(row, resampling=False)])
     _line(console, f"{number} {row.label}: {told + ': ' if told else ''}{_where(group)}")
-    controls = behind.controls_to_show(row)
+    controls = row_evidence.controls_to_show(row)
     if controls:
-        _line(console, f"    {behind.controls_in_words(controls)}")
+        _line(console, f"    {row_evidence.controls_in_words(controls)}")
     for command in dict.fromkeys(command for control in controls for command in control.commands):
         _line(console, f"    {command}")
 

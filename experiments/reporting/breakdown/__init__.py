@@ -1,4 +1,4 @@
-"""AP taken apart by class, object size and pyramid level, and detections drawn side by side."""
+"""AP by class, object size and pyramid level, and detections drawn side by side. No tables."""
 
 from experiments.reporting.breakdown.breakdown_page import sections
 

@@ -1,4 +1,4 @@
-"""What the error analysis draws: each class's difference with its interval, and AP by pyramid level."""
+"""Figures of the error analysis: differences by class with intervals, AP by pyramid level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of several recipes beside those of a baseline, part by part, over their seeds."""
+"""Breakdowns of several configs beside a baseline's, part by part, over their seeds."""
 
 from __future__ import annotations
 

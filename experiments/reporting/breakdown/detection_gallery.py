@@ -1,4 +1,4 @@
-"""The paper's Fig 3 from kept detections: what is drawn is what was evaluated, and no model is run."""
+"""The paper's Fig. 3 from kept detections: what was evaluated is drawn, and no model is run."""
 
 from __future__ import annotations
 

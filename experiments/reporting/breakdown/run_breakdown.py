@@ -1,4 +1,4 @@
-"""One run's AP taken apart: read from its kept detections, checked against its record, and remembered."""
+"""One run's AP by part: from its kept detections, checked against its record, and cached."""
 
 from __future__ import annotations
 

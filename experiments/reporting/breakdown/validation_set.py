@@ -1,4 +1,4 @@
-"""A run's validation set: where it lies, what is on its images, and how some of them are chosen. No torch."""
+"""A run's validation set: where it lies, its annotations, a random choice of images. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differences to the baseline with their intervals, all rows of a table below each other: is there a gain at all?"""
+"""Forest plots: each row's difference to its baseline, with its interval."""
 
 from __future__ import annotations
 

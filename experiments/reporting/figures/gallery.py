@@ -1,23 +1,27 @@
-"""Which figures a report gets: a set for each context of its tables, and Figure 4 for each machine with a bench."""
+"""The figures of a report: a set for each context, and Figure 4 for each machine with a bench."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.common.errors import UserError
+from experiments.recipes import loading as recipes
+from experiments.recipes.schema import Recipe
 from experiments.reporting.bench.results import newest
 from experiments.reporting.figures import traces as trace_files
 from experiments.reporting.figures.forest import differences
 from experiments.reporting.figures.levels import level_curves
-from experiments.reporting.figures.origin import recipe_of
 from experiments.reporting.figures.policy import policy
 from experiments.reporting.figures.sweeps import curves
 from experiments.reporting.figures.timing import ap_against_time, inference_time
 from experiments.reporting.tables.matching import Context
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture, Section
+from experiments.runs.run_folder import RunFolder
 
 MAX_TABLES = 12  # of one context that are drawn: what a page can bear
 
@@ -56,13 +60,21 @@ def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture],
 def _whose(folders: Sequence[Path]) -> str:
     """Return `retinanet-r50-rlo (bae2048e: rlo, alpha 10, n 2; profile tiny on shapes)`."""
     recipe, digest = folders[0].parts[-3:-1]
-    own = recipe_of(folders)
+    own = _recipe_of(folders)
     if own is None:
         return f"{recipe} ({digest})"
     options = [f"{key} {own.weighting[key]}" for key in ("alpha", "n", "gamma") if key in own.weighting]
     rule = ", ".join([str(own.weighting.get("rule")), *options])
     where = f"profile {own.profile} on {own.dataset.name}" if own.profile else own.dataset.name
     return f"{recipe} ({digest}: {rule}; {where})"
+
+
+def _recipe_of(folders: Sequence[Path]) -> Recipe | None:
+    """Return the first of the runs' recipes that can be read; None where none can be."""
+    for folder in folders:
+        with contextlib.suppress(UserError):
+            return recipes.load_recipe(str(RunFolder(folder).recipe.resolve()))
+    return None
 
 
 def _of_context(tables: Sequence[MeasuredTable], names: Names) -> Section | None:

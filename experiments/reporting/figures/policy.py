@@ -1,4 +1,4 @@
-"""What a rule did: each level's weight over training, and of RLO the probabilities and the actions that were drawn."""
+"""Weights of each level over training, and RLO's action probabilities and actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that vary over training: thinned out to what a column can show, and their mean and spread over seeds."""
+"""Series over training: thinned to what a column can show, mean and spread over seeds."""
 
 from __future__ import annotations
 

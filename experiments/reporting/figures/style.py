@@ -1,4 +1,4 @@
-"""How every figure looks: a paper's column widths, colours that all can tell apart, files that do not change."""
+"""The style of all figures: column widths, colours and markers, reproducible files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from experiments.reporting.tables.sections import Picture
 
 COLUMN_IN = 3.4  # width of a figure in one column of a paper, in inches
-DOUBLE_IN = 7.0  # over both
 DPI = 220
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/): told apart with every common colour vision.
@@ -120,9 +119,7 @@ def picture(figure: Figure, name: str, caption: str, alt: str) -> Picture:
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(svg, format="svg", dpi=DPI, metadata=nothing)
     text = svg.getvalue()
-    return Picture(
-        name, caption, alt, png.getvalue(), text[text.index("<svg") :]
-    )  # without its DOCTYPE's address
+    return Picture(name, caption, alt, png.getvalue(), text[text.index("<svg") :])  # no DOCTYPE, no address
 
 
 def level_looks(levels: Sequence[str]) -> dict[str, Look]:

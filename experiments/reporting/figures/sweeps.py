@@ -17,7 +17,7 @@ from experiments.reporting.stats.statistics import Spread
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.sections import Picture
 
-MAX_LINES = 100
+MAX_ROWS = 100
 MAX_TICKS = 8
 NAMES = {"weighting.alpha": "α, iterations of an interval", "weighting.n": "N, levels enhanced"}
 LOG_FROM = 8  # largest value over smallest
@@ -67,11 +67,11 @@ def curves(table: MeasuredTable, name: str) -> list[Picture]:
 
 def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
     """Return what varies among a block's own rows; None where that is not one number."""
-    varied_rows = [row for row in rows if not row.definition.reference]
-    if not 2 <= len(rows) <= MAX_LINES:
+    own_rows = [row for row in rows if not row.definition.reference]
+    if not 2 <= len(own_rows) <= MAX_ROWS:
         return None
     as_published, metric = table.context is None, table.columns[0]
-    with_recipe = [(row, recipe) for row in varied_rows if (recipe := _recipe(row, as_published)) is not None]
+    with_recipe = [(row, recipe) for row in own_rows if (recipe := _recipe(row, as_published)) is not None]
     keys = {key for _, recipe in with_recipe for key in recipe}
     varied = [key for key in keys if len({repr(recipe.get(key)) for _, recipe in with_recipe}) > 1]
     if len(varied) != 1 or not all(_is_number(recipe.get(varied[0])) for _, recipe in with_recipe):

@@ -1,4 +1,4 @@
-"""A report in its formats: Markdown, CSV, LaTeX; the HTML page is in `page`, which alone needs Jinja2."""
+"""A report in its formats. The HTML page is in `page`, which alone needs Jinja2."""
 
 from experiments.reporting.render.csv import csv_text
 from experiments.reporting.render.latex import latex_table

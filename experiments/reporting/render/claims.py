@@ -1,4 +1,4 @@
-"""What can be claimed: each measured difference once, however many tables show it."""
+"""Claims: each measured difference once, however many tables show it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.row_evidence import controls_in_words, controls_to_show
 
 AS_PUBLISHED = "full size, as published"
-VERDICTS: tuple[Verdict, ...] = (
-    "gain",
-    "loss",
-    "within noise",
-    "too few seeds",
-)  # the order in which claims are listed
+# The order in which claims are listed.
+VERDICTS: tuple[Verdict, ...] = ("gain", "loss", "within noise", "too few seeds")
 
 
 @dataclass(frozen=True)

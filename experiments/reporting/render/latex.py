@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from experiments.reporting.render import text as words
+from experiments.reporting.render import text as report_text
 from experiments.reporting.render.latex_text import comment, tex
-from experiments.reporting.tables import row_evidence as behind
+from experiments.reporting.tables import row_evidence
 from experiments.reporting.tables.report_model import MeasuredTable
 from experiments.reporting.tables.report_views import controls_view, measured_view
 from experiments.reporting.tables.table_view import EMPTY, Cell, Column, TableView
@@ -23,19 +23,19 @@ def latex_table(table: MeasuredTable) -> str:
     As in the paper where nothing was measured. With runs the first metric comes first; other metrics, and what stands
     behind the rows (seeds, power, controls), have floats of their own. What is wider than the line, shrinks.
     """
-    notes = [*table.notes, *(words.reading_notes(table.groups) if table.is_measured else [])]
+    notes = [*table.notes, *(report_text.reading_notes(table.groups) if table.is_measured else [])]
     tabulars, controls = _tabulars(table), controls_view(table)
-    below = [f"{name}: {text}." for name, text in behind.row_notes(table)]
+    below = [f"{name}: {text}." for name, text in row_evidence.row_notes(table)]
     further = [_small(below)] if below else []
     if controls is not None:
         further.append(fitted(view_tabular(controls.without("runs"), with_sources=False)))
     elif len(below) <= MAX_NOTES_BELOW:
         notes, further = [*below, *notes], []
-    caption, name = _caption(table), words.file_name(words.long_name(table))
+    caption, name = _caption(table), report_text.file_name(report_text.long_name(table))
     floats = [_float(caption, name, [fitted(tabulars[0]), _small(notes)])]
     floats += [_float(f"{caption}: the other metrics", f"{name}-more", [fitted(t)]) for t in tabulars[1:]]
     floats += [_float(f"{caption}: behind the rows", f"{name}-rows", further)] if further else []
-    commands = behind.control_commands(table)
+    commands = row_evidence.control_commands(table)
     if commands:
         floats += [
             comment(text) for text in ("For the controls that are missing:", *(f"  {c}" for c in commands))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from experiments.reporting.render import claims
-from experiments.reporting.render import text as words
+from experiments.reporting.render import text as report_text
 from experiments.reporting.render.latex import alignment, body_of, fitted, head_of, latex_table, view_tabular
 from experiments.reporting.render.latex_text import tex
 from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, Report
@@ -30,20 +30,20 @@ _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 
 def latex_report(
     report: Report,
-    made: words.ReportMetadata,
+    made: report_text.ReportMetadata,
     sections: Sequence[Section] = (),
     files: Mapping[str, str] | None = None,
 ) -> str:
     """Return a document that pdflatex compiles.
 
     Args:
-        files: Where each table is read from, by `words.long_name`; without, the tables themselves are in it.
+        files: Where each table is read from, by `report_text.long_name`; without, the tables themselves are in it.
     """
     measured = [table for table in report.tables if table.is_measured]
     published = [table for table in report.tables if table not in measured]
-    found, standing = claims.claims(report.tables), words.no_results_message(report, made.folders)
+    found, standing = claims.claims(report.tables), report_text.no_results_message(report, made.folders)
     parts = [_PREAMBLE, r"\begin{document}", r"\section*{Published beside measured}"]
-    parts += [tex(words.made_line(report, made)), ""]
+    parts += [tex(report_text.made_line(report, made)), ""]
     if standing:
         parts += [tex(standing), ""]
     else:
@@ -71,7 +71,7 @@ def _measured_tables(tables: Sequence[MeasuredTable], files: Mapping[str, str] |
 
 
 def _read(table: MeasuredTable, files: Mapping[str, str] | None) -> str:
-    return latex_table(table) if files is None else rf"\input{{{files[words.long_name(table)]}}}"
+    return latex_table(table) if files is None else rf"\input{{{files[report_text.long_name(table)]}}}"
 
 
 def _claims(found: Sequence[claims.Claim]) -> list[str]:
@@ -110,10 +110,10 @@ def _pictures(pictures: Sequence[Picture]) -> list[str]:
     """Return pictures, two beside one another where they are no wider than a column."""
     parts, column = [], 0
     for picture in pictures:
-        wide = words.is_wide(picture)
+        wide = report_text.is_wide(picture)
         parts.append(r"\hfill" if column == 1 and not wide else r"\par\bigskip\noindent")
         column = 0 if wide or column == 1 else 1
-        file = f"figures/{words.file_name(picture.name)}.png"
+        file = f"figures/{report_text.file_name(picture.name)}.png"
         parts += [
             rf"\begin{{minipage}}[t]{{{'' if wide else '.48'}\linewidth}}\vspace{{0pt}}\centering",
             fitted(rf"\includegraphics{{{file}}}"),

@@ -1,4 +1,4 @@
-"""Any text as LaTeX that shows it as it is, for pdflatex with the fonts that every installation has."""
+"""Escape any text for pdflatex with the fonts that every installation has."""
 
 from __future__ import annotations
 

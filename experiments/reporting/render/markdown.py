@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.reporting.render import claims
-from experiments.reporting.render import text as words
-from experiments.reporting.tables import row_evidence as behind
+from experiments.reporting.render import text as report_text
+from experiments.reporting.tables import row_evidence
 from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, Report
 from experiments.reporting.tables.report_views import controls_view, measured_view, other_view
 from experiments.reporting.tables.sections import Section
@@ -30,7 +30,7 @@ def markdown(table: MeasuredTable, base: Path) -> str:
     parts += [escaped(note) for note in table.notes]
     parts += _behind(table)
     if table.folders:
-        parts += map(escaped, words.reading_notes(table.groups))
+        parts += map(escaped, report_text.reading_notes(table.groups))
         parts.append("Runs: " + ", ".join(f"`{pattern.replace('`', '')}`" for pattern in table.folders))
     return "\n\n".join(parts) + "\n"
 
@@ -43,20 +43,20 @@ def markdown_other(other: Sequence[OtherRuns], base: Path) -> str:
         [_runs(row, base) if column.key == "runs" else _cell(row, column.key) for column in columns]
         for row in view.rows
     ]
-    notes = words.reading_notes((runs.group for runs in other), has_ranks=False)
+    notes = report_text.reading_notes((runs.group for runs in other), has_ranks=False)
     return "\n\n".join([f"## {view.title}", _grid(columns, rows), *map(escaped, notes)]) + "\n"
 
 
 def markdown_index(
-    report: Report, made: words.ReportMetadata, files: Mapping[str, str], sections: Sequence[Section]
+    report: Report, made: report_text.ReportMetadata, files: Mapping[str, str], sections: Sequence[Section]
 ) -> str:
     """Return the page that leads to the tables: claims, and everything that is no table.
 
     Args:
         files: File name of each page to its title.
     """
-    parts = ["# Published beside measured", escaped(words.made_line(report, made))]
-    standing = words.no_results_message(report, made.folders)
+    parts = ["# Published beside measured", escaped(report_text.made_line(report, made))]
+    standing = report_text.no_results_message(report, made.folders)
     parts += [escaped(standing)] if standing else markdown_claims(report)
     parts.append("## Tables")
     parts.append("\n".join(f"- [{escaped(title)}](<{name}>)" for name, title in files.items()))
@@ -86,7 +86,7 @@ def markdown_sections(sections: Sequence[Section]) -> str:
             parts += [f"### {escaped(grid.title)}"] if grid.title else []
             parts.append(_plain(grid_view(grid)))
         for picture in section.pictures:
-            parts.append(f"![{escaped(picture.alt)}](<figures/{words.file_name(picture.name)}.png>)")
+            parts.append(f"![{escaped(picture.alt)}](<figures/{report_text.file_name(picture.name)}.png>)")
             parts.append(escaped(picture.caption))
     return "\n\n".join(parts) + "\n"
 
@@ -96,13 +96,13 @@ def _behind(table: MeasuredTable) -> list[str]:
     rows = [
         f"- {escaped(row.label)}: {escaped('; '.join(texts))}."
         for row in table.rows
-        if row.group and (texts := behind.differences_in_words(row))
+        if row.group and (texts := row_evidence.differences_in_words(row))
     ]
     parts = ["\n".join(rows)] if rows else []
     controls = controls_view(table)
     if controls is not None:
         parts += [f"### {escaped(controls.title)}", _plain(controls.without("runs"))]
-    commands = behind.control_commands(table)
+    commands = row_evidence.control_commands(table)
     if commands:
         fence = "\n".join(" ".join(command.split()).replace("`", "'") for command in commands)
         parts += ["For the controls that are missing:", f"```sh\n{fence}\n```"]
@@ -151,7 +151,7 @@ def _cell(row: ViewRow, key: str) -> str:
 
 def _runs(row: ViewRow, base: Path) -> str:
     """Return the remark, and a link to each run folder."""
-    links = [f"[{escaped(folder.name)}]({words.link(folder, base)})" for folder in row["runs"].runs]
+    links = [f"[{escaped(folder.name)}]({report_text.link(folder, base)})" for folder in row["runs"].runs]
     return "; ".join(text for text in (escaped(row["remark"].text), " ".join(links)) if text)
 
 

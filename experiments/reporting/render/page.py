@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.reporting.render import claims
-from experiments.reporting.render import text as words
-from experiments.reporting.tables import row_evidence as behind
+from experiments.reporting.render import text as report_text
+from experiments.reporting.tables import row_evidence
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.report_views import controls_view, measured_view, other_view, runs_view
 from experiments.reporting.tables.sections import Picture, Section
@@ -58,7 +58,7 @@ class TableOnPage:
 
     @property
     def heading(self) -> str:
-        return words.short_heading(self.table)
+        return report_text.short_heading(self.table)
 
 
 @dataclass(frozen=True)
@@ -70,28 +70,8 @@ class ClaimView:
     controls: str
 
 
-@dataclass(frozen=True)
-class _Page:
-    """Everything that the template shows."""
-
-    report: Report
-    made: words.ReportMetadata
-    standing: str
-    balance: str
-    claims: list[tuple[str, list[ClaimView]]]  # by context
-    measured: list[TableOnPage]
-    published: list[TableOnPage]
-    other: TableView | None
-    runs: TableView | None
-    sections: list[SectionView]
-    legend: list[str]
-    run_count: str
-    commits: list[str]
-    texts: dict[str, str] = field(default_factory=dict)
-
-
 def html_page(
-    report: Report, made: words.ReportMetadata, base: Path, sections: Sequence[Section] = ()
+    report: Report, made: report_text.ReportMetadata, base: Path, sections: Sequence[Section] = ()
 ) -> str:
     """Return the page; every text in it is escaped.
 
@@ -102,10 +82,11 @@ def html_page(
     anchors = {id(each.table): each.anchor for each in shown}
     groups = report.groups
     found = claims.claims(report.tables)
-    page = _Page(
+    page = dict(
         report=report,
-        made=made,
-        standing=words.no_results_message(report, made.folders),
+        version=made.version,
+        made_line=report_text.made_line(report, made),
+        standing=report_text.no_results_message(report, made.folders),
         balance=claims.balance(found),
         claims=_by_context(found, anchors),
         measured=[each for each in shown if each.table.is_measured],
@@ -113,9 +94,7 @@ def html_page(
         other=other_view(report.other).without("result") if report.other else None,
         runs=runs_view(groups) if groups else None,
         sections=[_section(section, f"s{i}", base) for i, section in enumerate(sections, start=1)],
-        legend=words.reading_notes(groups),
-        run_count=words.run_count(report),
-        commits=words.commits(report),
+        legend=report_text.reading_notes(groups),
     )
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     environment = Environment(
@@ -126,8 +105,8 @@ def html_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["minus"] = words.minus
-    environment.filters["link"] = lambda folder: f"{words.link(folder, base)}/"
+    environment.filters["minus"] = report_text.minus
+    environment.filters["link"] = lambda folder: f"{report_text.link(folder, base)}/"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(page=page, script_digest=digest)
 
@@ -135,8 +114,8 @@ def html_page(
 def _by_context(found: Sequence[claims.Claim], anchors: dict[int, str]) -> list[tuple[str, list[ClaimView]]]:
     by_context: dict[str, list[ClaimView]] = {}
     for claim in found:
-        links = [(words.short_title(table), f"#{anchors[id(table)]}") for table in claim.tables]
-        told = behind.controls_in_words(behind.controls_to_show(claim.row))
+        links = [(report_text.short_title(table), f"#{anchors[id(table)]}") for table in claim.tables]
+        told = row_evidence.controls_in_words(row_evidence.controls_to_show(claim.row))
         by_context.setdefault(claim.context, []).append(ClaimView(claim, links, told))
     return list(by_context.items())
 
@@ -147,9 +126,9 @@ def _table(table: MeasuredTable, anchor: str) -> TableOnPage:
         anchor,
         measured_view(table).without("number"),
         table.is_as_published and table.is_measured and len(table.columns) > 1,
-        behind.row_notes(table),
+        row_evidence.row_notes(table),
         controls_view(table),
-        behind.control_commands(table),
+        row_evidence.control_commands(table),
     )
 
 
@@ -158,8 +137,8 @@ def _section(section: Section, anchor: str, base: Path) -> SectionView:
         anchor,
         section,
         [grid_view(grid) for grid in section.grids],
-        [(picture, _data_uri(picture), words.is_wide(picture)) for picture in section.pictures],
-        [("/".join(folder.parts[-3:]), words.link(folder, base) + "/") for folder in section.folders],
+        [(picture, _data_uri(picture), report_text.is_wide(picture)) for picture in section.pictures],
+        [("/".join(folder.parts[-3:]), report_text.link(folder, base) + "/") for folder in section.folders],
     )
 
 

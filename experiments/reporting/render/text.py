@@ -1,4 +1,4 @@
-"""What every format says of a report in the same words: where it comes from, names, links."""
+"""Texts that every format shares: where a report comes from, names, links."""
 
 from __future__ import annotations
 

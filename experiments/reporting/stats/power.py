@@ -1,4 +1,4 @@
-"""How many seeds a difference takes, and which difference the present ones could have shown."""
+"""Statistical power: seeds that a difference takes, and the difference that seeds can show."""
 
 from __future__ import annotations
 

@@ -12,9 +12,7 @@ from typing import Literal
 Verdict = Literal["gain", "loss", "within noise", "too few seeds"]
 
 CONFIDENCE_LEVEL = 0.95
-MIN_SEEDS = (
-    3  # seeds on each side; with two, the interval is 13 standard errors wide either way and settles nothing
-)
+MIN_SEEDS = 3  # on each side; with two, the interval is 13 standard errors wide either way
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,8 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     mean = math.fsum(numbers) / len(numbers)
     if len(numbers) == 1:
         return Spread(mean, None, 1)
-    squares = math.fsum(
-        (number - mean) ** 2 for number in numbers
-    )  # statistics.stdev is exact, and 30 times slower
+    # statistics.stdev is exact, and 30 times slower
+    squares = math.fsum((number - mean) ** 2 for number in numbers)
     return Spread(mean, math.sqrt(squares / (len(numbers) - 1)), len(numbers))
 
 

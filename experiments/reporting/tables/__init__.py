@@ -1,1 +1,1 @@
-"""Runs matched to the rows of tables, and all that stands beside a number. In no format yet."""
+"""Runs matched to rows of tables, and what a table shows of them. In no format yet."""

@@ -1,4 +1,4 @@
-"""Collected runs into the paper's tables, tables of their rows in other contexts, and tables of variants."""
+"""Build a report: the paper's tables, their rows in other contexts, and tables of variants."""
 
 from __future__ import annotations
 

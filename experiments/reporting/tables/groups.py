@@ -1,4 +1,4 @@
-"""Runs that may be averaged, kept apart from those that only look alike."""
+"""Groups of runs that may be averaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs belong to which row of a table: decided by what a recipe says, not by its name."""
+"""Match runs to rows of tables, by what their recipes say and not by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables of a report show, decided once for all formats."""
+"""Views of a report's tables: columns and cells, decided once for all formats."""
 
 from __future__ import annotations
 

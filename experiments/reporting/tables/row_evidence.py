@@ -1,4 +1,4 @@
-"""What stands behind a row's number, in the same words for every format: seeds, power, controls."""
+"""The evidence for a row's number, in the same words for every format: seeds, power, controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs beside one another, first against the rest: what `msdet run` and `msdet ablate` end with."""
+"""Runs of several labels, each compared with the first: how `run` and `ablate` end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page of a report is made of, in no format yet: sections of text, grids and pictures."""
+"""Sections of a page: texts, grids and pictures, in no format yet."""
 
 from __future__ import annotations
 

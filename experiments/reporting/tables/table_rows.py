@@ -1,4 +1,4 @@
-"""The rows of a table: each row's runs, what they come to, and what must stand beside them."""
+"""The rows of a table: each row's runs, their statistics, and remarks."""
 
 from __future__ import annotations
 

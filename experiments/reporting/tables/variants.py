@@ -1,4 +1,4 @@
-"""Tables of a user's own ablations: runs that fill no row, each beside what it is a variant of."""
+"""Tables of a user's own ablations: runs of no row, beside the recipe they vary."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from scipy import stats
 from experiments.recipes import catalogue
 from experiments.reporting import Report, build_report, collect, render
 from experiments.reporting.render import claims
-from experiments.reporting.render import text as words
+from experiments.reporting.render import text as report_text
 from experiments.reporting.render.latex_text import comment, tex
 from experiments.reporting.render.page import html_page
 from experiments.reporting.tables.sections import Grid, Picture, Section
@@ -38,8 +38,8 @@ SECTION = Section(
 )
 
 
-def made(*folders: Path) -> words.ReportMetadata:
-    return words.ReportMetadata(
+def made(*folders: Path) -> report_text.ReportMetadata:
+    return report_text.ReportMetadata(
         datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc), "9.9", folders or (Path("results"),)
     )
 
