@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
-from rich.table import Table
 
 from experiments.common.errors import BAD_INPUT, UserError
+from experiments.common.files import display_path
 from experiments.data.find import find_dataset, resolve_root
 from experiments.data.find import make as make_dataset
 from experiments.data.verify import verify as verify_dataset
 from experiments.recipes.catalogue import load_dataset, names
 from msdet_cli.commands import download
 from msdet_cli.console.dataset_view import plain_console, print_findings
+from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import DataRootOpt, JsonOpt, complete
 
 app = typer.Typer(no_args_is_help=True, help="List, check, make or download data sets.")
@@ -42,13 +43,13 @@ def ls(as_json: JsonOpt = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("data set", "format", "folder", "images", "state", box=None, pad_edge=False)
+    lines = []
     for row in rows:
-        images = row["images"] or {}
-        counts = " + ".join(str(count) for count in images.values())
-        table.add_row(row["name"], row["format"], row["root"], counts, row["state"])
+        counts = " + ".join(str(count) for count in (row["images"] or {}).values())
+        folder = display_path(Path(row["root"])) if row["root"] else ""
+        lines.append([row["name"], row["format"], folder, counts, row["state"]])
     console = plain_console()
-    console.print(table)
+    print_lines(console, ["data set", "format", "folder", "images", "state"], lines)
     console.print("to check one: msdet data verify NAME", style="dim")
 
 
