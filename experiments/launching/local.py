@@ -22,7 +22,7 @@ from experiments.launching.torchrun import (
     record_cause,
     torchrun_command,
 )
-from experiments.runs.record import Launch
+from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
 
 # The working directory goes to the end of the path: the user's `imports` are found there, but a folder that
@@ -98,29 +98,30 @@ class LocalWorker:
         return True
 
     def stop(self) -> None:
-        """Ask for a checkpoint and the end; asked again, it ends at once.
+        """Ask for a checkpoint and the end; asked again, it ends at once, as it does before a rank is at work.
 
-        Of several ranks rank 0 is asked, and tells the others: torchrun gives them 30 s only. It is asked itself
-        where rank 0 is not there yet, or on another machine. Ranks die with it.
+        Of several ranks rank 0 is asked, and tells the others: torchrun would give them 30 s only. It is asked
+        itself if rank 0 is on another machine. Ranks die with it.
         """
         if self._process.poll() is not None:
             return
         self._stops += 1
         if self._world_size == 1:
             self._process.send_signal(signal.SIGTERM)
-        elif self._stops > 1:
+            return
+        attempt = None
+        with contextlib.suppress(UserError):  # an unreadable record
+            attempt = self._attempt(self.folder.read())
+        if attempt is None or self._stops > 1:
             self._process.kill()
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._rank_0() or self._process.pid, signal.SIGTERM)
+            return
+        is_here = attempt.host == socket.gethostname() and is_alive(attempt.pid, attempt.pid_started)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(attempt.pid if is_here else self._process.pid, signal.SIGTERM)
 
-    def _rank_0(self) -> int | None:
-        """Return the process number of rank 0 if it works on this machine."""
-        with contextlib.suppress(UserError):
-            for attempt in self.folder.read().attempts[self._attempts_before :]:
-                if attempt.host == socket.gethostname() and is_alive(attempt.pid, attempt.pid_started):
-                    return attempt.pid
-        return None
+    def _attempt(self, record: Record) -> Attempt | None:
+        """Return what rank 0 has recorded of this attempt; None if it is not at work yet."""
+        return record.attempts[-1] if len(record.attempts) > self._attempts_before else None
 
     @cached_property
     def _failure(self) -> RankFailure | None:
@@ -128,7 +129,7 @@ class LocalWorker:
         if self._process.returncode == 0:
             return None
         record = self.folder.read()
-        attempt = record.attempts[-1] if len(record.attempts) > self._attempts_before else None
+        attempt = self._attempt(record)
         if attempt is not None and record.status == "done":  # what a rank does after that does not matter
             return None
         cause = find_cause(self.folder, attempt, self._world_size)

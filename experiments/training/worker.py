@@ -1,7 +1,7 @@
-"""The worker: one process that trains and evaluates one run, and leaves its record whatever happens.
+"""The worker: a process that trains and evaluates one run, and writes its record however that ends.
 
-It takes the run folder that the launcher prepared: `recipe.yaml` says what to do, `record.json` the seed and
-where the data is. Under `torchrun` each process is one rank, and rank 0 keeps the record.
+The launcher has prepared the run folder: `recipe.yaml` says what to do, `record.json` has the seed and the place of
+the data. Under `torchrun` each process is one rank, and rank 0 keeps the record.
 """
 
 from __future__ import annotations
@@ -39,28 +39,34 @@ if TYPE_CHECKING:  # imported where it is needed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Works on one run; returns the exit code."""
+    """Train and evaluate one run; return the exit code."""
     parent = os.getppid()  # before anything that takes time: it may die at any moment
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="the run folder")
     run = RunFolder(parser.parse_args(arguments).run)
     rank = int(os.environ.get("RANK", 0))
     try:
-        # Where msdet has started torchrun, that keeps the lock.
+        # torchrun keeps the lock if msdet has started it.
         is_locked = rank > 0 or LAUNCHER in os.environ or inherits_lock(run)
         with contextlib.nullcontext() if is_locked else acquire_lock(run):
             return _attempt(run, rank, parent)
-    except UserError as error:  # nothing could be recorded: the folder is another's, or no run folder
+    except UserError as error:  # the folder is locked, or no run folder: nothing can be recorded
         print(f"error: {error.message}", file=sys.stderr)
         return error.exit_code
 
 
 def _attempt(run: RunFolder, rank: int, parent: int) -> int:
+    """Make one attempt and record how it ends; return its exit code.
+
+    Args:
+        run, rank: The run, locked, and this process's rank.
+        parent: The parent process as this one began.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1:
         die_with(parent)
     record = run.read()
-    if record.status == "done":  # by the process that was waited for
+    if record.status == "done":  # by the process that had the lock before
         return DONE
     began = time.monotonic()
     attempt = Attempt(
@@ -73,7 +79,7 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
     record.attempts.append(attempt)
     record.status = "running"
     run.failure_of_rank(rank).unlink(missing_ok=True)
-    _keep(run, record, rank)
+    _write_record(run, record, rank)
     from torch.distributed.elastic.multiprocessing import errors
 
     from experiments.training.engine import stopping
@@ -83,7 +89,7 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
         stopping.start_heartbeat(run, parent)
     code, message, hint = FAILED, "", None
     try:
-        # torchrun prints what `record` leaves of the rank that failed first
+        # torchrun prints the error that `record` writes, of the rank that failed first
         (errors.record(train) if world_size > 1 else train)(run, record, attempt, rank)
         code = DONE
     except BaseException as error:
@@ -96,20 +102,21 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
         print(f"error: {message}", file=sys.stderr)
     attempt.ended, attempt.exit_code, attempt.exit_class = now(), code, EXIT_CLASSES[code]
     attempt.message, attempt.hint = message or None, hint
-    # all attempts together, but for those that were killed
+    # of all attempts but those that were killed
     record.timings["total_s"] = record.timings.get("total_s", 0.0) + time.monotonic() - began
     record.status = "done" if code == DONE else "interrupted" if code == INTERRUPTED else "failed"
     if code == INTERRUPTED and rank == 0 and stopping.is_cancelled(run):
         record.status = "cancelled"
         run.cancel.unlink(missing_ok=True)
     try:
-        _keep(run, record, rank)
+        _write_record(run, record, rank)
     except OSError as error:  # a full disk: the run still reads as interrupted
         print(f"error: {run.record_file} cannot be written: {error}", file=sys.stderr)
     return code
 
 
-def _keep(run: RunFolder, record: Record, rank: int) -> None:
+def _write_record(run: RunFolder, record: Record, rank: int) -> None:
+    """Write the record as rank 0, or this rank's failure, if it failed, as another."""
     if rank == 0:
         run.write(record)
     elif record.attempts[-1].exit_code:
@@ -118,7 +125,7 @@ def _keep(run: RunFolder, record: Record, rank: int) -> None:
 
 
 def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
-    """Trains from the last checkpoint, if any, to the end; evaluates; fills in the record."""
+    """Train from the last checkpoint, if any, to the end; evaluate; fill in the record."""
     from experiments.recipes import loading as recipes
     from experiments.training import components  # noqa: F401
     from experiments.training.config import pretrained
@@ -160,15 +167,15 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     attempt.device = (record.environment["gpus"] or ["cpu"])[0]
     runner = build_runner(config)
     try:
-        _keep(run, record, rank)
+        _write_record(run, record, rank)
         runner.train()
     except Exception:
         for head in getattr(getattr(runner.model, "module", runner.model), "weighting", ()):
-            head.check_finite()  # what broke later may only follow from a loss that was no number
+            head.check_finite()  # a loss that is NaN may be the cause of a later error
         raise
     finally:
         attempt.last_iteration = _iterations_done(runner, sys.exc_info()[1])
-        runner.visualizer.close()  # trackers keep what came last for a while
+        runner.visualizer.close()  # trackers write the last values when they close
     record.iterations = runner.iter
     if rank == 0:  # which alone has written them
         record.metrics = _final_metrics(run)
@@ -182,7 +189,11 @@ def _iterations_done(runner: Any, error: BaseException | None) -> int:
 
 
 def build_runner(config: Any) -> Any:
-    """MMEngine's Runner for a config; what the config names wrongly is the user's to mend."""
+    """Build MMEngine's Runner for a config.
+
+    Raises:
+        UserError: The config names something that does not exist, or has an option that is not allowed.
+    """
     from experiments.training.engine.runner import StrictRunner
     from experiments.weighting import OptionError
 
@@ -200,7 +211,7 @@ def build_runner(config: Any) -> Any:
 
 
 def start_processes(world_size: int) -> int:
-    """Joins the process group that torchrun's environment describes; MMEngine needs it early without CUDA."""
+    """Join the process group that torchrun's environment describes; without CUDA, MMEngine needs it early."""
     if world_size > 1:
         import torch
         import torch.distributed as dist
@@ -213,7 +224,7 @@ def start_processes(world_size: int) -> int:
 
 
 def _start_from(config: Any, run: RunFolder, recipe: Recipe, record: Record) -> int:
-    """Makes the config begin where the run stands; returns the iterations that are done. All ranks call it."""
+    """Make the config start at the last checkpoint; return the iterations done. A collective."""
     from experiments.training.engine.resuming import from_rank_0, latest_valid_checkpoint, missing_outputs
 
     checkpoint, notes = (
@@ -224,8 +235,8 @@ def _start_from(config: Any, run: RunFolder, recipe: Recipe, record: Record) -> 
     if checkpoint is not None:
         if not checkpoint.is_file():
             raise UserError(
-                f"{checkpoint} is not there on {socket.gethostname()}",
-                "several machines need one results folder that all of them see: --results-dir DIR",
+                f"{checkpoint} does not exist on {socket.gethostname()}",
+                "--results-dir DIR with a folder that all machines share",
             )
         config.load_from, config.resume = str(checkpoint), True
         done = iteration_of(checkpoint)
@@ -262,7 +273,7 @@ def _timings(run: RunFolder) -> dict[str, float]:
 
 
 def classify(error: BaseException) -> tuple[int, str]:
-    """Exit code and one line for whatever ended the work."""
+    """Return the exit code and the one-line message for an error."""
     if isinstance(error, UserError):
         return error.exit_code, error.message
     if isinstance(error, KeyboardInterrupt):

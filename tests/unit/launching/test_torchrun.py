@@ -125,6 +125,14 @@ def test_stop_asks_rank_0_and_all_ranks_end_in_their_own_time(run: RunFolder, st
     assert run.read().status == "interrupted"
 
 
+def test_a_stop_before_the_ranks_are_at_work_ends_at_once(run: RunFolder, start: Start):
+    worker = start("busy")
+    worker.stop()
+    assert worker.wait(5)
+    assert worker.exit_code() == 75
+    assert run.read().status == "interrupted"
+
+
 @pytest.mark.slow
 def test_a_second_stop_ends_at_once(run: RunFolder, start: Start):
     worker = start("busy")
