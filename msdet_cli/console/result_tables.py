@@ -35,6 +35,7 @@ def make_console() -> Console:
 
 
 def coloured(state: str) -> Text:
+    """Return a run's state in its colour."""
     return Text(state, COLOURS.get(state, ""))
 
 
@@ -138,6 +139,7 @@ def print_other(console: Console, other: Sequence[OtherRuns]) -> None:
 
 
 def print_problems(console: Console, problems: Sequence[str]) -> None:
+    """Print a line for each run or table that was left out."""
     for problem in problems:
         console.print(Text(f"Left out: {problem}", "yellow"), soft_wrap=True)
 

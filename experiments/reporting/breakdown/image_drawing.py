@@ -46,6 +46,7 @@ class Panel:
 
 
 def labelled(box: Sequence[float], category: str, score: float | None = None) -> Labelled:
+    """Return a box with its text: the category, and the score of a detection."""
     x, y, width, height = box
     return Labelled((x, y, width, height), category if score is None else f"{category} {score:.2f}")
 

@@ -74,6 +74,7 @@ def draw_steps(axes: Axes, spread: pd.DataFrame, start: float, look: Look) -> No
 
 
 def iteration_axis(axes: Axes) -> None:
+    """Label the x axis with iterations, in thousands from 10,000 on."""
     axes.set_xlabel("Iteration")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 10_000 else f"{x:g}"))
@@ -88,4 +89,5 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 
 
 def points_in_words(every: int) -> str:
+    """Return the sentence that says how many intervals a point is the mean of, if several."""
     return f" Each point is the mean of {every} intervals." if every > 1 else ""

@@ -145,6 +145,7 @@ def _groups(columns: Sequence[Column]) -> list[str]:
 
 
 def row_of(cells: Sequence[str]) -> str:
+    """Return the cells as a row of a LaTeX table."""
     return " & ".join(cells) + r" \\"
 
 

@@ -44,6 +44,7 @@ class Context:
 
 
 def context_of(recipe: Recipe) -> Context:
+    """Return the profile and data set of a recipe: only runs of one context are compared."""
     data = recipe.dataset.model_dump(exclude={"name", "root"})  # as in the recipe's identity
     return Context(recipe.profile or "", json.dumps(data, sort_keys=True), recipe.dataset)
 
