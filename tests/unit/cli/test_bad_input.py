@@ -50,7 +50,7 @@ def page(path, **content):
     return str(path)
 
 
-def test_unknown_names(msdet):
+def test_unknown_names_suggest_the_nearest(msdet):
     hint = assert_one_line(
         msdet("run", "retinanet-r50-rol"), "retinanet-r50-rol", "did you mean 'retinanet-r50-rlo'"
     )
@@ -84,7 +84,7 @@ def test_unknown_names(msdet):
         ({"extends": "retinanet-r50-rl"}, ["extends", "retinanet-r50-rlo"]),
     ],
 )  # fmt: skip
-def test_recipes_with_a_mistake(msdet, tmp_path, content, words):
+def test_recipe_errors_name_key_and_value(msdet, tmp_path, content, words):
     path = page(tmp_path / "mine.yaml", **{"extends": "retinanet-r50", **content})
     assert_one_line(msdet("run", path, "--dry-run"), *words)
 
@@ -106,11 +106,11 @@ def test_recipes_with_a_mistake(msdet, tmp_path, content, words):
         ("init_from=nowhere.pth", ["init_from", "nowhere.pth"]),
     ],
 )
-def test_assignments_with_a_mistake(msdet, assignment, words):
+def test_assignment_errors_are_one_line(msdet, assignment, words):
     assert_one_line(msdet("run", "retinanet-r50-rlo", "-p", "tiny", "--dry-run", "--set", assignment), *words)
 
 
-def test_a_misspelt_key_of_mmengine_three_levels_deep(msdet, tmp_path):
+def test_misspelt_nested_mmengine_key_is_refused(msdet, tmp_path):
     path = page(tmp_path / "mine.yaml", extends="retinanet-r50", set={"model.bbox_head.loss_cls.gama": 1.5})
     hint = assert_one_line(
         msdet("validate", path), "model.bbox_head.loss_cls", "gama", "did you mean 'gamma'"
@@ -118,7 +118,7 @@ def test_a_misspelt_key_of_mmengine_three_levels_deep(msdet, tmp_path):
     assert "+model.bbox_head.loss_cls.gama" in hint
 
 
-def test_pages_that_are_no_recipe(msdet, tmp_path):
+def test_files_that_are_not_recipes_are_refused(msdet, tmp_path):
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     assert_one_line(msdet("run", "list.yaml"), "list.yaml", "mapping")
     (tmp_path / "broken.yaml").write_text("model: [1, 2\nname: x\n")
@@ -133,7 +133,7 @@ def test_pages_that_are_no_recipe(msdet, tmp_path):
     assert_one_line(msdet("run", "./missing.yaml"), "missing.yaml")
 
 
-def test_missing_coco_says_where_it_looked_and_that_tiny_needs_none(msdet, tmp_path):
+def test_missing_coco_names_its_folder_and_the_tiny_profile(msdet, tmp_path):
     hint = assert_one_line(
         msdet("run", "retinanet-r50-rlo"),
         str(tmp_path / "data" / "coco"),
@@ -157,34 +157,34 @@ def data(tmp_path):
     return root, ("run", "retinanet-r50", "-p", "tiny", "--dataset", path)
 
 
-def test_the_data_as_it_is_can_be_planned(msdet, data):
+def test_valid_data_can_be_planned(msdet, data):
     code, out, _ = msdet(*data[1], "--dry-run")
     assert code == 0
     assert "start" in out
 
 
-def test_truncated_annotations(msdet, data):
+def test_truncated_annotations_are_refused(msdet, data):
     root, words = data
     file = root / "annotations" / "train.json"
     file.write_text(file.read_text()[:200])
     assert_one_line(msdet(*words), str(file))
 
 
-def test_an_annotation_that_names_a_missing_image(msdet, data):
+def test_annotation_of_a_missing_image_is_refused(msdet, data):
     root, words = data
     gone = sorted((root / "val").iterdir())[1]
     gone.unlink()
     assert_one_line(msdet(*words), gone.name, "missing")
 
 
-def test_classes_that_do_not_match(msdet, data, tmp_path):
+def test_mismatching_classes_are_refused(msdet, data, tmp_path):
     _, words = data
     content = yaml.safe_load((tmp_path / "own.yaml").read_text())
     page(tmp_path / "own.yaml", **content, classes=["disc", "sqare"])
     assert_one_line(msdet(*words), "sqare", "square")
 
 
-def test_annotations_of_an_unknown_category(msdet, data):
+def test_annotation_of_an_unknown_category_is_refused(msdet, data):
     root, words = data
     file = root / "annotations" / "train.json"
     content = json.loads(file.read_text())
@@ -193,7 +193,7 @@ def test_annotations_of_an_unknown_category(msdet, data):
     assert_one_line(msdet(*words), str(file), "99")
 
 
-def test_a_results_folder_that_cannot_be_written(msdet, data, tmp_path):
+def test_unwritable_results_folder_is_refused(msdet, data, tmp_path):
     _, words = data
     (tmp_path / "occupied").write_text("a file, not a folder")
     hint = assert_one_line(msdet(*words, "--results-dir", "occupied"), "occupied", "cannot be written")
@@ -202,7 +202,7 @@ def test_a_results_folder_that_cannot_be_written(msdet, data, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--results-dir", "MSDET_RESULTS"])
-def test_a_results_folder_below_a_file(msdet, data, tmp_path, monkeypatch, option):
+def test_results_folder_below_a_file_is_refused(msdet, data, tmp_path, monkeypatch, option):
     (tmp_path / "occupied").write_text("mine")
     if option == "MSDET_RESULTS":
         monkeypatch.setenv(option, "occupied/deeper")
@@ -211,7 +211,7 @@ def test_a_results_folder_below_a_file(msdet, data, tmp_path, monkeypatch, optio
         assert_one_line(msdet(*data[1], option, "occupied/deeper"), "occupied/deeper", "cannot be written")
 
 
-def test_bad_input_loses_nothing_of_an_earlier_run(msdet, data):
+def test_bad_input_keeps_an_earlier_run(msdet, data):
     _, words = data
     code, out, _ = msdet(*words, "--dry-run", "--json")
     assert code == 0
@@ -249,11 +249,11 @@ def test_bad_input_loses_nothing_of_an_earlier_run(msdet, data):
         (["no-such-recipe", "--alpha", "5"], ["no-such-recipe"]),
     ],
 )
-def test_ablations_with_a_mistake(msdet, words, named):
+def test_ablation_errors_are_one_line(msdet, words, named):
     assert_one_line(msdet("ablate", "-p", "tiny", "--dry-run", *words), *named)
 
 
-def test_through_a_process_of_its_own_as_a_shell_sees_it(tmp_path):
+def test_error_and_exit_code_of_the_installed_command(tmp_path):
     (tmp_path / "list.yaml").write_text("- a\n")
     for words in (["run", "list.yaml"], ["run", "retinanet-r50-rlo", "--set", "weighting.alpha=1"]):
         ended = in_a_process(tmp_path, *words)
@@ -262,7 +262,7 @@ def test_through_a_process_of_its_own_as_a_shell_sees_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_more_levels_than_the_detector_has(tmp_path):
+def test_more_levels_than_the_detector_has_are_refused(tmp_path):
     """Only the worker, which builds the detector, knows how many levels there are."""
     few = ["--set", "dataset.generate.train_images=2", "--set", "dataset.generate.val_images=1"]
     words = ["run", "retinanet-r50-rlo", "-p", "tiny", "--set", "weighting.n=9", *few]
@@ -287,7 +287,7 @@ def in_a_process(folder, *words):
     )
 
 
-def test_options_that_exclude_each_other(msdet):
+def test_contradicting_options_are_refused(msdet):
     assert_one_line(
         msdet("run", "retinanet-r50", "-p", "tiny", "--seed", "1", "--seeds", "2"), "--seed", "--seeds"
     )

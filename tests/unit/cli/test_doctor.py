@@ -23,12 +23,12 @@ def versions(monkeypatch, **known):
 GOOD = {"onedl_mmengine": "0.10.12", "onedl_mmcv": "2.3.6", "onedl_mmdetection": "3.5.1"}
 
 
-def test_the_forks_alone_are_fine(monkeypatch):
+def test_forks_without_upstream_are_ok(monkeypatch):
     versions(monkeypatch, **GOOD)
     assert {finding.level for finding in doctor._mmdetection()} == {"ok"}
 
 
-def test_upstream_beside_a_fork_is_named_with_what_to_do(monkeypatch):
+def test_upstream_beside_a_fork_is_a_problem_with_advice(monkeypatch):
     versions(monkeypatch, **GOOD, mmcv="2.1.0")
     found = {finding.what: finding for finding in doctor._mmdetection()}
     assert found["onedl-mmcv"].level == "problem"
@@ -37,7 +37,7 @@ def test_upstream_beside_a_fork_is_named_with_what_to_do(monkeypatch):
     assert found["onedl-mmdetection"].level == "ok"
 
 
-def test_a_missing_fork(monkeypatch):
+def test_missing_fork_is_a_problem(monkeypatch):
     versions(monkeypatch, onedl_mmengine="0.10.12", onedl_mmdetection="3.5.1")
     found = {finding.what: finding for finding in doctor._mmdetection()}
     assert found["onedl-mmcv"].level == "problem"
@@ -45,7 +45,7 @@ def test_a_missing_fork(monkeypatch):
 
 
 @pytest.mark.parametrize(("level", "code"), [("ok", 0), ("note", 0), ("problem", 2)])
-def test_exit_code(monkeypatch, level, code):
+def test_exit_code_is_2_on_a_problem(monkeypatch, level, code):
     monkeypatch.setattr(
         doctor, "CHECKS", (lambda: iter([doctor.Finding("torch", level, "found", "advice")]),)
     )
@@ -54,7 +54,7 @@ def test_exit_code(monkeypatch, level, code):
     assert "advice" in result.output
 
 
-def test_data_that_is_not_there_is_a_note_with_advice(monkeypatch, tmp_path):
+def test_missing_data_is_a_note_with_advice(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = {finding.what: finding for finding in doctor._data()}
     assert found["data coco"].level == "note"
@@ -63,7 +63,7 @@ def test_data_that_is_not_there_is_a_note_with_advice(monkeypatch, tmp_path):
     assert found["data shapes"].level == "ok"
 
 
-def test_what_was_found_is_shown_as_it_is(monkeypatch):
+def test_findings_are_not_taken_for_markup(monkeypatch):
     finding = doctor.Finding("data [/x]", "note", "no folder /data[/red]/coco", "pip install 'x[dev]'")
     monkeypatch.setattr(doctor, "CHECKS", (lambda: iter([finding]),))
     monkeypatch.setenv("COLUMNS", "200")
@@ -83,7 +83,7 @@ def test_torch_and_python_of_this_installation():
 @pytest.mark.parametrize(
     ("version", "level"), [("2.3.1+cu121", "problem"), ("2.4.0", "ok"), ("2.13.0+cpu", "ok")]
 )
-def test_a_torch_that_is_too_old(monkeypatch, version, level):
+def test_old_torch_is_a_problem(monkeypatch, version, level):
     import torch
 
     monkeypatch.setattr(torch, "__version__", version)
@@ -92,7 +92,7 @@ def test_a_torch_that_is_too_old(monkeypatch, version, level):
     assert bool(found["torch"].advice) == (level == "problem")
 
 
-def test_without_a_gpu_the_advice_is_what_runs_all_the_same(monkeypatch):
+def test_without_a_gpu_the_advice_is_the_tiny_profile(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -59,7 +59,7 @@ def measured(run: PlannedRun, seconds: float, status: str = "done", workers: int
     return run.folder
 
 
-def test_the_run_most_like_it_tells_how_long_it_takes():
+def test_forecast_uses_the_most_similar_run():
     wanted = planned(tiny("retinanet-r50-rlo", "weighting.n=3"))
     assert forecast(wanted)[0].worker_seconds is None  # unknown stays unknown
     measured(
@@ -79,7 +79,7 @@ def test_the_run_most_like_it_tells_how_long_it_takes():
         assert cost.source.run.path == folder.path
 
 
-def test_workers_count_and_gpus_are_not_told_by_cpus():
+def test_forecast_separates_gpus_from_cpus_and_counts_workers():
     run = planned(tiny())[0]
     measured(run, 0.5, workers=4, device="GPU-X")
     other = planned(tiny(), 1)
@@ -91,7 +91,7 @@ def test_workers_count_and_gpus_are_not_told_by_cpus():
     assert forecast(other)[0].worker_seconds == 330 * 3.0  # as many workers as planned comes first
 
 
-def test_what_is_done_costs_nothing_and_what_was_begun_less():
+def test_done_runs_cost_nothing_and_started_runs_less():
     stopped = measured(planned(tiny())[0], 0.5, status="interrupted", checkpoint=1000)
     measured(planned(tiny(), 1)[0], 0.5)
     begun, done, new = forecast(planned(tiny(), 0, 1, 2))
@@ -149,7 +149,7 @@ def test_plan_says_how_to_resume_failed_runs():
     assert "--retry-failed" in text
 
 
-def test_variants_are_what_each_would_be_alone_and_files_are_read_once(monkeypatch: pytest.MonkeyPatch):
+def test_variants_equal_single_loads_and_read_files_once(monkeypatch: pytest.MonkeyPatch):
     read: list[Path] = []
     real = catalogue.read_yaml
     monkeypatch.setattr(catalogue, "read_yaml", lambda path: (read.append(path), real(path))[1])
@@ -164,7 +164,7 @@ def test_variants_are_what_each_would_be_alone_and_files_are_read_once(monkeypat
     assert list(load_variants("retinanet-r50-rlo", "tiny", sets)) == alone
 
 
-def test_a_plan_looks_at_each_record_once_and_measures_once(monkeypatch: pytest.MonkeyPatch):
+def test_plan_and_forecast_read_each_record_once(monkeypatch: pytest.MonkeyPatch):
     runs = planned(tiny(), *range(20))
     for run in runs:
         measured(run, 1.0)
@@ -183,6 +183,6 @@ def test_a_plan_looks_at_each_record_once_and_measures_once(monkeypatch: pytest.
     assert sorted(reads) == sorted(run.folder.name for run in runs)  # for all twenty that are new together
 
 
-def test_quantities():
+def test_hours_and_sizes_have_two_digits():
     assert [format_hours(s) for s in (36, 3600, 3600 * 9.96, 3600 * 123.4)] == ["0.01", "1.0", "10", "123"]
     assert [format_size(n) for n in (999, 1500, 74_900_000, 2.5e12)] == ["999 B", "1.5 kB", "75 MB", "2.5 TB"]

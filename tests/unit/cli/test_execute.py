@@ -93,7 +93,7 @@ def test_one_failure_does_not_stop_the_rest(tmp_path, workers):
     assert "AP 42.0" in shown
 
 
-def test_the_same_again_skips_what_is_done_and_reports_what_failed(tmp_path, workers):
+def test_repeated_command_skips_done_and_reports_failed_runs(tmp_path, workers):
     workers.codes = [0, NOT_FINITE]
     executing.execute(planned(tmp_path, [0, 1]), None)
     again = planned(tmp_path, [0, 1])
@@ -110,7 +110,7 @@ def test_the_same_again_skips_what_is_done_and_reports_what_failed(tmp_path, wor
     assert len(workers.started) == 3
 
 
-def test_force_starts_done_runs_anew(tmp_path, workers):
+def test_force_restarts_done_runs(tmp_path, workers):
     workers.codes = [0, 0]
     executing.execute(planned(tmp_path, [0]), None)
     left = planned(tmp_path, [0])[0].folder.path / "trace.csv"
@@ -120,7 +120,7 @@ def test_force_starts_done_runs_anew(tmp_path, workers):
     assert len(workers.started) == 2
 
 
-def test_an_interrupted_run_decides_the_code(tmp_path, workers):
+def test_interrupted_run_decides_the_exit_code(tmp_path, workers):
     workers.codes = [NOT_FINITE, INTERRUPTED]
     assert executing.execute(planned(tmp_path, [0, 1]), None) == INTERRUPTED
 
@@ -132,7 +132,7 @@ def msdet(monkeypatch, capsys, *words):
     return ended.value.code or 0, *capsys.readouterr()
 
 
-def test_json_is_nothing_but_json(tmp_path, workers, monkeypatch, capsys):
+def test_json_prints_only_json(tmp_path, workers, monkeypatch, capsys):
     workers.codes = [0, 0]
     code, out, _ = msdet(
         monkeypatch, capsys, "run", "retinanet-r50", "-p", "tiny", "--seeds", "2", "--json", *FEW
@@ -192,7 +192,7 @@ PROGRESS = {
 }  # fmt: skip
 
 
-def test_the_status_line():
+def test_status_line_names_phase_iteration_loss_and_weights():
     line = status_line(PROGRESS)
     assert line == (
         "epoch 3/7, iteration 120/330, ETA 0:52 (0.25 s/it), loss 0.750, lr 0.001, weights P3 1.00 P4 1.38 (largest)"
@@ -226,7 +226,7 @@ def odd_progress(phase="train"):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_text_that_looks_like_markup_is_shown_as_it_is(tmp_path, workers, terminal):
+def test_names_are_not_taken_for_markup(tmp_path, workers, terminal):
     results = tmp_path / "res[/red]ults"
     recipe = load_recipe("retinanet-r50", "tiny")
     runs = plan([("", recipe)], PlanOptions([0, 1], results, generate=False))
@@ -248,7 +248,7 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(tmp_path, workers, termin
     assert "lower [red]schedule.lr" in shown
 
 
-def test_the_panel_follows_the_evaluation_and_unweighted_levels(tmp_path):
+def test_panel_shows_evaluation_and_omits_unweighted_levels(tmp_path):
     run = planned(tmp_path, [0])[0].folder
     run.path.mkdir(parents=True)
     view = RunView(run, "1 of 1")
@@ -288,7 +288,7 @@ def test_progress_of_an_earlier_attempt_is_not_shown(tmp_path):
     assert RunView(run, "1 of 1").progress() == PROGRESS
 
 
-def test_with_json_nothing_but_json_even_where_a_run_fails(tmp_path, workers, monkeypatch, capsys):
+def test_json_prints_only_json_when_a_run_fails(tmp_path, workers, monkeypatch, capsys):
     workers.codes = [NOT_FINITE, 0]
     words = ["run", "retinanet-r50", "-p", "tiny", "--seeds", "2", "--json", *FEW]
     code, out, _ = msdet(monkeypatch, capsys, *words)
@@ -307,7 +307,7 @@ def test_a_run_that_cannot_be_prepared_does_not_stop_the_rest(tmp_path, workers)
     assert [name.rpartition("/")[2] for name in workers.started] == ["seed1"]
 
 
-def test_a_signal_stops_the_run_at_work_and_begins_no_other(tmp_path, workers, monkeypatch):
+def test_signal_stops_the_running_run_and_starts_no_other(tmp_path, workers, monkeypatch):
     asked = []
 
     class Stoppable(FakeWorker):
@@ -328,7 +328,7 @@ def test_a_signal_stops_the_run_at_work_and_begins_no_other(tmp_path, workers, m
     assert signal.getsignal(signal.SIGINT) is before  # Ctrl-C is the console's again
 
 
-def test_the_end_names_what_failed_with_the_last_lines_of_its_log(tmp_path, workers, monkeypatch):
+def test_failed_runs_are_listed_with_the_end_of_their_logs(tmp_path, workers, monkeypatch):
     class Writing(FakeWorker):
         def __init__(self, folder, *launch, **options):
             super().__init__(folder)
@@ -344,14 +344,14 @@ def test_the_end_names_what_failed_with_the_last_lines_of_its_log(tmp_path, work
     assert str(tmp_path / "results" / "runs") in end and end.rstrip().endswith("log.txt")
 
 
-def test_a_failure_of_no_known_kind_is_tried_again_and_said(tmp_path, workers):
+def test_unknown_failure_is_retried_and_reported(tmp_path, workers):
     workers.codes = [1, 0]
     screen = console()
     assert executing.execute(planned(tmp_path, [0]), screen) == 0
     assert "attempt 2" in screen.file.getvalue() and "1 of 2" in screen.file.getvalue()
 
 
-def test_detached_it_goes_on_in_the_background(tmp_path, monkeypatch, capsys):
+def test_detach_plans_first_and_continues_in_the_background(tmp_path, monkeypatch, capsys):
     """The plan is made and checked in the foreground; what is left is the same command in a session of its own."""
     code, _, err = msdet(monkeypatch, capsys, "run", "retinanet-r50", "-p", "tiny", "--gpus", "3", "--detach")
     assert code == 2 and "3 workers cannot share" in err  # said here, not in a log
@@ -380,7 +380,7 @@ def test_detached_it_goes_on_in_the_background(tmp_path, monkeypatch, capsys):
         (["--scale-lr"], "--gpus 8 --scale-lr"),
     ],
 )
-def test_options_that_cannot_be(monkeypatch, capsys, words, says):
+def test_invalid_launch_options_are_refused(monkeypatch, capsys, words, says):
     code, _, err = msdet(monkeypatch, capsys, "run", "retinanet-r50", "-p", "tiny", "--dry-run", *words)
     assert code == 2 and says in err and "Traceback" not in err
 

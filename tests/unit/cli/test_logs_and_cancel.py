@@ -80,13 +80,13 @@ def test_the_last_lines_of_a_log_longer_than_a_block():
     assert typed("logs", "seed0", "-n", "9999").stdout == text
 
 
-def test_a_run_without_log_and_one_that_is_not_there():
+def test_logs_of_a_run_without_log_and_of_an_unknown_run():
     a_run("queued")
     assert refusal("logs", "seed0").message == "r50/aaaa1111/seed0 has no log yet (queued)"
     assert "not found" in refusal("logs", "seed7").message
 
 
-def test_following_copies_what_comes_and_says_how_it_ended():
+def test_follow_copies_new_lines_and_prints_the_result():
     me = attempt(os.getpid())
     run = a_run("running", log="one\ntwo\n", attempts=[me])
 
@@ -109,7 +109,7 @@ def test_following_copies_what_comes_and_says_how_it_ended():
     assert result.stderr.splitlines()[-1] == "r50/aaaa1111/seed0: done in 1:15: AP 41.3"
 
 
-def test_following_a_run_that_is_begun_anew_shows_the_new_log():
+def test_follow_switches_to_the_log_of_a_restarted_run():
     run = a_run("running", log="old\n", attempts=[attempt(os.getpid())])
 
     def anew() -> None:
@@ -131,7 +131,7 @@ def test_following_a_run_that_is_begun_anew_shows_the_new_log():
     assert result.stderr.splitlines()[-1] == "r50/aaaa1111/seed0: failed: loss became NaN"
 
 
-def test_before_a_slurm_job_trains_what_the_job_wrote_is_shown(monkeypatch: pytest.MonkeyPatch):
+def test_logs_of_a_slurm_job_before_training_are_its_output(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")  # nor can Slurm be asked
     Path("jobs").mkdir()
     run = a_run("queued", slurm={"job_id": "12_3", "folder": str(Path("jobs").resolve())})
@@ -178,7 +178,7 @@ def at_work(run: RunFolder, deaf: bool = False) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("deaf", [False, True])
-def test_a_run_at_work_is_asked_waited_for_and_said_to_be_cancelled(deaf: bool):
+def test_cancel_stops_a_running_run_and_waits_for_it(deaf: bool):
     run = a_run("queued")
     process = at_work(run, deaf)
     try:
@@ -192,7 +192,7 @@ def test_a_run_at_work_is_asked_waited_for_and_said_to_be_cancelled(deaf: bool):
     assert not run.cancel.exists()
 
 
-def test_a_number_that_is_another_process_by_now_gets_no_signal(monkeypatch: pytest.MonkeyPatch):
+def test_cancel_does_not_signal_a_reused_process_id(monkeypatch: pytest.MonkeyPatch):
     killed: list[int] = []
     real = os.kill
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid) if number else real(pid, number))
@@ -203,7 +203,7 @@ def test_a_number_that_is_another_process_by_now_gets_no_signal(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("status", ["queued", "interrupted"])
-def test_a_run_that_nobody_works_on_is_marked(status: str):
+def test_cancel_marks_a_run_without_a_process(status: str):
     run = a_run(status)
     rows = json.loads(typed("cancel", "seed0", "--json").stdout)
     assert rows == [
@@ -212,7 +212,7 @@ def test_a_run_that_nobody_works_on_is_marked(status: str):
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "cancelled"])
-def test_of_a_run_that_is_over_there_is_nothing_to_cancel(status: str):
+def test_cancel_of_an_ended_run_changes_nothing(status: str):
     run = a_run(status)
     before = run.record_file.read_text()
     text = typed("cancel", "seed0").stdout
@@ -220,7 +220,7 @@ def test_of_a_run_that_is_over_there_is_nothing_to_cancel(status: str):
     assert run.record_file.read_text() == before
 
 
-def test_a_run_that_is_about_to_begin_is_cancelled_when_it_has():
+def test_cancel_of_a_starting_run_takes_effect_after_its_start():
     """Its lock is taken, its record still says queued: a mark there would be written over."""
     run = a_run("queued")
     with acquire_lock(run):
@@ -238,7 +238,7 @@ def test_a_run_that_is_about_to_begin_is_cancelled_when_it_has():
     assert one.outcome == "cancelled"
 
 
-def test_a_run_that_is_done_before_it_sees_that_it_was_asked():
+def test_run_that_ends_before_the_cancel_request_stays_done():
     run = a_run("running", attempts=[attempt(os.getpid(), host="another-machine")])
     run.progress.write_text("{}")
     one = cancel.Cancel(run)
@@ -252,7 +252,7 @@ def test_a_run_that_is_done_before_it_sees_that_it_was_asked():
     assert not run.cancel.exists()  # or --force would be cancelled at once
 
 
-def test_what_does_not_end_in_time_is_said(monkeypatch: pytest.MonkeyPatch):
+def test_cancel_reports_runs_that_do_not_stop_in_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cancel, "WAIT_S", 0.2)
     run = a_run("running", attempts=[attempt(1, host="another-machine")])
     run.progress.write_text("{}")
@@ -260,7 +260,7 @@ def test_what_does_not_end_in_time_is_said(monkeypatch: pytest.MonkeyPatch):
     assert run.cancel.exists()
 
 
-def test_which_runs_are_meant():
+def test_cancel_selects_runs_by_name_and_all():
     queued = [a_run("queued", seed=seed) for seed in (0, 1)]
     done, interrupted = a_run("done", seed=2), a_run("interrupted", seed=3)
     error = refusal("cancel", "r50")
@@ -288,7 +288,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> Path:
 
 
 @pytest.mark.parametrize(("state", "told"), [("PENDING", "12_3\n"), ("COMPLETED", "")])
-def test_a_job_is_taken_out_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, told: str):
+def test_cancel_removes_the_slurm_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, told: str):
     notes = slurm(tmp_path, monkeypatch, state)
     run = a_run("queued", slurm={"job_id": "12_3", "folder": "jobs"})
     typed("cancel", "seed0")
@@ -296,7 +296,7 @@ def test_a_job_is_taken_out_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (notes.read_text() if notes.exists() else "") == told
 
 
-def test_where_slurm_cannot_be_asked_it_says_so(monkeypatch: pytest.MonkeyPatch):
+def test_cancel_reports_that_slurm_is_unavailable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     run = a_run("queued", slurm={"job_id": "12_3", "folder": "jobs"})
     assert "Slurm cannot be asked from here" in typed("cancel", "seed0").stdout

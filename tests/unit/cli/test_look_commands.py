@@ -64,7 +64,7 @@ def test_ls_lists_every_kind_with_its_first_line():
     assert "did you mean 'recipes'?" in refusal("ls", "recpes").message
 
 
-def test_ls_tables_says_how_much_of_each_can_be_reproduced():
+def test_ls_tables_counts_rows_with_a_recipe():
     row = "{id: a, label: A, published: [1.0]}, {id: b, label: B, recipe: retinanet-r50}"
     page(
         f"name: mine\ntitle: My [own]\ncolumns: [AP]\nblocks: [{{rows: [{row}]}}]\n",
@@ -81,14 +81,14 @@ def test_ls_tables_says_how_much_of_each_can_be_reproduced():
     assert (entry["rows"], entry["recipes"]) == (2, 1)
 
 
-def test_ls_shows_the_others_beside_a_page_that_cannot_be_read():
+def test_ls_lists_other_files_beside_an_unreadable_one():
     page("", "recipes/bad.yaml").write_bytes(b"\xff\xfe\xfa")
     text = typed("ls", "recipes")
     assert "retinanet-r50" in text
     assert "not a text file" in text
 
 
-def test_show_prints_a_recipe_that_runs_by_its_path():
+def test_show_prints_a_valid_recipe():
     text = typed("show", "retinanet-r50-rlo", "-p", "tiny", "--set", "weighting.alpha=7", "--dataset", "coco")
     assert "\x1b" not in text
     shown = load_recipe(str(page(text)))
@@ -126,14 +126,14 @@ def test_validate_finds_a_wrong_key_for_mmengine():
     assert not Path("results").exists()
 
 
-def test_cp_keeps_the_page_as_it_is():
+def test_cp_keeps_text_and_comments():
     assert "next: msdet show mine.yaml" in typed("cp", "retinanet-r50-rlo", "mine")
     shipped = Path(json.loads(typed("ls", "recipes", "--json"))["recipes"][0]["path"]).parent
     assert Path("mine.yaml").read_text() == (shipped / "retinanet-r50-rlo.yaml").read_text()
     assert recipe_id(load_recipe("mine.yaml")) == recipe_id(load_recipe("retinanet-r50-rlo"))
 
 
-def test_cp_overwrites_only_when_told():
+def test_cp_overwrites_only_with_force():
     page("keep: me\n", "mine.yaml")
     error = refusal("cp", "retinanet-r50", "mine.yaml")
     assert "exists already" in error.message

@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_files_of_the_validation_set_come_with_their_ground_truth(run: RunFolder, tmp_path: Path):
+def test_validation_images_have_ground_truth(run: RunFolder, tmp_path: Path):
     other = tmp_path / "photos"
     other.mkdir()
     cv2.imwrite(str(other / "a.jpg"), np.zeros((10, 20, 3), np.uint8))
@@ -83,7 +83,7 @@ def test_random_images_are_the_same_for_a_seed(run: RunFolder):
         ([None], "no image is named"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_predict_errors_are_one_line(
     run: RunFolder, tmp_path: Path, words: list[str | None], says: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)

@@ -63,7 +63,7 @@ def screen(entries: list[QueueItem], height: int = 40, note: str = "") -> list[s
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
-def test_each_run_has_a_line_with_state_progress_time_left_metric_and_gpus(entries: list[QueueItem]):
+def test_table_has_state_progress_eta_metric_and_gpus_per_run(entries: list[QueueItem]):
     done(entries[0], 41.26, 0.5)
     at(entries[1], 110, 0.5)
     entries[1].run.folder.metrics.write_text("iteration,epoch,AP,AP50\n50,1,10.0,20.0\n100,2,12.34,22.0\n")
@@ -80,7 +80,7 @@ def test_each_run_has_a_line_with_state_progress_time_left_metric_and_gpus(entri
     assert note == "stopping"
 
 
-def test_the_estimate_is_that_of_the_measured_rates(entries: list[QueueItem]):
+def test_time_left_follows_from_the_measured_rates(entries: list[QueueItem]):
     progress = QueueProgress(entries)
     progress.update()
     assert progress.seconds_left() == (0.0, 6)
@@ -99,7 +99,7 @@ def test_the_estimate_is_that_of_the_measured_rates(entries: list[QueueItem]):
     assert progress.summary() == "4 done, 2 running; about 2:30 of training left"
 
 
-def test_what_nothing_like_was_measured_is_not_guessed(entries: list[QueueItem]):
+def test_time_left_excludes_runs_without_a_measured_rate(entries: list[QueueItem]):
     at(entries[0], 130, 0.5)
     other = load_recipe("fcos-r50", "tiny")
     results = entries[0].run.folder.path.parents[3]
@@ -113,7 +113,7 @@ def test_what_nothing_like_was_measured_is_not_guessed(entries: list[QueueItem])
     assert progress.summary().endswith("more than 1:40 of training left")
 
 
-def test_a_low_screen_shows_first_what_is_at_work(entries: list[QueueItem]):
+def test_low_screen_shows_running_runs_first(entries: list[QueueItem]):
     for number, state in enumerate(("done", "done", "waiting", "running", "failed", "waiting")):
         entries[number].state = state  # type: ignore[assignment]
     assert select_rows(entries, 1) == [3]
@@ -126,7 +126,7 @@ def test_a_low_screen_shows_first_what_is_at_work(entries: list[QueueItem]):
     assert "  and 2 done, 1 waiting" in lines
 
 
-def test_a_run_is_read_once_when_it_is_done(entries: list[QueueItem], monkeypatch: pytest.MonkeyPatch):
+def test_done_run_is_read_once(entries: list[QueueItem], monkeypatch: pytest.MonkeyPatch):
     reads: list[str] = []
     real = RunFolder.read
     monkeypatch.setattr(RunFolder, "read", lambda self: (reads.append(self.name), real(self))[1])
@@ -140,7 +140,7 @@ def test_a_run_is_read_once_when_it_is_done(entries: list[QueueItem], monkeypatc
     assert reads == [entries[0].run.folder.name]
 
 
-def test_without_a_terminal_there_are_lines_now_and_then(
+def test_without_a_terminal_lines_are_printed_at_intervals(
     entries: list[QueueItem], monkeypatch: pytest.MonkeyPatch
 ):
     clock = [0.0]

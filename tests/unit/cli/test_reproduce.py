@@ -72,7 +72,7 @@ def labels(out):
     return [row["label"] for row in json.loads(out)]
 
 
-def test_it_runs_what_is_missing_once_and_rows_with_mean_weights_last(mine, monkeypatch, capsys):
+def test_reproduce_runs_missing_runs_once_and_mean_weights_last(mine, monkeypatch, capsys):
     words = ("mine", "-p", "tiny", "--seeds", "2")
     code, out, err = msdet(monkeypatch, capsys, *words)
     assert code == 0
@@ -101,7 +101,7 @@ def test_it_runs_what_is_missing_once_and_rows_with_mean_weights_last(mine, monk
     assert len(Tracing.started) == 12
 
 
-def test_a_dry_run_says_what_waits(mine, monkeypatch, capsys):
+def test_dry_run_names_rows_that_wait(mine, monkeypatch, capsys):
     words = ("mine", "-p", "tiny", "--seeds", "2", "--dry-run")
     code, out, err = msdet(monkeypatch, capsys, *words)
     assert code == 0
@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_waits(mine, monkeypatch, capsys):
     assert "waits" in err
 
 
-def test_what_fails_is_not_built_on(mine, monkeypatch, capsys):
+def test_rows_of_failed_runs_wait(mine, monkeypatch, capsys):
     Tracing.codes = [0, NOT_FINITE]
     code, out, err = msdet(monkeypatch, capsys, "mine", "-p", "tiny")
     assert code == NOT_FINITE
@@ -130,14 +130,14 @@ def test_what_fails_is_not_built_on(mine, monkeypatch, capsys):
     assert len(Tracing.started) == 4
 
 
-def test_an_interruption_ends_it(mine, monkeypatch, capsys):
+def test_interruption_ends_reproduce(mine, monkeypatch, capsys):
     Tracing.codes = [0, INTERRUPTED]
     code, _, err = msdet(monkeypatch, capsys, "mine", "-p", "tiny")
     assert code == INTERRUPTED
     assert "waits" not in err
 
 
-def test_a_trace_without_an_interval_is_said(mine, monkeypatch, capsys):
+def test_trace_without_an_interval_is_reported(mine, monkeypatch, capsys):
     monkeypatch.setitem(WEIGHTS, 0, ())
     code, _, err = msdet(monkeypatch, capsys, "mine", "-p", "tiny")
     assert code == 0
@@ -160,7 +160,7 @@ def test_the_shipped_tables_share_their_runs(monkeypatch, capsys, words, count):
     assert len(json.loads(out)) == count
 
 
-def test_one_root_cannot_hold_two_data_sets(monkeypatch, capsys):
+def test_data_root_for_two_data_sets_is_refused(monkeypatch, capsys):
     words = ("table1", "table2", "--dry-run", "--data-root", "data")
     code, _, err = msdet(monkeypatch, capsys, *words)
     assert code == 2
@@ -172,7 +172,7 @@ def test_one_root_cannot_hold_two_data_sets(monkeypatch, capsys):
     assert (code, "cannot hold" in err) == (2, False)  # there is no data
 
 
-def test_mistakes(monkeypatch, capsys, mine):
+def test_reproduce_errors_are_one_line(monkeypatch, capsys, mine):
     for words, expected in (
         (["tabel1"], "did you mean 'table1'"),
         (["table1", "-p", "tiyn"], "did you mean 'tiny'"),
