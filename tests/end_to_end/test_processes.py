@@ -134,8 +134,10 @@ def test_two_ranks_have_one_model_and_one_rule_all_along(two_ranks: Trained) -> 
 def test_one_process_accumulates_what_two_ranks_do(
     micro_batch: int, accumulation: int, two_ranks: Trained, train
 ) -> None:
-    """The same images in the same micro-batches give the same losses, weights and parameters, to rounding. With
-    one image at a time each loss is normalised by that image's positives: the course is alike, not the same."""
+    """The same images in the same micro-batches give the same losses, weights and parameters, to rounding.
+
+    With one image at a time each loss is normalised by that image's positives: alike, not the same.
+    """
     one = train(f"accumulated{micro_batch}", 1, micro_batch)
     attempt = one.attempt
     assert (attempt.world_size, attempt.micro_batch, attempt.accumulation) == (1, micro_batch, accumulation)

@@ -237,7 +237,6 @@ def data(masks):
 @pytest.fixture(autouse=True)
 def _plain_convolution(monkeypatch):
     """In place of deformable convolution, which has no stand-in: without offsets it is this."""
-
     MessageHub.get_current_instance().update_info("epoch", 0)  # that TOOD asks for
     from mmcv.ops import deform_conv, modulated_deform_conv
     from mmdet.models.dense_heads import tood_head
