@@ -45,7 +45,7 @@ class LocalWorker:
 
     Args:
         folder: The run folder, prepared.
-        launch: How many processes and machines.
+        launch: How many processes, machines and threads of each process.
         rendezvous: Where several machines meet.
         environment: Added to this process's own.
         descriptors: Open files that it keeps: the run's lock, leases. Ranks have none; torchrun, which keeps
@@ -64,11 +64,13 @@ class LocalWorker:
         descriptors: Sequence[int] = (),
     ) -> None:
         launch = launch or Launch()
-        self.folder, self._launch = folder, launch
+        self.folder = folder
         self._world_size = launch.processes * launch.nodes
         self._is_leader = rendezvous is None or rendezvous.is_leader
         self._stops = 0
         environment = {"PYTHONWARNINGS": "ignore", **os.environ, **(environment or {})}
+        if launch.threads is not None and not environment.get("OMP_NUM_THREADS"):
+            environment["OMP_NUM_THREADS"] = str(launch.threads)
         if self._world_size > 1:
             environment |= launcher_environment()
             self._attempts_before = len(folder.read().attempts)

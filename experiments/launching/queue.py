@@ -7,7 +7,6 @@ the same runs, one works on each. A run that another command has locked is looke
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -185,8 +184,6 @@ class Queue:
         environment = inheriting(lock) if lock is not None else {}
         if lease.gpus:
             environment |= lease.environment()
-        if launch.threads is not None:
-            environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(launch.threads)
         rendezvous = None
         if self.execution.rdzv is not None:
             attempt = f"{folder.path.parent.name}-{folder.path.name}"

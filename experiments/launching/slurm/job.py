@@ -123,8 +123,6 @@ class SlurmRun:
 
     def _attempt(self, run: RunFolder, environment: dict[str, str], descriptors: list[int]) -> LocalWorker:
         launch = run.read().launch
-        if launch.threads is not None:
-            environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(launch.threads)
         self._attempts += 1
         rendezvous = _rendezvous(self._attempts) if launch.nodes > 1 else None
         worker = LocalWorker(run, launch, rendezvous, environment, descriptors)
