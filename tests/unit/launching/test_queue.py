@@ -24,44 +24,7 @@ from experiments.runs.run_lock import acquire_lock
 
 PATIENCE_S = 60
 
-# Does what `plan.json` says for its seed and attempt: an exit code (negative: a signal), and whether it saves
-# before that. Asked to stop, or left by the command, it saves and ends like a worker.
-WORKER = """
-import json, os, signal, sys, time
-launcher, asked = os.getppid(), []
-signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-folder, place, me = sys.argv[1], os.environ["PLACE"], os.getpid()
-record = json.load(open(folder + "/record.json"))
-def keep():
-    json.dump(record, open(folder + "/record.json.new", "w"))
-    os.replace(folder + "/record.json.new", folder + "/record.json")
-def note(what):
-    word = [record["seed"], what, os.environ.get("CUDA_VISIBLE_DEVICES"), record["launch"]["micro_batch"]]
-    with open(place + "/events", "a") as stream:
-        stream.write(json.dumps(word) + "\\n")
-attempt = {"started": "", "host": os.uname().nodename, "pid": me}
-record["attempts"].append(attempt)
-record["status"] = "running"
-keep()
-note("start")
-todo, number = json.load(open(place + "/plan.json")).get(str(record["seed"]), []), len(record["attempts"])
-code, saves = todo[number - 1] if number <= len(todo) else (0, False)
-end = time.monotonic() + float(os.environ["SECONDS"])
-while time.monotonic() < end and not asked and os.getppid() == launcher:
-    time.sleep(0.01)
-if asked or os.getppid() != launcher:
-    code, saves = 75, True
-if saves:
-    os.makedirs(folder + "/checkpoints", exist_ok=True)
-    open(f"{folder}/checkpoints/iter_{number}.pth", "w").close()
-note("end" if code else "done")
-if code < 0:
-    os.kill(me, -code)
-attempt.update(exit_code=code, message=f"said {code}")
-record["status"] = {0: "done", 75: "interrupted"}.get(code, "failed")
-keep()
-sys.exit(code)
-"""
+WORKER = Path(__file__).with_name("fake_worker.py").read_text(encoding="utf-8")
 
 # A command of its own: plans the seeds and works through them; its exit code is theirs.
 COMMAND = """
