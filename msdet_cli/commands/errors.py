@@ -14,7 +14,7 @@ from rich.console import Console
 from experiments.common.errors import UserError
 from experiments.runs.lookup import fits, iterate, resolve, results_dir
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.commands.report_files import write_all
+from msdet_cli.console.file_output import write_all
 from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt
 

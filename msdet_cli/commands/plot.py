@@ -15,7 +15,7 @@ from rich.text import Text
 from experiments.common.errors import UserError
 from experiments.runs.lookup import SeveralRunsError, fits, iterate, resolve, results_dir
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.commands.report_files import write_all
+from msdet_cli.console.file_output import write_all
 from msdet_cli.options import RESULTS, ResultsOpt
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from experiments.common.errors import UserError, did_you_mean
 from experiments.runs.lookup import results_dir
 from msdet_cli import __version__
-from msdet_cli.commands.report_files import WRITTEN, files_of, whole, write_all
+from msdet_cli.console.file_output import write_all
 from msdet_cli.console.result_tables import (
     make_console,
     print_legend,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from experiments.reporting.render import ReportMetadata
     from experiments.reporting.tables.sections import Section
 
+WRITTEN = ("md", "csv", "latex", "html")  # formats that can be files
 FORMATS = ("console", *WRITTEN, "all")
 DEFAULT_OUT = Path("report")  # of --format all
 AN_EXAMPLE = "msdet report --format html --out report/"
@@ -81,7 +82,7 @@ def report(
     msdet report --format all --results-dir A --results-dir B
     """
     from experiments.reporting import build_report, collect
-    from experiments.reporting.render import ReportMetadata, no_results_message
+    from experiments.reporting.render import ReportFiles, ReportMetadata, no_results_message
 
     _check(form, out)
     out = DEFAULT_OUT if form == "all" and out is None else out
@@ -96,12 +97,13 @@ def report(
     sections: list[Section] = []
     if form != "csv" and (out is not None or form == "html"):
         sections = _sections(report, folders, not no_figures, aside)
+    rendered = ReportFiles(report, made, sections)
     if out is None:
-        print(whole(report, made, form, sections), end="")
+        print(rendered.text(form), end="")
     else:
         forms = WRITTEN if form == "all" else (form,)
         with aside.status("writing"):
-            files = files_of(report, made, forms, out, sections)
+            files = rendered.files(forms, out)
         write_all(files, out)
     if form == "csv" or out is not None:  # elsewhere it is part of the page
         print_problems(aside, report.problems)

@@ -3,35 +3,19 @@
 from experiments.reporting.render.csv import csv_text
 from experiments.reporting.render.latex import latex_table
 from experiments.reporting.render.latex_report import latex_report
-from experiments.reporting.render.markdown import (
-    escaped,
-    markdown,
-    markdown_claims,
-    markdown_index,
-    markdown_other,
-    markdown_problems,
-)
-from experiments.reporting.render.text import (
-    ReportMetadata,
-    file_name,
-    long_name,
-    no_results_message,
-    stems,
-)
+from experiments.reporting.render.markdown import markdown, markdown_other
+from experiments.reporting.render.report_files import ReportFiles
+from experiments.reporting.render.text import ReportMetadata, file_name, no_results_message, stems
 
 __all__ = [
+    "ReportFiles",
     "ReportMetadata",
     "csv_text",
-    "escaped",
     "file_name",
     "latex_report",
     "latex_table",
-    "long_name",
     "markdown",
-    "markdown_claims",
-    "markdown_index",
     "markdown_other",
-    "markdown_problems",
     "no_results_message",
     "stems",
 ]

@@ -1,0 +1,89 @@
+"""A report as one text, or as files: which there are in each format, and what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.reporting.render.csv import csv_text
+from experiments.reporting.render.latex import latex_table
+from experiments.reporting.render.latex_report import latex_report
+from experiments.reporting.render.markdown import (
+    escaped,
+    markdown,
+    markdown_claims,
+    markdown_index,
+    markdown_other,
+    markdown_problems,
+)
+from experiments.reporting.render.text import ReportMetadata, file_name, long_name, no_results_message, stems
+from experiments.reporting.tables.report_model import Report
+from experiments.reporting.tables.report_views import OTHER_TITLE
+from experiments.reporting.tables.sections import Section
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Renders a report with the sections below its tables."""
+
+    report: Report
+    made: ReportMetadata
+    sections: Sequence[Section] = ()
+
+    def text(self, form: str) -> str:
+        """Return the report as one text, with links from the working directory; only HTML holds pictures."""
+        report, here = self.report, Path.cwd()
+        if form == "html":
+            return self._html(here)["report.html"]
+        if form == "csv":
+            return csv_text(report.tables, report.other)
+        if form == "latex":
+            return latex_report(report, self.made)
+        message = no_results_message(report, self.made.folders)
+        parts = [] if message else ["\n\n".join(markdown_claims(report)) + "\n"]
+        parts += [markdown(table, here) for table in report.tables]
+        parts += [markdown_other(report.other, here)] if report.other else []
+        parts += [escaped(message) + "\n"] if message else []
+        parts += [text + "\n" for text in markdown_problems(report)]
+        return "\n".join(parts)
+
+    def files(self, forms: Sequence[str], out: Path) -> dict[str, bytes]:
+        """Return the files' contents by path below `out`."""
+        makers = {"md": self._markdown, "csv": self._csv, "latex": self._latex, "html": self._html}
+        files = {name: text.encode() for form in forms for name, text in makers[form](out).items()}
+        for section in self.sections if set(forms) != {"csv"} else ():
+            for picture in section.pictures:
+                stem = f"figures/{file_name(picture.name)}"
+                files |= {f"{stem}.png": picture.png, f"{stem}.svg": picture.svg.encode()}
+        return files
+
+    def _markdown(self, out: Path) -> dict[str, str]:
+        """Return a page a table with its contexts, `other-runs`, and `report.md`, which leads to them."""
+        pages, titles, names = {}, {}, stems(self.report.by_name)
+        for name, forms in self.report.by_name.items():
+            file = f"{names[name]}.md"
+            pages[file] = "\n".join(markdown(table, out) for table in forms)
+            titles[file] = forms[0].title
+        if self.report.other:
+            pages["other-runs.md"] = markdown_other(self.report.other, out)
+            titles["other-runs.md"] = OTHER_TITLE
+        return {"report.md": markdown_index(self.report, self.made, titles, self.sections), **pages}
+
+    def _csv(self, out: Path) -> dict[str, str]:
+        by_name, other = self.report.by_name, self.report.other
+        names = stems(by_name)
+        texts = {f"{names[name]}.csv": csv_text(forms) for name, forms in by_name.items()}
+        return texts | ({"other-runs.csv": csv_text([], other)} if other else {})
+
+    def _latex(self, out: Path) -> dict[str, str]:
+        """Return a file a table, to be read into a paper, and `report.tex`, which reads them all."""
+        named = {long_name(table): table for table in self.report.tables}
+        files = {name: f"{stem}.tex" for name, stem in stems(named).items()}
+        tables = {files[name]: latex_table(table) for name, table in named.items()}
+        return {"report.tex": latex_report(self.report, self.made, self.sections, files), **tables}
+
+    def _html(self, base: Path) -> dict[str, str]:
+        from experiments.reporting.render.page import html_page  # alone needs Jinja2
+
+        return {"report.html": html_page(self.report, self.made, base, self.sections)}
