@@ -21,7 +21,7 @@ from experiments.launching.queue_items import ActiveRun, QueueItem, State, repor
 from experiments.launching.resource_pool import ResourcePool
 from experiments.launching.retry_policy import decide_retry, iterations_saved
 from experiments.launching.torchrun import Rendezvous, is_local
-from experiments.runs.run_lock import InUseError, inheriting
+from experiments.runs.run_lock import InUseError, lock_environment
 
 __all__ = ["Queue", "QueueItem", "State"]
 
@@ -181,7 +181,7 @@ class Queue:
         """Start an attempt. `lock` is None where another machine leads, and holds it."""
         folder = entry.run.folder
         launch = folder.read().launch
-        environment = inheriting(lock) if lock is not None else {}
+        environment = lock_environment(lock) if lock is not None else {}
         if lease.gpus:
             environment |= lease.environment()
         rendezvous = None

@@ -26,7 +26,7 @@ def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
         patience_s: Seconds that a process which was asked to stop has to save.
 
     Yields:
-        The descriptor of the lock, for `inheriting`.
+        The descriptor of the lock, for `lock_environment`.
 
     Raises:
         InUseError: Another process still has the lock after `patience_s`.
@@ -39,7 +39,7 @@ def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
         yield descriptor
 
 
-def inheriting(descriptor: int) -> dict[str, str]:
+def lock_environment(descriptor: int) -> dict[str, str]:
     """Return the environment in which a child inherits the lock; pass the descriptor in `pass_fds`, too."""
     return {LOCK_FD: str(descriptor)}
 

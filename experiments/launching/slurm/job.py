@@ -25,7 +25,7 @@ from experiments.launching.retry_policy import RetryDecision, decide_retry, iter
 from experiments.launching.torchrun import Rendezvous
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock, inheriting
+from experiments.runs.run_lock import acquire_lock, lock_environment
 
 SUBMITIT_SIGNAL = signal.SIGUSR2  # what submitit listens to
 PENDING_STATES = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
@@ -101,7 +101,7 @@ class SlurmRun:
         with acquire_lock(run) as lock:
             while run.read().status not in ("done", "cancelled"):
                 saved = iterations_saved(run)
-                worker = self._attempt(run, inheriting(lock), [lock])
+                worker = self._attempt(run, lock_environment(lock), [lock])
                 decision = decide_retry(run, worker, saved, self.before, self._is_asked())
                 self.before.append(decision)
                 if decision.message:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import InUseError, acquire_lock, inheriting
+from experiments.runs.run_lock import InUseError, acquire_lock, lock_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def child_inherits(run: RunFolder, lock: int) -> bool:
     command = [sys.executable, "-m", "tests.unit.runs.print_inherits_lock", str(run.path)]
-    env = {**os.environ, **inheriting(lock)}
+    env = {**os.environ, **lock_environment(lock)}
     done = subprocess.run(
         command, pass_fds=[lock], env=env, cwd=ROOT, capture_output=True, text=True, check=True
     )
