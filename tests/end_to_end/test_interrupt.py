@@ -208,7 +208,7 @@ def test_a_worker_ends_when_its_command_is_killed_while_it_loads(place: Place) -
     worker = run.read().attempts[-1]
     try:
         what = "the end of a worker without its command"
-        wait_until(lambda: not is_alive(worker.pid, worker.pid_started), what, seconds=40)
+        wait_until(lambda: not is_alive(worker.pid, worker.pid_started), what)
     finally:
         if is_alive(worker.pid, worker.pid_started):
             os.kill(worker.pid, signal.SIGKILL)
