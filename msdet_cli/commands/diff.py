@@ -19,7 +19,7 @@ from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
 if TYPE_CHECKING:
     from experiments.reporting.run_diff import Change
 
-MOST_TEXT = 70  # characters of a value on the console; --json has all
+MAX_VALUE_CHARACTERS = 70  # on the console; --json has all
 
 
 def diff(
@@ -85,4 +85,4 @@ def _shown(value: Any) -> str:
         text = f"{value:.8g}"
     else:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 4]} ..."
+    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[: MAX_VALUE_CHARACTERS - 4]} ..."
