@@ -43,16 +43,16 @@ KINDS = {
     "no boxes to evaluate": PREVENTS,
     "empty box": Kind(summary="empty boxes (not trained on, never found)"),
     "box under 1 pixel": Kind(summary="boxes under 1 pixel (not trained on)"),
-    "box wholly outside": Kind(summary="boxes wholly outside their image (not trained on)"),
+    "box wholly outside": Kind(summary="boxes wholly outside the image (not trained on)"),
     "box without area": Kind(summary="boxes without area (width x height taken)"),
     "box marked ignore": Kind(summary="boxes marked ignore (treated as crowds)"),
     "same box twice": Kind(summary="boxes given twice"),
     "image size differs": Kind(summary="images of another size than annotated"),
-    "image turned by EXIF": Kind(summary="images turned by their EXIF data"),
+    "image turned by EXIF": Kind(summary="images turned by EXIF data"),
     "16-bit image": Kind(summary="16-bit images (read as 8 bits, so often nearly black)"),
     "same image twice": Kind(summary="images given twice"),
-    "image in both splits": Kind(summary="images that are in the training set, too"),
-    "class names alike": Kind(summary="class names that differ only in case or spaces"),
+    "image in both splits": Kind(summary="images also in the training set"),
+    "class names alike": Kind(summary="class names alike but for case or spaces"),
     "over 100 objects": Kind(summary="images with more than 100 objects (COCO AP cannot reach 100)"),
     "box partly outside": MENTIONED,
     "box under min_box_size": MENTIONED,
@@ -121,13 +121,21 @@ def warning_text(counts_by_split: dict[str, dict[str, int]]) -> str:
         if not isinstance(counts, dict):  # a damaged record
             continue
         summaries = [
-            f"{n} {KINDS[kind].summary}"
+            counted(n, KINDS[kind].summary)
             for kind, n in counts.items()
             if kind in KINDS and KINDS[kind].summary
         ]
         if summaries:
             parts.append(f"{split}: {', '.join(summaries)}")
     return "; ".join(parts)
+
+
+def counted(count: int, things: str) -> str:
+    """Return `3 empty boxes`, `1 empty box`. `things` is in the plural, and its noun one of those below."""
+    if count == 1:
+        for plural, singular in (("boxes", "box"), ("images", "image"), ("names", "name")):
+            things = things.replace(plural, singular, 1)
+    return f"{count} {things}"
 
 
 def shown_value(value: object) -> str:

@@ -34,7 +34,7 @@ def errors(
     results: ResultsOpt = RESULTS,
     as_json: JsonOpt = False,
 ) -> None:
-    """Show where runs differ from a baseline: by class, by pyramid level, by object size.
+    """Show where AP differs from a baseline: class, level, size.
 
     Computed from the detections that each run's final evaluation kept, and checked against the AP of its record. What
     was computed is remembered beside the detections. By level means by object size: objects belong to the level that

@@ -29,7 +29,7 @@ def plot(
     ),
     results: ResultsOpt = RESULTS,
 ) -> None:
-    """Draw what trainings traced: each level's losses, IoU and weight, the policy and its actions.
+    """Draw losses, IoU, weights and policy over training.
 
     Seeds of one config share a figure: their mean, and a band of one standard deviation. Each figure is written
     as PNG and SVG, as wide as a column of a paper; its caption is printed below its name. Runs at work are drawn as far

@@ -66,7 +66,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Show the paper's tables: every row as published, and beside it what was measured here.
+    """Show the paper's tables, published beside measured.
 
     Runs belong to a row by what their recipe says, whatever it is called. Runs under a profile, or on
     another data set, get tables of their own: they do not compare with the published numbers. Without

@@ -151,9 +151,9 @@ def test_what_changes_numbers_is_one_line_and_stands_in_the_record(
     boxes = len(odd.read("train")["annotations"])
     for part in (
         f"{boxes} boxes without area",
-        "1 boxes marked ignore",
-        "1 boxes wholly outside",
-        "1 images of another size",
+        "1 box marked ignore",
+        "1 box wholly outside the image",
+        "1 image of another size",
         f"msdet data verify {page}",
     ):
         assert part in warning

@@ -57,7 +57,7 @@ def test_16_bit_images_are_warned_of(suffix: str, bits: int, coco_set: CocoSet) 
     if bits == 16:
         assert read.mean() < 10  # of 127
         assert found.problems["train"] == kinds(coco_set.spec()) == {"16-bit image": 1}
-        assert "16-bit images" in str(found.warning())
+        assert "16-bit image" in str(found.warning())
     else:
         assert read.mean() > 100 and found.problems == {}
 
@@ -239,7 +239,7 @@ def test_the_same_image_twice_in_a_split_is_warned_of(how: str, coco_set: CocoSe
     for given in (coco_set, voc_set):
         found = find_dataset(given.spec())
         assert found.problems == {"train": {"same image twice": 1}} and kinds(given.spec(), "val") == {}
-        assert "images given twice" in str(found.warning())
+        assert "image given twice" in str(found.warning())
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -249,7 +249,7 @@ def test_the_same_image_in_both_splits_is_warned_of(how: str, coco_set: CocoSet,
     for given in (coco_set, voc_set):
         found = find_dataset(given.spec())
         assert found.problems == {"val": {"image in both splits": 1}} and kinds(given.spec()) == {}
-        assert "in the training set, too" in str(found.warning())
+        assert "also in the training set" in str(found.warning())
 
 
 def test_one_file_under_two_ids_is_warned_of(coco_set: CocoSet) -> None:
