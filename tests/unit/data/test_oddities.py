@@ -191,7 +191,7 @@ def test_names_that_differ_only_in_case_or_spaces_are_warned_of(coco_set: CocoSe
     rename(coco_set, "DOG")
     for split in ("train", "val"):
         assert kinds(coco_set.spec(), split) == {"class names alike": 1}
-    assert "class names alike but for case" in str(find_dataset(coco_set.spec()).warning())
+    assert "class name alike but for case" in str(find_dataset(coco_set.spec()).warning())
     text = voc_set.xml("a").read_text()
     voc_set.xml("a").write_text(text.replace(">cat<", ">Cat<"))
     assert kinds(voc_set.spec()) == {"class names alike": 1}
