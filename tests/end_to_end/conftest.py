@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -163,10 +165,21 @@ TRAINED = ("run", "retinanet-r50", "retinanet-r50-rlo", "-p", "tiny", "--jobs", 
 
 
 @pytest.fixture(scope="session")
-def trained(make_place: Callable[[str], Place]) -> Trained:
-    """What `make run` trains: the only two whole trainings of the tests that are not slow."""
-    place = make_place("trained")
-    said = place.msdet(*TRAINED, timeout=1500)
-    assert said.returncode == 0, said.stdout + said.stderr
+def trained(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Trained:
+    """What `make run` trains: the only two whole trainings of the tests that are not slow.
+
+    Test processes that run side by side share them: the first one trains, the others wait for it.
+    """
+    base, is_parallel = tmp_path_factory.getbasetemp(), "PYTEST_XDIST_WORKER" in os.environ
+    folder = (base.parent if is_parallel else base) / "trained"
+    folder.mkdir(exist_ok=True)
+    place, kept = Place(folder, home), folder / "said.json"
+    with open(folder / ".test-lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            said = place.msdet(*TRAINED, timeout=1500)
+            assert said.returncode == 0, said.stdout + said.stderr
+            kept.write_text(json.dumps([said.stdout, said.stderr]), encoding="utf-8")
+    said = subprocess.CompletedProcess(TRAINED, 0, *json.loads(kept.read_text(encoding="utf-8")))
     runs = {run.path.parts[-3]: run for run in place.runs()}
     return Trained(place, runs["retinanet-r50"], runs["retinanet-r50-rlo"], said)
