@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from mmdet.datasets import CocoDataset, VOCDataset
+
+from experiments import detection  # noqa: F401  (first: installs operators before MMDetection is imported)
+
+from mmdet.datasets import CocoDataset, VOCDataset  # isort: skip
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from faster_coco_eval import COCO, COCOeval_faster
-from mmdet.evaluation import VOCMetric
+
+from experiments import detection  # noqa: F401  (first: installs operators before MMDetection is imported)
+
+from mmdet.evaluation import VOCMetric  # isort: skip
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 

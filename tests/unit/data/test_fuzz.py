@@ -183,7 +183,7 @@ def check_boxes(found: FoundDataset, split: str, damaged: bool) -> int:
         warning = found.warning()
         assert warning is not None and warning.isprintable()
         told = re.findall(
-            r"(\d+) (?:empty boxes|boxes under 1|boxes wholly outside)", warning.partition("; val")[0]
+            r"(\d+) (?:empty box|box(?:es)? under 1|box(?:es)? wholly outside)", warning.partition("; val")[0]
         )
         assert sum(map(int, told)) >= dropped, (warning, dropped)
     return dropped
