@@ -25,7 +25,7 @@ from experiments.weighting.options import OPTIONS
 def load_recipe(
     ref: str,
     profile: str | None = None,
-    sets: Sequence[str] = (),
+    sets: Sequence[str] | Mapping[str, Any] = (),
     dataset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
@@ -38,7 +38,7 @@ def load_recipe(
     Args:
         ref: Name or path. A resolved recipe (`recipe.yaml` in a run folder) is returned unchanged.
         profile: Name or path of a profile.
-        sets: `KEY=VALUE` strings.
+        sets: `KEY=VALUE` strings, or dotted recipe keys to values.
         dataset: Name or path of a data set that replaces the recipe's.
         overrides: Dotted recipe keys to values, as rows of tables have them.
 
@@ -73,7 +73,7 @@ def load_resolved(path: Path) -> Recipe | None:
 def load_variants(
     ref: str,
     profile: str | None,
-    variants: Iterable[Sequence[str]],
+    variants: Iterable[Sequence[str] | Mapping[str, Any]],
     dataset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Iterator[Recipe]:
@@ -92,9 +92,11 @@ def load_variants(
         yield _with_sets(raw, sets, scale, where)
 
 
-def _with_sets(raw: dict[str, Any], sets: Sequence[str], scale: float, where: str) -> Recipe:
+def _with_sets(
+    raw: dict[str, Any], sets: Sequence[str] | Mapping[str, Any], scale: float, where: str
+) -> Recipe:
     """Return the recipe with the last layer, `sets`; `raw` is not changed."""
-    layer = layer_of(parse_assignment(text) for text in sets)
+    layer = layer_of(sets.items() if isinstance(sets, Mapping) else map(parse_assignment, sets))
     check_keys(layer, Recipe, "--set")
     changed = merge(raw, _anchored(layer, Path.cwd()))
     weighting = layer.get("weighting")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from experiments.common.checking import check_keys, validate
+from experiments.common.errors import UserError
 from experiments.common.files import display_path
 from experiments.recipes import catalogue
+from experiments.recipes.loading import load_recipe
+from experiments.recipes.schema import Recipe
 
 # The paper's tables, in its order.
 PAPER = ("table1", "table2", "table3", "table4", "table5", "fig4")
@@ -37,6 +41,7 @@ class Row(BaseModel):
     mean_weights_of: str | None = None  # id of the row whose runs give the weights
     mean: Literal["level", "overall"] = "level"
     baseline: str | None = None  # id of the row that this one is compared with
+    own: bool = False  # the recipe as it stands, among rows that vary it
 
     def overrides(self, weights: Sequence[float] = (1.0,)) -> dict[str, Any]:
         """Return `set`, with `weights` for a row of mean weights; the default stands for unknown ones."""
@@ -53,7 +58,11 @@ class Block(BaseModel):
 
 
 class Table(BaseModel):
-    """A table: blocks of rows with the same columns."""
+    """A table: blocks of rows with the same columns.
+
+    With a `profile` or `dataset`, all rows run under it, and every `set` comes after it: its values are what runs.
+    In other tables a profile that the command names comes last, and scales their values.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -61,7 +70,47 @@ class Table(BaseModel):
     title: str
     columns: Annotated[list[str], Field(min_length=1)]
     note: str | None = None
+    profile: str | None = None
+    dataset: str | None = None
+    set: dict[str, Any] = {}  # of all rows; a row's own `set` comes after it
     blocks: Annotated[list[Block], Field(min_length=1)]
+    _path: Path | None = PrivateAttr(None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the table was read from; paths in it are relative to its folder."""
+        return self._path
+
+    def recipe_of(self, row: Row, weights: Sequence[float] = (1.0,), profile: str | None = None) -> Recipe:
+        """Return what a row runs.
+
+        Args:
+            row: One of the table's rows, with a recipe.
+            weights: Of a row with `mean_weights_of`.
+            profile: That of the command, for a table without one of its own.
+
+        Raises:
+            UserError: The recipe is not there, or wrong; or `profile` is not the table's own.
+        """
+        if self.profile is not None and profile not in (None, self.profile):
+            raise UserError(
+                f"table {self.name}: its rows run under profile {self.profile}, not {profile}", "leave out -p"
+            )
+        chosen = {**self.set, **row.overrides(weights)}
+        is_last = self.profile is not None or self.dataset is not None
+        return load_recipe(
+            self._located("recipe", row.recipe) or "",
+            self._located("profile", self.profile or profile),
+            chosen if is_last else (),
+            self._located("dataset", self.dataset),
+            {} if is_last else chosen,
+        )
+
+    def _located(self, kind: str, ref: str | None) -> str | None:
+        """Return a name as it is, and a path as an absolute one: relative to the table's folder, else to this."""
+        if ref is None or self.path is None or not catalogue.is_path(ref):
+            return ref
+        return str(catalogue.find(kind, ref, self.path.parent))
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows, top to bottom, reference rows included."""
@@ -113,14 +162,26 @@ def all_tables() -> list[str]:
     return [*PAPER, *(name for name in catalogue.names("table") if name not in PAPER)]
 
 
-def load_table(ref: str) -> Table:
+def ablations(results: Path) -> dict[str, Path]:
+    """Return name to file of the tables that `msdet ablate` has written below a results folder, sorted by name."""
+    return {path.stem: path for path in sorted((results / "ablations").glob("*.yaml"))}
+
+
+def load_table(ref: str, results: Path | None = None) -> Table:
     """Return the table of a name (table1 to table5, fig4, controls, or one's own) or path.
+
+    Args:
+        ref: The name or path.
+        results: The results folder whose ablations have names as well.
 
     Raises:
         UserError: There is no such table, or a key of it is wrong; names the dotted key.
     """
-    path = catalogue.find("table", ref)
+    own = ablations(results) if results is not None and not catalogue.is_path(ref) else {}
+    path = own[ref].resolve() if ref in own else catalogue.find("table", ref)
     raw = catalogue.read_yaml(path)
     where = f"table {display_path(path)}"
     check_keys(raw, Table, where)
-    return validate(Table, raw, where)
+    table = validate(Table, raw, where)
+    table._path = path
+    return table
