@@ -17,6 +17,7 @@ from experiments.interop import stock_recipe
 from experiments.interop.import_run import MatchedTraining, write_run
 from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes import loading as recipes
+from experiments.recipes.differences import join_differences, list_differences
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import results_dir
@@ -150,11 +151,9 @@ def _check_free(folder: RunFolder, force: bool) -> None:
 
 
 def _print_result(folder: RunFolder, claimed: Recipe, made: Recipe) -> None:
-    from experiments.reporting.tables.matching import differences
-
     record, console = folder.read(), Console()
     lines = [f"{folder.path}", f"  {format_metrics(record.metrics)}"]
-    other = differences(made, claimed)
+    other = join_differences(list_differences(made, claimed))
     if other:
         lines.append(f"  a variant of recipe {claimed.name}: {other}")
     lines += [f"  note: {note}" for note in record.notes]

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from experiments.common.config_text import flat
 from experiments.common.errors import UserError
 from experiments.data.spec import DatasetSpec
 from experiments.recipes import loading as recipes
+from experiments.recipes.differences import join_differences, list_differences
 from experiments.recipes.schema import Recipe, Schedule
 from experiments.recipes.tables import Row, Table
 from experiments.reporting.index import Index
@@ -204,7 +204,7 @@ class Matcher:
         """Return how a run differs from the recipe of its name; empty where that is unknown."""
         own = self.recipe_for_id(run["recipe_id"])
         named = self.load(run["recipe"], {}, run["profile"], quiet=True)
-        return differences(own, named) if own and named else ""
+        return join_differences(list_differences(own, named)) if own and named else ""
 
     def _recipe_of_runs(self, rows: Iterable[int]) -> Recipe | None:
         """Return the first readable recipe of runs with one identity."""
@@ -257,11 +257,3 @@ def _outlasts_json(content: dict[str, Any]) -> bool:
         return bool(json.loads(json.dumps(content)) == content)
     except (TypeError, ValueError):
         return False
-
-
-def differences(recipe: Recipe, other: Recipe, most: int = 4) -> str:
-    """Return `weighting.alpha: 5 (10)`: the first recipe's value, and the other's in brackets."""
-    one, two = ({k: json.dumps(v) for k, v in flat(recipes.identity(r)).items()} for r in (recipe, other))
-    keys = [key for key in {**one, **two} if one.get(key, "-") != two.get(key, "-")]
-    shown = [f"{key}: {one.get(key, '-')} ({two.get(key, '-')})" for key in keys[:most]]
-    return ", ".join(shown) + (f", and {len(keys) - most} more" if len(keys) > most else "")

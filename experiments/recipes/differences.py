@@ -1,0 +1,68 @@
+"""In which keys two recipes differ, and a run's recipe from the page of its name. No torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from experiments.common.config_text import flat
+from experiments.common.errors import UserError
+from experiments.recipes import loading
+from experiments.recipes.schema import Recipe
+
+
+def list_differences(recipe: Recipe, other: Recipe) -> list[str]:
+    """Return `weighting.alpha: 5 (10)` for each key: the first recipe's value, and the other's in brackets.
+
+    A data set of another definition is one entry, `dataset: mine (coco)`.
+    """
+    one, two = (loading.identity(each) for each in (recipe, other))
+    is_same_data = one.pop("dataset") == two.pop("dataset")
+    data = [] if is_same_data else [f"dataset: {recipe.dataset.name} ({other.dataset.name})"]
+    values, others = ({key: json.dumps(value) for key, value in flat(each).items()} for each in (one, two))
+    keys = [key for key in {**values, **others} if values.get(key, "-") != others.get(key, "-")]
+    return [*(f"{key}: {values.get(key, '-')} ({others.get(key, '-')})" for key in keys), *data]
+
+
+def join_differences(found: list[str], max_keys: int = 4) -> str:
+    """Return differences as one text that names no more than `max_keys` of them."""
+    more = f", and {len(found) - max_keys} more" if len(found) > max_keys else ""
+    return ", ".join(found[:max_keys]) + more
+
+
+class NamedRecipes:
+    """Compares the recipes of runs with the pages of their names; reads each page once."""
+
+    def __init__(self) -> None:
+        self._differences: dict[tuple[str, str], list[str]] = {}
+        self._named: dict[tuple[str, str | None], Recipe | None] = {}
+
+    def list_differences(self, page: Path, recipe_id: str, name: str) -> list[str]:
+        """Return in what a run's recipe differs from the page of its name; empty where one cannot be read.
+
+        Args:
+            page: The run's `recipe.yaml`.
+            recipe_id: Its identity: runs of one identity and name share the answer.
+            name: The recipe's name.
+        """
+        key = (recipe_id, name)
+        if key not in self._differences:
+            own = _read(page)
+            named = self._load(name, own.profile) if own else None
+            self._differences[key] = list_differences(own, named) if own and named else []
+        return self._differences[key]
+
+    def _load(self, name: str, profile: str | None) -> Recipe | None:
+        if (name, profile) not in self._named:
+            try:
+                self._named[name, profile] = loading.load_recipe(name, profile)
+            except UserError:  # no page of that name here, or it is broken
+                self._named[name, profile] = None
+        return self._named[name, profile]
+
+
+def _read(page: Path) -> Recipe | None:
+    try:
+        return loading.load_resolved(page) or loading.load_recipe(str(page.resolve()))
+    except UserError:
+        return None
