@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
 
 # Exit codes of a worker and of `msdet run`.
 DONE = 0
@@ -17,6 +18,9 @@ EXIT_CLASSES = {
     DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",
     OUT_OF_MEMORY: "out of memory", INTERRUPTED: "interrupted",
 }  # fmt: skip
+
+FULL_OR_READ_ONLY = "full or read-only"  # exit class of an attempt that was interrupted by its disk
+_STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 MAX_NAMES = 12  # that an error message lists
 MAX_MESSAGE_CHARS = 500
@@ -37,6 +41,22 @@ class UserError(Exception):
         self.message = one_line(message)
         self.hint = hint
         self.exit_code = exit_code
+
+
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it followed from, newest first."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def storage_error(error: BaseException) -> OSError | None:
+    """Return the error of a full or read-only disk that an error is or followed from; None where it is another."""
+    chain = (e for e in error_chain(error) if isinstance(e, OSError) and e.errno in _STORAGE_ERRNOS)
+    return next(chain, None)
 
 
 def one_line(text: str) -> str:

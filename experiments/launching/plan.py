@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.common.errors import UserError
-from experiments.common.files import write_text
+from experiments.common.files import name_for_damaged, write_text
 from experiments.common.processes import this_process
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.launching.execution import Execution
@@ -203,17 +203,11 @@ def _existing_or_new_record(run: PlannedRun) -> Record:
         record = _new_record(run)
         lost = "is missing"
         if folder.record_file.exists():
-            kept = next(path for path in _names_for_damaged(folder) if not path.exists())
+            kept = name_for_damaged(folder.record_file)
             shutil.copyfile(folder.record_file, kept)
             lost = f"could not be read and is kept as {kept.name}"
         record.notes.append(f"{now()}: record.json {lost}: attempts and times before that are not listed")
         return record
-
-
-def _names_for_damaged(folder: RunFolder) -> Iterator[Path]:
-    yield folder.path / "record.json.damaged"
-    for number in range(2, 1000):
-        yield folder.path / f"record.json.damaged{number}"
 
 
 def _adapt_launch(before: Launch, launch: Launch, todo: Todo) -> Launch:
