@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from experiments.common.errors import UserError, did_you_mean
 from experiments.runs.run_folder import RunFolder
 
+DEFAULT_RESULTS = Path("results")
+RESULTS_CONTENT = ("runs", "queues", "ablations", "slurm")  # folders of a results folder, made when needed
+MAX_NAMES = 3  # that the message of an ambiguous reference lists
+
 
 class SeveralRunsError(UserError):
-    """A reference that fits more than one run where one is needed."""
+    """A reference that fits more than one run where one is needed.
+
+    Attributes:
+        runs: Those that it fits.
+    """
+
+    def __init__(self, reference: str, runs: list[RunFolder]) -> None:
+        names = ", ".join(run.name for run in runs[:MAX_NAMES]) + (", ..." if len(runs) > MAX_NAMES else "")
+        super().__init__(f"run '{reference}' fits {len(runs)} runs: {names}", "msdet runs")
+        self.runs = runs
 
 
 def results_dir(option: Path | None = None) -> Path:
     """Return `--results-dir`, else `$MSDET_RESULTS`, else `./results`."""
-    return Path(option or os.environ.get("MSDET_RESULTS") or "results")
+    return Path(option or os.environ.get("MSDET_RESULTS") or DEFAULT_RESULTS)
+
+
+def existing_results_dir(option: Path | None = None) -> Path:
+    """Return the same, for a command that only reads.
+
+    Raises:
+        UserError: It is no results folder. `./results` need not exist: there are no runs yet.
+    """
+    folder = results_dir(option)
+    if folder == DEFAULT_RESULTS and not (folder.exists() and not folder.is_dir()):
+        return folder
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"results folder {folder} {what}", "msdet runs --results-dir DIR")
+    has_any = any((folder / name).is_dir() for name in RESULTS_CONTENT)
+    if not has_any and _list_folder(folder, lambda error: None):
+        above = folder.resolve().parent if folder.name == "runs" else "DIR"
+        raise UserError(
+            f"{folder} is no results folder: it has no folder `runs`", f"msdet runs --results-dir {above}"
+        )
+    return folder
 
 
 def iterate(results: Path, unreadable: Callable[[OSError], object] | None = None) -> Iterator[RunFolder]:
@@ -45,27 +79,46 @@ def resolve(reference: str, results: Path) -> RunFolder:
         SeveralRunsError: More than one run fits.
         UserError: No run fits.
     """
+    fitting = matching_runs(reference, results)
+    if len(fitting) > 1:
+        raise SeveralRunsError(reference, fitting)
+    return fitting[0]
+
+
+def matching_runs(reference: str, results: Path) -> list[RunFolder]:
+    """Return every run that a reference fits, at least one.
+
+    Args:
+        reference: A run folder, the folder of a config or recipe, or consecutive whole parts of a run's name.
+        results: The results folder.
+
+    Raises:
+        UserError: No run fits.
+    """
     for path in (Path(reference), Path(results) / "runs" / reference):
-        if (path / "record.json").is_file():
-            return RunFolder(path)
-    runs = {run.name: run for run in iterate(results)}
-    fitting = (
-        [runs[reference]] if reference in runs else [run for n, run in runs.items() if fits(reference, n)]
-    )
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        some = ", ".join(run.name for run in fitting[:3]) + (", ..." if len(fitting) > 3 else "")
-        raise SeveralRunsError(f"run '{reference}' fits {len(fitting)} runs: {some}", "msdet runs")
+        for depth in ("", "seed*/", "*/seed*/"):  # a run, a config, a recipe
+            if found := sorted(path.glob(f"{depth}record.json")):
+                return [RunFolder(record.parent) for record in found]
+    runs = list(iterate(results))
+    if fitting := [run for run in runs if fits(reference, run.name)]:
+        return fitting
     where = f"run '{reference}' not found in {Path(results).resolve()}"
     if not runs:
         raise UserError(f"{where}: it has no runs", "msdet run --help")
-    raise UserError(f"{where}; {did_you_mean(reference, runs)}", "msdet runs")
+    raise UserError(f"{where}; {did_you_mean(reference, [run.name for run in runs])}", "msdet runs")
 
 
 def fits(reference: str, name: str) -> bool:
     """Whether `reference` is a run's name or consecutive whole parts of it."""
     return f"/{reference.strip('/')}/" in f"/{name}/"
+
+
+def _resolve_one(reference: str, results: Path) -> list[RunFolder]:
+    try:
+        return [resolve(reference, results)]
+    except SeveralRunsError as error:
+        error.hint = "give more of the name, or take all that match with --all"
+        raise
 
 
 def starting_weights(init_from: str, results: Path) -> Path:

@@ -13,6 +13,7 @@ Verdict = Literal["gain", "loss", "within noise", "too few seeds"]
 
 CONFIDENCE_LEVEL = 0.95
 MIN_SEEDS = 3  # on each side; with two, the interval is 13 standard errors wide either way
+MIN_BOOTSTRAP_PAIRS = 5  # fewer have too few resamples for an interval's ends
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Difference:
         """Return the 95 % percentile bootstrap interval of the mean of the pairs (SciPy, 9999 draws).
 
         A check on the normality that the t interval assumes. With a handful of pairs it is too narrow, for it knows
-        no differences but those seen. None under MIN_SEEDS pairs.
+        no differences but those seen. None under MIN_BOOTSTRAP_PAIRS pairs.
         """
-        if len(self.pairs) < MIN_SEEDS:
+        if len(self.pairs) < MIN_BOOTSTRAP_PAIRS:
             return None
         import numpy as np
         from scipy.stats import bootstrap

@@ -118,7 +118,9 @@ def test_nothing_to_compare_with():
 def test_identical_values_differ_by_nothing():
     found = difference(by_seed(36.0, 36.5, 36.1), by_seed(36.0, 36.5, 36.1))
     assert (found.value, found.low, found.high, found.verdict) == (0.0, 0.0, 0.0, "within noise")
-    assert found.bootstrap() == (0.0, 0.0)
+    assert found.bootstrap() is None
+    equal = difference(by_seed(*[36.0] * 5), by_seed(*[36.0] * 5))
+    assert equal.bootstrap() == (0.0, 0.0)
     assert power(found, 0.8) is None
     same = difference(by_seed(36.0, 36.0, 36.0), by_seed(35.0, 35.0, 35.0, first=7))
     assert (same.value, same.low, same.high, same.verdict) == (1.0, 1.0, 1.0, "gain")
@@ -135,10 +137,12 @@ def test_words_follow_the_interval():
 
 
 def test_bootstrap_against_all_resamples():
-    """With three pairs there are 27 resamples; the outermost (1 in 27 each) are more than 2.5 %."""
-    found = difference(by_seed(36.5, 37.5, 38.1), by_seed(36.0, 36.0, 36.0))
-    means = sorted(sum(c) / 3 for c in itertools.product((0.5, 1.5, 2.1), repeat=3))
-    assert found.bootstrap() == pytest.approx((means[0], means[-1]))
+    """With five pairs there are 3125 resamples, each as likely as any other."""
+    pairs = (0.5, 1.5, 2.1, -0.7, 0.9)
+    found = difference(by_seed(*(36 + pair for pair in pairs)), by_seed(*[36.0] * 5))
+    means = [sum(drawn) / 5 for drawn in itertools.product(pairs, repeat=5)]
+    assert found.bootstrap() == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.05)
+    assert difference(by_seed(36.5, 37.5, 38.1, 39), by_seed(*[36.0] * 4)).bootstrap() is None
     many = difference(by_seed(*np.random.default_rng(0).normal(37, 1, 40)), by_seed(*[36.0] * 40))
     low, high = many.bootstrap()  # for many pairs it comes near the t interval
     assert (low, high) == pytest.approx((many.low, many.high), abs=0.05)
