@@ -13,8 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from experiments.common.errors import UserError
-from experiments.runs.lookup import SeveralRunsError, fits, iterate, resolve, results_dir
-from experiments.runs.run_folder import RunFolder
+from experiments.runs.lookup import resolve_all, results_dir
 from msdet_cli.console.file_output import write_all
 from msdet_cli.options import RESULTS, ResultsOpt
 
@@ -61,23 +60,7 @@ def _by_config(references: Sequence[str], results: Path) -> list[list[Path]]:
     """Return the folders of all selected runs, grouped by config, in the order of the arguments."""
     configs: dict[Path, dict[Path, None]] = {}
     for reference in references:
-        for run in _meant(reference, results):
+        for run in resolve_all(reference, results):
             path = run.path.resolve()
             configs.setdefault(path.parent, {})[path] = None
     return [list(folders) for folders in configs.values()]
-
-
-def _meant(reference: str, results: Path) -> list[RunFolder]:
-    """Return every run that fits, or lies in a folder of that path.
-
-    Raises:
-        UserError: None does.
-    """
-    for depth in ("seed*", "*/seed*"):  # of a config, of a recipe
-        inside = sorted(Path(reference).glob(f"{depth}/record.json"))
-        if inside:
-            return [RunFolder(record.parent) for record in inside]
-    try:
-        return [resolve(reference, results)]
-    except SeveralRunsError:
-        return [run for run in iterate(results) if fits(reference, run.name)]

@@ -1,0 +1,82 @@
+"""Removal of runs and of old checkpoints, and what that frees. Links are never followed. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from experiments.common.errors import UserError
+from experiments.runs.run_folder import RunFolder
+from experiments.runs.run_lock import acquire_lock
+
+
+def disk_use(path: Path) -> int:
+    """Return the bytes of a file, or of all files in and below a folder; those behind links do not count."""
+    try:
+        if path.is_symlink():
+            return 0
+        if not path.is_dir():
+            return path.stat().st_size
+        return sum(map(disk_use, path.iterdir()))
+    except OSError:  # removed meanwhile, or not to be read
+        return 0
+
+
+def old_checkpoints(run: RunFolder) -> list[Path]:
+    """Return the run's checkpoint files but for the last whole one; none where no checkpoint is whole."""
+    kept = next((path for path in run.saved_checkpoints() if zipfile.is_zipfile(path)), None)
+    if kept is None:
+        return []
+    files = [*run.checkpoints.glob("iter_*"), *run.checkpoints.glob(".iter_*")]
+    return sorted(path for path in files if not path.name.startswith(kept.name))
+
+
+def remove_run(run: RunFolder) -> None:
+    """Remove a run's folder, and those of its hash and recipe where they are left empty.
+
+    The folder is renamed first: a run that is removed by half is none.
+
+    Raises:
+        InUseError: Another process has locked the run.
+        UserError: The run, or a folder above it, is a link, or cannot be removed.
+    """
+    path = run.path.absolute()
+    above = path.parents[:2] if path.parent.parent.parent.name == "runs" else ()  # of its hash and recipe
+    for folder in (path, *above):
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: runs behind links are not removed", f"rm {folder}")
+    doomed = path.with_name(f".{path.name}.removed")
+    with _removing(run), acquire_lock(run, patience_s=0):
+        if doomed.exists():  # by a command that was killed
+            shutil.rmtree(doomed)
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    with contextlib.suppress(OSError):
+        for folder in above:
+            folder.rmdir()
+
+
+def remove_files(run: RunFolder, files: Iterable[Path]) -> None:
+    """Remove files of a run, under its lock.
+
+    Raises:
+        InUseError: Another process has locked the run.
+        UserError: One cannot be removed.
+    """
+    with _removing(run), acquire_lock(run, patience_s=0):
+        for path in files:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _removing(run: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{run.path} cannot be removed: {error.strerror or error}",
+            "remove it as the user who trained it",
+        ) from None
