@@ -113,12 +113,28 @@ def fits(reference: str, name: str) -> bool:
     return f"/{reference.strip('/')}/" in f"/{name}/"
 
 
-def _resolve_one(reference: str, results: Path) -> list[RunFolder]:
-    try:
-        return [resolve(reference, results)]
-    except SeveralRunsError as error:
-        error.hint = "give more of the name, or take all that match with --all"
-        raise
+def select(references: Sequence[str], results: Path, has_all: bool) -> list[RunFolder]:
+    """Return the runs that a command names, each once.
+
+    Args:
+        references: As `resolve` takes them.
+        results: The results folder.
+        has_all: Whether `--all` is given: all runs, or all that a reference fits.
+
+    Raises:
+        UserError: None is named, no run fits one, or several do without `--all`.
+    """
+    if not references and not has_all:
+        raise UserError("name a RUN, or use --all", "msdet runs")
+    found = [] if references else list(iterate(results))
+    for reference in references:
+        fitting = matching_runs(reference, results)
+        if len(fitting) > 1 and not has_all:
+            error = SeveralRunsError(reference, fitting)
+            error.hint = "give more of the name, or take all that match with --all"
+            raise error
+        found += fitting
+    return list({run.path.resolve(): run for run in found}.values())
 
 
 def starting_weights(init_from: str, results: Path) -> Path:

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from experiments.common.errors import UserError
-from experiments.runs.lookup import resolve_all, results_dir
+from experiments.runs.lookup import matching_runs, results_dir
 from msdet_cli.console.file_output import write_all
 from msdet_cli.options import RESULTS, ResultsOpt
 
@@ -60,7 +60,7 @@ def _by_config(references: Sequence[str], results: Path) -> list[list[Path]]:
     """Return the folders of all selected runs, grouped by config, in the order of the arguments."""
     configs: dict[Path, dict[Path, None]] = {}
     for reference in references:
-        for run in resolve_all(reference, results):
+        for run in matching_runs(reference, results):
             path = run.path.resolve()
             configs.setdefault(path.parent, {})[path] = None
     return [list(folders) for folders in configs.values()]
