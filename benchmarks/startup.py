@@ -27,7 +27,7 @@ def measure(repeats: int = 10) -> dict[str, Any]:
 
 def heavy_imports() -> list[str]:
     """Return which of HEAVY the command line imports before a command is chosen."""
-    code = f"import sys, msdet_cli.main; print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys, msdet_cli.app; print(*[m for m in {HEAVY!r} if m in sys.modules])"
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 

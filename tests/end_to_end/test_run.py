@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 from .conftest import TRAINED, Place, Trained, rows
 

@@ -148,7 +148,7 @@ def test_every_command_explains_itself_with_examples():
     import typer
     from typer.testing import CliRunner
 
-    from msdet_cli.main import app
+    from msdet_cli.app import app
 
     runner = CliRunner()
     group = typer.main.get_command(app)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from msdet_cli.commands import doctor
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 
 def versions(monkeypatch, **known):

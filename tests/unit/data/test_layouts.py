@@ -18,7 +18,7 @@ from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
 from experiments.recipes import catalogue
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 SMALL = {"seed": 3, "train_images": 51, "val_images": 4, "size": 96, "min_side": 10, "max_side": 70}
 

@@ -22,7 +22,7 @@ from experiments.launching.slurm.options import KEYS as SLURM_KEYS
 from experiments.recipes.schema import WHERE, Recipe, Schedule
 from experiments.recipes.tables import Block, Row, Table
 from experiments.weighting.options import ACTIONS, OPTIONS, RloOptions, check_options
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 ROOT = Path(__file__).resolve().parents[3]
 # Not results/tiny: its pages are written by `msdet report`.

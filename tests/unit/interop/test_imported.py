@@ -16,7 +16,7 @@ from experiments.interop import stock_recipe
 from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes.loading import config_hash, load_recipe
 from experiments.runs.lookup import iterate
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 HEADER = """\
 2026/01/02 10:00:00 - mmengine - INFO -

@@ -27,7 +27,7 @@ from experiments.reporting.breakdown.detection_gallery import drawn_boxes
 from experiments.reporting.breakdown.level_ranges import BY_HALF_SIDE, Resize, levels_of
 from experiments.reporting.breakdown.run_breakdown import breakdown, evaluated
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 from .conftest import MakeRun
 

@@ -21,7 +21,7 @@ from experiments.common.processes import process_started
 from experiments.runs.export import check_bundle
 from experiments.runs.lookup import iterate
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 from .conftest import MakeRun
 

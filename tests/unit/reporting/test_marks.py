@@ -14,7 +14,7 @@ from experiments.reporting import compare_runs
 from experiments.runs.record import Launch
 from experiments.runs.run_flags import LEGEND
 from msdet_cli.console.result_tables import print_comparison
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 from .conftest import MakeRun
 

@@ -15,7 +15,7 @@ from experiments.common.config_text import Expression, at, flat, read_config
 from experiments.common.errors import UserError
 from experiments.runs.record import Launch
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.main import app
+from msdet_cli.app import app
 
 from .conftest import MakeRun
 

@@ -34,7 +34,7 @@ from experiments.training.config.foreground_prior import (
     set_prior,
 )
 from experiments.training.config.keys import set_key
-from msdet_cli.main import app
+from msdet_cli.app import app
 from tests.unit.training.conftest import write_coco, write_voc
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip
