@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from experiments.common.files import write_text
 from experiments.common.processes import has_ended, is_alive
 from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, now
 
+_CHECKPOINT = re.compile(r"iter_[0-9]{1,18}\.pth")
 KEPT_CHECKPOINTS = 2  # newest of each run: one more than needed, in case that is damaged
 STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
 
@@ -44,6 +46,7 @@ class RunFolder:
     log = _File("log.txt")
     detections = _File("detections")
     checkpoints = _File("checkpoints")
+    digests = _File("checkpoints.sha256")
     lock = _File(".lock")
     cancel = _File(".cancel")  # asks the worker, on any machine, to save, end and not start again
 
@@ -67,7 +70,8 @@ class RunFolder:
 
     def saved_checkpoints(self) -> list[Path]:
         """Return the completely written checkpoints, newest first."""
-        return sorted(self.checkpoints.glob("iter_*.pth"), key=iteration_of, reverse=True)
+        named = (path for path in self.checkpoints.glob("iter_*.pth") if _CHECKPOINT.fullmatch(path.name))
+        return sorted(named, key=iteration_of, reverse=True)
 
     def failure_of_rank(self, rank: int) -> Path:
         """Return the file in which a rank other than 0 reports its exit_code, exit_class, message and hint."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import os
+import signal
 import socket
 import sys
 import time
@@ -17,15 +17,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.common.errors import (
-    BAD_INPUT,
-    DONE,
-    EXIT_CLASSES,
-    FAILED,
-    INTERRUPTED,
-    OUT_OF_MEMORY,
-    UserError,
-)
+from experiments.common.errors import DONE, EXIT_CLASSES, FAILED, INTERRUPTED, UserError
 from experiments.common.files import write_json, write_text
 from experiments.common.launcher import LAUNCHER, die_with
 from experiments.common.processes import process_started
@@ -33,6 +25,7 @@ from experiments.runs.lookup import starting_weights
 from experiments.runs.record import Attempt, Record, now
 from experiments.runs.run_folder import RunFolder, iteration_of
 from experiments.runs.run_lock import acquire_lock, inherits_lock
+from experiments.training.outcome import Outcome, outcome_of
 
 if TYPE_CHECKING:  # imported where it is needed
     from experiments.recipes.schema import Recipe
@@ -50,9 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
         is_locked = rank > 0 or LAUNCHER in os.environ or inherits_lock(run)
         with contextlib.nullcontext() if is_locked else acquire_lock(run):
             return _attempt(run, rank, parent)
-    except UserError as error:  # the folder is locked, or no run folder: nothing can be recorded
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    except (
+        Exception
+    ) as error:  # the folder is locked, no run folder, or cannot be written: nothing is recorded
+        outcome = outcome_of(error)
+        if outcome.code == FAILED:
+            raise
+        _print_error(outcome.message)
+        return outcome.code
 
 
 def _attempt(run: RunFolder, rank: int, parent: int) -> int:
@@ -68,51 +66,59 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
     record = run.read()
     if record.status == "done":  # by the process that had the lock before
         return DONE
-    began = time.monotonic()
+    began, pid = time.monotonic(), os.getpid()
     attempt = Attempt(
         started=now(),
         host=socket.gethostname(),
-        pid=os.getpid(),
-        pid_started=process_started(os.getpid()),
+        pid=pid,
+        pid_started=process_started(pid),
         world_size=world_size,
     )
     record.attempts.append(attempt)
     record.status = "running"
     run.failure_of_rank(rank).unlink(missing_ok=True)
     _write_record(run, record, rank)
-    from torch.distributed.elastic.multiprocessing import errors
-
-    from experiments.training.engine import stopping
-
-    stopping.stop_when_asked(world_size)
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        stopping.start_heartbeat(run, parent)
-    code, message, hint = FAILED, "", None
+    outcome = Outcome(DONE, EXIT_CLASSES[DONE])
     try:
+        from torch.distributed.elastic.multiprocessing import errors
+
+        from experiments.training.engine import stopping
+
+        stopping.stop_when_asked(world_size)
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            stopping.start_heartbeat(run, parent)
         # torchrun prints the error that `record` writes, of the rank that failed first
         (errors.record(train) if world_size > 1 else train)(run, record, attempt, rank)
-        code = DONE
     except BaseException as error:
-        code, message = classify(error)
-        hint = getattr(error, "hint", None)
-        if code == FAILED:
-            traceback.print_exc()
-    stopping.ignore_signals()
-    if message:
-        print(f"error: {message}", file=sys.stderr)
-    attempt.ended, attempt.exit_code, attempt.exit_class = now(), code, EXIT_CLASSES[code]
-    attempt.message, attempt.hint = message or None, hint
+        outcome = outcome_of(error)
+        if outcome.code == FAILED:
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
+    for number in (signal.SIGINT, signal.SIGTERM):  # writing the record takes a moment
+        signal.signal(number, signal.SIG_IGN)
+    if outcome.message:
+        _print_error(outcome.message)
+    attempt.ended, attempt.exit_code, attempt.exit_class = now(), outcome.code, outcome.exit_class
+    attempt.message, attempt.hint = outcome.message, outcome.hint
     # of all attempts but those that were killed
     record.timings["total_s"] = record.timings.get("total_s", 0.0) + time.monotonic() - began
-    record.status = "done" if code == DONE else "interrupted" if code == INTERRUPTED else "failed"
-    if code == INTERRUPTED and rank == 0 and stopping.is_cancelled(run):
+    record.status = (
+        "done" if outcome.code == DONE else "interrupted" if outcome.code == INTERRUPTED else "failed"
+    )
+    if outcome.code == INTERRUPTED and rank == 0 and run.cancel.exists():
         record.status = "cancelled"
         run.cancel.unlink(missing_ok=True)
     try:
         _write_record(run, record, rank)
     except OSError as error:  # a full disk: the run still reads as interrupted
-        print(f"error: {run.record_file} cannot be written: {error}", file=sys.stderr)
-    return code
+        _print_error(f"{run.record_file} cannot be written: {error}")
+        return outcome.code or outcome_of(error).code
+    return outcome.code
+
+
+def _print_error(message: str | None) -> None:
+    with contextlib.suppress(OSError):  # the log's disk may be full, too
+        print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def _write_record(run: RunFolder, record: Record, rank: int) -> None:
@@ -134,35 +140,39 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.training.engine.precision import check_precision
     from experiments.training.environment import describe, git_state, set_origin
     from experiments.training.hooks import tracking
+    from experiments.training.hooks.progress import ProgressHook
 
     recipe = recipes.load_recipe(str(run.recipe))
     check_precision(recipe.amp)
-    world_size = start_processes(attempt.world_size)
+    start_processes(attempt.world_size)
     data = record.dataset
-    micro_batch = record.launch.micro_batch or recipe.schedule.micro_batch(world_size)
+    attempt.micro_batch = record.launch.micro_batch or recipe.schedule.micro_batch(attempt.world_size)
     config = build_config(
         recipe,
         data["classes"],
         Path(data["root"]),
         run.path.resolve(),
         record.seed,
-        processes=world_size,
-        micro_batch=micro_batch,
+        processes=attempt.world_size,
+        micro_batch=attempt.micro_batch,
     )
     prior = set_prior(config, recipe, data["fingerprint"], trained_with=data.get("foreground_prior"))
     if prior is not None:
         data["foreground_prior"] = prior
+    checkpoint, notes = _find_start(run, recipe) if rank == 0 else (None, [])
     if rank == 0:
         write_text(run.config, config.pretty_text)
-    config.launcher = "pytorch" if world_size > 1 else "none"
-    attempt.first_iteration = _start_from(config, run, recipe, record)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    record.notes += [note for note in notes if note not in record.notes]
+    config.launcher = "pytorch" if attempt.world_size > 1 else "none"
+    attempt.first_iteration = _start_from(config, checkpoint, run, recipe)
     tracking.add(config, record.launch.track, run, attempt.first_iteration)
     if config.load_from is None:
         pretrained.check_pretrained(config.model)
     else:  # all weights come from there
         pretrained.without_pretrained(config.model)
     set_origin(record, describe(recipe), git_state())
-    attempt.micro_batch = micro_batch
     attempt.accumulation = config.optim_wrapper.get("accumulative_counts", 1)
     attempt.device = (record.environment["gpus"] or ["cpu"])[0]
     runner = build_runner(config)
@@ -177,9 +187,46 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         attempt.last_iteration = _iterations_done(runner, sys.exc_info()[1])
         runner.visualizer.close()  # trackers write the last values when they close
     record.iterations = runner.iter
-    if rank == 0:  # which alone has written them
-        record.metrics = _final_metrics(run)
-        record.timings.update(_timings(run))
+    progress = next(hook for hook in runner.hooks if isinstance(hook, ProgressHook))
+    record.metrics = progress.metrics
+    if progress.seconds_per_iteration is not None:
+        record.timings["seconds_per_iteration"] = progress.seconds_per_iteration
+
+
+def _find_start(run: RunFolder, recipe: Recipe) -> tuple[Path | None, list[str]]:
+    """Return the checkpoint to resume, if any, and a note on each file of the run that is damaged."""
+    from experiments.training.engine.checkpoints import latest_valid_checkpoint
+    from experiments.training.side_files import check_side_files, clear_the_way
+
+    notes = clear_the_way(run)
+    checkpoint, epoch, of_checkpoints = latest_valid_checkpoint(run)
+    done = iteration_of(checkpoint) if checkpoint else 0
+    evaluations = epoch // (recipe.schedule.eval_every or 10**9)
+    return checkpoint, [
+        *notes,
+        *of_checkpoints,
+        *check_side_files(run, done, evaluations, recipe.weighting.get("alpha")),
+    ]
+
+
+def _start_from(config: Any, checkpoint: Path | None, run: RunFolder, recipe: Recipe) -> int:
+    """Make the config start at rank 0's checkpoint; return the iterations done. A collective."""
+    from mmengine.dist import broadcast_object_list
+
+    found = [checkpoint]
+    broadcast_object_list(found)
+    checkpoint = found[0]
+    if checkpoint is None:
+        if recipe.init_from is not None:
+            config.load_from = str(starting_weights(recipe.init_from, run.path.parents[3]))
+        return 0
+    if not checkpoint.is_file():
+        raise UserError(
+            f"{checkpoint} does not exist on {socket.gethostname()}",
+            "--results-dir DIR with a folder that all machines share",
+        )
+    config.load_from, config.resume = str(checkpoint), True
+    return iteration_of(checkpoint)
 
 
 def _iterations_done(runner: Any, error: BaseException | None) -> int:
@@ -210,7 +257,7 @@ def build_runner(config: Any) -> Any:
         raise UserError(f"the config cannot be built: {text}", "msdet show RECIPE --config") from error
 
 
-def start_processes(world_size: int) -> int:
+def start_processes(world_size: int) -> None:
     """Join the process group that torchrun's environment describes; without CUDA, MMEngine needs it early."""
     if world_size > 1:
         import torch
@@ -220,83 +267,6 @@ def start_processes(world_size: int) -> int:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         if not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return world_size
-
-
-def _start_from(config: Any, run: RunFolder, recipe: Recipe, record: Record) -> int:
-    """Make the config start at the last checkpoint; return the iterations done. A collective."""
-    from experiments.training.engine.resuming import from_rank_0, latest_valid_checkpoint, missing_outputs
-
-    checkpoint, notes = (
-        latest_valid_checkpoint(run) if run.checkpoints.exists() and _is_rank_0() else (None, [])
-    )
-    checkpoint = from_rank_0(checkpoint)
-    done = 0
-    if checkpoint is not None:
-        if not checkpoint.is_file():
-            raise UserError(
-                f"{checkpoint} does not exist on {socket.gethostname()}",
-                "--results-dir DIR with a folder that all machines share",
-            )
-        config.load_from, config.resume = str(checkpoint), True
-        done = iteration_of(checkpoint)
-    elif recipe.init_from is not None:
-        config.load_from = str(starting_weights(recipe.init_from, run.path.parents[3]))
-    if _is_rank_0():
-        notes += missing_outputs(run, done, recipe.weighting.get("alpha"))
-    for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
-    record.notes += [note for note in notes if note not in record.notes]
-    return done
-
-
-def _is_rank_0() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-def _final_metrics(run: RunFolder) -> dict[str, float]:
-    import csv
-
-    with open(run.metrics, newline="", encoding="utf-8") as stream:
-        last = list(csv.DictReader(stream))[-1]
-    return {
-        name: float(value) for name, value in last.items() if name not in ("iteration", "epoch") and value
-    }
-
-
-def _timings(run: RunFolder) -> dict[str, float]:
-    import json
-
-    progress = json.loads(run.progress.read_text(encoding="utf-8"))
-    seconds = progress.get("seconds_per_iteration")
-    return {} if seconds is None else {"seconds_per_iteration": seconds}
-
-
-def classify(error: BaseException) -> tuple[int, str]:
-    """Return the exit code and the one-line message for an error."""
-    if isinstance(error, UserError):
-        return error.exit_code, error.message
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "stopped at once; steps after the last checkpoint are repeated"
-    if _is_out_of_memory(error):
-        return (
-            OUT_OF_MEMORY,
-            f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}",
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
-        return BAD_INPUT, f"the results folder cannot be written: {error}"
-    lines = str(error).strip().splitlines()
-    return FAILED, f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in str(error) or "can't allocate memory" in str(error)
-    )
 
 
 if __name__ == "__main__":

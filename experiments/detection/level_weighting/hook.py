@@ -32,6 +32,7 @@ class LevelWeightingHook(Hook):
     """
 
     priority = "NORMAL"  # before the hooks that log and save
+    trace: Trace | None = None
 
     def before_run(self, runner: Runner) -> None:
         for number, head in enumerate(weighted_heads(runner)):
@@ -65,6 +66,8 @@ class LevelWeightingHook(Hook):
                     runner.visualizer.add_scalars(scalars(record), step=record.iteration)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self.trace is not None:
+            self.trace.sync()
         checkpoint["weighting"] = {head.head: head.level_state() for head in weighted_heads(runner)}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from pathlib import Path
 from typing import Any
 
-from experiments.common.files import write_text
+from experiments.common.files import set_aside, write_text
 from experiments.detection.level_weighting.level_losses import LevelRecord
 
 COLUMNS = [
@@ -17,6 +18,7 @@ COLUMNS = [
     "variance", "rate", "iou", "weight", "action", "reward",
     "p_variance", "p_smallest", "p_largest", "p_uniform",
 ]  # fmt: skip
+_WORDS = ("head", "level", "action")
 PER_LEVEL = (*COLUMNS[4:11], "weight")  # numbers that each level has of its own
 PROBABILITIES = tuple(COLUMNS[-4:])
 
@@ -32,21 +34,50 @@ class Trace:
 
     def cut(self, iteration: int) -> None:
         """Drop rows of intervals that ended after `iteration`: the resumed run makes them again."""
-        kept = [COLUMNS]
+        rows: list[list[str]] = []
         if self.path.exists():
-            with open(self.path, newline="", encoding="utf-8") as stream:
-                rows = list(csv.reader(stream))[1:]
-            whole = [
-                row for row in rows if len(row) == len(COLUMNS) and row[1].isdigit()
-            ]  # not one cut short
-            kept += [row for row in whole if int(row[1]) <= iteration]
-        write_text(self.path, _lines(kept))
+            try:
+                rows = read_trace(self.path)
+            except ValueError:  # nothing is appended to what is no trace
+                set_aside(self.path)
+        write_text(self.path, _lines([COLUMNS, *(row for row in rows if int(row[1]) <= iteration)]))
 
     def append(self, record: LevelRecord) -> None:
         """Write the rows of one interval."""
         cells = [["" if row.get(c) is None else row[c] for c in COLUMNS] for row in rows_of(record)]
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(_lines(cells))
+
+    def sync(self) -> None:
+        """Bring all rows to the disk: a checkpoint must not be newer than what it resumes."""
+        with open(self.path, "rb+") as stream:
+            os.fsync(stream.fileno())
+
+
+def read_trace(path: Path) -> list[list[str]]:
+    """Return the whole rows of a trace; what was cut short, or has text where numbers belong, is left out.
+
+    Raises:
+        ValueError: The file is no trace: empty, no text, or of other columns.
+        OSError: It cannot be read.
+    """
+    with open(path, newline="", encoding="utf-8") as stream:
+        try:
+            header, *rows = list(csv.reader(stream)) or [[]]
+        except csv.Error as error:
+            raise ValueError(str(error)) from None
+    if header != COLUMNS:
+        raise ValueError("it does not begin with the columns of a trace")
+    return [row for row in rows if len(row) == len(COLUMNS) and _is_whole(dict(zip(COLUMNS, row)))]
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    try:
+        for column in set(COLUMNS) - set(_WORDS):
+            float(row[column] or 0)
+    except ValueError:
+        return False
+    return row["interval"].isdecimal() and row["iteration"].isdecimal()
 
 
 def rows_of(record: LevelRecord) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""Reading checkpoints: checked before they are trusted, and without running code."""
+"""Checkpoints: their digests, checked before they are trusted; read without running code."""
 
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,28 @@ from typing import Any
 import torch
 
 from experiments.common.errors import UserError
+from experiments.common.files import file_digest, set_aside, write_text
+from experiments.runs.run_folder import RunFolder, iteration_of
+from experiments.training.outcome import is_out_of_memory
+
+_RESUMED = ("meta", "state_dict", "optimizer")  # what every checkpoint of a training holds
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, on the CPU.
 
+    The digest of a run's checkpoint is compared first. A file without one has checksums inside.
+
     Raises:
         UserError: The file is missing, cut short, changed, or holds more than weights and plain values.
+        PermissionError, MemoryError, RuntimeError: It cannot be read here and now; it may be whole.
     """
     try:
-        if zipfile.is_zipfile(path):  # torch does not compare the checksums that it writes
+        digest = _digests(RunFolder(path.parent.parent)).get(path.name)
+        if digest is not None:
+            if file_digest(path) != digest:
+                raise ValueError("its SHA-256 is not the one that was saved")
+        elif zipfile.is_zipfile(path):  # torch does not compare the checksums that it writes
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
             if broken is not None:
@@ -28,11 +41,79 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}") from None
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's text advises to switch the check off
+        reason = f"it names {named[1]}, which is not run" if named else "it is cut short, or another format"
         raise UserError(f"{path} is no checkpoint of weights and plain values: {reason}") from None
     except Exception as error:  # bytes that are no checkpoint break the unpickler in any way
+        if is_out_of_memory(error) or isinstance(error, PermissionError):
+            raise
         reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
         raise UserError(f"{path} cannot be read, it may be cut short or damaged: {reason}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}, not named weights")
     return content
+
+
+def write_digest(run: RunFolder, name: str, written: Path) -> None:
+    """Add the digest of a checkpoint to the run's, before the file gets its name; drop those of removed ones.
+
+    `sha256sum -c checkpoints.sha256` checks them by hand.
+    """
+    digests = {old: d for old, d in _digests(run).items() if (run.checkpoints / old).exists()}
+    digests[name] = file_digest(written)
+    lines = [f"{digest}  {run.checkpoints.name}/{name}\n" for name, digest in digests.items()]
+    write_text(run.digests, "".join(lines))
+
+
+def _digests(run: RunFolder) -> dict[str, str]:
+    """Return the saved digests by name of file; none where they are lost, or were never written."""
+    try:
+        text = run.digests.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return {}
+    pairs = re.findall(rf"^([0-9a-f]{{64}})  {run.checkpoints.name}/(\S+)$", text, re.MULTILINE)
+    return {name: digest for digest, name in pairs}
+
+
+def latest_valid_checkpoint(run: RunFolder) -> tuple[Path | None, int, list[str]]:
+    """Return the newest checkpoint that the run can resume, its epochs, and a note on each other one before it.
+
+    What cannot be resumed is renamed, never deleted: it may be all that is left.
+    """
+    notes, saved = [], run.saved_checkpoints()
+    for path in sorted(set(run.checkpoints.glob("iter_*.pth")) - set(saved)):
+        notes.append(f"{path} is not named as a checkpoint; it was set aside as {set_aside(path).name}")
+    is_damaged = False
+    for path in saved:
+        try:
+            epoch = _epochs_of(run, path)
+        except UserError as error:
+            is_damaged = True
+            notes.append(f"{error.message}; it was set aside as {set_aside(path).name}")
+            continue
+        if is_damaged:
+            notes[-1] += f", {path.name} is taken instead"
+        return path, epoch, notes
+    if is_damaged:
+        notes[-1] += ", and no other is left: the run begins anew"
+    return None, 0, notes
+
+
+def _epochs_of(run: RunFolder, path: Path) -> int:
+    """Return the number of whole epochs before a checkpoint.
+
+    Raises:
+        UserError: It is damaged, of another run or another iteration, or holds weights only.
+    """
+    content = read_checkpoint(path)
+    missing = [key for key in _RESUMED if not isinstance(content.get(key), dict)]
+    if missing:
+        raise UserError(f"{path} cannot be resumed: it has no {missing[0]}")
+    meta = content["meta"]
+    if meta.get("iter") != iteration_of(path) or not isinstance(meta.get("epoch"), int):
+        raise UserError(f"{path} cannot be resumed: it is of iteration {meta.get('iter')}")
+    trained_in = re.search(r"^work_dir = (['\"])(.*)\1$", str(meta.get("cfg")), re.MULTILINE)
+    # a results folder may have moved, but hash and seed name the run
+    if trained_in is not None and Path(trained_in[2]).parts[-2:] != run.path.resolve().parts[-2:]:
+        raise UserError(f"{path} is of another run: {trained_in[2]}")
+    return meta["epoch"]

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,12 +97,6 @@ def stop_when_asked(world_size: int) -> None:
     os.register_at_fork(after_in_child=reset_in_child)
 
 
-def ignore_signals() -> None:
-    """Ignore signals while the record is written, which takes a moment."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 def start_heartbeat(run: RunFolder, parent: int) -> None:
     """Keep the progress file's time fresh, and ask this process to stop when nobody waits for the run any more.
 
@@ -117,12 +110,7 @@ def start_heartbeat(run: RunFolder, parent: int) -> None:
                 os.utime(run.progress)
             if STOP.is_set():  # asked again, a single process would end at once
                 continue
-            if not has_launcher(parent) or is_cancelled(run):
+            if not has_launcher(parent) or run.cancel.exists():
                 os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=beat, daemon=True, name="heartbeat").start()
-
-
-def is_cancelled(run: RunFolder) -> bool:
-    """Return whether `msdet cancel` has asked the run to stop."""
-    return Path(run.cancel).exists()

@@ -10,9 +10,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from experiments.common.errors import UserError
+from experiments.common.errors import INTERRUPTED, UserError
 from experiments.common.files import sync_folder
 from experiments.runs.run_folder import KEPT_CHECKPOINTS, RunFolder
+from experiments.training.engine.checkpoints import write_digest
 from experiments.training.engine.stopping import Interrupted, StopConsensus
 
 
@@ -79,20 +80,20 @@ class ResumableCheckpointHook(Hook):
         Raises:
             UserError: The disk is full, or cannot be written; older checkpoints are as they were.
         """
-        temporary = self.run.checkpoints / f"iter_{done}.pth.tmp"
+        name = f"iter_{done}.pth"
+        temporary = self.run.checkpoints / f"{name}.tmp"
         try:
             runner.save_checkpoint(str(self.run.checkpoints), temporary.name, by_epoch=False)
             if runner.rank == 0:
                 with open(temporary, "rb+") as stream:
                     os.fsync(stream.fileno())
-                os.replace(temporary, self.run.checkpoints / f"iter_{done}.pth")
+                write_digest(self.run, name, temporary)
+                os.replace(temporary, self.run.checkpoints / name)
                 sync_folder(self.run.checkpoints)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise UserError(
-                self._not_written(done, error), "free some space, then: --retry-failed"
-            ) from error
+            raise UserError(self._not_written(done, error), exit_code=INTERRUPTED) from error
         if runner.rank == 0:
             for old in self.run.saved_checkpoints()[self.keep :]:
                 old.unlink()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from experiments.common.files import write_json, write_text
+from experiments.common.files import write_json
 from experiments.detection.level_weighting.hook import unwrap
+from experiments.training.side_files import read_metrics, write_metrics
 
 
 @HOOKS.register_module()
@@ -21,6 +21,10 @@ class ProgressHook(Hook):
     """Write `progress.json` about once a second, and one row of `metrics.csv` per evaluation.
 
     Reading a loss waits for the device, so this happens by the clock, not by the iteration.
+
+    Attributes:
+        metrics: Of the last evaluation.
+        seconds_per_iteration: Of this attempt; None before its first.
     """
 
     priority = "LOW"
@@ -28,6 +32,8 @@ class ProgressHook(Hook):
     def __init__(self, every_s: float = 1.0) -> None:
         self.every_s = every_s
         self._last_write = 0.0
+        self.metrics: dict[str, float] = {}
+        self.seconds_per_iteration: float | None = None
 
     def before_train(self, runner: Runner) -> None:
         self._path = Path(runner.work_dir) / "progress.json"
@@ -66,22 +72,17 @@ class ProgressHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if runner.rank == 0 and metrics and hasattr(self, "_metrics"):
             # A run that is killed behind an evaluation resumes from the checkpoint before it.
-            self._cut_metrics(runner.iter - 1)
-            row = {"iteration": runner.iter, "epoch": runner.epoch, **metrics}
-            text = io.StringIO()
-            writer = csv.DictWriter(text, row, lineterminator="\n")
-            if not self._metrics.exists():
-                writer.writeheader()
-            writer.writerow(row)
-            with open(self._metrics, "a", encoding="utf-8") as stream:
-                stream.write(text.getvalue())
+            self._cut_metrics(runner.iter - 1, {"iteration": runner.iter, "epoch": runner.epoch, **metrics})
+            self.metrics = {name: float(value) for name, value in metrics.items()}
 
-    def _cut_metrics(self, iteration: int) -> None:
-        if self._metrics.exists():
-            header, *rows = self._metrics.read_text(encoding="utf-8").splitlines()
-            firsts = [row.partition(",")[0] for row in rows]
-            kept = [row for row, first in zip(rows, firsts) if first.isdigit() and int(first) <= iteration]
-            write_text(self._metrics, "\n".join([header, *kept]) + "\n")
+    def _cut_metrics(self, iteration: int, *new: dict[str, Any]) -> None:
+        """Drop rows of evaluations after `iteration`, and add new ones."""
+        rows = read_metrics(self._metrics) if self._metrics.exists() else []
+        kept = [*(row for row in rows if int(row["iteration"]) <= iteration), *new]
+        if kept:
+            write_metrics(self._metrics, kept)
+        elif rows:
+            self._metrics.unlink()
 
     def _write(
         self, runner: Runner, phase: str, done: int, outputs: dict | None = None, extra: dict | None = None
@@ -89,7 +90,7 @@ class ProgressHook(Hook):
         self._last_write = time.monotonic()
         ran = done - self._first
         trained = self._train_s + (self._last_write - self._epoch_started if phase == "train" else 0.0)
-        seconds = trained / ran if ran else None
+        self.seconds_per_iteration = seconds = trained / ran if ran else None
         content = {
             "phase": phase,
             "iteration": done,
@@ -103,7 +104,8 @@ class ProgressHook(Hook):
             "heads": [_head(head) for head in unwrap(runner.model).weighting],
             **(extra or {}),
         }
-        write_json(self._path, content)
+        with contextlib.suppress(OSError):  # it is only looked at: the training goes on without
+            write_json(self._path, content)
 
 
 def _head(head: Any) -> dict[str, Any]:

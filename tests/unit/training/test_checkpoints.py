@@ -21,8 +21,7 @@ from torch import nn
 from experiments.common.errors import INTERRUPTED, UserError
 from experiments.runs.run_folder import RunFolder
 from experiments.training import components  # noqa: F401  (registers loop, sampler and hook)
-from experiments.training.engine.checkpoints import read_checkpoint
-from experiments.training.engine.resuming import latest_valid_checkpoint, missing_outputs
+from experiments.training.engine.checkpoints import latest_valid_checkpoint, read_checkpoint
 from experiments.training.engine.runner import StrictRunner
 from experiments.training.engine.stopping import STOP, Interrupted
 
@@ -311,7 +310,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(how: str, t
         newest.write_bytes(whole[: len(whole) // 2] if how == "cut" else b"")
     bad = newest.read_bytes()
 
-    chosen, notes = latest_valid_checkpoint(run)
+    chosen, _, notes = latest_valid_checkpoint(run)
     assert chosen == run.checkpoints / "iter_8.pth"
     (note,) = notes
     assert "iter_10.pth" in note and note.endswith(
@@ -329,25 +328,11 @@ def test_with_no_whole_checkpoint_left_the_run_begins_anew_and_says_so(tmp_path:
     run.checkpoints.mkdir()
     for number in (4, 8):
         (run.checkpoints / f"iter_{number}.pth").write_bytes(b"")
-    chosen, notes = latest_valid_checkpoint(run)
+    chosen, _, notes = latest_valid_checkpoint(run)
     assert chosen is None
     assert [note.split(" ")[0] for note in notes] == [str(run.checkpoints / f"iter_{n}.pth") for n in (8, 4)]
     assert notes[-1].endswith("no other is left: the run begins anew")
     assert saved(tmp_path) == ["iter_4.pth.damaged", "iter_8.pth.damaged"]
-
-
-def test_a_lost_trace_is_named_where_it_had_rows(tmp_path: Path):
-    run = RunFolder(tmp_path)
-    assert missing_outputs(run, 9, alpha=10) == []  # no interval had ended
-    (note,) = missing_outputs(run, 10, alpha=10)
-    assert note == "trace.csv was lost before iteration 10: it lacks the intervals up to there"
-    run.trace.write_text("interval,iteration\n1,10\n")
-    assert missing_outputs(run, 10, alpha=10) == []
-    run.trace.write_bytes(b"\xff\xfe\x00")
-    run.metrics.write_text("")
-    notes = missing_outputs(run, 10, alpha=10)
-    assert [note.split(" ")[0] for note in notes] == ["trace.csv", "metrics.csv"]
-    assert (tmp_path / "trace.csv.damaged").read_bytes() == b"\xff\xfe\x00"
 
 
 @pytest.mark.parametrize("content", ["text", "list", "absent", "folder"])

@@ -1,0 +1,59 @@
+"""How an attempt ended: the exit code, its class and one line for an error. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from experiments.common.errors import (
+    BAD_INPUT,
+    EXIT_CLASSES,
+    FAILED,
+    FULL_OR_READ_ONLY,
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    UserError,
+    error_chain,
+    storage_error,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of an attempt: `hint` is the command that solves what `message` says."""
+
+    code: int
+    exit_class: str
+    message: str | None = None
+    hint: str | None = None
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Return how an attempt ended that an error ended; what began a chain of errors counts."""
+    message, hint = getattr(error, "message", None), getattr(error, "hint", None)
+    memory = next((e for e in error_chain(error) if is_out_of_memory(e)), None)
+    if isinstance(error, UserError) and (memory is None or error.exit_code != BAD_INPUT):
+        code = error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        code, message = INTERRUPTED, "stopped at once; steps after the last checkpoint are repeated"
+    elif memory is not None:
+        lines = str(memory).splitlines() or ["allocation failed"]
+        code, message, hint = OUT_OF_MEMORY, f"out of memory: {lines[0]}", None
+    elif isinstance(error, PermissionError):
+        code, message = BAD_INPUT, f"{error.filename} cannot be opened: {error.strerror}"
+    else:
+        lines = str(error).strip().splitlines() or [""]
+        code, message = FAILED, f"{type(error).__name__}: {lines[-1]}".rstrip(": ")
+    disk = storage_error(error)
+    if disk is not None and code in (FAILED, BAD_INPUT, INTERRUPTED):
+        text = message if isinstance(error, UserError) else f"the results folder cannot be written: {disk}"
+        hint = "free some space, or make it writable; then type the same command"
+        return Outcome(INTERRUPTED, FULL_OR_READ_ONLY, text, hint)
+    return Outcome(code, EXIT_CLASSES[code], message, hint)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is Python's, torch's or CUDA's that memory ran out."""
+    texts = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )
