@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from experiments.common.errors import UserError
+from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, storage_error
 from experiments.common.files import name_for_damaged, write_text
 from experiments.common.processes import this_process
 from experiments.data.find import FoundDataset, find_dataset
@@ -187,6 +187,7 @@ def _writing(folder: RunFolder) -> Iterator[None]:
         raise UserError(
             f"the results folder {folder.path} cannot be written: {error.strerror or error}",
             "--results-dir DIR",
+            INTERRUPTED if storage_error(error) else BAD_INPUT,
         ) from None
 
 

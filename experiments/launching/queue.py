@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.common.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, UserError
+from experiments.common.errors import BAD_INPUT, DONE, INTERRUPTED, NOT_FINITE, UserError
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease
@@ -114,8 +114,8 @@ class Queue:
                     report_as_it_is(entry)  # needs no place
                 elif entry.run.launch.processes < too_many and not self._try_start(entry):
                     too_many = entry.run.launch.processes
-            except UserError as error:
-                entry.end("failed", error.exit_code, error.message, error.hint)
+            except (UserError, OSError) as error:
+                entry.end_by(error)
 
     def _mark_queued(self) -> None:
         """Mark runs that have no place yet as queued, so that other terminals see them and can cancel them.
@@ -204,8 +204,7 @@ class Queue:
             elif self._retry_if_needed(entry, work, work.lock):
                 return
         except (UserError, OSError) as error:
-            message = error.message if isinstance(error, UserError) else f"{entry.run.folder.path}: {error}"
-            entry.end("failed", getattr(error, "exit_code", FAILED), message, getattr(error, "hint", None))
+            entry.end_by(error)
         entry._work, entry.gpus = None, ()
         work.claim.close()
         self._pool.give_back(work.lease)

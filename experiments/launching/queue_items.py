@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Literal
 
-from experiments.common.errors import DONE, FAILED, INTERRUPTED
+from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError, storage_error
 from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun
@@ -48,6 +48,16 @@ class QueueItem:
     def end(self, state: State, code: int, message: str | None = None, hint: str | None = None) -> None:
         """Set the state in which the run leaves the queue."""
         self.state, self.code, self.message, self.hint = state, code, message, hint
+
+    def end_by(self, error: UserError | OSError) -> None:
+        """Set the state in which an error of this process ends the run: a full disk only interrupts it."""
+        if storage_error(error) is not None:
+            message = f"the results folder {self.run.folder.path} cannot be written: {storage_error(error)}"
+            self.end("interrupted", INTERRUPTED, message, "free some space, then type the same command")
+        elif isinstance(error, UserError):
+            self.end("failed", error.exit_code, error.message, error.hint)
+        else:
+            self.end("failed", FAILED, f"{self.run.folder.path}: {error}")
 
 
 @dataclass

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.common.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY
+from experiments.common.errors import (
+    BAD_INPUT,
+    DONE,
+    FAILED,
+    FULL_OR_READ_ONLY,
+    INTERRUPTED,
+    NOT_FINITE,
+    OUT_OF_MEMORY,
+)
 from experiments.launching.execution import halved
 from experiments.launching.local import LocalWorker
 from experiments.runs.record import Record
@@ -68,6 +76,8 @@ def decide_retry(
         )
     if asked and code == INTERRUPTED:
         return RetryDecision("interrupted", code, message=message, hint="type the same command to resume it")
+    if code == INTERRUPTED and record.attempts and record.attempts[-1].exit_class == FULL_OR_READ_ONLY:
+        return RetryDecision("interrupted", code, message=message, hint=hint)
     if code == INTERRUPTED:
         return _decide_after_kill(folder, record, message, saved, before)
     if code == OUT_OF_MEMORY:
