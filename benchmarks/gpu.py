@@ -36,12 +36,12 @@ def measure(
     """
     import torch
 
-    from experiments.recipes.catalogue import names, shipped
+    from experiments.recipes.catalogue import find_shipped, list_pages
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("bench gpu: torch sees no GPU here", "msdet doctor says what is there")
     if recipes is None:
-        recipes = [name for name, path in names("recipe").items() if path.parent == shipped()]
+        recipes = [name for name, path in list_pages("recipe").items() if path.parent == find_shipped()]
     common: dict[str, Any] = dict(profile=profile, batch_size=batch_size, size=size, device=device)
     return {
         "one step": {name: _one_step(Stepper(name, **common), device) for name in recipes},

@@ -31,9 +31,9 @@ def complete(kind: str) -> Callable[[str], list[str]]:
     """Return a shell completion with the names of one kind: recipe, profile, dataset or table."""
 
     def matching(incomplete: str) -> list[str]:
-        from experiments.recipes.catalogue import names
+        from experiments.recipes.catalogue import list_pages
 
-        return [name for name in names(kind) if name.startswith(incomplete)]
+        return [name for name in list_pages(kind) if name.startswith(incomplete)]
 
     return matching
 

@@ -32,7 +32,7 @@ def recipe_name(stock: StockRun) -> str:
         UserError: No recipe fits, or more than one does.
     """
     fitting = []
-    for name in catalogue.names("recipe"):
+    for name in catalogue.list_pages("recipe"):
         try:
             recipe = recipes.load_recipe(name)
         except UserError:

@@ -44,7 +44,7 @@ def find(kind: str, ref: str, base: Path | None = None) -> Path:
             if is_file(folder / (ref + suffix)):
                 return (folder / (ref + suffix)).resolve()
     raise UserError(
-        f"{_in_words(kind)} '{ref}' not found; {did_you_mean(ref, names(kind))}", f"msdet ls {kind}s"
+        f"{_in_words(kind)} '{ref}' not found; {did_you_mean(ref, list_pages(kind))}", f"msdet ls {kind}s"
     )
 
 
@@ -70,7 +70,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def names(kind: str) -> dict[str, Path]:
+def list_pages(kind: str) -> dict[str, Path]:
     """Return name to file, sorted by name; a page in `./recipes` hides a shipped one of the same name."""
     found: dict[str, Path] = {}
     for folder in reversed(_folders(kind)):
@@ -79,7 +79,7 @@ def names(kind: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def shipped() -> Path:
+def find_shipped() -> Path:
     """Return the folder of the shipped recipes: inside the package in a wheel, beside it in a source tree."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "shipped_recipes"
@@ -92,7 +92,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file cannot be read, is not valid YAML (names the line), or is no mapping.
     """
-    content = copy.deepcopy(_parse(read_text(path), display_path(path), path.is_relative_to(shipped())))
+    content = copy.deepcopy(_parse(read_text(path), display_path(path), path.is_relative_to(find_shipped())))
     if content is None:
         raise UserError(f"{display_path(path)}: is empty; it must be a mapping, `key: value`")
     if not isinstance(content, dict):
@@ -145,7 +145,7 @@ def _is_page(path: Path) -> bool:
 def _folders(kind: str, base: Path | None = None) -> list[Path]:
     """Return where names of a kind are looked for, first to last."""
     roots = [base] if base is not None else []
-    return [root / FOLDERS[kind] for root in (*roots, Path.cwd() / "recipes", shipped())]
+    return [root / FOLDERS[kind] for root in (*roots, Path.cwd() / "recipes", find_shipped())]
 
 
 def _find_path(kind: str, ref: str, base: Path | None) -> Path:
@@ -156,5 +156,5 @@ def _find_path(kind: str, ref: str, base: Path | None) -> Path:
     is_beside = base is not None and not path.is_absolute()
     place = f" (looked in {display_path(base.resolve())} and here)" if base and is_beside else ""
     what = "a folder, not a file" if path.is_dir() else "no such file"
-    tail = f"; did you mean the {_in_words(kind)} '{path.stem}'?" if path.stem in names(kind) else ""
+    tail = f"; did you mean the {_in_words(kind)} '{path.stem}'?" if path.stem in list_pages(kind) else ""
     raise UserError(f"{_in_words(kind)} '{ref}': {what}{place}{tail}", f"msdet ls {kind}s")

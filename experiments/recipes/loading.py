@@ -175,7 +175,7 @@ def _with_profile(raw: dict[str, Any], profile: str, blocks: dict[str, Any]) -> 
     """Return the recipe changed by a profile, and the profile's `alpha_scale`."""
     label = _label(profile)
     layer: dict[str, Any] = {}
-    if label not in blocks or catalogue.is_path(profile) or profile in catalogue.names("profile"):
+    if label not in blocks or catalogue.is_path(profile) or profile in catalogue.list_pages("profile"):
         path = catalogue.find("profile", profile)
         layer = _profile_layer(catalogue.read_yaml(path), path.parent, f"profile {display_path(path)}")
     layer = merge(layer, blocks.get(label, {}))

@@ -14,7 +14,7 @@ from experiments.common.files import display_path
 from experiments.data.find import find_dataset, resolve_root
 from experiments.data.find import make as make_dataset
 from experiments.data.verify import verify as verify_dataset
-from experiments.recipes.catalogue import load_dataset, names
+from experiments.recipes.catalogue import list_pages, load_dataset
 from msdet_cli.commands import download
 from msdet_cli.console.dataset_view import plain_console, print_findings
 from msdet_cli.console.text_lines import print_lines
@@ -39,7 +39,7 @@ def ls(as_json: JsonOpt = False) -> None:
     msdet data ls
     msdet data ls --json
     """
-    rows = [_state(str(path)) for path in names("dataset").values()]
+    rows = [_state(str(path)) for path in list_pages("dataset").values()]
     if as_json:
         print(json.dumps(rows, indent=2))
         return

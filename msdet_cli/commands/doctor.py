@@ -122,7 +122,7 @@ def _data() -> Iterator[Finding]:
     from experiments.data.find import check_place, resolve_root
     from experiments.recipes import catalogue
 
-    for name in catalogue.names("dataset"):
+    for name in catalogue.list_pages("dataset"):
         try:
             spec = catalogue.load_dataset(name)
             root = resolve_root(spec)

@@ -63,7 +63,7 @@ def _pages(kind: str) -> list[dict[str, Any]]:
             **(_table(path) if kind == "table" else {"about": _first_line(path)}),
             "path": str(path),
         }
-        for name, path in catalogue.names(kind).items()
+        for name, path in catalogue.list_pages(kind).items()
     ]
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from experiments.common.files import write_text
-from experiments.recipes.catalogue import names, shipped
+from experiments.recipes.catalogue import find_shipped, list_pages
 from experiments.runs.record import Record
 from tests.end_to_end.conftest import Place
 
 KEPT = Path(__file__).resolve().parents[2] / "results" / "tiny.csv"
 COLUMNS = ["recipe", "metric", "value", "seconds", "seconds_per_iteration", "iterations", "cpu_threads",
            "torch", "commit"]  # fmt: skip
-RECIPES = [name for name, path in names("recipe").items() if path.parent == shipped()]
+RECIPES = [name for name, path in list_pages("recipe").items() if path.parent == find_shipped()]
 UNTRAINED = ["retinanet-r50", "retinanet-r50-guided", "fcos-r50", "faster-rcnn-r50", "fsaf-r50", "foveabox-r50",
              "atss-r50", "retinanet-r50-voc", "faster-rcnn-r50-voc"]  # fmt: skip
 CHANCE, LEARNT = 2.0, 15.0  # what an untrained model stays below, and a trained one reaches

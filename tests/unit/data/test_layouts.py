@@ -141,7 +141,7 @@ def test_a_few_images_that_lack_a_shape_still_have_all_classes(tmp_path: Path) -
 
 def test_the_data_commands_know_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    page = catalogue.names("dataset")["shapes-voc"].read_text()
+    page = catalogue.list_pages("dataset")["shapes-voc"].read_text()
     page = page.replace("train_images: 400", "train_images: 12").replace("val_images: 150", "val_images: 2")
     Path("few.yaml").write_text(page)
     runner = CliRunner()

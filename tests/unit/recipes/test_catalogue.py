@@ -36,14 +36,14 @@ def message(call, *arguments) -> str:
 
 
 def test_shipped_pages_are_found_by_name():
-    assert {"retinanet-r50", "retinanet-r50-avw", "retinanet-r50-rlo"} <= set(catalogue.names("recipe"))
-    assert "tiny" in catalogue.names("profile")
-    assert {"coco", "shapes"} <= set(catalogue.names("dataset"))
+    assert {"retinanet-r50", "retinanet-r50-avw", "retinanet-r50-rlo"} <= set(catalogue.list_pages("recipe"))
+    assert "tiny" in catalogue.list_pages("profile")
+    assert {"coco", "shapes"} <= set(catalogue.list_pages("dataset"))
     assert [f"table{i}" for i in range(1, 6)] == [
-        n for n in catalogue.names("table") if n.startswith("table")
+        n for n in catalogue.list_pages("table") if n.startswith("table")
     ]
     for kind in catalogue.FOLDERS:
-        for name, path in catalogue.names(kind).items():
+        for name, path in catalogue.list_pages(kind).items():
             assert catalogue.find(kind, name) == path
             assert catalogue.header_comment(path), f"{path} does not say what it is"
 
@@ -51,7 +51,7 @@ def test_shipped_pages_are_found_by_name():
 def test_recipes_in_the_working_directory_come_first(tmp_path: Path):
     mine = page(tmp_path / "recipes" / "retinanet-r50.yaml", "model: x.py")
     assert catalogue.find("recipe", "retinanet-r50") == mine
-    assert catalogue.names("recipe")["retinanet-r50"] == mine
+    assert catalogue.list_pages("recipe")["retinanet-r50"] == mine
     assert catalogue.find("dataset", "coco").parent != tmp_path / "recipes" / "datasets"
     other = page(tmp_path / "recipes" / "datasets" / "coco.yml", "name: coco")
     assert catalogue.find("dataset", "coco") == other
@@ -237,7 +237,7 @@ sys.exit(', '.join({heavy} & set(sys.modules)) or 0)
 
 
 def test_both_parsers_read_the_same_from_every_shipped_page():
-    pages = sorted(catalogue.shipped().rglob("*.yaml"))
+    pages = sorted(catalogue.find_shipped().rglob("*.yaml"))
     assert len(pages) > 40
     for shipped in pages:
         text = shipped.read_text(encoding="utf-8")

@@ -60,7 +60,7 @@ def gradients(model: nn.Module, classes: int) -> tuple[Tensor, dict[str, Tensor]
     "name",
     [
         name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-        for name in catalogue.names("recipe")
+        for name in catalogue.list_pages("recipe")
     ],
 )
 def test_a_full_size_model_trains_every_parameter_that_mmdetections_trains(name: str):

@@ -24,7 +24,7 @@ from tests.unit.training.test_config import (
 
 from mmdet.datasets import CocoDataset, VOCDataset  # isort: skip
 
-RECIPES = list(catalogue.names("recipe"))
+RECIPES = list(catalogue.list_pages("recipe"))
 COCO, VOC = CocoDataset.METAINFO["classes"], VOCDataset.METAINFO["classes"]
 
 # ------------------------------------------------------------------------- against MMDetection's configs

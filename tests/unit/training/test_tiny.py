@@ -88,7 +88,7 @@ def test_with_stock_anchors_such_small_images_would_leave_a_level_without(shapes
 def distinct() -> list[str]:
     """The recipes, those left out whose tiny model is another's."""
     seen, names = set(), []
-    for name in sorted(catalogue.names("recipe"), key=len):
+    for name in sorted(catalogue.list_pages("recipe"), key=len):
         page = built(name, profile="tiny").model.to_dict()
         page.pop("weighting")
         text = json.dumps(page, sort_keys=True)
