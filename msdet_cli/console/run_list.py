@@ -1,0 +1,252 @@
+"""Runs as rows: what each is, how far it is, its result, and why it failed."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from experiments.common.metric_names import MAIN_METRICS
+from experiments.launching.run_states import KnownRun
+from experiments.recipes.differences import NamedRecipes, join_differences
+from experiments.runs.record import Attempt, Record, Status
+from experiments.runs.removal import disk_use
+from experiments.runs.run_flags import marks_of
+from experiments.runs.run_folder import RunFolder
+from msdet_cli.console.formatting import ACTIVE_STATES, format_duration, format_iterations, format_size
+from msdet_cli.console.result_tables import COLOURS, print_marks
+from msdet_cli.console.text_lines import Cell, print_lines
+
+WIDE_CONSOLE = 100  # characters; a narrower one omits the year
+MAX_DIFFERENCES = 2  # of a run, in a table
+MAX_NAMES = 3  # of runs that failed for one reason
+MAX_REASONS = 20  # below a table
+
+
+@dataclass
+class ListedRun:
+    """A run with what is read of it only where it is shown or sorted by."""
+
+    known: KnownRun
+    named: NamedRecipes
+
+    @property
+    def run(self) -> RunFolder:
+        return self.known.run
+
+    @property
+    def record(self) -> Record:
+        return self.known.record
+
+    @property
+    def state(self) -> Status:
+        return self.known.state
+
+    @property
+    def data(self) -> str:
+        """The name of the data set."""
+        return str(self.record.dataset.get("name") or "")
+
+    @cached_property
+    def differs(self) -> list[str]:
+        """In what it differs from the recipe of its name, one text for each key."""
+        return self.named.list_differences(self.run.recipe, self.record.recipe_id, self.record.recipe)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of its folder."""
+        return disk_use(self.run.path)
+
+    @property
+    def last_attempt(self) -> Attempt | None:
+        return self.record.attempts[-1] if self.record.attempts else None
+
+    @property
+    def started(self) -> str:
+        return self.record.attempts[0].started if self.record.attempts else self.record.created
+
+    @property
+    def metric(self) -> float | None:
+        """AP or mAP of a finished run."""
+        values = self.record.metrics if self.state == "done" else {}
+        return next((values[name] for name in MAIN_METRICS if name in values), None)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed, or ended before its end."""
+        if self.known.slurm_reason is None and self.state == "failed" and self.last_attempt is not None:
+            return self.last_attempt.message
+        return None if self.state in ACTIVE_STATES else self.known.slurm_reason
+
+    @cached_property
+    def progress(self) -> dict[str, Any] | None:
+        """Progress of a running or interrupted run; None if there is none."""
+        if self.state not in ("running", "interrupted"):
+            return None
+        try:
+            content = json.loads(self.run.progress.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration of all attempts, without those of unknown end."""
+        if self.state == "done" and "total_s" in self.record.timings:
+            return self.record.timings["total_s"]
+        total = None
+        for attempt in self.record.attempts:
+            began, ended = _time(attempt.started), _time(attempt.ended)
+            if attempt is self.last_attempt and self.state == "running":
+                ended = datetime.now(timezone.utc)
+            if began and ended:
+                total = (total or 0.0) + max((ended - began).total_seconds(), 0.0)
+        return total
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `msdet runs --json` prints."""
+        return {
+            "run": self.run.name,
+            "folder": str(self.run.path),
+            "state": self.state,
+            "why": self.known.slurm_reason,
+            "differs": self.differs,
+            "progress": self.progress,
+            "record": self.record.model_dump(),
+        }
+
+
+def list_runs(known: Iterable[KnownRun]) -> list[ListedRun]:
+    """Return the runs as a list shows them; pages of recipes are read once for all."""
+    named = NamedRecipes()
+    return [ListedRun(one, named) for one in known]
+
+
+def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = False) -> None:
+    """Print a row for each run, what all share below them, and why runs failed.
+
+    Profile and data set have a column where runs differ in them.
+    """
+    shared = [
+        text for text in listed[0].differs if len(listed) > 1 and all(text in o.differs for o in listed)
+    ]
+    profiles, data = ({o.record.profile or "" for o in listed}, {o.data for o in listed})
+    rows = []
+    for one in listed:
+        own = [text for text in one.differs if text not in shared]
+        cells: list[Cell] = [
+            one.run.name,
+            join_differences(list(map(_without_section, own)), MAX_DIFFERENCES),
+        ]
+        cells.append((one.record.profile or "none") if len(profiles) > 1 else "")
+        cells += [one.data if len(data) > 1 else "", (one.state, COLOURS.get(one.state, ""))]
+        cells.append(format_iterations(one.progress or {}))
+        cells += [_metric(one, name) for name in MAIN_METRICS]
+        started = format_local_time(one.started)
+        cells += [format_duration(one.seconds), started[5 if console.width < WIDE_CONSOLE else 0 :]]
+        cells += [format_size(one.size) if with_size else "", _where(one)]
+        rows.append(cells)
+    header = ["run", "differs", "profile", "data set", "state", "progress", *MAIN_METRICS, "took", "started"]
+    header += ["size", ""]
+    print_lines(console, header, rows, right=("progress", *MAIN_METRICS, "took", "size"))
+    counts = Counter(one.state for one in listed)
+    parts = [
+        f"{len(listed)} run{'s' * (len(listed) > 1)}: {', '.join(f'{n} {s}' for s, n in counts.items())}"
+    ]
+    parts += [f"profile {name}" for name in profiles if name and len(profiles) == 1]
+    parts += [f"data set {name}" for name in data if name and len(data) == 1]
+    parts += [format_size(sum(one.size for one in listed))] if with_size else []
+    _print_line(console, "; ".join(parts))
+    if shared:
+        _print_line(console, f"all differ from the recipes of their names in {', '.join(shared)}")
+    _print_reasons(console, listed)
+    print_marks(console, [marks_of(one.record) for one in listed])
+
+
+def _without_section(difference: str) -> str:
+    """Return `alpha: 5 (10)` for `weighting.alpha: 5 (10)`: the sections' keys are told apart without them."""
+    return difference.removeprefix("weighting.").removeprefix("schedule.")
+
+
+def _metric(one: ListedRun, name: str) -> str:
+    if one.state != "done" or name not in one.record.metrics:
+        return ""
+    return f"{one.record.metrics[name]:.1f}{marks_of(one.record)}"
+
+
+def _where(one: ListedRun) -> str:
+    """Return where a run is running, or what it waits for."""
+    attempt, job = one.last_attempt, one.record.slurm and f"Slurm job {one.record.slurm['job_id']}"
+    if one.state == "running" and attempt is not None:
+        is_plain = attempt.world_size == 1 and attempt.device == "cpu"
+        many = "" if is_plain else f"{attempt.world_size} x {attempt.device}"
+        host = "" if attempt.host == socket.gethostname() else f"on {attempt.host}"
+        return ", ".join(part for part in (many, host, job) if part)
+    if one.state in ACTIVE_STATES:
+        return ": ".join(part for part in (job, one.known.slurm_reason) if part)
+    return ""
+
+
+def _print_reasons(console: Console, listed: Sequence[ListedRun]) -> None:
+    """Print each reason whole, with the runs that it ended and what solves it."""
+    found = defaultdict(list)
+    for one in listed:
+        if one.reason:
+            hint = one.last_attempt.hint if one.last_attempt and one.state == "failed" else None
+            found[one.state, one.reason, hint].append(one.run.name)
+    for (state, reason, hint), names in list(found.items())[:MAX_REASONS]:
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        _print_line(console, f"{', '.join(names[:MAX_NAMES])}{more}: {state}: {reason}")
+        if hint:
+            _print_line(console, f"  try: {hint}")
+    if len(found) > MAX_REASONS:
+        _print_line(console, f"{len(found) - MAX_REASONS} more reasons: msdet runs --state failed --json")
+
+
+def print_details(console: Console, one: ListedRun) -> None:
+    """Print of one run what a row has no room for."""
+    record = one.record
+    rows = [["folder", str(one.run.path)], ["differs", ", ".join(one.differs)]]
+    for number, attempt in enumerate(record.attempts, start=1):
+        last = "" if attempt.last_iteration is None else f" to {attempt.last_iteration}"
+        outcome = attempt.exit_class or ("running" if one.state == "running" else "did not end by itself")
+        told = (
+            format_local_time(attempt.started),
+            f"{attempt.world_size} x {attempt.device}",
+            attempt.host and f"on {attempt.host}",
+            f"iterations {attempt.first_iteration}{last}",
+            f"{outcome}{f': {attempt.message}' if attempt.message else ''}",
+        )
+        rows.append([f"attempt {number}", ", ".join(part for part in told if part)])
+    rows += [["note", note] for note in record.notes]
+    rows += [["command", " ".join(record.command)]]
+    rows = [row for row in rows if row[1]]
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        _print_line(console, f"{name.ljust(width)}  {text}")
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def format_local_time(text: str) -> str:
+    """Return a recorded time in the local time zone, to the minute."""
+    moment = _time(text)
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else ""
+
+
+def _print_line(console: Console, text: str) -> None:
+    console.print(Text(text), soft_wrap=True)
