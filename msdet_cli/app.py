@@ -28,6 +28,7 @@ from msdet_cli.commands import (
     prior,
     report,
     reproduce,
+    rm,
     run,
     runs,
     show,
@@ -55,6 +56,7 @@ GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "predict": predict.predict,
         "import": imports.import_,
         "export": export.export,
+        "rm": rm.rm,
     },
     "Data": {"data": data.app, "prior": prior.prior},
     "Set-up": {

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from experiments.common.errors import UserError
+from experiments.common.errors import UserError, did_you_mean
 from experiments.common.trackers import TRACKERS
 from experiments.common.trackers import check as check_trackers
 from experiments.launching.execution import Execution
@@ -19,12 +19,15 @@ from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import results_dir
+from experiments.runs.record import Status
+from msdet_cli.model_checks import check_models
 
 if TYPE_CHECKING:
     from experiments.launching.slurm.options import SlurmOptions
 
 AMP_DTYPES = ("bf16", "fp16")
 RESULTS = Path("results")  # the default of ResultsOpt
+STATES = get_args(Status)
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
@@ -36,6 +39,13 @@ def complete(kind: str) -> Callable[[str], list[str]]:
         return [name for name in list_pages(kind) if name.startswith(incomplete)]
 
     return matching
+
+
+def check_choice(option: str, value: str, allowed: Iterable[str]) -> str:
+    """Return an option's value; raise UserError where it is none of the allowed ones."""
+    if value not in allowed:
+        raise UserError(f"{option}: '{value}' is unknown; {did_you_mean(value, allowed)}")
+    return value
 
 
 RecipeArg = Annotated[
@@ -77,6 +87,17 @@ ResultsOpt = Annotated[
     Path, typer.Option("--results-dir", metavar="DIR", envvar="MSDET_RESULTS", help="Folder of the runs.")
 ]
 SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")]
+StatesOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help=f"Only runs in this state: {', '.join(STATES)}. Repeatable.",
+        callback=lambda values: [check_choice("--state", value, STATES) for value in values or ()],
+        autocompletion=lambda incomplete: [name for name in STATES if name.startswith(incomplete)],
+    ),
+]
+YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -198,7 +219,9 @@ class RunOptions:
         return () if self.slurm is not None else tuple(visible_gpus())
 
     def plan(self, labelled: Iterable[tuple[str, Recipe]]) -> list[PlannedRun]:
-        """Return the runs of the recipes with every seed. Args and Raises: as `plan`."""
+        """Return the runs of the recipes with every seed. Args and Raises: as `plan` and `check_models`."""
+        labelled = list(labelled)
+        check_models(recipe for _, recipe in labelled)
         return plan(
             labelled,
             PlanOptions(

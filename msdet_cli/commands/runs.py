@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,13 +15,11 @@ from experiments.common.errors import UserError, did_you_mean
 from experiments.launching.run_states import read_runs
 from experiments.recipes import catalogue
 from experiments.runs.lookup import existing_results_dir, iterate, matching_runs
-from experiments.runs.record import Status
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.result_tables import make_console, print_problems
 from msdet_cli.console.run_list import ListedRun, list_runs, print_details, print_runs
-from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, complete
+from msdet_cli.options import RESULTS, STATES, JsonOpt, ResultsOpt, StatesOpt, check_choice, complete
 
-STATES = get_args(Status)
 SORT_KEYS: dict[str, Callable[[ListedRun], Any]] = {
     "run": lambda one: "",
     "state": lambda one: STATES.index(one.state),
@@ -66,15 +64,7 @@ def runs(
             autocompletion=complete("dataset"),
         ),
     ] = None,
-    states: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--state",
-            metavar="STATE",
-            help=f"Only in this state: {', '.join(STATES)}. Repeatable.",
-            autocompletion=lambda incomplete: [name for name in STATES if name.startswith(incomplete)],
-        ),
-    ] = None,
+    states: StatesOpt = None,
     sort: Annotated[
         str,
         typer.Option(
@@ -100,12 +90,7 @@ def runs(
     msdet runs retinanet-r50-rlo/1a2b3c4d/seed0
     msdet runs --size --sort size
     """  # fmt: skip
-    for option, given, allowed in (("--state", states or (), STATES), ("--sort", (sort,), SORT_KEYS)):
-        for name in given:
-            if name not in allowed:
-                raise UserError(
-                    f"{option}: '{name}' is unknown; {did_you_mean(name, allowed)}", "msdet runs --help"
-                )
+    check_choice("--sort", sort, SORT_KEYS)
     folder = existing_results_dir(results)
     unreadable: list[OSError] = []
     known, errors = read_runs(_select(which or (), folder, unreadable))

@@ -1,0 +1,89 @@
+"""`msdet rm`: delete runs, or all of their checkpoints but the last."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.common.errors import FAILED, UserError
+from experiments.launching.run_states import read_runs
+from experiments.runs.lookup import existing_results_dir, select
+from experiments.runs.removal import disk_use, old_checkpoints, remove_files, remove_run
+from experiments.runs.run_folder import RunFolder
+from experiments.runs.run_lock import InUseError
+from msdet_cli.console.confirmation import confirm
+from msdet_cli.console.formatting import ACTIVE_STATES, format_size
+from msdet_cli.console.result_tables import make_console
+from msdet_cli.console.text_lines import print_lines
+from msdet_cli.options import RESULTS, ResultsOpt, StatesOpt, YesOpt
+
+
+def rm(
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Folders, names, or parts of names: see msdet runs."),
+    ] = None,
+    states: StatesOpt = None,
+    every: Annotated[bool, typer.Option("--all", help="All runs, or all that match RUN.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Delete checkpoints only, and keep the last of each run.")
+    ] = False,
+    yes: YesOpt = False,
+    results: ResultsOpt = RESULTS,
+) -> None:
+    """Delete runs: list them with their sizes, ask, delete.
+
+    Queued and running runs are left. Links are not followed.
+
+    \b
+    msdet rm retinanet-r50-rlo/1a2b3c4d/seed0
+    msdet rm --state failed
+    msdet rm retinanet-r50-rlo --all --checkpoints
+    """
+    has_all = every or bool(states)
+    runs = select(which or [], existing_results_dir(results), has_all)
+    found = {one.run: one.state for one in read_runs(runs)[0]}
+    doomed: dict[RunFolder, list[Path]] = {}
+    for run in runs:
+        state = found.get(run, "unreadable")
+        if states and state not in states:
+            continue
+        if state in ACTIVE_STATES and not has_all:
+            raise UserError(f"run {run.name} is {state}", f"msdet cancel {run.name}")
+        if state in ACTIVE_STATES:
+            _note(f"{run.name} is {state}")
+        elif paths := old_checkpoints(run) if checkpoints else [run.path]:
+            doomed[run] = paths
+    if not doomed:
+        print("nothing to delete")
+        return
+    sizes = {run: sum(map(disk_use, paths)) for run, paths in doomed.items()}
+    rows = [[run.name, found.get(run, "unreadable"), format_size(sizes[run])] for run in doomed]
+    print_lines(make_console(), ["run", "state", "frees"], rows, right=("frees",))
+    what = f"{len(doomed)} run{'s' * (len(doomed) > 1)}, {sum(row[1] == 'done' for row in rows)} of them done"
+    what = f"old checkpoints of {what}" if checkpoints else what
+    confirm(f"delete {what}: {format_size(sum(sizes.values()))}", yes)
+    left = [run for run, paths in doomed.items() if not _delete(run, paths if checkpoints else None)]
+    print(f"freed {format_size(sum(sizes.values()) - sum(sizes[run] for run in left))}")
+    if left:
+        raise typer.Exit(FAILED)
+
+
+def _delete(run: RunFolder, checkpoints: list[Path] | None) -> bool:
+    """Delete a run, or these checkpoints of it; return False where another process has locked it."""
+    try:
+        if checkpoints is None:
+            remove_run(run)
+        else:
+            remove_files(run, checkpoints)
+    except InUseError as error:
+        _note(error.message)
+        return False
+    return True
+
+
+def _note(reason: str) -> None:
+    print(f"note: skipped: {reason}", file=sys.stderr)
