@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +42,12 @@ def file_lock(path: Path, patience_s: float = math.inf) -> Iterator[int]:
 
     Raises:
         BlockingIOError: Another process still has the lock after `patience_s`.
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened, or is a link.
     """
-    with open(path, "w", encoding="utf-8") as stream:
-        if not lock(stream.fileno(), patience_s):
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        if not lock(descriptor, patience_s):
             raise BlockingIOError(f"{path} is locked")
-        yield stream.fileno()
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -13,7 +13,7 @@ from experiments.common.processes import is_alive
 from experiments.launching.slurm.job import cancel_jobs, slurm_states
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import InUseError, acquire_lock
+from experiments.runs.run_lock import InUseError, acquire_lock, refuse_links
 
 Outcome = Literal["cancelled", "was over", "ended first"]
 
@@ -94,6 +94,7 @@ class Cancel:
         if self._asked:
             return
         self._asked = True
+        refuse_links(self.run)
         self.run.cancel.touch()
         attempt = record.attempts[-1]
         here = attempt.host == socket.gethostname() and attempt.pid_started is not None

@@ -30,13 +30,23 @@ def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
 
     Raises:
         InUseError: Another process still has the lock after `patience_s`.
+        UserError: A file in the folder is a link.
     """
+    refuse_links(run)
     with contextlib.ExitStack() as stack:
         try:
             descriptor = stack.enter_context(file_lock(run.lock, patience_s))
         except BlockingIOError:
             raise InUseError(f"run {run.name} is locked by another msdet process", "msdet runs") from None
         yield descriptor
+
+
+def refuse_links(run: RunFolder) -> None:
+    """Raise UserError where a file of the run is a link: what is written there would change a file elsewhere."""
+    folders = [folder for folder in (run.path, run.checkpoints, run.detections) if folder.is_dir()]
+    for path in (path for folder in folders for path in folder.iterdir()):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and msdet writes through none in a run folder", f"rm {path}")
 
 
 def lock_environment(descriptor: int) -> dict[str, str]:

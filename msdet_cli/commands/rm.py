@@ -13,7 +13,6 @@ from experiments.launching.run_states import read_runs
 from experiments.runs.lookup import existing_results_dir, select
 from experiments.runs.removal import disk_use, old_checkpoints, remove_files, remove_run
 from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import InUseError
 from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import ACTIVE_STATES, format_size
 from msdet_cli.console.result_tables import make_console
@@ -73,13 +72,13 @@ def rm(
 
 
 def _delete(run: RunFolder, checkpoints: list[Path] | None) -> bool:
-    """Delete a run, or these checkpoints of it; return False where another process has locked it."""
+    """Delete a run, or these checkpoints of it; return False where that fails."""
     try:
         if checkpoints is None:
             remove_run(run)
         else:
             remove_files(run, checkpoints)
-    except InUseError as error:
+    except UserError as error:
         _note(error.message)
         return False
     return True
