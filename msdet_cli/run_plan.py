@@ -22,10 +22,13 @@ from experiments.launching.gpus import Gpu
 from experiments.launching.local import PATHS, last_lines, shared_exit_code
 from experiments.launching.plan import PlannedRun
 from experiments.launching.queue import Queue, QueueItem
+from experiments.launching.run_states import read_runs
+from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import format_duration, format_metrics
 from msdet_cli.console.plan_view import print_json, show_plan
 from msdet_cli.console.queue_view import QueueView
 from msdet_cli.console.result_tables import make_console
+from msdet_cli.hints import next_command, repeat_command
 from msdet_cli.options import RunOptions
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 STEP_S = 0.25  # between updates of the console
 DETACHED_BOOT = PATHS + "from msdet_cli.main import main; main()"
+MAX_NAMES = 3  # of runs in a question
 LOG_LINES = 5  # of a failed run's log, shown at the end
 
 
@@ -69,6 +73,8 @@ def run_plan(
     console = None if options.as_json else make_console()
     dry_run, slurm = options.dry_run, options.slurm_options
     warn_of_data(run.data for run in planned)
+    if not dry_run:
+        _confirm_force(planned, options.yes)
     if options.detach and not dry_run:
         _detach(options.results_folder, options.as_json)
         raise typer.Exit(DONE)
@@ -90,6 +96,26 @@ def run_plan(
     else:
         on_done(console, code)
     raise typer.Exit(code)
+
+
+def _confirm_force(planned: Sequence[PlannedRun], is_agreed: bool) -> None:
+    """Ask where `--force` deletes finished runs."""
+    forced = read_runs(run.folder for run in planned if run.force)[0]
+    done = [one.run.name for one in forced if one.state == "done"]
+    if done:
+        some = f"{', '.join(done[:MAX_NAMES])}{', ...' * (len(done) > MAX_NAMES)}"
+        confirm(f"--force deletes {len(done)} finished run{'s' * (len(done) > 1)} ({some}), go on", is_agreed)
+
+
+def print_next(console: Console, code: int, options: RunOptions, *tables: str) -> None:
+    """Print what to type after a command that trains, given its exit code."""
+    more = f"; more seeds: {repeat_command('--seeds', '3', without=['--seed'])}"
+    lines = {
+        DONE: next_command("report", *tables) + (more if len(options.chosen_seeds) == 1 else ""),
+        INTERRUPTED: f"{repeat_command()}   (resumes)",
+    }
+    if code in lines:
+        console.print(f"next: {lines[code]}", soft_wrap=True, highlight=False, markup=False)
 
 
 def execute(

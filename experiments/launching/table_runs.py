@@ -6,41 +6,42 @@ from collections.abc import Callable, Iterable, Sequence
 
 from experiments.common.errors import UserError
 from experiments.launching.plan import PlannedRun
-from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.loading import recipe_id
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table
 from experiments.runs.mean_weights import mean_weights
 
 Labelled = tuple[str, Recipe]  # the label says in what the row differs from the recipe of its name
-Change = Callable[[Recipe], Recipe]  # of every row's recipe, as the command's options say
+RecipeOf = Callable[..., Recipe]  # takes what `Table.recipe_of` takes, after the table
 
 
-def unchanged(recipe: Recipe) -> Recipe:
-    """Return the recipe as it is."""
-    return recipe
-
-
-def first_recipes(tables: Sequence[Table], profile: str | None, change: Change = unchanged) -> list[Labelled]:
+def first_recipes(tables: Sequence[Table], recipe_of: RecipeOf) -> list[Labelled]:
     """Return the recipes of all rows but those with mean weights, each experiment once.
+
+    Args:
+        tables: The tables.
+        recipe_of: Returns the recipe of a table's row as the command's options say.
 
     Raises:
         UserError: A row's recipe is not there, or wrong.
     """
-    rows = (row for table in tables for row in table.rows() if row.mean_weights_of is None)
-    return _each_once(_labelled(row, row.set, profile, change) for row in rows if row.recipe is not None)
+    return _each_once(
+        (_label(row), recipe_of(table, row))
+        for table in tables
+        for row in table.rows()
+        if row.recipe is not None and row.mean_weights_of is None
+    )
 
 
 def later_recipes(
-    tables: Sequence[Table],
-    profile: str | None,
-    planned: Sequence[PlannedRun],
-    dry_run: bool,
-    change: Change = unchanged,
+    tables: Sequence[Table], recipe_of: RecipeOf, planned: Sequence[PlannedRun], dry_run: bool
 ) -> tuple[list[Labelled], list[str]]:
     """Return the recipes of the rows with mean weights: means over the planned runs of another row.
 
     Args:
+        tables, recipe_of: As `first_recipes` takes them.
         planned: The runs of `first_recipes`, by seed, and executed by now unless in a dry run.
+        dry_run: Whether nothing was executed: runs that are forced are then not done.
 
     Returns:
         What can be planned now, and a sentence for each row that cannot.
@@ -51,42 +52,30 @@ def later_recipes(
             if row.mean_weights_of is None:
                 continue
             source = table.row(row.mean_weights_of)
-            wanted = recipe_id(_labelled(source, source.set, profile, change)[1])
+            wanted = recipe_id(recipe_of(table, source))
             runs = [run for run in planned if recipe_id(run.recipe) == wanted]
-            missing = sum(not _done(run, dry_run) for run in runs)
+            missing = sum((dry_run and run.force) or not _is_done(run) for run in runs)
             try:
                 if missing:
                     raise UserError(f"{missing} of {len(runs)} runs of row '{source.id}' are not done")
                 weights = mean_weights([run.folder for run in runs], row.mean)[-1]
-                found.append(_labelled(row, row.overrides(weights), profile, change))
+                found.append((_label(row, weights), recipe_of(table, row, weights)))
             except UserError as error:
                 waiting.append(f"{table.name}: '{row.label}' waits for its weights: {error.message}")
     return _each_once(found), waiting
 
 
-def without_recipe(tables: Sequence[Table]) -> list[str]:
-    """Return a sentence for each row that has no recipe."""
-    return [
-        f"{table.name}: '{row.label}' ({row.id}) has no recipe: skipped"
-        for table in tables
-        for row in table.rows()
-        if row.recipe is None
-    ]
-
-
-def _done(run: PlannedRun, dry_run: bool) -> bool:
-    if dry_run and run.force:
-        return False  # it would be by then, with weights that nobody knows yet
+def _is_done(run: PlannedRun) -> bool:
     try:
         return run.folder.state() == "done"
     except UserError:  # not there, or unreadable
         return False
 
 
-def _labelled(row: Row, overrides: dict, profile: str | None, change: Change) -> Labelled:
-    label = ", ".join(f"{key.removeprefix('weighting.')}={value}" for key, value in overrides.items())
-    recipe = load_recipe(row.recipe or "", profile, overrides=overrides)
-    return label.replace("'", ""), change(recipe)
+def _label(row: Row, weights: Sequence[float] = ()) -> str:
+    settings = {key: value for key, value in row.overrides(weights).items() if value is not None}
+    label = ", ".join(f"{key.removeprefix('weighting.')}={value}" for key, value in settings.items())
+    return label.replace("'", "")
 
 
 def _each_once(labelled: Iterable[Labelled]) -> list[Labelled]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from experiments.recipes.schema import Recipe
 
 # The paper's tables, in its order.
 PAPER = ("table1", "table2", "table3", "table4", "table5", "fig4")
+ABLATIONS = "ablations"  # folder of the results for the tables that `msdet ablate` writes
+PATH_KEYS = ("dataset", "model", "init_from")  # of recipes: their values may be paths
 
 
 class Row(BaseModel):
@@ -74,12 +77,17 @@ class Table(BaseModel):
     dataset: str | None = None
     set: dict[str, Any] = {}  # of all rows; a row's own `set` comes after it
     blocks: Annotated[list[Block], Field(min_length=1)]
-    _path: Path | None = PrivateAttr(None)
+    _path: Path = PrivateAttr(Path("table.yaml"))
 
     @property
-    def path(self) -> Path | None:
-        """The file that the table was read from; paths in it are relative to its folder."""
+    def path(self) -> Path:
+        """The table's file; paths in it are relative to its folder."""
         return self._path
+
+    def at_path(self, path: Path) -> Table:
+        """Set the table's file, and return the table."""
+        self._path = path
+        return self
 
     def recipe_of(self, row: Row, weights: Sequence[float] = (1.0,), profile: str | None = None) -> Recipe:
         """Return what a row runs.
@@ -97,20 +105,23 @@ class Table(BaseModel):
                 f"table {self.name}: its rows run under profile {self.profile}, not {profile}", "leave out -p"
             )
         chosen = {**self.set, **row.overrides(weights)}
+        chosen |= {key: self._located(chosen[key]) for key in PATH_KEYS if isinstance(chosen.get(key), str)}
         is_last = self.profile is not None or self.dataset is not None
+        profile = self.profile or profile
         return load_recipe(
-            self._located("recipe", row.recipe) or "",
-            self._located("profile", self.profile or profile),
+            self._located(row.recipe or ""),
+            profile and self._located(profile),
             chosen if is_last else (),
-            self._located("dataset", self.dataset),
+            self.dataset and self._located(self.dataset),
             {} if is_last else chosen,
         )
 
-    def _located(self, kind: str, ref: str | None) -> str | None:
-        """Return a name as it is, and a path as an absolute one: relative to the table's folder, else to this."""
-        if ref is None or self.path is None or not catalogue.is_path(ref):
-            return ref
-        return str(catalogue.find(kind, ref, self.path.parent))
+    def _located(self, ref: str) -> str:
+        """Return the path of a file that `ref` means from the table's folder; a name, or another text, as it is."""
+        path = Path(
+            os.path.normpath(catalogue.resolve_path(ref, self.path.parent))
+        )  # its folder may not exist yet
+        return str(path) if catalogue.is_file(path) else ref
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows, top to bottom, reference rows included."""
@@ -159,12 +170,12 @@ class Table(BaseModel):
 
 def all_tables() -> list[str]:
     """Return the names of the paper's tables in its order, then of all others, the user's own included."""
-    return [*PAPER, *(name for name in catalogue.names("table") if name not in PAPER)]
+    return [*PAPER, *(name for name in catalogue.list_pages("table") if name not in PAPER)]
 
 
 def ablations(results: Path) -> dict[str, Path]:
     """Return name to file of the tables that `msdet ablate` has written below a results folder, sorted by name."""
-    return {path.stem: path for path in sorted((results / "ablations").glob("*.yaml"))}
+    return {path.stem: path for path in sorted((results / ABLATIONS).glob("*.yaml"))}
 
 
 def load_table(ref: str, results: Path | None = None) -> Table:
@@ -182,6 +193,4 @@ def load_table(ref: str, results: Path | None = None) -> Table:
     raw = catalogue.read_yaml(path)
     where = f"table {display_path(path)}"
     check_keys(raw, Table, where)
-    table = validate(Table, raw, where)
-    table._path = path
-    return table
+    return validate(Table, raw, where).at_path(path)

@@ -1,26 +1,25 @@
-"""`msdet ablate`: vary a recipe around itself."""
+"""`msdet ablate`: vary a recipe around itself, as a table."""
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from experiments.common.config_text import flat
 from experiments.common.errors import UserError
+from experiments.common.files import display_path
 from experiments.launching.forecast import iterations_of
 from experiments.launching.plan import PlannedRun
-from experiments.recipes.loading import load_variants
+from experiments.recipes.ablations import Ablation, ablation_table
+from experiments.recipes.loading import load_recipe
 from experiments.recipes.overrides import parse_assignment, split_values
+from experiments.recipes.schema import Recipe
+from experiments.recipes.table_files import save_table
 from experiments.weighting.options import ACTIONS
-from msdet_cli.console.result_tables import print_comparison
+from msdet_cli.commands.reproduce import plan_tables, run_tables
 from msdet_cli.options import RunOptions, complete, with_run_options
-from msdet_cli.run_plan import run_plan
-
-Axis = tuple[str, list[str]]
 
 
 @with_run_options()
@@ -40,71 +39,73 @@ def ablate(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUES", help="Any key; one value holds for all variants. Repeatable."
+            "--set", metavar="KEY=VALUES", help="Any key; one value holds for all rows. Repeatable."
         ),
     ] = None,
     grid: Annotated[
         bool, typer.Option("--grid", help="All combinations instead of one option at a time.")
     ] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of the table. Default: recipe and options.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="ROW", help="What rows are compared with: recipe (default), baseline, a row."
+        ),
+    ] = None,
     *,
     options: RunOptions,
 ) -> None:
     """Vary a recipe: one option at a time, or all combinations.
 
-    --grid takes all combinations. Commas separate values, except inside brackets. A profile does not scale
-    values. --set with one value holds for all variants. A failed run does not stop the others.
+    Writes a table, results/ablations/RECIPE-OPTIONS.yaml, runs what it lacks and prints it. The table has
+    the recipe's own values and the uniform baseline as well. The same command with more values or seeds
+    extends it. Commas separate values, except inside brackets. A profile does not scale values. A failed
+    run does not stop the others.
 
     \b
     msdet ablate --alpha 5,50,100,200,500
     msdet ablate --n 1,2,3 --actions variance,largest+uniform,all --seeds 2 -p tiny
     msdet ablate --set weighting.amplification=[1.5,1.0],[2.0,1.0] --dry-run
     """
-    axes, fixed = _axes(alpha, n, actions, gamma, sets or [])
-    variants = list(_combinations(axes, grid))
-    overrides = [[*fixed, *(f"{key}={value}" for key, value in variant)] for variant in variants]
-    varied = load_variants(recipe, options.profile, overrides, options.dataset)
-    planned = options.plan(zip(map(_label, variants), map(options.execution.changed, varied)))
+    axes, shared = _axes({"alpha": alpha, "n": n, "gamma": gamma}, actions, sets or [])
+    own = load_recipe(recipe, options.profile, shared, options.dataset)
+    shared |= _changes_by_options(own, options)
+    wanted = Ablation(recipe, axes, grid, options.profile, options.dataset, shared, against, name)
+    table = ablation_table(wanted, options.results_folder)
+    planned = plan_tables([table], options)
     _warn_of_long_intervals(planned)
-
-    def compare(console: Console, code: int) -> None:
-        from experiments.reporting import compare_runs
-
-        print_comparison(console, compare_runs([p.folder for p in planned], [p.label for p in planned]))
-
-    run_plan(planned, options, compare)
+    if options.dry_run:
+        print(f"table: {display_path(table.path)} (not written in a dry run)", file=sys.stderr)
+    else:
+        save_table(table)
+    run_tables({table.path.stem: table}, planned, options)
 
 
 def _axes(
-    alpha: str | None, n: str | None, actions: str | None, gamma: str | None, sets: list[str]
-) -> tuple[list[Axis], list[str]]:
-    """Return the varied keys with their values as text, and the assignments of all variants."""
-    fixed = []
-    axes: list[Axis] = [
-        (f"weighting.{name}", split_values(text))
-        for name, text in (("alpha", alpha), ("n", n), ("gamma", gamma))
-        if text is not None
-    ]
+    typed: dict[str, str | None], actions: str | None, sets: list[str]
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Return the varied keys with their values, and the values of all rows."""
+    texts = [(f"weighting.{name}", split_values(text)) for name, text in typed.items() if text is not None]
     if actions is not None:
-        axes.append(("weighting.actions", [_action_set(text) for text in split_values(actions)]))
+        texts.append(("weighting.actions", [_action_set(text) for text in split_values(actions)]))
+    shared: dict[str, Any] = {}
     for assignment in sets:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            parse_assignment(assignment)  # says what is wrong
-        values = split_values(text)
+        key, value = parse_assignment(assignment)
+        values = split_values(assignment.partition("=")[2])
         if len(values) == 1:
-            fixed.append(assignment)
+            shared[key] = value
         else:
-            axes.append((key, values))
+            texts.append((key, values))
+    axes: dict[str, list[Any]] = {}
+    for key, values in texts:
+        axes.setdefault(key, []).extend(parse_assignment(f"{key}={text}")[1] for text in values)
     if not axes:
         raise UserError(
             "nothing to vary: name an option with several values", "msdet ablate --alpha 5,50,100,200,500"
         )
-    for key, values in axes:
-        if not values or any(not value.strip() for value in values):
-            raise UserError(
-                f"--{key.removeprefix('weighting.')}: a value is missing", "msdet ablate --alpha 5,50,100"
-            )
-    return axes, fixed
+    return axes, shared
 
 
 def _action_set(text: str) -> str:
@@ -112,20 +113,10 @@ def _action_set(text: str) -> str:
     return f"[{', '.join(names)}]"
 
 
-def _combinations(axes: list[Axis], grid: bool) -> Iterable[list[tuple[str, str]]]:
-    """Yield the variants, each a list of (key, value)."""
-    if grid:
-        keys = [key for key, _ in axes]
-        for combination in itertools.product(*(values for _, values in axes)):
-            yield list(zip(keys, combination))
-    else:
-        for key, values in axes:
-            for value in values:
-                yield [(key, value)]
-
-
-def _label(variant: list[tuple[str, str]]) -> str:
-    return ", ".join(f"{key.removeprefix('weighting.')}={value.strip()}" for key, value in variant)
+def _changes_by_options(own: Recipe, options: RunOptions) -> dict[str, Any]:
+    """Return what --amp and --scale-lr make of the recipe, as keys that all rows share."""
+    before, after = (flat(one.model_dump()) for one in (own, options.execution.changed(own)))
+    return {key: value for key, value in after.items() if value != before[key]}
 
 
 def _warn_of_long_intervals(planned: list[PlannedRun]) -> None:
@@ -133,6 +124,8 @@ def _warn_of_long_intervals(planned: list[PlannedRun]) -> None:
     warned: set[tuple[str, int]] = set()
     for run in planned:
         alpha, iterations = run.recipe.weighting.get("alpha"), iterations_of(run)
+        if run.recipe.weighting["rule"] in ("uniform", "static"):
+            continue
         if isinstance(alpha, int) and alpha >= iterations and (run.label, iterations) not in warned:
             warned.add((run.label, iterations))
             print(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from experiments.common.errors import UserError
 from experiments.launching.plan import PlannedRun
-from experiments.launching.table_runs import Labelled, first_recipes, later_recipes, without_recipe
-from experiments.recipes.tables import load_table
+from experiments.launching.table_runs import RecipeOf, first_recipes, later_recipes
+from experiments.recipes.schema import Recipe
+from experiments.recipes.tables import Row, Table, load_table
 from msdet_cli.console.result_tables import print_legend, print_problems, print_table
 from msdet_cli.options import RunOptions, complete, with_run_options
-from msdet_cli.run_plan import run_plan
+from msdet_cli.run_plan import print_next, run_plan
 
 
 @with_run_options("seed", "dataset")
@@ -41,38 +41,60 @@ def reproduce(
     msdet reproduce table1 --seeds 3 --dry-run     the missing runs and their cost
     msdet reproduce controls --seeds 3 --data-root /data/coco
     """
-    names = list(dict.fromkeys(tables))
-    loaded = [load_table(name) for name in names]
-    change = options.execution.changed
-    _print_notes(without_recipe(loaded))
-    first = first_recipes(loaded, options.profile, change)
-    _check_data_root(first, options.data_root)
-    planned = options.plan(first)
-
-    def plan_more() -> list[PlannedRun]:
-        labelled, waiting = later_recipes(loaded, options.profile, planned, options.dry_run, change)
-        _print_notes(waiting)
-        return options.plan(labelled)
-
-    def print_tables(console: Console, code: int) -> None:
-        _print_tables(console, names, planned, options)
-
-    run_plan(planned, options, print_tables, plan_more)
+    loaded = {name: load_table(name, options.results_folder) for name in tables}
+    run_tables(loaded, plan_tables(list(loaded.values()), options), options)
 
 
-def _print_notes(sentences: Sequence[str]) -> None:
-    for sentence in sentences:
-        print(f"note: {sentence}", file=sys.stderr)
-
-
-def _check_data_root(labelled: Sequence[Labelled], data_root: Path | None) -> None:
+def plan_tables(tables: Sequence[Table], options: RunOptions) -> list[PlannedRun]:
+    """Return the runs of all rows but those with mean weights."""
+    for table in tables:
+        for row in table.rows():
+            if row.recipe is None:
+                _print_note(f"{table.name}: '{row.label}' ({row.id}) has no recipe: skipped")
+    labelled = first_recipes(tables, _recipe_of(options))
     sets = {recipe.dataset.model_dump_json(): recipe.dataset.name for _, recipe in labelled}
-    if data_root is not None and len(sets) > 1:
+    if options.data_root is not None and len(sets) > 1:
         raise UserError(
             f"--data-root: one folder cannot hold the {len(sets)} data sets of these rows:"
             f" {', '.join(sorted(sets.values()))}",
             "reproduce the tables one by one, or link the data: msdet data ls",
         )
+    return options.plan(labelled)
+
+
+def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: RunOptions) -> NoReturn:
+    """Run what tables lack, print them, and exit.
+
+    Args:
+        tables: By the names or paths that `msdet report` finds them by.
+        planned: As `plan_tables` returns them.
+        options: Of the command.
+    """
+
+    def plan_more() -> list[PlannedRun]:
+        labelled, waiting = later_recipes(
+            list(tables.values()), _recipe_of(options), planned, options.dry_run
+        )
+        for sentence in waiting:
+            _print_note(sentence)
+        return options.plan(labelled)
+
+    def print_results(console: Console, code: int) -> None:
+        _print_tables(console, [str(table.path) for table in tables.values()], planned, options)
+        print_next(console, code, options, *tables)
+
+    run_plan(planned, options, print_results, plan_more)
+
+
+def _recipe_of(options: RunOptions) -> RecipeOf:
+    def recipe_of(table: Table, row: Row, weights: Sequence[float] = (1.0,)) -> Recipe:
+        return options.execution.changed(table.recipe_of(row, weights, options.profile))
+
+    return recipe_of
+
+
+def _print_note(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr)
 
 
 def _print_tables(

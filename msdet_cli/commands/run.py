@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.recipes.loading import load_recipe
 from msdet_cli.options import RunOptions, SetOpt, complete, with_run_options
-from msdet_cli.run_plan import run_plan
+from msdet_cli.run_plan import print_next, run_plan
 
 
 @with_run_options()
@@ -39,11 +38,4 @@ def run(
     resolved = [load_recipe(name, options.profile, sets or (), options.dataset) for name in recipes]
     planned = options.plan((label, options.execution.changed(recipe)) for recipe in resolved)
 
-    def print_next(console: Console, code: int) -> None:
-        profile = f" -p {options.profile}" if options.profile else ""
-        is_single = len(options.chosen_seeds) == 1
-        more = f"; more seeds: msdet run {recipes[0]}{profile} --seeds 3" if is_single else ""
-        if code == 0:
-            console.print(f"next: msdet report{more}", soft_wrap=True)
-
-    run_plan(planned, options, print_next)
+    run_plan(planned, options, lambda console, code: print_next(console, code, options))
