@@ -31,15 +31,19 @@ def main() -> None:
 
 def _run() -> int:
     from experiments.common.errors import BAD_INPUT, UserError
+    from experiments.runs.lookup import SeveralRunsError
+    from experiments.runs.run_folder import RunFolder
     from msdet_cli.console.encoding import spell_out_unencodable
 
     spell_out_unencodable()
     from msdet_cli.app import app
     from msdet_cli.hints import complete_hint, correct_slip
 
+    candidates: list[RunFolder] = []
     try:
         return app(standalone_mode=False) or 0
     except UserError as error:
+        candidates = error.runs if isinstance(error, SeveralRunsError) else []
         message, hint, code = error.message, error.hint and complete_hint(error.hint), error.exit_code
     except Exception as error:
         if not hasattr(error, "format_message"):  # of Typer's, which has no public base class for them
@@ -51,6 +55,10 @@ def _run() -> int:
         path = error.ctx.command_path if getattr(error, "ctx", None) else "msdet"
         message, hint, code = text[0].lower() + text[1:], f"{path} --help", BAD_INPUT
     print(f"error: {message}", file=sys.stderr)
+    if candidates:
+        from msdet_cli.console.run_list import print_candidates
+
+        print_candidates(candidates)
     hint = correct_slip(message) or hint
     if hint:
         print(f"  try: {hint}", file=sys.stderr)

@@ -121,6 +121,7 @@ class RunOptions:
         bool, typer.Option("--retry-failed", help="Resume failed runs from their last checkpoint.")
     ] = False
     force: Annotated[bool, typer.Option("--force", help="Delete what these runs have; start anew.")] = False
+    yes: YesOpt = False
     as_json: JsonOpt = False
     gpus: Annotated[
         int | None,

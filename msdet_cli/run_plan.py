@@ -104,7 +104,7 @@ def _confirm_force(planned: Sequence[PlannedRun], is_agreed: bool) -> None:
     done = [one.run.name for one in forced if one.state == "done"]
     if done:
         some = f"{', '.join(done[:MAX_NAMES])}{', ...' * (len(done) > MAX_NAMES)}"
-        confirm(f"--force deletes {len(done)} finished run{'s' * (len(done) > 1)} ({some}), go on", is_agreed)
+        confirm(f"--force deletes {len(done)} finished run{'s' * (len(done) > 1)}, {some}", is_agreed)
 
 
 def print_next(console: Console, code: int, options: RunOptions, *tables: str) -> None:
@@ -188,6 +188,7 @@ def _report_failures(console: Console | None, entries: Sequence[QueueItem]) -> N
 def _detach(results: Path, as_json: bool) -> None:
     """Start this command without `--detach` in its own session, and print its process id and log."""
     words = [word for word in sys.argv[1:] if word not in ("--detach", "--json")]
+    words += ["--yes"] if "--force" in words else []  # agreed to before it was detached
     folder = results / "queues"
     stem = f"{datetime.now():%Y%m%d-%H%M%S}"
     try:

@@ -64,7 +64,7 @@ def rm(
     print_lines(make_console(), ["run", "state", "frees"], rows, right=("frees",))
     what = f"{len(doomed)} run{'s' * (len(doomed) > 1)}, {sum(row[1] == 'done' for row in rows)} of them done"
     what = f"old checkpoints of {what}" if checkpoints else what
-    confirm(f"delete {what}: {format_size(sum(sizes.values()))}", yes)
+    confirm(f"this deletes {what}, and frees {format_size(sum(sizes.values()))}", yes)
     left = [run for run, paths in doomed.items() if not _delete(run, paths if checkpoints else None)]
     print(f"freed {format_size(sum(sizes.values()) - sum(sizes[run] for run in left))}")
     if left:

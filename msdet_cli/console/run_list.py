@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.metric_names import MAIN_METRICS
-from experiments.launching.run_states import KnownRun
+from experiments.launching.run_states import KnownRun, read_runs
 from experiments.recipes.differences import NamedRecipes, join_differences
 from experiments.runs.record import Attempt, Record, Status
 from experiments.runs.removal import disk_use
@@ -29,6 +30,7 @@ WIDE_CONSOLE = 100  # characters; a narrower one omits the year
 MAX_DIFFERENCES = 2  # of a run, in a table
 MAX_NAMES = 3  # of runs that failed for one reason
 MAX_REASONS = 20  # below a table
+MAX_CANDIDATES = 12  # of an ambiguous reference
 
 
 @dataclass
@@ -131,24 +133,53 @@ def list_runs(known: Iterable[KnownRun]) -> list[ListedRun]:
 
 
 def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = False) -> None:
-    """Print a row for each run, what all share below them, and why runs failed.
-
-    Profile and data set have a column where runs differ in them.
-    """
+    """Print a row for each run, what all share below them, and why runs failed."""
     shared = [
         text for text in listed[0].differs if len(listed) > 1 and all(text in o.differs for o in listed)
     ]
-    profiles, data = ({o.record.profile or "" for o in listed}, {o.data for o in listed})
+    _print_rows(console, listed, shared, with_size)
+    counts = Counter(one.state for one in listed)
+    parts = [
+        f"{len(listed)} run{'s' * (len(listed) > 1)}: {', '.join(f'{n} {s}' for s, n in counts.items())}"
+    ]
+    for word, names in (
+        ("profile", {o.record.profile for o in listed}),
+        ("data set", {o.data for o in listed}),
+    ):
+        parts += [f"{word} {name}" for name in names if name and len(names) == 1]
+    parts += [format_size(sum(one.size for one in listed))] if with_size else []
+    _print_line(console, "; ".join(parts))
+    if shared:
+        _print_line(console, f"all differ from the recipes of their names in {', '.join(shared)}")
+    _print_reasons(console, listed)
+    print_marks(console, [marks_of(one.record) for one in listed])
+
+
+def print_candidates(runs: Sequence[RunFolder]) -> None:
+    """Print on standard error what tells runs apart that one reference fits."""
+    listed = list_runs(read_runs(runs[:MAX_CANDIDATES])[0])
+    if listed:
+        _print_rows(Console(stderr=True), listed)
+    if len(runs) > MAX_CANDIDATES:
+        print(f"and {len(runs) - MAX_CANDIDATES} more", file=sys.stderr)
+
+
+def _print_rows(
+    console: Console, listed: Sequence[ListedRun], shared: Sequence[str] = (), with_size: bool = False
+) -> None:
+    """Print a row for each run; profile and data set have a column where runs differ in them.
+
+    Args:
+        shared: Differences from the recipe that all have, which rows leave out.
+    """
+    has_profiles = len({one.record.profile for one in listed}) > 1
+    has_data = len({one.data for one in listed}) > 1
     rows = []
     for one in listed:
-        own = [text for text in one.differs if text not in shared]
-        cells: list[Cell] = [
-            one.run.name,
-            join_differences(list(map(_without_section, own)), MAX_DIFFERENCES),
-        ]
-        cells.append((one.record.profile or "none") if len(profiles) > 1 else "")
-        cells += [one.data if len(data) > 1 else "", (one.state, COLOURS.get(one.state, ""))]
-        cells.append(format_iterations(one.progress or {}))
+        own = [_without_section(text) for text in one.differs if text not in shared]
+        cells: list[Cell] = [one.run.name, join_differences(own, MAX_DIFFERENCES)]
+        cells += [(one.record.profile or "none") if has_profiles else "", one.data if has_data else ""]
+        cells += [(one.state, COLOURS.get(one.state, "")), format_iterations(one.progress or {})]
         cells += [_metric(one, name) for name in MAIN_METRICS]
         started = format_local_time(one.started)
         cells += [format_duration(one.seconds), started[5 if console.width < WIDE_CONSOLE else 0 :]]
@@ -157,18 +188,6 @@ def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = 
     header = ["run", "differs", "profile", "data set", "state", "progress", *MAIN_METRICS, "took", "started"]
     header += ["size", ""]
     print_lines(console, header, rows, right=("progress", *MAIN_METRICS, "took", "size"))
-    counts = Counter(one.state for one in listed)
-    parts = [
-        f"{len(listed)} run{'s' * (len(listed) > 1)}: {', '.join(f'{n} {s}' for s, n in counts.items())}"
-    ]
-    parts += [f"profile {name}" for name in profiles if name and len(profiles) == 1]
-    parts += [f"data set {name}" for name in data if name and len(data) == 1]
-    parts += [format_size(sum(one.size for one in listed))] if with_size else []
-    _print_line(console, "; ".join(parts))
-    if shared:
-        _print_line(console, f"all differ from the recipes of their names in {', '.join(shared)}")
-    _print_reasons(console, listed)
-    print_marks(console, [marks_of(one.record) for one in listed])
 
 
 def _without_section(difference: str) -> str:

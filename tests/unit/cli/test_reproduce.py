@@ -97,7 +97,7 @@ def test_reproduce_runs_missing_runs_once_and_mean_weights_last(mine, monkeypatc
     assert {row["todo"] for row in json.loads(out)} == {"skip"}
 
     Tracing.codes = [0] * 6
-    msdet(monkeypatch, capsys, *words, "--force")
+    msdet(monkeypatch, capsys, *words, "--force", "--yes")
     assert len(Tracing.started) == 12
 
 

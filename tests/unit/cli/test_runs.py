@@ -17,6 +17,7 @@ from experiments.common.errors import UserError
 from experiments.common.processes import process_started
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands import runs
+from msdet_cli.main import main
 
 from ..reporting.conftest import MakeRun, run_maker
 
@@ -293,3 +294,20 @@ def test_a_thousand_runs_are_listed_at_once(make_run: MakeRun):
     began = time.process_time()  # not what others on the machine take
     assert len(table()) == 1001
     assert time.process_time() - began < 2
+
+
+def test_an_ambiguous_run_lists_what_tells_them_apart(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
+    make_run(RLO, 0, status="failed", profile="tiny", sets=("weighting.alpha=5",))
+    monkeypatch.setattr("sys.argv", ["msdet", "logs", "seed0"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    error, head, first, second, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: run 'seed0' fits 2 runs: ")
+    assert head.split()[:4] == ["run", "differs", "state", "AP"]
+    rows = sorted(line.split("  ", 1)[1].split("1:30")[0].strip() for line in (first, second))
+    assert [" ".join(row.split()) for row in rows] == ["alpha: 5 (10) failed", "done 50.0"]
+    assert hint == "  try: msdet runs"

@@ -15,11 +15,15 @@ from typer.testing import CliRunner
 from experiments.common.errors import UserError
 from experiments.common.processes import process_started
 from experiments.launching.cancel import Cancel
+from experiments.launching.plan import PlanOptions, plan, prepare
+from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Attempt, Record
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 from msdet_cli.app import app
 from msdet_cli.commands import rm
+from msdet_cli.options import RunOptions
+from msdet_cli.run_plan import run_plan
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +87,7 @@ def test_rm_says_what_it_frees_and_deletes_with_empty_folders_above():
 def test_rm_asks(monkeypatch: pytest.MonkeyPatch):
     run = a_run()
     error = refusal("seed0")
-    assert "delete 1 run, 1 of them done: " in error.message
+    assert "deletes 1 run, 1 of them done, and frees " in error.message
     assert error.hint.endswith(" --yes")
     for answer in ("n\n", "", "yes please\n"):
         stdin = io.StringIO(answer)
@@ -195,3 +199,32 @@ def test_a_link_made_while_the_lock_is_opened_is_not_followed(
     with pytest.raises(OSError, match="symbolic links"), acquire_lock(run):
         pass
     assert target.read_text() == "mine"
+
+
+def test_force_asks_where_finished_runs_would_go(monkeypatch: pytest.MonkeyPatch):
+    """In a script, where nobody can be asked, it is refused with the command to type."""
+    started: list[str] = []
+    monkeypatch.setattr("msdet_cli.run_plan.execute", lambda runs, *rest: started.extend(map(str, runs)) or 0)
+    recipe = load_recipe("retinanet-r50", "tiny")
+    options = PlanOptions([0], Path("results"), force=True, generate=False)
+    (run,) = planned = plan([("", recipe)], options)
+    run.folder.path.mkdir(parents=True)
+    prepare(run, [])
+
+    def try_force(**more: bool) -> None:
+        with pytest.raises(typer.Exit):
+            run_plan(planned, RunOptions(force=True, as_json=True, **more), lambda *_: None)
+
+    try_force()  # a queued run is no loss
+    assert len(started) == 1
+    record = run.folder.read()
+    record.status = "done"
+    run.folder.write(record)
+    monkeypatch.setattr("sys.argv", ["msdet", "run", "retinanet-r50", "--force"])
+    with pytest.raises(UserError, match=f"--force deletes 1 finished run, {run.folder.name}: ") as caught:
+        run_plan(planned, RunOptions(force=True), lambda *_: None)
+    assert caught.value.hint == "msdet run retinanet-r50 --force --yes"
+    try_force(dry_run=True)
+    assert len(started) == 1
+    try_force(yes=True)
+    assert len(started) == 2
