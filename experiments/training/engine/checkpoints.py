@@ -54,14 +54,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_digest(run: RunFolder, name: str, written: Path) -> None:
-    """Add the digest of a checkpoint to the run's, before the file gets its name; drop those of removed ones.
+def write_digest(run: RunFolder, name: str, written: Path, keep: int) -> None:
+    """Add a checkpoint's digest to those of the run, before the file gets its name.
 
     `sha256sum -c checkpoints.sha256` checks them by hand.
+
+    Args:
+        run: The run folder.
+        name: Of the checkpoint, and `written`: where it is.
+        written: The file, whole.
+        keep: Number of checkpoints that stay.
     """
-    digests = {old: d for old, d in _digests(run).items() if (run.checkpoints / old).exists()}
-    digests[name] = file_digest(written)
-    lines = [f"{digest}  {run.checkpoints.name}/{name}\n" for name, digest in digests.items()]
+    known = _digests(run)
+    kept = [path.name for path in run.saved_checkpoints()[: keep - 1]]
+    digests = {**{old: known[old] for old in kept if old in known}, name: file_digest(written)}
+    lines = [f"{digest}  {run.checkpoints.name}/{saved}\n" for saved, digest in digests.items()]
     write_text(run.digests, "".join(lines))
 
 

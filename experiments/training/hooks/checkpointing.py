@@ -87,7 +87,7 @@ class ResumableCheckpointHook(Hook):
             if runner.rank == 0:
                 with open(temporary, "rb+") as stream:
                     os.fsync(stream.fileno())
-                write_digest(self.run, name, temporary)
+                write_digest(self.run, name, temporary, self.keep)
                 os.replace(temporary, self.run.checkpoints / name)
                 sync_folder(self.run.checkpoints)
         except OSError as error:

@@ -1,7 +1,7 @@
 """A worker for tests of the queue, without torch; the first argument is the run folder.
 
 It does what `plan.json` says for its seed and attempt: an exit code (negative: a signal), and whether it saves before
-that. Asked to stop, or left by the command, it saves and ends like a worker.
+that, or the class of its end. Asked to stop, or left by the command, it saves and ends like a worker.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ while time.monotonic() < end and not asked and os.getppid() == launcher:
     time.sleep(0.01)
 if asked or os.getppid() != launcher:
     code, saves = 75, True
-if saves:
+if saves is True:
     (folder / "checkpoints").mkdir(exist_ok=True)
     (folder / f"checkpoints/iter_{number}.pth").touch()
 note("end" if code else "done")
 if code < 0:
     os.kill(me, -code)
-attempt.update(exit_code=code, message=f"said {code}")
+attempt.update(exit_code=code, message=f"said {code}", exit_class=saves if isinstance(saves, str) else None)
 record["status"] = {0: "done", 75: "interrupted"}.get(code, "failed")
 write_record()
 sys.exit(code)

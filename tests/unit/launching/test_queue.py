@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from experiments.launching.local import shared_exit_code
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.launching.queue import Queue, QueueItem
 from experiments.recipes.loading import load_recipe
+from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 
@@ -243,6 +245,26 @@ def test_every_failure_has_what_it_calls_for(place: Path):
     assert entries[5].run.folder.read().status == "failed"
     assert "in 3 attempts" in (entries[3].message or "")
     assert "half the images" in (entries[7].message or "")
+
+
+def test_a_full_disk_interrupts_a_run_and_the_same_command_resumes_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    todo(place, seed0=[[75, "full or read-only"]])
+    (entry,) = worked(a_queue(place, [0]))
+    assert outcome(entry) == ("interrupted", 75, 1)  # to try again at once is in vain
+    write = RunFolder.write
+
+    def full(run: RunFolder, record: Record) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "write", full)  # the command's own writes
+    (entry,) = worked(a_queue(place, [0]))
+    assert outcome(entry) == ("interrupted", 75, 0)
+    assert "No space left on device" in str(entry.message) and "same command" in str(entry.hint)
+    monkeypatch.setattr(RunFolder, "write", write)
+    (entry,) = worked(a_queue(place, [0]))
+    assert outcome(entry) == ("done", 0, 1)
 
 
 def test_one_image_at_a_time_is_not_halved(place: Path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import pickle
 import random
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from experiments.training import components  # noqa: F401  (registers loop, samp
 from experiments.training.engine.checkpoints import latest_valid_checkpoint, read_checkpoint
 from experiments.training.engine.runner import StrictRunner
 from experiments.training.engine.stopping import STOP, Interrupted
+from experiments.training.outcome import outcome_of
 
 IMAGES, BATCH = 10, 4  # so three batches an epoch, the last one smaller
 
@@ -214,8 +217,9 @@ def test_a_write_that_fails_leaves_the_older_ones_whole(tmp_path: Path, monkeypa
         put(self, content, path)
 
     monkeypatch.setattr(LocalBackend, "put", full_disk)
-    with pytest.raises(UserError, match=r"iteration 8 cannot be .* No space left .* good one is iter_4\.pth"):
+    with pytest.raises(UserError, match=r"iteration 8 cannot be .* No space .* iter_4\.pth") as caught:
         toy(tmp_path / "run", every=4).train()
+    assert outcome_of(caught.value).code == INTERRUPTED
     run = RunFolder(tmp_path / "run")
     assert run.last_checkpoint() == run.checkpoints / "iter_4.pth"
     assert read_checkpoint(run.last_checkpoint())["meta"]["iter"] == 4
@@ -258,7 +262,9 @@ def test_code_in_a_checkpoint_is_refused_and_never_run(format_: str):
     with pytest.raises(UserError):
         toy(Path("run"), load_from=path).train()
     assert not MARK.exists()
+    assert "weights_only" not in caught.value.message and "trust" not in caught.value.message
     if format_ != "pickle":  # torch does not read that one in any way
+        assert "it names getattr, which is not run" in caught.value.message
         assert "is no checkpoint of weights and plain values" in caught.value.message
         torch.load(path, weights_only=False)
         assert MARK.exists()  # it would have been run
@@ -321,6 +327,93 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(how: str, t
     resumed.train()
     for name, value in state_of(resumed).items():
         assert torch.equal(value, state_of(unbroken)[name]), name
+
+
+def stopped(run: RunFolder, iteration: int = 8) -> Path:
+    """The checkpoint of a toy run that was asked to stop."""
+    with pytest.raises(Interrupted):
+        toy(run.path, hooks=(StopAfter(iteration),)).train()
+    STOP.clear()
+    return run.checkpoints / f"iter_{iteration}.pth"
+
+
+def test_each_checkpoint_that_stays_has_its_sha256(tmp_path: Path):
+    run = RunFolder(tmp_path / "run")
+    toy(run.path, every=2).train()
+    paths = [run.checkpoints / name for name in ("iter_10.pth", "iter_12.pth")]
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  checkpoints/{path.name}" for path in paths]
+    assert run.digests.read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize("how", ["attributes", "legacy", "digest", "text"])
+def test_a_file_that_passes_its_own_checksums_is_compared_with_its_digest(how: str, tmp_path: Path):
+    """One bit of a zip entry's attributes makes it a folder: `testzip` passes, and torch reads other memory."""
+    run = RunFolder(tmp_path / "run")
+    path = stopped(run)
+    assert latest_valid_checkpoint(run)[0] == path
+    if how == "attributes":
+        flipped(path, path.read_bytes().rindex(b"PK\x01\x02") + 38)
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None and archive.infolist()[-1].external_attr == 0x10
+    elif how == "legacy":
+        torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
+    if how in ("attributes", "legacy"):
+        with pytest.raises(UserError, match=r"iter_8\.pth cannot be read.* SHA-256"):
+            read_checkpoint(path)
+        assert latest_valid_checkpoint(run)[0] == run.checkpoints / "iter_4.pth"
+        return
+    run.digests.unlink() if how == "digest" else run.digests.write_bytes(b"\xff no digests")
+    assert latest_valid_checkpoint(run)[0] == path  # as of a run that was made before there were any
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+                                   PermissionError(errno.EACCES, "Permission denied")])  # fmt: skip
+def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = RunFolder(tmp_path / "run")
+    path = stopped(run)
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)):
+        latest_valid_checkpoint(run)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("how", ["name", "run", "weights", "iteration", "folder"])
+def test_what_is_no_checkpoint_of_this_run_is_set_aside_with_a_note(how: str, tmp_path: Path):
+    run = RunFolder(tmp_path / "0123abcd" / "seed0")
+    run.path.parent.mkdir()
+    good, other = stopped(run), run.checkpoints / "iter_9.pth"
+    content = torch.load(good, weights_only=True)
+    content["meta"] |= {
+        "iter": 9,
+        "cfg": f"x = 1\nwork_dir = '/results/runs/rlo/{run.path.parent.name}/seed0'\n",
+    }
+    torch.save(content, other)
+    assert latest_valid_checkpoint(run) == (other, content["meta"]["epoch"], [])  # moved, but this run's
+    if how == "name":
+        other = other.rename(run.checkpoints / "iter_abc.pth")
+    elif how == "run":
+        content["meta"]["cfg"] = "work_dir = '/results/runs/rlo/89abcdef/seed0'"
+        torch.save(content, other)
+    elif how == "weights":
+        torch.save({"state_dict": content["state_dict"]}, other)
+    elif how == "iteration":
+        other = other.rename(run.checkpoints / "iter_500.pth")
+    else:
+        other.unlink()
+        other.mkdir()
+    chosen, _, notes = latest_valid_checkpoint(run)
+    assert chosen == good
+    assert notes[0].startswith(str(other)) and f"set aside as {other.name}.damaged" in notes[0]
+    assert {path.name for path in run.checkpoints.iterdir()} == {
+        "iter_4.pth", "iter_8.pth", f"{other.name}.damaged"
+    }  # fmt: skip
+    assert latest_valid_checkpoint(run)[2] == []
 
 
 def test_with_no_whole_checkpoint_left_the_run_begins_anew_and_says_so(tmp_path: Path):
