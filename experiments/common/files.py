@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -75,6 +76,14 @@ def set_aside(path: Path) -> Path:
     aside = name_for_damaged(path)
     os.replace(path, aside)
     return aside
+
+
+def unique_name(stem: str, used: set[str]) -> str:
+    """Return the stem, or `<stem>-2` and so on, whichever is free, and add it to `used`, ignoring case."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name.casefold() not in used)
+    used.add(name.casefold())
+    return name
 
 
 def file_digest(path: Path) -> str:

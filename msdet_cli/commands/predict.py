@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections import Counter
@@ -15,6 +14,7 @@ import typer
 from rich.console import Console
 
 from experiments.common.errors import UserError
+from experiments.common.files import unique_name
 from experiments.data.readers import Box
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.run_folder import RunFolder
@@ -142,7 +142,7 @@ def _draw(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: 
     try:
         out.mkdir(parents=True, exist_ok=True)
         for entry in predicted:
-            name = _free_name(entry.image.path.stem, taken)
+            name = f"{unique_name(entry.image.path.stem, taken)}.png"
             panels = _panels(entry, runs, titles, threshold)
             figure = side_by_side([(read_image(entry.image.path), panels)], COLUMN_WIDTH_IN * len(panels))
             figure.savefig(out / name)
@@ -151,14 +151,6 @@ def _draw(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: 
         raise UserError(
             f"--out: {out} cannot be written: {error.strerror or error}", "name another folder"
         ) from None
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    """Return `<stem>.png`, `<stem>-2.png`, ... whichever is free, and add it to `taken`."""
-    numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    name = next(name for name in numbered if name.casefold() not in taken)  # some file systems ignore case
-    taken.add(name.casefold())
-    return f"{name}.png"
 
 
 def _panels(

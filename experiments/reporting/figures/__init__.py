@@ -1,5 +1,6 @@
 """Figures of runs, drawn with matplotlib: not for a command's start."""
 
-from experiments.reporting.figures.gallery import Names, pictures_of_runs, sections
+from experiments.reporting.figures.curves import training_curves
+from experiments.reporting.figures.gallery import new_stem, pictures_of_runs, sections
 
-__all__ = ["Names", "pictures_of_runs", "sections"]
+__all__ = ["new_stem", "pictures_of_runs", "sections", "training_curves"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common.errors import UserError
-from experiments.recipes import loading as recipes
-from experiments.recipes.schema import Recipe
+from experiments.common.files import unique_name
 from experiments.reporting.bench.results import newest
 from experiments.reporting.figures import traces as trace_files
 from experiments.reporting.figures.forest import differences
@@ -21,7 +18,6 @@ from experiments.reporting.figures.timing import ap_against_time, inference_time
 from experiments.reporting.tables.matching import Context
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture, Section
-from experiments.runs.run_folder import RunFolder
 
 MAX_TABLES = 12  # of one context that are drawn: what a page can bear
 
@@ -35,9 +31,9 @@ def sections(report: Report, bench: Sequence[dict[str, Any]]) -> list[Section]:
     contexts: dict[Context | None, list[MeasuredTable]] = {}
     for table in report.tables:
         contexts.setdefault(table.context, []).append(table)
-    names = Names()
-    made = [_of_context(tables, names) for tables in contexts.values()]
-    return [section for section in (*made, _of_bench(report, bench, names)) if section is not None]
+    used: set[str] = set()
+    made = [_of_context(tables, used) for tables in contexts.values()]
+    return [section for section in (*made, _of_bench(report, bench, used)) if section is not None]
 
 
 def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture], list[str]]:
@@ -46,7 +42,7 @@ def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture],
     Args:
         name: Stem of the pictures' names.
     """
-    traces, what = trace_files.read(folders), _whose(folders)
+    traces, what = trace_files.read(folders), trace_files.describe_runs(folders)
     pictures = []
     for head in traces.heads:
         of, stem, whose = traces.of(head), name, what
@@ -57,31 +53,18 @@ def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture],
     return pictures, traces.problems
 
 
-def _whose(folders: Sequence[Path]) -> str:
-    """Return `retinanet-r50-rlo (bae2048e: rlo, alpha 10, n 2; profile tiny on shapes)`."""
-    recipe, digest = folders[0].parts[-3:-1]
-    own = _recipe_of(folders)
-    if own is None:
-        return f"{recipe} ({digest})"
-    options = [f"{key} {own.weighting[key]}" for key in ("alpha", "n", "gamma") if key in own.weighting]
-    rule = ", ".join([str(own.weighting.get("rule")), *options])
-    where = f"profile {own.profile} on {own.dataset.name}" if own.profile else own.dataset.name
-    return f"{recipe} ({digest}: {rule}; {where})"
+def new_stem(text: str, used: set[str]) -> str:
+    """Return a file's stem of small letters, digits and hyphens that is not used yet; it is from now on."""
+    return unique_name(re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "figure", used)
 
 
-def _recipe_of(folders: Sequence[Path]) -> Recipe | None:
-    """Return the first of the runs' recipes that can be read; None where none can be."""
-    for folder in folders:
-        with contextlib.suppress(UserError):
-            return recipes.load_recipe(str(RunFolder(folder).recipe.resolve()))
-    return None
-
-
-def _of_context(tables: Sequence[MeasuredTable], names: Names) -> Section | None:
+def _of_context(tables: Sequence[MeasuredTable], used: set[str]) -> Section | None:
     drawn = [table for table in tables if table.folders]
     pictures: list[Picture] = []
     for table in drawn[:MAX_TABLES]:
-        stem = names.new(f"{table.name}-{table.common}" if table.common not in table.name else table.name)
+        stem = new_stem(
+            f"{table.name}-{table.common}" if table.common not in table.name else table.name, used
+        )
         forest = differences(table, f"{stem}-differences") if _says_more(table, drawn) else None
         pictures += [forest] if forest is not None else []
         pictures += curves(table, stem)
@@ -90,40 +73,41 @@ def _of_context(tables: Sequence[MeasuredTable], names: Names) -> Section | None
         texts.append(
             f"Figures of the first {MAX_TABLES} tables; {len(drawn) - MAX_TABLES} more are not drawn."
         )
-    of_training, problems, folders = _training(drawn, names)
-    texts += problems
-    if not pictures and not of_training and not texts:
+    folders = _add_trainings(drawn, used, pictures, texts)
+    if not pictures and not texts:
         return None
     common = tables[0].common
-    return Section(
-        "Figures" + (f", {common}" if common else ""), texts, (), [*pictures, *of_training], folders
-    )
+    return Section("Figures" + (f", {common}" if common else ""), texts, (), pictures, folders)
 
 
-def _training(tables: Iterable[MeasuredTable], names: Names) -> tuple[list[Picture], list[str], list[Path]]:
-    """Draw the trainings of a baseline and of RLO, of the first table that has both."""
-    all_problems: list[str] = []
-    for table in tables:
-        for row in table.rows:
-            if row.group is None or row.baseline is None or not row.is_rlo:
-                continue
-            pictures, folders = [], []
-            for group in (row.baseline, row.group):
-                recipe, digest = (str(group.runs[column].iloc[0]) for column in ("recipe", "config_hash"))
+def _add_trainings(
+    tables: Sequence[MeasuredTable], used: set[str], pictures: list[Picture], texts: list[str]
+) -> list[Path]:
+    """Draw the trainings of the RLO row with most seeds, and of its baseline; return their folders."""
+    rows = [row for table in tables for row in table.rows if row.group is not None and row.is_rlo]
+    rows.sort(key=lambda row: (row.baseline is None, -len(row.group.finished_folders if row.group else ())))
+    for row in rows:
+        folders, drawn = [], []
+        for group in (row.baseline, row.group):
+            if group is not None and group.finished_folders:
                 own = group.finished_folders
-                drawn, problems = pictures_of_runs(own, names.new(f"{recipe}-{digest}"))
-                pictures += drawn
+                found, problems = pictures_of_runs(own, new_stem("-".join(own[0].parts[-3:-1]), used))
+                drawn += found
                 folders += own
-                all_problems += [problem for problem in problems if problem not in all_problems]
-            if pictures:
-                return pictures, all_problems, folders
-    return [], all_problems, []
+                texts += [problem for problem in problems if problem not in texts]
+        if drawn:
+            pictures += drawn
+            seeds = len(row.group.finished_folders) if row.group else 0
+            which = f"{row.definition.label}, which has most seeds of the RLO rows ({seeds})"
+            texts.append(f"The trainings that are drawn are those of {which}, and of its baseline.")
+            return folders
+    return []
 
 
-def _of_bench(report: Report, bench: Sequence[dict[str, Any]], names: Names) -> Section | None:
+def _of_bench(report: Report, bench: Sequence[dict[str, Any]], used: set[str]) -> Section | None:
     pictures = []
     for part in newest(bench, "inference"):
-        stem = names.new(f"fig4-{part['host']}-{part['result']['device']}")
+        stem = new_stem(f"fig4-{part['host']}-{part['result']['device']}", used)
         pictures.append(inference_time(part, f"{stem}-time"))
         against = ap_against_time(part, report, f"{stem}-ap")
         pictures += [against] if against is not None else []
@@ -145,18 +129,3 @@ def _compared(table: MeasuredTable) -> set[tuple[Path, Path]]:
     """Return the configs that have a difference, each with that of its baseline."""
     pairs = [(row.group, row.baseline) for row in table.rows]
     return {(one.folders[0].parent, base.folders[0].parent) for one, base in pairs if one and base}
-
-
-class Names:
-    """Stems of file names, each used once."""
-
-    def __init__(self) -> None:
-        self.used: set[str] = set()
-
-    def new(self, text: str) -> str:
-        stem = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "figure"
-        name, number = stem, 2
-        while name in self.used:
-            name, number = f"{stem}-{number}", number + 1
-        self.used.add(name)
-        return name

@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from experiments.reporting.figures import series
-from experiments.reporting.figures.style import drawing, level_looks, new_figure, picture
-from experiments.reporting.figures.traces import Traces, only
+from experiments.reporting.figures.style import add_legend, drawing, new_figure, picture, series_looks
+from experiments.reporting.figures.traces import Traces
 from experiments.reporting.tables.sections import Picture
 
 PANELS = {
@@ -16,7 +16,6 @@ PANELS = {
     "iou": "mean IoU of positives",
 }
 PANEL_IN = 1.15
-MAX_POINTS = 200
 
 
 def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
@@ -41,23 +40,22 @@ def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
     return picture(figure, name, caption, alt)
 
 
+@drawing()
 def draw_levels(traces: Traces) -> tuple[Figure, int]:
     """Draw a panel a quantity and a line a level; return also the intervals in a point."""
-    shown, looks = _panels(traces), level_looks(traces.level_names)
-    points, every = series.thinned(traces.levels, shown, MAX_POINTS)
-    with drawing():
-        figure = new_figure(PANEL_IN * len(shown) + 0.45)
-        panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, column in zip(panels, shown):
-            for number, (level, look) in enumerate(looks.items()):
-                spread = series.over_seeds(only(points, "level", level), column)
-                series.draw_line(axes, spread, look, level, number)
-            axes.set_title(PANELS[column][0].upper() + PANELS[column][1:])
-            axes.set_ylim(bottom=0)
-            axes.grid(axis="y")
-        series.iteration_axis(panels[-1])
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=5, columnspacing=1.2)
+    shown = _panels(traces)
+    points, every = series.thinned(traces.levels, shown)
+    figure = new_figure(PANEL_IN * len(shown) + 0.25)
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, column in zip(panels, shown):
+        for number, (level, look) in enumerate(series_looks(traces.level_names).items()):
+            own = points.query("level == @level")
+            series.draw_line(axes, series.over_seeds(own, column), look, level, number)
+        axes.set_title(PANELS[column][0].upper() + PANELS[column][1:])
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y")
+    series.iteration_axis(panels[-1])
+    add_legend(figure)
     return figure, every
 
 

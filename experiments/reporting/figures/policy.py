@@ -9,11 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.reporting.figures import series
-from experiments.reporting.figures.style import Look, action_looks, drawing, level_looks, new_figure, picture
-from experiments.reporting.figures.traces import POLICY, Traces, only
+from experiments.reporting.figures.style import (
+    Look,
+    action_looks,
+    add_legend,
+    drawing,
+    new_figure,
+    picture,
+    series_looks,
+)
+from experiments.reporting.figures.traces import POLICY, Traces
 from experiments.reporting.tables.sections import Picture
 
-MAX_STEPS, MAX_POINTS, MAX_CELLS, MAX_ROWS = 60, 200, 480, 10
+MAX_STEPS, MAX_CELLS, MAX_ROWS = 60, 480, 10
 LEVEL_IN, PROBABILITIES_IN, ROW_IN = 0.3, 1.2, 0.13
 
 
@@ -46,34 +54,32 @@ def weights_move(traces: Traces) -> bool:
     return bool((weights.max() > weights.min()).any())
 
 
+@drawing()
 def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
     """Draw panels `weights`, `probabilities`, `actions`; return also the intervals of a point."""
-    looks, actions = level_looks(traces.level_names), _actions(traces)
+    looks, actions = series_looks(traces.level_names), _actions(traces)
     has_policy = bool(traces.intervals[POLICY].notna().any().any())
     heights = [LEVEL_IN] * len(looks) + [PROBABILITIES_IN] * has_policy
     if len(actions) > 1:
         heights.append(ROW_IN * min(MAX_ROWS, len(traces.seeds)) + 0.12)
-    with drawing():
-        figure = new_figure(sum(heights) + 0.17 * len(heights) + 0.5)
-        panels = list(
-            figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-        )
-        every = {"weights": _draw_weights(panels[: len(looks)], traces, looks)}
-        panels, last = panels[len(looks) :], panels[-1]
-        if has_policy:
-            every["probabilities"] = _draw_probabilities(panels.pop(0), traces)
-        if panels:
-            every["actions"] = _draw_actions(panels.pop(0), traces, actions)
-        series.iteration_axis(last)
-        if len(every) > 1:
-            handles = [
-                Line2D(
-                    [], [], color=look.colour, linestyle=look.dash, linewidth=1.6, label=action,
-                    marker=look.marker, markersize=6, markerfacecolor=look.area,
-                )
-                for action, look in actions.items()
-            ]  # fmt: skip
-            figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.2)
+    figure = new_figure(sum(heights) + 0.17 * len(heights) + 0.25)
+    panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
+    every = {"weights": _draw_weights(panels[: len(looks)], traces, looks)}
+    panels, last = panels[len(looks) :], panels[-1]
+    if has_policy:
+        every["probabilities"] = _draw_probabilities(panels.pop(0), traces)
+    if panels:
+        every["actions"] = _draw_actions(panels.pop(0), traces, actions)
+    series.iteration_axis(last)
+    if len(every) > 1:
+        handles = [
+            Line2D(
+                [], [], color=look.colour, linestyle=look.dash, linewidth=1.6, label=action,
+                marker=look.marker, markersize=6, markerfacecolor=look.area,
+            )
+            for action, look in actions.items()
+        ]  # fmt: skip
+        add_legend(figure, handles, "outside lower center")
     return figure, every
 
 
@@ -82,7 +88,7 @@ def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, Look]) ->
     points, every = series.thinned(traces.levels, ["weight"], MAX_STEPS)
     start = float(traces.levels["iteration"].iloc[0] - _alpha(traces) * traces.levels["interval"].iloc[0])
     for axes, (level, look) in zip(panels, looks.items()):
-        series.draw_steps(axes, series.over_seeds(only(points, "level", level), "weight"), start, look)
+        series.draw_steps(axes, series.over_seeds(points.query("level == @level"), "weight"), start, look)
         axes.axhline(1, color="black", linewidth=0.5)
         axes.set_ylabel(level, rotation=0, ha="right", va="center", color=look.colour, fontweight="bold")
     low = min(axes.get_ylim()[0] for axes in panels)
@@ -94,7 +100,7 @@ def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, Look]) ->
 
 
 def _draw_probabilities(axes: Axes, traces: Traces) -> int:
-    points, every = series.thinned(traces.intervals, POLICY, MAX_POINTS)
+    points, every = series.thinned(traces.intervals, POLICY)
     looks = action_looks(())
     for number, column in enumerate(c for c in POLICY if points[c].notna().any()):
         action = column.removeprefix("p_")

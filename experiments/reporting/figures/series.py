@@ -12,10 +12,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from experiments.reporting.figures.style import Look
 
+MAX_POINTS = 200  # of a line: more than a column can show
 MARKERS = 6  # on a line, to tell it apart in grey
 
 
-def thinned(frame: pd.DataFrame, columns: Sequence[str], most: int) -> tuple[pd.DataFrame, int]:
+def thinned(frame: pd.DataFrame, columns: Sequence[str], most: int = MAX_POINTS) -> tuple[pd.DataFrame, int]:
     """Average consecutive intervals, so that a run has at most `most` points.
 
     Returns:

@@ -1,21 +1,31 @@
-"""The style of all figures: column widths, colours and markers, reproducible files."""
+"""The style of all figures: sizes, colours, markers, names that never collide, reproducible files."""
 
 from __future__ import annotations
 
+import functools
 import io
+import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from experiments.reporting.tables.sections import Picture
 
 COLUMN_IN = 3.4  # width of a figure in one column of a paper, in inches
+LABEL_IN = 1.25  # of it, at most, names of rows
 DPI = 220
+FONT, TEXT_PT, LABEL_PT, NOTE_PT = "DejaVu Sans", 7.5, 7.0, 6.5  # the font comes with matplotlib
+LINE_SPACING = 1.25
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/): told apart with every common colour vision.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -33,7 +43,7 @@ class Look:
 
     colour: str
     dash: str | tuple[int, tuple[float, ...]]
-    marker: str
+    marker: str = ""
     fill: str = ""
 
     @property
@@ -42,8 +52,8 @@ class Look:
 
 
 # The order of the paper's Fig 1, blue, green, red, yellow, pink = finest to coarsest; orange stands for
-# yellow, which vanishes on paper. More levels than five start again in black and grey.
-LEVELS = (
+# yellow, which vanishes on paper.
+_LOOKS = (
     Look(BLUE, "-", "o"),
     Look(GREEN, (0, (5, 1.5)), "s"),
     Look(RED, (0, (5, 1.5, 1, 1.5)), "^"),
@@ -53,21 +63,22 @@ LEVELS = (
     Look(GREY, (0, (3, 1, 1, 1, 1, 1)), "+"),
 )
 # Areas of four different lightnesses, so that a strip of them reads in grey, too.
-ACTIONS = {
+_ACTIONS = {
     "variance": Look(BLACK, "-", "o"),
     "smallest": Look(BLUE, (0, (5, 1.5)), "s"),
     "largest": Look(ORANGE, (0, (1.2, 1.2)), "^"),
     "uniform": Look("#8C8C8C", (0, (5, 1.5, 1, 1.5)), "D", "#DCDCDC"),
 }
+_OTHER_ACTIONS = tuple(Look(colour, "-", "v") for colour in (RED, SKY, GREEN, PINK, YELLOW))
 
 SETTINGS = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same everywhere
-    "font.size": 7.5,
-    "axes.titlesize": 7.5,
-    "axes.labelsize": 7.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
+    "font.family": FONT,
+    "font.size": TEXT_PT,
+    "axes.titlesize": TEXT_PT,
+    "axes.labelsize": TEXT_PT,
+    "xtick.labelsize": LABEL_PT,
+    "ytick.labelsize": LABEL_PT,
+    "legend.fontsize": LABEL_PT,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -82,6 +93,7 @@ SETTINGS = {
     "lines.markersize": 3.0,
     "legend.frameon": False,
     "legend.handlelength": 2.4,
+    "legend.columnspacing": 1.2,
     "grid.linewidth": 0.4,
     "grid.color": PALE,
     "axes.axisbelow": True,
@@ -94,9 +106,11 @@ SETTINGS = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Apply the project's style within the context; restore the previous one after it."""
+    """Apply the project's style within the context, or the function that it decorates."""
     plain = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
-    with matplotlib.rc_context({**plain, **SETTINGS}):
+    with matplotlib.rc_context({**plain, **SETTINGS}), warnings.catch_warnings():
+        # A name in a script that the font lacks shows as boxes: nothing that a user must read a warning of.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
@@ -108,27 +122,107 @@ def new_figure(height_in: float, width_in: float = COLUMN_IN) -> Figure:
     return figure
 
 
+@drawing()
 def picture(figure: Figure, name: str, caption: str, alt: str) -> Picture:
     """Return the figure as PNG and self-contained SVG; the same bytes each time."""
     png, svg = io.BytesIO(), io.StringIO()
-    with drawing(), warnings.catch_warnings():
-        # A name in a script that the font lacks shows as boxes: nothing that a user must read a warning of.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-        figure.set_layout_engine("none")  # it has its layout by now
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(svg, format="svg", dpi=DPI, metadata=nothing)
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # it has its layout by now
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(svg, format="svg", dpi=DPI, metadata=nothing)
     text = svg.getvalue()
     return Picture(name, caption, alt, png.getvalue(), text[text.index("<svg") :])  # no DOCTYPE, no address
 
 
-def level_looks(levels: Sequence[str]) -> dict[str, Look]:
-    """Return each level's look, finest first."""
-    return {level: LEVELS[i % len(LEVELS)] for i, level in enumerate(levels)}
+def fold(text: str, width_in: float, size_pt: float = LABEL_PT) -> list[str]:
+    """Return the text in lines no wider than a width, broken between words where it can be."""
+    chars = max(len(text), 1)
+    while True:
+        lines = textwrap.wrap(text, chars) or [""]
+        widest = max(_width_in(line, size_pt) for line in lines)
+        if widest <= width_in or chars == 1:
+            return lines
+        chars = min(chars - 1, max(1, round(chars * width_in / widest)))
+
+
+def name_rows(axes: Axes, names: Sequence[str], max_lines: int = 2) -> None:
+    """Name the rows of a figure from the top down; long names are numbered, with a key below."""
+    folded = [fold(name, LABEL_IN) for name in names]
+    long = [name for name, lines in zip(names, folded) if len(lines) > max_lines]
+    labels = [
+        f"[{long.index(name) + 1}]" if len(lines) > max_lines else "\n".join(lines)
+        for name, lines in zip(names, folded)
+    ]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    if long:
+        add_key(axes.figure, [f"[{number}] {name}" for number, name in enumerate(dict.fromkeys(long), 1)])
+
+
+def add_key(figure: Figure, entries: Sequence[str]) -> None:
+    """Write lines below a figure, which grows by them."""
+    lines = [line for entry in entries for line in fold(entry, figure.get_figwidth() - 0.1, NOTE_PT)]
+    text = figure.supxlabel("\n".join(lines), x=0.02, ha="left", fontsize=NOTE_PT, linespacing=LINE_SPACING)
+    _grow(figure, text)
+
+
+def add_legend(figure: Figure, handles: Sequence[Any] = (), loc: str = "outside upper center") -> None:
+    """Put a legend outside of the axes, in as many columns as its names leave; the figure grows by it.
+
+    Args:
+        handles: By default what the axes' labels name, each label once.
+    """
+    found = [each for axes in figure.axes for each in axes.get_legend_handles_labels()[0]]
+    by_name = {str(handle.get_label()): handle for handle in handles or found}
+    handle_in, gap_in = 3.4 * LABEL_PT / 72, 1.2 * LABEL_PT / 72
+    width = figure.get_figwidth() - 0.1
+    widest = max(map(_width_in, by_name)) + handle_in + gap_in
+    columns = max(1, min(len(by_name), int((width + gap_in) / widest)))
+    columns = math.ceil(len(by_name) / math.ceil(len(by_name) / columns))  # of equal length
+    names = ["\n".join(fold(name, width - handle_in)) for name in by_name]
+    _grow(figure, figure.legend(by_name.values(), names, loc=loc, ncols=columns))
+
+
+def thin_ticks(axes: Axes) -> None:
+    """Leave out names of the x axis that would touch the one before; call it when all is drawn."""
+    axes.figure.draw_without_rendering()
+    shown = [label for label in axes.get_xticklabels() if label.get_text()]
+    ends = [label.get_window_extent().padded(0.02 * DPI) for label in shown]
+    labels, last = [label.get_text() for label in shown], -math.inf
+    for place, end in enumerate(ends):
+        if end.x0 < last:
+            labels[place] = ""
+        else:
+            last = end.x1
+    axes.set_xticks(axes.get_xticks()[: len(labels)], labels)
+
+
+def series_looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return a look for each name, in the paper's order; from the eighth on colours have another dash."""
+    n = len(_LOOKS)
+    shifted = [(_LOOKS[i % n], _LOOKS[(i + i // n) % n]) for i in range(len(names))]
+    return {name: Look(one.colour, two.dash, two.marker) for name, (one, two) in zip(names, shifted)}
 
 
 def action_looks(actions: Sequence[str]) -> dict[str, Look]:
     """Return each action's look: the paper's four have their own, other rules' get the rest."""
-    spare = [Look(colour, "-", "v") for colour in (RED, SKY, GREEN, PINK, YELLOW)]
-    own = [action for action in actions if action not in ACTIONS]
-    return {**ACTIONS, **{action: spare[i % len(spare)] for i, action in enumerate(own)}}
+    own = [action for action in actions if action not in _ACTIONS]
+    return {**_ACTIONS, **{name: _OTHER_ACTIONS[i % 5] for i, name in enumerate(own)}}
+
+
+def _grow(figure: Figure, artist: Any) -> None:
+    """Make a figure higher by what stands outside of its axes."""
+    height = artist.get_window_extent(figure.canvas.get_renderer()).height / figure.dpi
+    figure.set_figheight(figure.get_figheight() + height + 0.03)
+
+
+def _width_in(text: str, size_pt: float = LABEL_PT) -> float:
+    """Return how wide a line of text is, with a margin for the rounding to pixels."""
+    return 1.03 * size_pt / 72 * sum(map(_width_em, text))
+
+
+@functools.cache
+def _width_em(character: str) -> float:
+    font = FontProperties(family=FONT, size=1)
+    return float(text_to_path.get_text_width_height_descent(character, font, ismath=False)[0])

@@ -12,31 +12,25 @@ from matplotlib.figure import Figure
 from experiments.common.config_text import flat
 from experiments.common.errors import UserError
 from experiments.recipes import loading as recipes
-from experiments.reporting.figures.style import BLUE, GREY, ORANGE, drawing, new_figure, picture
+from experiments.reporting.figures.style import (
+    BLUE,
+    COLUMN_IN,
+    GREY,
+    ORANGE,
+    add_legend,
+    drawing,
+    fold,
+    new_figure,
+    picture,
+    thin_ticks,
+)
 from experiments.reporting.stats.statistics import Spread
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.sections import Picture
 
 MAX_ROWS = 100
-MAX_TICKS = 8
 NAMES = {"weighting.alpha": "α, iterations of an interval", "weighting.n": "N, levels enhanced"}
 LOG_FROM = 8  # largest value over smallest
-
-
-@dataclass(frozen=True)
-class Point:
-    """One value of the key.
-
-    Attributes:
-        spread: As measured; None where nothing was.
-        seeds: The single results behind it.
-        published: None also where it does not compare.
-    """
-
-    x: float
-    spread: Spread | None
-    seeds: tuple[float, ...]
-    published: float | None
 
 
 @dataclass(frozen=True)
@@ -45,24 +39,41 @@ class Sweep:
 
     Attributes:
         key: Dotted, of the recipe.
-        points: By ascending value.
-        baseline: Measured, and as published; None where there is none.
+        rows: Value to row, by ascending value.
+        baseline: The row that has no value of the key; None where there is none.
     """
 
+    table: MeasuredTable
     key: str
-    metric: str
-    points: list[Point]
-    baseline_label: str
-    baseline: Spread | None
-    baseline_published: float | None
+    rows: dict[float, TableRow]
+    baseline: TableRow | None
+
+    @property
+    def metric(self) -> str:
+        return self.table.columns[0]
+
+    @property
+    def measured(self) -> dict[float, Spread]:
+        found = {x: self.spread(row) for x, row in self.rows.items()}
+        return {x: spread for x, spread in found.items() if spread is not None}
+
+    @property
+    def short_key(self) -> str:
+        return self.key.removeprefix("weighting.")
+
+    def spread(self, row: TableRow | None) -> Spread | None:
+        return row.group.metrics.get(self.metric) if row and row.group else None
+
+    def published(self, row: TableRow | None) -> float | None:
+        """Return a published value; None also where it does not compare."""
+        values = row.definition.published if row and self.table.context is None else None
+        return values[0] if values else None
 
 
 def curves(table: MeasuredTable, name: str) -> list[Picture]:
     """Draw each block in which one number varies and at least two of its values were run."""
     found = [sweep for _, rows in table.blocks if (sweep := sweep_of(table, rows)) is not None]
-    return [
-        picture(draw_sweep(sweep), f"{name}-{_short(sweep.key)}", *_texts(table, sweep)) for sweep in found
-    ]
+    return [picture(draw_sweep(sweep), f"{name}-{sweep.short_key}", *_texts(sweep)) for sweep in found]
 
 
 def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
@@ -70,106 +81,86 @@ def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
     own_rows = [row for row in rows if not row.definition.reference]
     if not 2 <= len(own_rows) <= MAX_ROWS:
         return None
-    as_published, metric = table.context is None, table.columns[0]
-    with_recipe = [(row, recipe) for row in own_rows if (recipe := _recipe(row, as_published)) is not None]
-    keys = {key for _, recipe in with_recipe for key in recipe}
-    varied = [key for key in keys if len({repr(recipe.get(key)) for _, recipe in with_recipe}) > 1]
-    if len(varied) != 1 or not all(_is_number(recipe.get(varied[0])) for _, recipe in with_recipe):
+    found = [(row, recipe) for row in own_rows if (recipe := _recipe(row, table.context is None))]
+    keys = {key for _, recipe in found for key in recipe}
+    varied = [key for key in keys if len({repr(recipe.get(key)) for _, recipe in found}) > 1]
+    if len(varied) != 1 or not all(type(recipe.get(varied[0])) in (int, float) for _, recipe in found):
         return None
-    points = [_point(row, recipe[varied[0]], metric, as_published) for row, recipe in with_recipe]
-    if len({point.x for point in points if point.spread is not None}) < 2:
-        return None
-    base = next((row for row in rows if row.definition.reference), None)
-    return Sweep(
-        varied[0],
-        metric,
-        sorted(points, key=lambda point: point.x),
-        base.definition.label if base else "",
-        base.group.metrics.get(metric) if base and base.group else None,
-        base.definition.published[0] if base and base.definition.published and as_published else None,
-    )
+    by_value = {float(recipe[varied[0]]): row for row, recipe in found}
+    own = set(map(id, own_rows))
+    base = next((row for row in [*rows, *table.rows] if id(row) not in own and _is_baseline(row)), None)
+    sweep = Sweep(table, varied[0], dict(sorted(by_value.items())), base)
+    return sweep if len(sweep.measured) > 1 else None
 
 
+@drawing()
 def draw_sweep(sweep: Sweep) -> Figure:
     """Draw mean ± standard deviation with single seeds, the baseline's band, published values."""
-    measured = [(point.x, point.spread) for point in sweep.points if point.spread is not None]
-    with drawing():
-        figure = new_figure(2.2)
-        axes = figure.subplots()
-        _draw_baseline(axes, sweep)
-        published = [(point.x, point.published) for point in sweep.points if point.published is not None]
-        if published:
-            axes.plot(*zip(*published), color=ORANGE, linestyle="--", marker="D", markersize=3.5,
-                      markerfacecolor="white", label="published")  # fmt: skip
-        several = any(spread.n > 1 for _, spread in measured)
-        axes.errorbar(
-            [x for x, _ in measured], [spread.mean for _, spread in measured],
-            yerr=[spread.sd or 0.0 for _, spread in measured] if several else None,
-            color=BLUE, marker="o", markersize=4, capsize=2.5, elinewidth=1.2, zorder=3,
-            label="measured" + (", mean ± sd" if several else ""),
-        )  # fmt: skip
-        dots = [(point.x, value) for point in sweep.points for value in point.seeds if several]
-        if dots:
-            axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=BLUE,
-                      markeredgewidth=0.6, alpha=0.6, label="single seeds")  # fmt: skip
-        _x_axis(axes, sweep)
-        axes.set_ylabel(sweep.metric)
-        axes.grid(axis="y")
-        figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2)
+    measured = sweep.measured
+    figure = new_figure(2.0)
+    axes = figure.subplots()
+    _draw_baseline(axes, sweep)
+    published = {x: sweep.published(row) for x, row in sweep.rows.items() if sweep.published(row) is not None}
+    if published:
+        axes.plot(*zip(*published.items()), color=ORANGE, linestyle="--", marker="D", markersize=3.5,
+                  markerfacecolor="white", label="published")  # fmt: skip
+    several = any(spread.n > 1 for spread in measured.values())
+    axes.errorbar(
+        list(measured), [spread.mean for spread in measured.values()],
+        yerr=[spread.sd or 0.0 for spread in measured.values()] if several else None,
+        color=BLUE, marker="o", markersize=4, capsize=2.5, elinewidth=1.2, zorder=3,
+        label="measured" + (", mean ± sd" if several else ""),
+    )  # fmt: skip
+    if several:
+        groups = {x: sweep.rows[x].group for x in measured}
+        dots = [(x, y) for x, group in groups.items() if group for y in group.by_seed(sweep.metric).values()]
+        axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=BLUE,
+                  markeredgewidth=0.6, alpha=0.6, label="single seeds")  # fmt: skip
+    least, greatest = min(sweep.rows), max(sweep.rows)
+    if least > 0 and greatest / least >= LOG_FROM:
+        axes.set_xscale("log")
+    axes.set_xticks(list(sweep.rows), [f"{value:g}" for value in sweep.rows])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("\n".join(fold(NAMES.get(sweep.key, sweep.short_key), 0.8 * COLUMN_IN)))
+    axes.set_ylabel(sweep.metric)
+    axes.grid(axis="y")
+    add_legend(figure)
+    thin_ticks(axes)
     return figure
 
 
 def _draw_baseline(axes: Axes, sweep: Sweep) -> None:
-    if sweep.baseline is not None:
-        mean, sd = sweep.baseline.mean, sweep.baseline.sd
-        axes.axhline(
-            mean, color=GREY, linewidth=0.9, label="baseline" + (", mean ± sd" if sd is not None else "")
-        )
-        if sd is not None:
-            axes.axhspan(mean - sd, mean + sd, color=GREY, alpha=0.18, linewidth=0)
-    if sweep.baseline_published is not None:
-        axes.axhline(
-            sweep.baseline_published, color=ORANGE, linestyle=":", linewidth=1, label="baseline, published"
-        )
+    spread, published = sweep.spread(sweep.baseline), sweep.published(sweep.baseline)
+    if spread is not None:
+        label = "baseline" + (", mean ± sd" if spread.sd is not None else "")
+        axes.axhline(spread.mean, color=GREY, linewidth=0.9, label=label)
+        if spread.sd is not None:
+            ends = spread.mean - spread.sd, spread.mean + spread.sd
+            axes.axhspan(*ends, color=GREY, alpha=0.18, linewidth=0)
+    if published is not None:
+        axes.axhline(published, color=ORANGE, linestyle=":", linewidth=1, label="baseline, published")
 
 
-def _x_axis(axes: Axes, sweep: Sweep) -> None:
-    values = sorted({point.x for point in sweep.points})
-    if values[0] > 0 and values[-1] / values[0] >= LOG_FROM:
-        axes.set_xscale("log")
-    if len(values) <= MAX_TICKS:
-        axes.set_xticks(values, [f"{value:g}" for value in values])
-        axes.set_xticks([], minor=True)
-    axes.set_xlabel(NAMES.get(sweep.key, _short(sweep.key)))
-
-
-def _texts(table: MeasuredTable, sweep: Sweep) -> tuple[str, str]:
+def _texts(sweep: Sweep) -> tuple[str, str]:
     """Return caption and alternative text."""
-    counts = sorted({point.spread.n for point in sweep.points if point.spread is not None})
-    seeds = (
-        f"{counts[0]} to {counts[-1]} seeds"
-        if len(counts) > 1
-        else f"{counts[0]} seed{'s' * (counts[0] > 1)}"
+    measured, baseline = sweep.measured, sweep.spread(sweep.baseline)
+    counts = sorted({spread.n for spread in measured.values()})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    caption = (
+        f"{sweep.table.title}. {sweep.metric} by {sweep.key}, {seeds} seed{'s' * (counts[-1] > 1)} a value"
     )
-    caption = f"{table.title}. {sweep.metric} by {sweep.key}, {seeds} a value"
     caption += ": mean ± standard deviation, open dots the single seeds." if counts[-1] > 1 else "."
-    if sweep.baseline is not None:
-        caption += f" Grey: {sweep.baseline_label}, {sweep.baseline}."
-    if table.context is not None and table.has_published:
+    if sweep.baseline is not None and baseline is not None:
+        caption += f" Grey: {sweep.baseline.definition.label}, {baseline}."
+    if sweep.table.context is not None and sweep.table.has_published:
         caption += " Values as run here; the published curve is not drawn, for it does not compare."
-    listed = "; ".join(f"{point.x:g}: {point.spread}" for point in sweep.points if point.spread is not None)
+    listed = "; ".join(f"{x:g}: {spread}" for x, spread in measured.items())
     return caption, f"{sweep.metric} by {sweep.key}: {listed}."
 
 
-def _point(row: TableRow, x: float, metric: str, as_published: bool) -> Point:
-    spread = row.group.metrics.get(metric) if row.group else None
-    seeds = tuple(float(v) for v in row.group.runs[metric].dropna()) if row.group and spread else ()
-    return Point(
-        float(x),
-        spread,
-        seeds,
-        row.definition.published[0] if row.definition.published and as_published else None,
-    )
+def _is_baseline(row: TableRow) -> bool:
+    is_uniform = row.recipe is not None and row.recipe.weighting.get("rule") == "uniform"
+    return row.definition.reference or is_uniform
 
 
 def _recipe(row: TableRow, as_published: bool) -> dict[str, Any] | None:
@@ -179,11 +170,3 @@ def _recipe(row: TableRow, as_published: bool) -> dict[str, Any] | None:
         with contextlib.suppress(UserError):  # the report names what cannot be read
             recipe = recipes.load_recipe(row.definition.recipe, overrides=row.definition.overrides())
     return flat(recipes.identity(recipe)) if recipe is not None else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _short(key: str) -> str:
-    return key.removeprefix("weighting.")

@@ -9,7 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.reporting.bench.grids import where
-from experiments.reporting.figures.style import BLUE, LEVELS, SKY, drawing, new_figure, picture
+from experiments.reporting.figures.style import (
+    BLUE,
+    NOTE_PT,
+    SKY,
+    add_legend,
+    drawing,
+    name_rows,
+    new_figure,
+    picture,
+    series_looks,
+)
 from experiments.reporting.stats.statistics import Spread
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture
@@ -28,10 +38,9 @@ def inference_time(part: Part, name: str) -> Picture:
         f"Inference time of one image, batch 1 at {result['size'][0]} x {result['size'][1]}: medians, with quartiles as"
         f" whiskers, over {result['models'][0]['model']['n']} inferences. {_conditions(part)}"
     )
-    alt = "Milliseconds, model only: " + "; ".join(
-        f"{model['label']} {1000 * model['model']['median_s']:.3g}" for model in result["models"]
-    )
-    return picture(draw_times(result["models"]), name, caption, f"{alt}.")
+    times = "; ".join(f"{m['label']} {_milliseconds(m['model'])[0]:.3g}" for m in result["models"])
+    alt = f"Milliseconds, model only: {times}."
+    return picture(draw_times(result["models"]), name, caption, alt)
 
 
 def ap_against_time(part: Part, report: Report, name: str) -> Picture | None:
@@ -48,57 +57,59 @@ def ap_against_time(part: Part, report: Report, name: str) -> Picture | None:
             f" inference time, model only (median, quartiles). {_conditions(part)}"
         )
         alt = "; ".join(
-            f"{m['label']} {found[m['id']]} at {1000 * m['model']['median_s']:.3g} ms" for m in models
+            f"{m['label']} {found[m['id']]} at {_milliseconds(m['model'])[0]:.3g} ms" for m in models
         )
-        return picture(
-            draw_ap_against_time(models, found, metric), name, caption, f"{metric} and time: {alt}."
-        )
+        figure = draw_ap_against_time(models, found, metric)
+        return picture(figure, name, caption, f"{metric} and time: {alt}.")
     return None
 
 
+@drawing()
 def draw_times(models: list[dict[str, Any]]) -> Figure:
     """Draw milliseconds from 0, the first model on top."""
-    with drawing():
-        figure = new_figure(0.42 * len(models) + 0.7)
-        axes = figure.subplots()
-        ends = [1000 * model[kind]["q3_s"] for model in models for kind in MEASURES]
-        for place, model in enumerate(models):
-            for offset, (kind, (_, colour)) in zip((-THICK / 2, THICK / 2), MEASURES.items()):
-                _draw_bar(axes, place + offset, model[kind], colour, max(ends))
-        axes.set_yticks(range(len(models)), [model["label"] for model in models])
-        axes.set_ylim(len(models) - 0.5, -0.5)
-        axes.set_xlim(0, 1.18 * max(ends))
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("Inference time of an image, ms")
-        bars = [axes.barh([0], [0], color=colour, label=label) for label, colour in MEASURES.values()]
-        figure.legend(handles=bars, loc="outside upper center", ncols=2)
+    figure = new_figure(0.42 * len(models) + 0.5)
+    axes = figure.subplots()
+    longest = max(_milliseconds(model[kind])[2] for model in models for kind in MEASURES)
+    for offset, (kind, (label, colour)) in zip((-THICK / 2, THICK / 2), MEASURES.items()):
+        times = [_milliseconds(model[kind]) for model in models]
+        places = [place + offset for place in range(len(models))]
+        errors = [[x - low for x, low, _ in times], [high - x for x, _, high in times]]
+        axes.barh(
+            places, [x for x, _, _ in times], THICK, color=colour, label=label, xerr=errors,
+            error_kw={"elinewidth": 0.8},
+        )  # fmt: skip
+        for place, (x, _, high) in zip(places, times):
+            text = f"{x:.{0 if x >= 100 else 1}f}"
+            axes.text(high + 0.015 * longest, place, text, va="center", fontsize=NOTE_PT)
+    name_rows(axes, [model["label"] for model in models])
+    axes.set_xlim(0, 1.18 * longest)
+    axes.set_xlabel("Inference time of an image, ms")
+    add_legend(figure)
     return figure
 
 
+@drawing()
 def draw_ap_against_time(models: list[dict[str, Any]], found: Mapping[str, Spread], metric: str) -> Figure:
     """Draw a point for each model, its spreads as crosses."""
-    with drawing():
-        figure = new_figure(2.3)
-        axes = figure.subplots()
-        for model, look in zip(models, LEVELS):
-            x, low, high = (1000 * model["model"][key] for key in ("median_s", "q1_s", "q3_s"))
-            spread = found[model["id"]]
-            axes.errorbar(
-                [x], [spread.mean], xerr=[[x - low], [high - x]], yerr=spread.sd, color=look.colour,
-                marker=look.marker, markersize=5, elinewidth=0.9, linestyle="none", label=model["label"],
-            )  # fmt: skip
-        axes.grid()
-        axes.set_xlabel("Inference time, model only, ms")
-        axes.set_ylabel(metric)
-        figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2)
+    figure = new_figure(1.9)
+    axes: Axes = figure.subplots()
+    for model, look in zip(models, series_looks([model["id"] for model in models]).values()):
+        x, low, high = _milliseconds(model["model"])
+        spread = found[model["id"]]
+        axes.errorbar(
+            [x], [spread.mean], xerr=[[x - low], [high - x]], yerr=spread.sd, color=look.colour,
+            marker=look.marker, markersize=5, elinewidth=0.9, linestyle="none", label=model["label"],
+        )  # fmt: skip
+    axes.grid()
+    axes.set_xlabel("Inference time, model only, ms")
+    axes.set_ylabel(metric)
+    add_legend(figure)
     return figure
 
 
-def _draw_bar(axes: Axes, place: float, times: Mapping[str, float], colour: str, longest: float) -> None:
-    x, low, high = (1000 * times[key] for key in ("median_s", "q1_s", "q3_s"))
-    axes.barh([place], [x], THICK, color=colour, xerr=[[x - low], [high - x]], error_kw={"elinewidth": 0.8})
-    digits = 0 if x >= 100 else 1
-    axes.text(high + 0.015 * longest, place, f"{x:.{digits}f}", va="center", fontsize=6.5)
+def _milliseconds(times: Mapping[str, float]) -> tuple[float, float, float]:
+    """Return median and quartiles."""
+    return 1000 * times["median_s"], 1000 * times["q1_s"], 1000 * times["q3_s"]
 
 
 def _measured(table: MeasuredTable, result: Part) -> dict[str, Spread]:

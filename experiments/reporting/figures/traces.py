@@ -1,24 +1,25 @@
-"""`trace.csv` of the seeds of one config as data frames: by interval and level, and by interval."""
+"""`trace.csv` and `metrics.csv` of run folders as data frames; what is damaged is a sentence."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
+from experiments.common.errors import UserError
+from experiments.recipes import loading as recipes
 from experiments.runs.run_folder import RunFolder
 
-KEYS = ["run", "seed", "head", "interval", "iteration"]
-OF_LEVELS = ["loss_cls", "loss_bbox", "loss_centerness", "iou", "weight"]
+TEXTS = ["head", "level", "action"]
+OF_LEVELS = ["loss_cls", "loss_bbox", "loss_centerness", "loss", "iou", "weight"]
 POLICY = ["p_variance", "p_smallest", "p_largest", "p_uniform"]
-LEVEL_COLUMNS = [*KEYS, "level", *OF_LEVELS]
-INTERVAL_COLUMNS = [*KEYS, "action", "reward", *POLICY]
-TEXTS = ("head", "level", "action")
-NEEDED = {"interval", "iteration", "head", "level", "weight"}  # each row has them
+NEEDED = ["interval", "iteration", "head", "level", "weight"]  # each row has them
+COLUMNS = [*NEEDED[:2], *TEXTS, *OF_LEVELS, "reward", *POLICY]
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,19 @@ class Traces:
     """What can be read of the traces of several runs.
 
     Attributes:
-        levels: A row per run, interval, head and level: KEYS, `level`, OF_LEVELS. Losses are the interval's mean,
-            unweighted; `weight` was in force during it. `run` counts the folders, `seed` is that of the folder.
-        intervals: A row per run, interval and head: KEYS, `action` (in force during it; NaN in the first), `reward`
-            and POLICY (as after its end; NaN where the rule has no policy).
+        levels: A row per run, interval, head and level: `run` (counts the folders), `seed` (of the folder) and COLUMNS.
+            Losses are the interval's mean, unweighted. `weight` and `action` were in force during it; `reward` and
+            POLICY are as after its end, NaN where the rule has none.
         problems: A sentence for each trace that is missing, broken, or not whole.
     """
 
     levels: pd.DataFrame
-    intervals: pd.DataFrame
     problems: list[str]
+
+    @cached_property
+    def intervals(self) -> pd.DataFrame:
+        """One row per run, interval and head: for what all levels share."""
+        return self.levels.drop_duplicates(["run", "head", "interval"])
 
     @property
     def heads(self) -> list[str]:
@@ -43,7 +47,7 @@ class Traces:
         return [str(head) for head in self.levels["head"].unique()]
 
     def of(self, head: str) -> Traces:
-        return Traces(only(self.levels, "head", head), only(self.intervals, "head", head), self.problems)
+        return Traces(self.levels.query("head == @head"), self.problems)
 
     @property
     def level_names(self) -> list[str]:
@@ -58,94 +62,91 @@ class Traces:
 
 def read(folders: Sequence[Path]) -> Traces:
     """Return the traces of one config's run folders; what cannot be read is in `problems`."""
-    frames, problems, missing = [], [], []
-    for number, folder in enumerate(sorted(folders, key=_seed)):
-        run = RunFolder(folder)
-        try:
-            rows, lost = _rows(run.trace)
-        except FileNotFoundError:
-            missing.append(run)
-            continue
-        except (OSError, ValueError) as error:
-            problems.append(f"{run.trace} cannot be read: {' '.join(str(error).split())}.")
+    problems: list[str] = []
+    missing = [folder for folder in folders if not RunFolder(folder).trace.exists()]
+    if missing:
+        which = f"{missing[0]} has"
+        if len(missing) > 1:
+            which = f"{len(missing)} of {len(folders)} runs of {missing[0].parent} have"
+        problems.append(f"{which} no trace.csv: not begun, or imported from a training without one.")
+    frames = []
+    found = [folder for folder in folders if folder not in missing]
+    for number, folder in enumerate(sorted(found, key=seed_of)):
+        trace = RunFolder(folder).trace
+        rows = read_rows(trace, NEEDED, problems)
+        if rows is None:
             continue
         if rows.empty:
-            problems.append(f"{run.trace} has no interval yet.")
+            problems.append(f"{trace} has no interval yet.")
             continue
-        problems += _gaps(run.trace, rows, lost)
-        rows.insert(0, "run", number)
-        rows.insert(1, "seed", _seed(folder))
-        frames.append(rows)
-    if missing:
-        problems.insert(0, _without(missing, len(folders)))
-    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=LEVEL_COLUMNS)
-    intervals = rows.drop_duplicates(["run", "head", "interval"])
-    return Traces(rows.reindex(columns=LEVEL_COLUMNS), intervals.reindex(columns=INTERVAL_COLUMNS), problems)
+        rows = rows.drop_duplicates(["head", "interval", "level"], keep="last")
+        problems += _gaps(trace, rows)
+        frames.append(rows.reindex(columns=COLUMNS).assign(run=number, seed=seed_of(folder)))
+    empty = pd.DataFrame(columns=[*COLUMNS, "run", "seed"])
+    return Traces(pd.concat(frames, ignore_index=True) if frames else empty, problems)
 
 
-def only(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
-    """Return the rows that have a value; the frame's index has no double entries."""
-    return frame.drop(frame.index[frame[column] != value])
+def read_rows(path: Path, needed: Sequence[str], problems: list[str]) -> pd.DataFrame | None:
+    """Return the whole rows of a file that a run appends to; None where it cannot be read.
 
-
-def _rows(trace: Path) -> tuple[pd.DataFrame, int]:
-    """Return all whole rows of a trace, and how many lines are not.
-
-    Raises:
-        OSError: It cannot be opened.
-        ValueError: It is no trace.
+    Args:
+        needed: Columns without which a row is none.
+        problems: Gets a sentence where the file or some of its lines cannot be used.
     """
-    data = trace.read_bytes()
-    header = data.partition(b"\n")[0].decode("utf-8", "replace").strip().split(",")
-    if not set(header) >= NEEDED:
-        raise ValueError("its first line does not name the columns of a trace")
-    lost = 0
-    if not data.endswith(b"\n") or data.count(b",") != data.count(b"\n") * (len(header) - 1) or b"\0" in data:
-        first, *lines = data.decode("utf-8", "replace").splitlines()
-        whole = [line for line in lines if _cells(line) == len(header)]
-        lost = len(lines) - len(whole)
-        data = "\n".join([first, *whole]).encode()
-    columns = [c for c in header if c in {*KEYS, *TEXTS, *OF_LEVELS, "reward", *POLICY}]
-    texts = dict.fromkeys(TEXTS, "object")
-    rows = pd.read_csv(
-        io.BytesIO(data), usecols=columns, dtype=texts, low_memory=False, encoding_errors="replace"
-    )
-    for column in [*KEYS[3:], *OF_LEVELS, "reward", *POLICY]:
-        rows[column] = pd.to_numeric(rows[column], errors="coerce") if column in rows else float("nan")
-    rows["action"] = rows.get("action", None)
-    good = rows.dropna(subset=sorted(NEEDED)).drop_duplicates(["head", "interval", "level"], keep="last")
-    return good.astype({"interval": int, "iteration": int}), lost + len(rows) - len(good)
+    try:
+        header, *lines = list(_cells(path.read_text(encoding="utf-8", errors="replace"))) or [[]]
+    except OSError as error:
+        problems.append(f"{path} cannot be read: {error.strerror or error}.")
+        return None
+    if not set(header) >= set(needed):
+        problems.append(
+            f"{path} cannot be read: its first line does not name the columns {', '.join(needed)}."
+        )
+        return None
+    rows = pd.DataFrame([cells for cells in lines if len(cells) == len(header)], columns=header, dtype=str)
+    for column in {"interval", "iteration"} & set(header):
+        rows = rows.drop(rows.index[~rows[column].str.isdigit()])
+    for column in rows.columns.difference(TEXTS):
+        rows[column] = pd.to_numeric(rows[column], errors="coerce")
+    rows = rows.replace("", None).dropna(subset=needed)
+    if len(rows) < len(lines):
+        problems.append(f"{path}: {len(lines) - len(rows)} lines cannot be used (cut short or broken).")
+    return rows
 
 
-def _cells(line: str) -> int:
-    """Return how many cells a line has; 0 for one with bytes that no trace holds."""
-    if "\0" in line or "\ufffd" in line:
-        return 0
-    return line.count(",") + 1 if '"' not in line else len(next(csv.reader([line])))
+def describe_runs(folders: Sequence[Path]) -> str:
+    """Return `retinanet-r50-rlo (bae2048e: rlo, alpha 10, n 2; profile tiny on shapes)` of one config's runs."""
+    recipe, digest = folders[0].parts[-3:-1]
+    for folder in folders:
+        with contextlib.suppress(UserError):
+            own = recipes.load_recipe(str(RunFolder(folder).recipe.resolve()))
+            options = [
+                f"{key} {own.weighting[key]}" for key in ("alpha", "n", "gamma") if key in own.weighting
+            ]
+            rule = ", ".join([str(own.weighting.get("rule")), *options])
+            where = f"profile {own.profile} on {own.dataset.name}" if own.profile else own.dataset.name
+            return f"{recipe} ({digest}: {rule}; {where})"
+    return f"{recipe} ({digest})"
 
 
-def _gaps(trace: Path, rows: pd.DataFrame, lost: int) -> list[str]:
+def seed_of(folder: Path) -> int:
+    """Return the seed in a run folder's name; 0 where it has none."""
+    digits = folder.name.removeprefix("seed")
+    return int(digits) if digits.isdigit() else 0
+
+
+def _cells(text: str) -> Iterator[list[str]]:
+    """Yield the cells of each line; none for one with bytes that no such file holds."""
+    for line in text.splitlines():
+        is_text = "\0" not in line and "\ufffd" not in line
+        yield next(csv.reader([line]), []) if is_text else []
+
+
+def _gaps(trace: Path, rows: pd.DataFrame) -> list[str]:
     texts = []
-    if lost:
-        texts.append(f"{trace}: {lost} lines cannot be used (cut short, broken or doubled).")
     for head, part in rows.groupby("head", sort=False):
         last, found = int(part["interval"].max()), part.groupby("interval").size()
         missing = last - len(found) + int((found < found.max()).sum())
         if missing:
             texts.append(f"{trace}: {missing} of {last} intervals of {head} are missing or lack levels.")
     return texts
-
-
-def _without(missing: Sequence[RunFolder], number: int) -> str:
-    """Return a sentence on runs without a trace."""
-    which = (
-        f"{missing[0].path} has"
-        if len(missing) == 1
-        else f"{len(missing)} of {number} runs of {missing[0].path.parent} have"
-    )
-    return f"{which} no trace.csv: not begun, or imported from a training without one."
-
-
-def _seed(folder: Path) -> int:
-    digits = folder.name.removeprefix("seed")
-    return int(digits) if digits.isdigit() else 0

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
+from experiments.common.files import unique_name
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.report_model import LEGEND, MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture
@@ -109,14 +110,8 @@ def file_name(table: str) -> str:
 
 def stems(names: Iterable[str], taken: Iterable[str] = ("report", "other-runs")) -> dict[str, str]:
     """Return file stems by name, unique on file systems that ignore case, too."""
-    used, found = {stem.lower() for stem in taken}, {}
-    for name in dict.fromkeys(names):
-        stem, number = file_name(name), 2
-        while stem.lower() in used:
-            stem, number = f"{file_name(name)}-{number}", number + 1
-        used.add(stem.lower())
-        found[name] = stem
-    return found
+    used = {stem.casefold() for stem in taken}
+    return {name: unique_name(file_name(name), used) for name in dict.fromkeys(names)}
 
 
 def link(folder: Path, base: Path) -> str:

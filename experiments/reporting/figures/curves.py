@@ -1,0 +1,135 @@
+"""Loss and AP over training, several configs in one figure: mean and band over their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.metric_names import MAIN_METRICS
+from experiments.reporting.figures import series
+from experiments.reporting.figures.style import add_legend, drawing, new_figure, picture, series_looks
+from experiments.reporting.figures.traces import Traces, describe_runs, read, read_rows, seed_of
+from experiments.reporting.tables.sections import Picture
+from experiments.runs.run_folder import RunFolder
+
+PANELS = {"loss": "Loss, unweighted, all levels together", **{name: f"{name}, %" for name in MAIN_METRICS}}
+PANEL_IN = 1.5
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the runs of one config recorded.
+
+    Attributes:
+        heads: Whose losses are summed.
+        frames: Of each of PANELS that there is: a row per run and point, with `run`, `iteration` and the value.
+    """
+
+    label: str
+    what: str
+    heads: tuple[str, ...]
+    frames: dict[str, pd.DataFrame]
+
+    def spread(self, column: str) -> pd.DataFrame:
+        """Return mean and standard deviation over the runs at each point."""
+        frame = self.frames[column]
+        if column == "loss":
+            points, _ = series.thinned(frame, ["loss"])
+        else:
+            points = frame.assign(point=frame["iteration"].rank(method="dense").astype(int) - 1)
+        return series.over_seeds(points, column)
+
+
+def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[Picture], list[str]]:
+    """Draw the trainings of several configs; none where nothing was recorded. Return problems, too.
+
+    Args:
+        configs: The run folders of each.
+        name: Stem of the picture's name.
+    """
+    problems: list[str] = []
+    read_all = [_read(folders, label, problems) for folders, label in zip(configs, labels_of(configs))]
+    trainings = [training for training in read_all if training.frames]
+    if not trainings:
+        return [], problems
+    losses = {training.heads for training in trainings if training.heads}
+    if len(losses) > 1:
+        problems.append("The losses are of different heads: they do not compare.")
+    figure, shown = draw_curves(trainings)
+    has_band = any(
+        training.spread(column)["sd"].notna().any() for training in trainings for column in training.frames
+    )
+    caption = "Over training: " + ", ".join(
+        {"loss": "mean loss of each interval, unweighted and summed over the levels"}.get(column, column)
+        for column in shown
+    )
+    caption += (
+        ". Lines: mean over the seeds that came so far; bands: ± one standard deviation" if has_band else ""
+    )
+    caption += ". " + "; ".join(f"{each.label}: {each.what}" for each in trainings) + "."
+    alt = f"Curves of {', '.join(shown)} over iterations: {', '.join(each.label for each in trainings)}."
+    return [picture(figure, name, caption, alt)], problems
+
+
+@drawing()
+def draw_curves(trainings: Sequence[Training]) -> tuple[Figure, list[str]]:
+    """Draw a panel a quantity and a line a config; return also which quantities."""
+    shown = [column for column in PANELS if any(column in training.frames for training in trainings)]
+    looks = series_looks([training.label for training in trainings])
+    figure = new_figure(PANEL_IN * len(shown) + 0.25)
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, column in zip(panels, shown):
+        for number, training in enumerate(trainings):
+            if column in training.frames:
+                look = looks[training.label]
+                series.draw_line(axes, training.spread(column), look, training.label, number)
+        axes.set_title(PANELS[column])
+        axes.grid(axis="y")
+    series.iteration_axis(panels[-1])
+    add_legend(figure)
+    return figure, shown
+
+
+def labels_of(configs: Sequence[Sequence[Path]]) -> list[str]:
+    """Return each config's recipe, with the hash where another has the same name."""
+    named = [folders[0].parts[-3:-1] for folders in configs]
+    recipes = [recipe for recipe, _ in named]
+    return [recipe if recipes.count(recipe) == 1 else f"{recipe}/{digest}" for recipe, digest in named]
+
+
+def _read(folders: Sequence[Path], label: str, problems: list[str]) -> Training:
+    traces = read(folders)
+    problems += traces.problems
+    frames = {}
+    loss = _total_loss(traces)
+    if not loss.empty:
+        frames["loss"] = loss
+    evaluations = [
+        rows.drop_duplicates("iteration", keep="last").assign(run=number)
+        for number, folder in enumerate(folders)
+        if (rows := _evaluations(RunFolder(folder).metrics, problems)) is not None
+    ]
+    found = pd.concat(evaluations, ignore_index=True) if evaluations else pd.DataFrame()
+    for column in MAIN_METRICS:
+        if column in found and found[column].notna().any():
+            frames[column] = found.dropna(subset=[column])
+    seeds = series.seeds_in_words([seed_of(folder) for folder in folders])
+    return Training(label, f"{describe_runs(folders)}, {seeds}", tuple(traces.heads), frames)
+
+
+def _evaluations(path: Path, problems: list[str]) -> pd.DataFrame | None:
+    if not path.exists():
+        problems.append(f"{path.parent} has no metrics.csv: not evaluated yet.")
+        return None
+    return read_rows(path, ["iteration"], problems)
+
+
+def _total_loss(traces: Traces) -> pd.DataFrame:
+    """Return the sum over heads and levels at each run's intervals, where none of them is missing."""
+    keys = ["run", "interval", "iteration"]
+    sums = traces.levels.groupby(keys)["loss"].agg(loss="sum", parts="count").reset_index()
+    return sums.query("parts > 0 and parts == parts.max()")
