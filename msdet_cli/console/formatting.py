@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from experiments.common.metric_names import MAIN_METRICS
@@ -68,3 +69,8 @@ def format_iterations(progress: dict[str, Any]) -> str:
     if not isinstance(done, int) or not isinstance(total, int) or total < 1:
         return ""
     return f"{done}/{total} {100 * done // total}%"
+
+
+def strip_section(text: str) -> str:
+    """Return `alpha=5` for `weighting.alpha=5`: keys of these sections are told apart without them."""
+    return re.sub(r"\b(weighting|schedule)\.", "", text)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -13,12 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.launching.queue import Queue, QueueItem
-from msdet_cli.console.formatting import QUEUE_STATES, format_duration, format_iterations
+from msdet_cli.console.formatting import QUEUE_STATES, format_duration, format_iterations, strip_section
 from msdet_cli.console.queue_progress import QueueProgress
-from msdet_cli.console.result_tables import coloured
+from msdet_cli.console.result_tables import COLOURS
 from msdet_cli.console.run_view import status_line
 
-BAR_WIDTH = 16  # characters
+BAR_WIDTH, MIN_BAR_WIDTH = 16, 4  # characters
+GAP = 2  # characters between columns
 PLAIN_INTERVAL_S = 15  # between lines if the output is no terminal
 RESERVED_LINES = 5  # of the screen: header, omitted rows, totals, note, cursor
 
@@ -74,42 +78,82 @@ class QueueView:
             view = self.progress.view(0)
             return Group(*([view.panel()] if view else []), *note)
         assert self.console is not None
-        visible = select_rows(entries, max(self.console.size.height - RESERVED_LINES, 3))
+        room = count = max(self.console.size.height - RESERVED_LINES, 3)
+        while True:
+            visible = select_rows(entries, count)
+            table = self._table(visible, self.console.width)
+            lines = len(self.console.render_lines(table, pad=False)) - 1
+            if lines <= room or count == 1:
+                break
+            count = max(min(count - 1, count * room // lines), 1)  # names take several lines each
         omitted = Counter(e.state for index, e in enumerate(entries) if index not in set(visible))
         more = ", ".join(f"{count} {state}" for state, count in omitted.items())
-        lines = [Text(f"  and {more}", "dim")] if more else []
-        return Group(self._table(visible), *lines, Text(self.progress.summary()), *note)
+        lines_below = [Text(f"  and {more}", "dim")] if more else []
+        return Group(table, *lines_below, Text(self.progress.summary()), *note)
 
-    def _table(self, visible: Sequence[int]) -> Table:
-        entries = self.queue.entries
-        has_labels = len({entry.run.label for entry in entries}) > 1
-        has_gpus = any(entry.gpus for entry in entries)
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for name in ("run", *(["varied"] if has_labels else []), "state"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis")
-        table.add_column("progress", no_wrap=True, min_width=BAR_WIDTH)
-        for name in ("", "ETA", "AP or mAP"):
-            table.add_column(name, no_wrap=True, justify="right")
-        if has_gpus:
-            table.add_column("GPUs", no_wrap=True)
+    def _table(self, visible: Sequence[int], width: int) -> Table:
+        """Return the rows of these runs.
+
+        Name, varied value and state are whole at any width. Of the rest that much is shown which fits, as short as
+        it must be; the bar takes what is left.
+        """
+        entries = [self.queue.entries[index] for index in visible]
+        has_labels = len({entry.run.label for entry in self.queue.entries}) > 1
+        labels = [strip_section(entry.run.label) if has_labels else "" for entry in entries]
+        states = _Column("state", [_describe_state(entry) for entry in entries])
+        has_unique_names = len(
+            {(_without_hash(entry), label) for entry, label in zip(entries, labels)}
+        ) == len(entries)
+        for is_short in (False, True):
+            names = [
+                _without_hash(e) if is_short and has_unique_names else e.run.folder.name for e in entries
+            ]
+            shown = [
+                column for column in (_Column("run", names), _Column("varied", labels)) if any(column.cells)
+            ]
+            shown.append(states)
+            wanted = self._progress_columns(visible, is_short)
+            if sum(column.width for column in (*shown, *wanted)) <= width + GAP:
+                break
+        reports = [self._progress(index) for index in visible]
+        extra = [
+            _Column("loss", [_format_number(report, "loss", 3) for report in reports], True),
+            _Column("s/it", [_format_number(report, "seconds_per_iteration", 2) for report in reports], True),
+        ]
+        room = width + GAP - sum(column.width for column in shown)
+        for columns, reserved in ((wanted, 0), (extra, MIN_BAR_WIDTH + GAP)):
+            for column in columns:
+                if any(column.cells) and column.width + reserved <= room:
+                    shown.append(column)
+                    room -= column.width
+        return _as_table(shown, min(room - GAP, BAR_WIDTH), entries, reports)
+
+    def _progress_columns(self, visible: Sequence[int], is_short: bool) -> list[_Column]:
+        """Return progress, time left, metric and GPUs; a short one has no counts of iterations."""
+        progress, left, metrics, gpus = [], [], [], []
         for index in visible:
-            entry = entries[index]
-            cells: list[RenderableType] = [Text(entry.run.folder.name)]
-            cells += [Text(entry.run.label)] if has_labels else []
-            cells += [_state(entry), *self._bar(index), Text(self.progress.metric(index))]
-            cells += [Text(",".join(entry.gpus))] if has_gpus else []
-            table.add_row(*cells)
-        return table
+            entry, report = self.queue.entries[index], self._progress(index)
+            iterations = format_iterations(report)
+            progress.append(
+                "evaluating"
+                if report.get("phase") == "evaluate"
+                else iterations.split()[-1]
+                if iterations and is_short
+                else iterations
+            )
+            left.append("" if report.get("phase") == "evaluate" else format_duration(report.get("eta_s")))
+            metric = self.progress.metric(index)
+            metrics.append(metric.partition(" at ")[0] if is_short else metric)
+            gpus.append(",".join(entry.gpus))
+        formats = {entry.run.recipe.dataset.format for entry in self.queue.entries}
+        title = " or ".join(name for name, form in (("AP", "coco"), ("mAP", "voc")) if form in formats)
+        titles = ("progress", "ETA", title)
+        columns = [_Column(name, cells, True) for name, cells in zip(titles, (progress, left, metrics))]
+        return [column for column in (*columns, _Column("GPUs", gpus)) if any(column.cells)]
 
-    def _bar(self, index: int) -> list[RenderableType]:
-        """Return the cells of bar, iterations and ETA."""
+    def _progress(self, index: int) -> dict[str, Any]:
         view = self.progress.view(index)
-        progress = view.progress() if view else {}
-        if not progress:
-            return ["", "", ""]
-        bar = ProgressBar(total=max(progress["total"], 1), completed=progress["iteration"], width=BAR_WIDTH)
-        eta = "evaluating" if progress["phase"] == "evaluate" else format_duration(progress["eta_s"])
-        return [bar, Text(format_iterations(progress)), Text(eta)]
+        return view.progress() if view else {}
 
     def _print_lines(self, console: Console) -> None:
         total = len(self.queue.entries)
@@ -141,6 +185,55 @@ def select_rows(entries: Sequence[QueueItem], room: int) -> list[int]:
     return sorted(sorted(range(len(entries)), key=urgency)[:room])
 
 
-def _state(entry: QueueItem) -> Text:
-    text = coloured(entry.state)
-    return text.append(f" (attempt {entry.attempts})" if entry.attempts > 1 and not entry.is_over else "")
+@dataclass
+class _Column:
+    title: str
+    cells: list[str]
+    is_number: bool = False
+
+    @property
+    def width(self) -> int:
+        """Characters with the gap behind it."""
+        return max(map(cell_len, (self.title, *self.cells))) + GAP
+
+
+def _as_table(
+    columns: Sequence[_Column],
+    bar_width: int,
+    entries: Sequence[QueueItem],
+    reports: Sequence[dict[str, Any]],
+) -> Table:
+    """Return the columns with a bar behind the state, where it has room."""
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    cells: list[list[RenderableType]] = []
+    for column in columns:
+        is_whole = column.title in ("run", "varied")
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        table.add_column(column.title, justify=justify, no_wrap=not is_whole, overflow="fold")
+        styles = [COLOURS.get(e.state, "") if column.title == "state" else "" for e in entries]
+        cells.append([Text(text, style) for text, style in zip(column.cells, styles)])
+        if column.title == "state" and bar_width >= MIN_BAR_WIDTH:
+            table.add_column("", width=bar_width)
+            cells.append([_bar(report, bar_width) for report in reports])
+    for row in zip(*cells):
+        table.add_row(*row)
+    return table
+
+
+def _bar(report: dict[str, Any], width: int) -> RenderableType:
+    if not report:
+        return ""
+    return ProgressBar(total=max(report["total"], 1), completed=report["iteration"], width=width)
+
+
+def _without_hash(entry: QueueItem) -> str:
+    recipe, _, seed = entry.run.folder.path.parts[-3:]
+    return f"{recipe} {seed}"
+
+
+def _describe_state(entry: QueueItem) -> str:
+    return entry.state + (f" (attempt {entry.attempts})" if entry.attempts > 1 and not entry.is_over else "")
+
+
+def _format_number(report: dict[str, Any], key: str, decimals: int) -> str:
+    return "" if report.get(key) is None else f"{report[key]:.{decimals}f}"

@@ -22,7 +22,13 @@ from experiments.runs.record import Attempt, Record, Status
 from experiments.runs.removal import disk_use
 from experiments.runs.run_flags import marks_of
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.console.formatting import ACTIVE_STATES, format_duration, format_iterations, format_size
+from msdet_cli.console.formatting import (
+    ACTIVE_STATES,
+    format_duration,
+    format_iterations,
+    format_size,
+    strip_section,
+)
 from msdet_cli.console.result_tables import COLOURS, print_marks
 from msdet_cli.console.text_lines import Cell, print_lines
 
@@ -176,7 +182,7 @@ def _print_rows(
     has_data = len({one.data for one in listed}) > 1
     rows = []
     for one in listed:
-        own = [_without_section(text) for text in one.differs if text not in shared]
+        own = [strip_section(text) for text in one.differs if text not in shared]
         cells: list[Cell] = [one.run.name, join_differences(own, MAX_DIFFERENCES)]
         cells += [(one.record.profile or "none") if has_profiles else "", one.data if has_data else ""]
         cells += [(one.state, COLOURS.get(one.state, "")), format_iterations(one.progress or {})]
@@ -188,11 +194,6 @@ def _print_rows(
     header = ["run", "differs", "profile", "data set", "state", "progress", *MAIN_METRICS, "took", "started"]
     header += ["size", ""]
     print_lines(console, header, rows, right=("progress", *MAIN_METRICS, "took", "size"))
-
-
-def _without_section(difference: str) -> str:
-    """Return `alpha: 5 (10)` for `weighting.alpha: 5 (10)`: the sections' keys are told apart without them."""
-    return difference.removeprefix("weighting.").removeprefix("schedule.")
 
 
 def _metric(one: ListedRun, name: str) -> str:

@@ -53,7 +53,9 @@ class RunView:
         else:
             done, total = progress["iteration"], progress["total"]
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=BAR_WIDTH * 2), f"{done}/{total}")
+        bar.add_column(max_width=BAR_WIDTH * 2)  # it shrinks on a narrow terminal, the numbers do not
+        bar.add_column(no_wrap=True)
+        bar.add_row(ProgressBar(total=max(total, 1), completed=done), f"{done}/{total}")
         line = Text(status_line(progress, with_weights=False))
         return Group(head, bar, line, *[_level_table(head) for head in progress["heads"]])
 

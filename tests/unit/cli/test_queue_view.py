@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -54,8 +55,8 @@ def done(entry: QueueItem, ap: float, seconds: float) -> None:
     entry.run.folder.write(record)
 
 
-def screen(entries: list[QueueItem], height: int = 40, note: str = "") -> list[str]:
-    console = Console(file=io.StringIO(), width=150, height=height, force_terminal=True, color_system=None)
+def screen(entries: list[QueueItem], height: int = 40, note: str = "", width: int = 150) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     view = QueueView(console, Standing(entries))  # type: ignore[arg-type]
     view.note = note
     view.progress.update()
@@ -70,14 +71,46 @@ def test_table_has_state_progress_eta_metric_and_gpus_per_run(entries: list[Queu
     at(entries[2], 330, 0.5, phase="evaluate")
     entries[3].state, entries[3].code = "failed", 3
     head, first, second, third, fourth, *_, totals, note = screen(entries, note="stopping")
-    assert head.split() == ["run", "varied", "state", "progress", "ETA", "AP", "or", "mAP", "GPUs"]
+    assert head.split() == ["run", "varied", "state", "progress", "ETA", "AP", "GPUs", "loss", "s/it"]
     assert first.split() == [entries[0].run.folder.name, "n=1", "done", "41.3"]
     assert second.split()[:3] == [entries[1].run.folder.name, "n=1", "running"]
-    assert second.split()[-7:] == ["110/330", "33%", "1:50", "12.3", "at", "100", "0"]
-    assert third.split()[-2:] == ["evaluating", "0"]
+    assert second.split()[-7:] == ["1:50", "12.3", "at", "100", "0", "1.000", "0.50"]
+    assert second.split()[-9:-7] == ["110/330", "33%"]
+    assert third.split()[-4:] == ["evaluating", "0", "1.000", "0.50"]
     assert fourth.split()[1:] == ["n=2", "failed"]
     assert totals.startswith("1 done, 2 running, 2 waiting, 1 failed; about ")
     assert note == "stopping"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_at_any_width_name_seed_varied_value_and_state_are_whole(entries: list[QueueItem], width: int):
+    done(entries[0], 41.26, 0.5)
+    at(entries[1], 110, 0.5)
+    entries[1].run.folder.metrics.write_text("iteration,epoch,AP\n100,2,12.34\n")
+    at(entries[3], 10, 0.5)
+    entries[3].attempts = 2
+    lines = screen(entries, width=width)
+    assert max(map(len, lines)) <= width
+    head, *rows = lines[:7]
+    for row, entry, state in zip(rows, entries, ("done", "running", "waiting", "running (attempt 2)")):
+        seed = entry.run.folder.path.name
+        full, short = entry.run.folder.name, f"retinanet-r50-rlo {seed}"
+        assert row.startswith((f"{full}  {entry.run.label}  ", f"{short}  {entry.run.label}  "))
+        assert f"  {state}  " in f"{row}  "
+    assert all((text in rows[1]) == (width >= 80) for text in ("33%", "12.3"))
+    assert ("110/330" in rows[1]) == (width >= 100)
+    assert all((text in "".join(lines)) == (width >= 160) for text in ("━", "loss", "s/it"))
+
+
+def test_names_longer_than_the_screen_fold_and_fewer_rows_are_shown(entries: list[QueueItem]):
+    for entry in entries:
+        entry.run = dataclasses.replace(entry.run, label="model.backbone.base_channels=" + "8" * 20)
+    entries[-1].run = dataclasses.replace(entries[-1].run, label="other")
+    lines = screen(entries, width=40, height=15)
+    assert len(lines) <= 15
+    first = "".join(line.replace(" ", "") for line in lines[1:4])
+    assert "retinanet" in first and "8888" in first
+    assert any(line.startswith("  and ") for line in lines)
 
 
 def test_time_left_follows_from_the_measured_rates(entries: list[QueueItem]):
