@@ -13,7 +13,7 @@ from experiments.common import cache
 from experiments.common.errors import UserError
 from experiments.common.regular_files import is_folder, why_unreadable
 from experiments.data.download.archives import ARCHIVES
-from experiments.data.inspection import SPLITS, inspect, unusable
+from experiments.data.inspection import SPLITS, inspect
 from experiments.data.problems import warning_text
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 from experiments.data.shapes import generator as shapes
@@ -190,16 +190,20 @@ def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, 
     for path in lists:
         _announce_if_slow(path)
     found = inspect(spec, place, stop_early=True)
-    error = unusable(found)
-    if error is not None:
-        raise UserError(error.message, _verify_command(spec, place))
+    for log in found.logs.values():
+        if log.error is not None:
+            raise UserError(log.error, _verify_command(spec, place))
     files = {path for read in found.annotations.values() for path in read.sources}
     files |= {image.path for read in found.annotations.values() for image in read.images}
     answer = {
         "classes": found.classes,
         "images": {split: len(read.images) for split, read in found.annotations.items()},
         "fingerprint": found.fingerprint,
-        "problems": {split: log.in_order() for split, log in found.logs.items() if log.counts},
+        "problems": {
+            split: {kind: problem["count"] for kind, problem in log.as_dict().items()}
+            for split, log in found.logs.items()
+            if log.counts
+        },
         "thinnest": found.thinnest,
     }
     return answer, cache.stamps(files) | before

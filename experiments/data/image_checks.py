@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.data.image_files import decode_all, facts_of_all, same_files
+from experiments.data.image_files import decode, for_all, image_facts, same_files
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Image
 from experiments.data.spec import DatasetSpec
@@ -55,18 +55,21 @@ def check_files(
     source = root / spec.splits[split][0].annotations  # type: ignore[index]
     if not images and not log.counts:
         log.add("annotation file unusable", "holds no images", source)
-    files, there = SplitFiles(), []
+    files, missing = SplitFiles(), list[Path]()
+    there: list[tuple[Identity, Image]] = []
     for image in images:
         identity = _identity(image.path)
         if identity is None:
-            log.add("missing image", str(image.path))
+            missing.append(image.path)
             continue
         there.append((identity, image))
         first = files.paths.setdefault(identity, image.path)
         if first is not image.path:
             log.add("same image twice", str(first) if first == image.path else f"{first} and {image.path}")
-    if log.first_preventing and log.first_preventing[0] == "missing image":
-        log.first_preventing = ("missing image", _missing_text(log, len(images), source, spec.format))
+    why = "; VOC images must be JPEGImages/<id>.jpg" if spec.format == "voc" else ""
+    for path in missing:
+        what = f"{len(missing)} of the {len(images)} images that {source} names are missing"
+        log.add("missing image", str(path), error=f"{what}, the first is {path}{why}")
     if mode != "names":
         _read(there, files, log, mode == "whole", progress)
         for image in images if split == "train" else ():
@@ -89,27 +92,21 @@ def _identity(path: Path) -> Identity | None:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def _missing_text(log: ProblemLog, total: int, source: Path, layout: str) -> str:
-    why = "; VOC images must be JPEGImages/<id>.jpg" if layout == "voc" else ""
-    count, first = log.counts["missing image"], log.examples["missing image"][0]
-    return f"{count} of the {total} images that {source} names are missing, the first is {first}{why}"
-
-
 def _read(
     there: Sequence[tuple[Identity, Image]],
     files: SplitFiles,
     log: ProblemLog,
-    decode: bool,
+    is_whole: bool,
     progress: Progress | None,
 ) -> None:
     paths = [image.path for _, image in there]
-    decoded = decode_all(paths) if decode else iter(())
-    for done, ((identity, image), facts) in enumerate(zip(there, facts_of_all(paths)), start=1):
-        size, fault = next(decoded, facts[:2])
-        if size is None:
-            log.add("unreadable image", f"{image.path}: {fault}")
+    decoded = for_all(decode, paths) if is_whole else iter(())
+    for done, ((identity, image), facts) in enumerate(zip(there, for_all(image_facts, paths)), start=1):
+        whole = next(decoded, facts)
+        if whole.size is None:
+            log.add("unreadable image", f"{image.path}: {whole.fault}")
         else:
-            _check_size(image, size, files, log)
+            _check_size(image, whole.size, files, log)
             files.contents[identity] = facts.content
         if facts.is_turned:
             log.add("image turned by EXIF", str(image.path))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
+
+from experiments.common.regular_files import why_unreadable
 
 _THREADS = 4
 _BATCH = 256  # images queued at once, to bound the memory
@@ -17,15 +18,6 @@ _HEAD_BYTES = 4096  # files that agree in these and in size are compared as a wh
 _EXIF_ORIENTATION, _TIFF_BITS = 274, 258
 _TURNING = range(2, 9)  # orientations that rotate or mirror
 _EIGHT_BITS = ("JPEG", "MPO", "WEBP", "BMP", "GIF")
-
-Result = TypeVar("Result")
-
-
-class Decoded(NamedTuple):
-    """(width, height) in pixels; None where the file cannot be decoded, and `fault` says why."""
-
-    size: tuple[int, int] | None
-    fault: str = ""
 
 
 class ImageFacts(NamedTuple):
@@ -46,81 +38,55 @@ class ImageFacts(NamedTuple):
     content: str = ""
 
 
-def decode_all(paths: Sequence[Path]) -> Iterator[Decoded]:
-    """Decode every file in several threads, and yield the results in order."""
-    return _in_threads(decode, paths)
-
-
-def facts_of_all(paths: Sequence[Path]) -> Iterator[ImageFacts]:
-    """Yield the properties of every file, in order."""
-    return _in_threads(image_facts, paths)
-
-
-def _in_threads(work: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:
+def for_all(work: Callable[[Path], ImageFacts], paths: Sequence[Path]) -> Iterator[ImageFacts]:
+    """Do `decode` or `image_facts` for every file in several threads, and yield the results in order."""
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(paths), _BATCH):
             yield from pool.map(work, paths[start : start + _BATCH])
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Path) -> ImageFacts:
     """Decode one file as MMDetection does: as a colour image, rotated as its EXIF data says."""
     import cv2
     import numpy as np
 
-    fault, _ = _stat(path)
-    if fault:
-        return Decoded(None, fault)
+    fault = why_unreadable(path)
+    if fault is not None:
+        return ImageFacts(None, fault)
     try:
         raw = path.read_bytes()
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
     except OSError as error:
-        return Decoded(None, error.strerror or str(error))
-    if not raw:
-        return Decoded(None, "is empty")
-    try:
-        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+        return ImageFacts(None, error.strerror or str(error))
     except cv2.error as error:
-        return Decoded(None, str(error.err))
+        return ImageFacts(None, str(error.err))
     if image is None:
-        return Decoded(None, "is not an image, or is damaged or cut off")
-    return Decoded((int(image.shape[1]), int(image.shape[0])))
+        return ImageFacts(None, "is not an image, or is damaged or cut off" if raw else "is empty")
+    return ImageFacts((int(image.shape[1]), int(image.shape[0])))
 
 
 def image_facts(path: Path) -> ImageFacts:
     """Return the properties of a file, decoding it only where its first bytes do not have the size."""
     from PIL import Image
 
-    fault, length = _stat(path)
-    if fault:
+    fault = why_unreadable(path)
+    if fault is not None:
         return ImageFacts(None, fault)
-    if not length:
-        return ImageFacts(None, "is empty")
+    size, is_turned, is_deep, content = None, False, False, ""
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about large images, which are no attack here
             head = stream.read(_HEAD_BYTES)
-            content = f"{length} {hashlib.sha256(head).hexdigest()}"
+            content = f"{os.fstat(stream.fileno()).st_size} {hashlib.sha256(head).hexdigest()}"
             stream.seek(0)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about large images, which are no attack here
-                with Image.open(stream) as image:
-                    size, is_turned, is_deep = image.size, _is_turned(image), _is_deep(image, path, head)
-    except OSError as error:
-        if error.errno is not None:
+            with Image.open(stream) as image:
+                size, is_turned, is_deep = image.size, _is_turned(image), _is_deep(image, path, head)
+    except Exception as error:  # Pillow raises many types on damaged files; OpenCV decides, as in training
+        if isinstance(error, OSError) and error.errno is not None:
             return ImageFacts(None, error.strerror or str(error))
-        return ImageFacts(*decode(path), content=content)  # a format unknown to Pillow
-    except Exception:  # Pillow raises many types on damaged files; OpenCV decides, as in training
-        return ImageFacts(*decode(path), content=content)
-    if is_turned:  # OpenCV rotates some formats only
-        return ImageFacts(*decode(path), is_turned=True, is_deep=is_deep, content=content)
-    return ImageFacts(size, "", False, is_deep, content)
-
-
-def _stat(path: Path) -> tuple[str, int]:
-    """Return why a path is no regular file, "" where it is one, and its length in bytes."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error), 0
-    return ("" if stat.S_ISREG(status.st_mode) else "is not a regular file"), status.st_size
+    # OpenCV reads formats that Pillow does not know, and rotates some formats only
+    facts = ImageFacts(size) if size and not is_turned else decode(path)
+    return facts._replace(is_turned=is_turned, is_deep=is_deep, content=content)
 
 
 def _is_turned(image: Any) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.common.errors import UserError, did_you_mean, nearest
+from experiments.common.errors import did_you_mean, nearest
 from experiments.data.image_checks import Progress, SplitFiles, check_between_splits, check_files
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Annotations, Box, Image, read_split
@@ -98,13 +98,11 @@ def inspect(
             found.classes = _classes_to_train(spec, read)
         _check_names(found, split)
         _check_classes(found, split)
-        if stop_early and log.first_preventing:
+        if stop_early and log.error:
             return found
         found.files[split] = check_files(spec, root, split, read.images, log, images, progress)
         _check_boxes(found, split)
-        if found.classes or split == "train":
-            _check_enough(found, split)
-        if stop_early and log.first_preventing:
+        if stop_early and log.error:
             return found
     check_between_splits(found.files["train"], found.files["val"], found.logs["val"])
     return found
@@ -199,13 +197,24 @@ def _check_same_order(found: Inspection, there: list[str], trained: list[str]) -
 
 
 def _check_boxes(found: Inspection, split: Split) -> None:
+    """Log boxes that are wrong, and a split without any box to train on or to find."""
     spec, log, used = found.spec, found.logs[split], set(found.classes)
+    is_train, has_usable, unused = split == "train", False, Counter[str]()
     for image in found.annotations[split].images:
         seen: set[tuple] = set()
+        is_small = image.size is not None and min(image.size) < spec.min_image_size
         for box in image.boxes:
             if box.category not in used:
+                unused["of another class"] += 1
                 continue
-            kind = why_not_trained(box, image.size, spec.min_box_size if split == "train" else 1)
+            kind = why_not_trained(box, image.size, spec.min_box_size if is_train else 1)
+            why_unused = box.role or kind or ("image under min_image_size" if is_small else None)
+            if not is_train and not box.role and kind != "empty box":
+                why_unused = None  # what is not trained on is evaluated all the same
+            if why_unused is None:
+                has_usable = True
+            else:
+                unused[why_unused] += 1
             if kind is None and _is_partly_outside(box, image.size):
                 kind = "box partly outside"
             if kind is not None:
@@ -216,10 +225,16 @@ def _check_boxes(found: Inspection, split: Split) -> None:
                     "same box twice", f"{_label(spec, image, box)}: {box.category} {_geometry(box, None)}"
                 )
             seen.add(key)
-        if spec.format == "coco" and split == "val":
+        if spec.format == "coco" and not is_train:
             count = sum(box.category in used and not box.is_ignored for box in image.boxes)
             if count > MAX_DETECTIONS:
                 log.add("over 100 objects", f"{image.path}: {count} objects")
+    if not has_usable and (used or is_train):
+        problem = "no boxes to train on" if is_train else "no boxes to evaluate"
+        what = "holds" if spec.format == "coco" else "its XML files hold"
+        why = ": " + ", ".join(f"{count} {kind}" for kind, count in unused.most_common()) if unused else ""
+        source = found.root / spec.splits[split][0].annotations
+        log.add(problem, f"{what} {problem}{why}", source)
 
 
 def _is_partly_outside(box: Box, size: tuple[int, int] | None) -> bool:
@@ -238,32 +253,3 @@ def _geometry(box: Box, size: tuple[int, int] | None) -> str:
         return f"{box.xywh[2]:g} wide and {box.xywh[3]:g} high"
     corners = "with corners " + ", ".join(f"{value:g}" for value in box.corners)
     return corners if size is None else f"{corners} in {size[0]} x {size[1]} pixels"
-
-
-def _check_enough(found: Inspection, split: Split) -> None:
-    """Log a split without any box to train on, or to find, and why its boxes do not count."""
-    spec, log, fates = found.spec, found.logs[split], Counter[str]()
-    for image in found.annotations[split].images:
-        is_small = image.size is not None and min(image.size) < spec.min_image_size
-        for box in image.boxes:
-            fate = "of another class" if box.category not in found.classes else box.role or None
-            if fate is None and split == "train":
-                fate = why_not_trained(box, image.size, spec.min_box_size)
-                fate = fate or ("image under min_image_size" if is_small else None)
-            elif fate is None and min(box.xywh[2:]) <= 0:
-                fate = "empty box"
-            if fate is None:
-                return
-            fates[fate] += 1
-    kind = "no boxes to train on" if split == "train" else "no boxes to evaluate"
-    what = "holds" if spec.format == "coco" else "its XML files hold"
-    why = ": " + ", ".join(f"{count} {fate}" for fate, count in fates.most_common()) if fates else ""
-    log.add(kind, f"{what} {kind}{why}", found.root / spec.splits[split][0].annotations)
-
-
-def unusable(found: Inspection) -> UserError | None:
-    """Return the first problem that prevents training; None where there is none."""
-    for log in found.logs.values():
-        if log.first_preventing:
-            return UserError(log.first_preventing[1])
-    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import unicodedata
 from collections.abc import Collection
@@ -72,16 +71,17 @@ class ProblemLog:
     def __init__(self, strict: bool = False) -> None:
         self.counts: dict[str, int] = {}
         self.examples: dict[str, list[str]] = {}
-        self.first_preventing: tuple[str, str] | None = None
+        self.error: str | None = None  # the first problem that prevents training
         self._strict = strict
 
-    def add(self, kind: str, text: str, source: Path | None = None) -> None:
+    def add(self, kind: str, text: str, source: Path | None = None, error: str | None = None) -> None:
         """Add a problem.
 
         Args:
             kind: One of KINDS.
             text: What is wrong, and where in the file, in one line.
             source: The file.
+            error: The message if it prevents training; None joins `source` and `text`.
 
         Raises:
             UserError: The log is strict and the problem prevents training.
@@ -89,8 +89,8 @@ class ProblemLog:
         whole = text if source is None else f"{source}: {text}"
         if KINDS[kind].prevents:
             if self._strict:
-                raise UserError(whole)
-            self.first_preventing = self.first_preventing or (kind, whole)
+                raise UserError(error or whole)
+            self.error = self.error or error or whole
         self.counts[kind] = self.counts.get(kind, 0) + 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < MAX_EXAMPLES:
@@ -108,10 +108,6 @@ class ProblemLog:
             for kind, matters in KINDS.items()
             if kind in self.counts
         }
-
-    def in_order(self) -> dict[str, int]:
-        """Return kind to count, in the order of KINDS."""
-        return {kind: self.counts[kind] for kind in KINDS if kind in self.counts}
 
 
 def warning_text(counts_by_split: dict[str, dict[str, int]]) -> str:
@@ -138,31 +134,14 @@ def counted(count: int, things: str) -> str:
     return f"{count} {things}"
 
 
-def shown_value(value: object) -> str:
-    """Return a value from an annotation file as text of at most 60 characters."""
-    if isinstance(value, int) and abs(value) >= 10**40:  # Python refuses to print thousands of digits
-        return "a whole number of more than 40 digits"
-    text = repr(value) if not isinstance(value, (list, dict)) else _short_repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _short_repr(value: list | dict) -> str:
-    try:
-        return repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits in it
-        return f"a {type(value).__name__}"
-
-
 def has_control_characters(text: str) -> bool:
     """Whether text holds line breaks, tabs, terminal codes or halves of surrogate pairs."""
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
 
 
-def is_pixels(value: object) -> bool:
+def is_pixels(value: Any) -> bool:
     """Whether a value is a finite number that can be a coordinate; integers may have any number of digits."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return -MAX_PIXELS <= value <= MAX_PIXELS and not (isinstance(value, float) and math.isnan(value))
+    return type(value) in (int, float) and -MAX_PIXELS <= value <= MAX_PIXELS  # type: True is an int, too
 
 
 def missing_files(folder: Path, names: Collection[str]) -> list[str]:

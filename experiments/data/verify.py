@@ -48,7 +48,7 @@ def verify(
         split: {**_count(read.images, found.classes), "problems": found.logs[split].as_dict()}
         for split, read in found.annotations.items()
     }
-    usable = not any(log.first_preventing for log in found.logs.values())
+    usable = not any(log.error for log in found.logs.values())
     return {"name": spec.name, "format": spec.format, "root": str(place), "usable": usable, "splits": splits}
 
 

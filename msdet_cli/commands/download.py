@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, did_you_mean
@@ -23,9 +23,7 @@ LINE_INTERVAL_S = 30  # between lines if the output is no terminal
 
 def complete_official(incomplete: str) -> list[str]:
     """Return the names of data sets with archives, for shell completion."""
-    from experiments.data.download.archives import ARCHIVES
-
-    return [name for name in ARCHIVES if name.startswith(incomplete)]
+    return [name for name in EXAMPLES if name.startswith(incomplete)]
 
 
 def download(
@@ -73,74 +71,48 @@ def download(
     console = plain_console()
     try:
         with DownloadView() as view:
-            outcomes = download_archives(ARCHIVES[name], place, view, mirror, keep_archives)
+            checks = download_archives(ARCHIVES[name], place, view, mirror, keep_archives)
     except KeyboardInterrupt:
+        words = ["msdet", "data", "download", name, *(["--root", str(root)] if root is not None else [])]
+        words += ["--keep-archives"] * keep_archives + (["--mirror", mirror] if mirror is not None else [])
         print(f"stopped; downloaded parts are kept in {place / FOLDER}", file=sys.stderr)
-        print(f"  try: {resume_command(name, root, keep_archives, mirror)}", file=sys.stderr)
+        print(f"  try: {shlex.join(words)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    for outcome in outcomes:
-        result = f"checked ({outcome.checks}) and unpacked" if outcome.checks else "already unpacked"
-        console.print(f"{outcome.name}: {result}", soft_wrap=True)
-    _verify(spec, place, root, console)
-
-
-def resume_command(name: str, root: Path | None, keep: bool, mirror: str | None) -> str:
-    """Return the command that resumes the download."""
-    words = ["msdet data download", name]
-    words += ["--root", str(root)] if root is not None else []
-    words += ["--keep-archives"] if keep else []
-    words += ["--mirror", mirror] if mirror is not None else []
-    return " ".join(words)
-
-
-def _verify(spec: Any, place: Path, root: Path | None, console: Console) -> None:
-    """Check that every annotated file exists; the archives' checksums cover the images."""
-    found = verify(spec, place, read_images=False)
+    for archive, how in zip(ARCHIVES[name], checks):
+        result = f"checked ({how}) and unpacked" if how else "already unpacked"
+        console.print(f"{archive.name}: {result}", soft_wrap=True)
+    found = verify(spec, place, read_images=False)  # the archives' checksums cover the images
     if not found["usable"]:
         print_findings(found, console)
         raise typer.Exit(BAD_INPUT)
     counts = ", ".join(f"{content['images']} {split}" for split, content in found["splits"].items())
-    data_root = f" --data-root {place}" if root is not None else ""
     console.print(f"{place}: {counts} images, none missing", soft_wrap=True)
-    console.print(f"next: msdet run {EXAMPLES[spec.name]}{data_root}", soft_wrap=True)
+    data_root = f" --data-root {place}" if root is not None else ""
+    console.print(f"next: msdet run {EXAMPLES[name]}{data_root}", soft_wrap=True)
 
 
-class DownloadView:
+class DownloadView(Progress):
     """A progress bar with speed and ETA on a terminal, lines from time to time elsewhere."""
 
     def __init__(self) -> None:
-        self._console = plain_console(stderr=True)
-        columns = (
-            "{task.description}",
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._now: tuple[str, str] | None = None
-        self._task: Any = None
+        console = plain_console(stderr=True)
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        super().__init__("{task.description}", *columns, console=console, disable=not console.is_terminal)
         self._next_line = 0.0
 
-    def __enter__(self) -> DownloadView:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bars.stop()
-
     def at(self, phase: str, name: str, done: int, total: int | None) -> None:
-        if (phase, name) != self._now:
-            if self._task is not None:
-                self._bars.remove_task(self._task)
+        description = f"{phase} {name}"
+        if not self.tasks or self.tasks[0].description != description:
+            for task in self.task_ids:
+                self.remove_task(task)
             # `completed` is set first, so that bytes of an earlier command do not count as speed
-            self._task = self._bars.add_task(f"{phase} {name}", total=total, completed=done)
-            self._now, self._next_line = (phase, name), 0.0
-        self._bars.update(self._task, completed=done, total=total)
-        if not self._console.is_terminal and time.monotonic() >= self._next_line:
+            self.add_task(description, total=total, completed=done)
+            self._next_line = 0.0
+        self.update(self.task_ids[0], completed=done, total=total)
+        if not self.console.is_terminal and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_INTERVAL_S
             share = f", {100 * done / total:.0f} %" if total else ""
-            self.say(f"{phase} {name}: {done / 1e6:.0f} MB{share}")
+            self.say(f"{description}: {done / 1e6:.0f} MB{share}")
 
     def say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True)
+        self.console.print(line, soft_wrap=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.common.errors import UserError, did_you_mean
 from experiments.data.find import check_resizable
 from experiments.data.ground_truth import GroundTruth
-from experiments.data.image_files import decode_all
+from experiments.data.image_files import decode, for_all
 from experiments.data.readers import Box, Image
 from experiments.recipes import loading as recipes
 from experiments.runs.run_folder import RunFolder
@@ -69,7 +69,7 @@ def chosen_images(
         chosen.append(Chosen(path) if place is None else _chosen(truth.images[place], place, whole))
     chosen = list({image.path.resolve(): image for image in chosen}.values())
     scale = recipes.load_recipe(str(run.recipe)).image_size
-    for image, decoded in zip(chosen, decode_all([image.path for image in chosen])):
+    for image, decoded in zip(chosen, for_all(decode, [image.path for image in chosen])):
         if decoded.size is None:
             raise UserError(f"image {image.path}: {decoded.fault}", "name files that are images")
         check_resizable(image.path, decoded.size, scale)

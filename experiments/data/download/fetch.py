@@ -161,7 +161,8 @@ def _transfer(url: str, part: PartialDownload, size: int | None, progress: Progr
                 f"{url}: the server offers {total} bytes, the published archive has {size}; nothing was downloaded",
                 "--mirror URL takes another server",
             )
-        validator = _validator(response)
+        tag = response.headers.get("ETag") or "W/"  # a weak one may stay when bytes change
+        validator = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
         if response.status != 206:
             part.begin(validator, total)  # the server sends all: it knows no ranges, or the file has changed
         elif first != start or validator != known["validator"]:
@@ -189,16 +190,6 @@ def _extent(response: Any) -> tuple[int, int | None]:
     """Return the first byte that the answer holds, -1 if unknown, and the bytes of the whole file."""
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if match is None:
-            return -1, None
-        return int(match[1]), None if match[2] == "*" else int(match[2])
-    length = None
-    with contextlib.suppress(TypeError, ValueError):
-        length = int(response.headers.get("Content-Length"))
-    return 0, length
-
-
-def _validator(response: Any) -> str | None:
-    """Return the strong entity tag, which changes with the file's bytes, or else the date."""
-    tag = response.headers.get("ETag")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+        return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (-1, None)
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None

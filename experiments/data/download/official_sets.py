@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -31,17 +30,9 @@ class Watcher(Protocol):
         """Print a line that stays."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """An archive's name and how it was checked: "" where its content was there before."""
-
-    name: str
-    checks: str
-
-
 def download(
     archives: Sequence[Archive], root: Path, watcher: Watcher, mirror: str | None = None, keep: bool = False
-) -> list[Outcome]:
+) -> list[str]:
     """Download and unpack the archives whose content is not in `root` yet.
 
     An archive that already lies in `<root>/archives` is checked and used. Existing files are never replaced.
@@ -53,6 +44,9 @@ def download(
         mirror: A URL whose folder holds files of the same names, in place of the official servers.
         keep: Whether the archives stay in `<root>/archives` once they are unpacked.
 
+    Returns:
+        How each archive was checked; "" where its content was there before.
+
     Raises:
         UserError: The disk space does not suffice (nothing is downloaded), a server refuses the file, or an
             archive has a wrong checksum or is damaged (it is renamed, nothing of it is unpacked).
@@ -62,20 +56,18 @@ def download(
             f"--mirror {mirror}: is no URL", "--mirror takes one that begins with http:// or https://"
         )
     todo = [archive for archive in archives if not archive.is_there(root)]
-    if not todo:
-        return [Outcome(archive.name, "") for archive in archives]
-    folder = root / FOLDER
-    with _lock_folder(folder):
-        _check_space(todo, root, keep)
-        checks = {archive.name: _provide(archive, folder, root, watcher, mirror, keep) for archive in todo}
-    return [Outcome(archive.name, checks.get(archive.name, "")) for archive in archives]
+    checks: dict[str, str] = {}
+    if todo:
+        with _lock_folder(root / FOLDER):
+            _check_space(todo, root, keep)
+            for archive in todo:
+                checks[archive.name] = _provide(archive, root, watcher, mirror, keep)
+    return [checks.get(archive.name, "") for archive in archives]
 
 
-def _provide(
-    archive: Archive, folder: Path, root: Path, watcher: Watcher, mirror: str | None, keep: bool
-) -> str:
+def _provide(archive: Archive, root: Path, watcher: Watcher, mirror: str | None, keep: bool) -> str:
     """Download, check and unpack one archive; return how it was checked."""
-    path, name = folder / archive.name, archive.name
+    path, name = root / FOLDER / archive.name, archive.name
     url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{name}"
     if not path.is_file():
         part = fetch(url, path, archive.size, lambda *at: watcher.at("downloading", name, *at), watcher.say)

@@ -8,28 +8,23 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import Any
 
 from experiments.common.errors import UserError
 from experiments.data.download.archives import Archive
 
 CHUNK_BYTES = 1 << 20
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, NotImplementedError),
+)
 Progress = Callable[[int, int | None], None]
 
 
 class DamagedError(Exception):
     """An archive that is cut short or does not fit its own checksums."""
-
-
-class Member(NamedTuple):
-    """A plain file in an archive; `size` in bytes."""
-
-    name: str
-    size: int
-    open: Callable[[], IO[bytes] | None]
 
 
 def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None:
@@ -47,20 +42,12 @@ def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None
             differs in size from the archive's.
     """
     staging = root / f".unpacking-{archive.name}"
-    if staging.exists():  # of a command that was killed
-        shutil.rmtree(staging)
+    shutil.rmtree(staging, ignore_errors=True)  # of a command that was killed
     try:
-        with _members(path) as members:
-            _write(members, archive, staging, progress)
+        with zipfile.ZipFile(path) if path.suffix == ".zip" else tarfile.open(path) as bundle:
+            _write(bundle, archive, staging, progress)
         differing = move_new_files(staging, root)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-    ) as error:
+    except DAMAGE as error:
         raise DamagedError(str(error) or type(error).__name__) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -72,24 +59,35 @@ def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None
         )
 
 
-def _write(members: list[Member], archive: Archive, staging: Path, progress: Progress) -> None:
-    places = [_place(member.name, archive) for member in members]  # all of them, before anything is written
-    done, total = 0, sum(member.size for member in members)
+def _write(
+    bundle: zipfile.ZipFile | tarfile.TarFile, archive: Archive, staging: Path, progress: Progress
+) -> None:
+    entries: list[tuple[Any, str, int, bool]]  # with name, bytes, and whether it is a plain file
+    if isinstance(bundle, zipfile.ZipFile):
+        plain = (0, stat.S_IFREG)  # 0: a system without kinds of files wrote it
+        infos = [info for info in bundle.infolist() if not info.is_dir()]
+        kinds = [stat.S_IFMT(info.external_attr >> 16) in plain for info in infos]
+        entries = [(info, info.filename, info.file_size, kind) for info, kind in zip(infos, kinds)]
+    else:
+        entries = [(e, e.name, e.size, e.isreg()) for e in bundle.getmembers() if not e.isdir()]
+    for _, name, _, is_plain in entries:
+        if not is_plain:  # links and devices may lead elsewhere
+            raise UserError(f"{archive.name}: its member '{name}' is no plain file; nothing was unpacked")
+    places = [_place(name, archive) for _, name, _, _ in entries]  # all, before anything is written
+    done, total = 0, sum(size for _, _, size, _ in entries)
     staging.mkdir(parents=True)
     progress(0, total)
-    for member, relative in zip(members, places):
+    for (entry, name, size, _), relative in zip(entries, places):
         place = staging / relative
         place.parent.mkdir(parents=True, exist_ok=True)
-        source = member.open()
-        if source is None:
-            raise DamagedError(f"{member.name} has no content")
+        source: Any = bundle.open(entry) if isinstance(bundle, zipfile.ZipFile) else bundle.extractfile(entry)
         with source, open(place, "wb") as target:
             while chunk := source.read(CHUNK_BYTES):
                 target.write(chunk)
                 done += len(chunk)
                 progress(done, total)
-        if place.stat().st_size != member.size:
-            raise DamagedError(f"{member.name} is cut short")
+        if place.stat().st_size != size:
+            raise DamagedError(f"{name} is cut short")
 
 
 def _place(name: str, archive: Archive) -> PurePosixPath:
@@ -104,33 +102,6 @@ def _place(name: str, archive: Archive) -> PurePosixPath:
             f"{archive.name}: its member '{name}' does not belong into the data set; nothing was unpacked"
         )
     return path
-
-
-@contextmanager
-def _members(path: Path) -> Iterator[list[Member]]:
-    """Open an archive and yield its files; raise UserError for links and devices, which may lead elsewhere."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as bundle:
-            yield [_of_zip(bundle, info) for info in bundle.infolist() if not info.is_dir()]
-    else:
-        with tarfile.open(path) as tar:
-            yield [_of_tar(tar, entry) for entry in tar.getmembers() if not entry.isdir()]
-
-
-def _of_zip(bundle: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):  # 0: a system without kinds wrote it
-        raise _no_plain_file(bundle.filename, info.filename)
-    return Member(info.filename, info.file_size, lambda: bundle.open(info))
-
-
-def _of_tar(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
-    if not entry.isreg():
-        raise _no_plain_file(tar.name, entry.name)
-    return Member(entry.name, entry.size, lambda: tar.extractfile(entry))
-
-
-def _no_plain_file(archive: object, name: str) -> UserError:
-    return UserError(f"{archive}: its member '{name}' is no plain file; nothing was unpacked")
 
 
 def move_new_files(source: Path, target: Path) -> list[Path]:

@@ -9,28 +9,49 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.common.checking import shown_value
 from experiments.common.errors import UserError
 from experiments.common.regular_files import read_bytes
-from experiments.data.problems import (
-    MAX_PIXELS,
-    ProblemLog,
-    has_control_characters,
-    is_pixels,
-    shown_value,
-)
+from experiments.data.problems import MAX_PIXELS, ProblemLog, has_control_characters, is_pixels
 from experiments.data.readers.annotations import Annotations, Box, Image
 
-_NEEDED = {
-    "images": ("id", "file_name"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
-}
 _AGAIN = "download or copy it again"
 _MAX_EXACT_ID = 2**53  # COCO's evaluators keep ids as double-precision numbers
+_NUMBERS = (int, float)  # compared with `type`, since True is an int, too
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is text with more than spaces in it that can be encoded."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+_WHOLE = (lambda v: type(v) is int, "a whole number")
+_FILE_NAME = (lambda v: _is_text(v) and "\0" not in v, "a file name")
+_NAME = (lambda v: _is_text(v) and not has_control_characters(v.strip()), "printable text in quotes")
+_SIDE = (lambda v: is_pixels(v) and v >= 0 and v == int(v), "a whole number of pixels")
+_BOX = (lambda v: type(v) is list and len(v) == 4 and all(map(is_pixels, v)), "[x, y, width, height]")
+_AREA = (lambda v: type(v) in _NUMBERS and -MAX_PIXELS <= v <= MAX_PIXELS**2, "a number of square pixels")
+_FLAG = (lambda v: type(v) in (*_NUMBERS, bool) and v in (0, 1), "0 or 1")
+# Section to field to what it must be, as a test and as messages call it.
+_FIELDS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "images": {"id": _WHOLE, "file_name": _FILE_NAME, "width": _SIDE, "height": _SIDE},
+    "annotations": {
+        **dict.fromkeys(("id", "image_id", "category_id"), _WHOLE),
+        **{"bbox": _BOX, "area": _AREA, "iscrowd": _FLAG, "ignore": _FLAG},
+    },
+    "categories": {"id": _WHOLE, "name": _NAME},
+}
+_OPTIONAL = ("width", "height", "area", "iscrowd", "ignore")  # null stands for none, too
 
 
 def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) -> Annotations:
@@ -89,10 +110,10 @@ def _parse(path: Path) -> tuple[dict[str, Any], bytes]:
         raise UserError(f"{path}: not valid JSON: {error}", _AGAIN) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not in COCO format: it holds a {type(content).__name__}, not a mapping")
-    for key in _NEEDED:
+    for key in _FIELDS:
         if not isinstance(content.get(key), list):
             what = "is not a list" if key in content else "is missing"
-            needed = ", ".join(_NEEDED)
+            needed = ", ".join(_FIELDS)
             raise UserError(f"{path}: not in COCO's instances format: '{key}' {what}; needed: {needed}")
     return content, raw
 
@@ -130,56 +151,15 @@ def _fault(entry: Any, section: str) -> str | None:
     """Return what an entry lacks or has of a wrong type; None for a valid one."""
     if not isinstance(entry, dict):
         return f"{shown_value(entry)} is not a mapping"
-    for key in _NEEDED[section]:
+    for key, (is_valid, expected) in _FIELDS[section].items():
+        value = entry.get(key)
+        if value is None and key in _OPTIONAL:
+            continue
         if key not in entry:
             return f"'{key}' is missing"
-        if key.endswith("id") and type(entry[key]) is not int:
-            return f"{key} {shown_value(entry[key])} is not a whole number"
-    if section == "images":
-        return _image_fault(entry)
-    if section == "annotations":
-        return _annotation_fault(entry)
-    if not _is_text(entry["name"]):
-        return f"name {shown_value(entry['name'])} is not text, or is empty; put it in quotes"
-    if has_control_characters(entry["name"].strip()):
-        return f"name {shown_value(entry['name'])} holds control characters"
+        if not is_valid(value):
+            return f"{key} {shown_value(value)} is not {expected}"
     return None
-
-
-def _image_fault(entry: dict[str, Any]) -> str | None:
-    if not _is_text(entry["file_name"]) or "\0" in entry["file_name"]:
-        return f"file_name {shown_value(entry['file_name'])} is not a file name"
-    for key in ("width", "height"):
-        value = entry.get(key)
-        if value is not None and not (is_pixels(value) and value >= 0 and value == int(value)):
-            return f"{key} {shown_value(value)} is not a whole number of pixels"
-    return None
-
-
-def _annotation_fault(entry: dict[str, Any]) -> str | None:
-    box = entry["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_pixels, box)):
-        return f"bbox {shown_value(box)} is not [x, y, width, height]"
-    area = entry.get("area")
-    is_number = isinstance(area, (int, float)) and not isinstance(area, bool)
-    if area is not None and not (is_number and -MAX_PIXELS <= area <= MAX_PIXELS**2):  # nor NaN
-        return f"area {shown_value(area)} is not a number of square pixels"
-    for key in ("iscrowd", "ignore"):
-        flag = entry.get(key)
-        if flag is not None and (not isinstance(flag, (bool, int, float)) or flag not in (0, 1)):
-            return f"{key} {shown_value(flag)} is not 0 or 1"
-    return None
-
-
-def _is_text(value: object) -> bool:
-    """Whether a value is text with more than spaces in it that can be encoded."""
-    if not isinstance(value, str) or not value.strip():
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:

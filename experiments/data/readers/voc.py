@@ -11,9 +11,10 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from experiments.common.checking import shown_value
 from experiments.common.errors import UserError
 from experiments.common.regular_files import read_bytes, why_unreadable
-from experiments.data.problems import ProblemLog, has_control_characters, is_pixels, shown_value
+from experiments.data.problems import ProblemLog, has_control_characters, is_pixels
 from experiments.data.readers.annotations import Annotations, Box, Image
 
 IMAGES, ANNOTATIONS = "JPEGImages", "Annotations"
