@@ -92,12 +92,12 @@ def _axes(
         texts.append(("weighting.actions", [_action_set(text) for text in split_values(actions)]))
     shared: dict[str, Any] = {}
     for assignment in sets:
-        key, value = parse_assignment(assignment)
-        values = split_values(assignment.partition("=")[2])
-        if len(values) == 1:
-            shared[key] = value
-        else:
+        key, equals, text = assignment.partition("=")
+        values = split_values(text) if equals else []
+        if len(values) > 1:
             texts.append((key, values))
+        else:
+            shared |= [parse_assignment(assignment)]
     axes: dict[str, list[Any]] = {}
     for key, values in texts:
         axes.setdefault(key, []).extend(parse_assignment(f"{key}={text}")[1] for text in values)

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -151,31 +152,38 @@ def dry_run(monkeypatch, capsys, *words):
 
 def test_ablate_varies_each_option_alone(monkeypatch, capsys):
     labels, err = dry_run(
-        monkeypatch, capsys, "--alpha", "5,50", "--n", "1,3", "--gamma", "0,0.02",
+        monkeypatch, capsys, "--alpha", "50,5", "--n", "1,3", "--gamma", "0,0.02",
         "--actions", "variance,largest+uniform,all", "--set", "weighting.amplification=[1.5,1.0],[2.0,1.0]",
         "--set", "schedule.iterations=200",
     )  # fmt: skip
     assert labels == [
+        "rule=uniform",
         "alpha=5",
+        "alpha=10",  # the recipe's own, which is that of the other rows as well: planned once
         "alpha=50",
         "n=1",
         "n=3",
         "gamma=0",
         "gamma=0.02",
-        "actions=[variance]",
         "actions=[largest, uniform]",
-        "actions=[variance, smallest, largest, uniform]",
-        "amplification=[2.0,1.0]",
-    ]  # fmt: skip  (the other amplification and all actions are the recipe itself: planned once)
+        "actions=[variance]",
+        "amplification=[2.0, 1.0]",
+    ]  # fmt: skip
     assert "warning" not in err
+    assert not Path("results").exists()
 
 
 def test_ablate_grid_seeds_and_literal_alpha(monkeypatch, capsys, tmp_path):
     labels, err = dry_run(monkeypatch, capsys, "--grid", "--alpha", "5,500", "--n", "1,2", "--seeds", "2")
-    assert labels == [
-        "alpha=5, n=1", "alpha=5, n=1", "alpha=5, n=2", "alpha=5, n=2",
-        "alpha=500, n=1", "alpha=500, n=1", "alpha=500, n=2", "alpha=500, n=2",
-    ]  # fmt: skip
+    rows = [
+        "rule=uniform",
+        "alpha=5, n=1",
+        "alpha=5, n=2",
+        "alpha=10, n=2",
+        "alpha=500, n=1",
+        "alpha=500, n=2",
+    ]
+    assert labels == [row for row in rows for _ in range(2)]
     assert "alpha=500" in err
     assert "never change" in err
     assert "alpha=5," not in err

@@ -13,7 +13,10 @@ from experiments.launching import queue
 from msdet_cli import main as command_line
 from tests.unit.cli.test_execute import FakeWorker
 
-WEIGHTS = {0: ("1.5", "1.0"), 1: ("2.5", "1.2")}  # of two levels, in the only interval, by seed
+WEIGHTS = {
+    0: ("1.5", *["1.0"] * 4),
+    1: ("2.5", *["1.2"] * 4),
+}  # of five levels, in the only interval, by seed
 
 
 class Tracing(FakeWorker):
@@ -22,7 +25,10 @@ class Tracing(FakeWorker):
     def __init__(self, folder, *launch, **options):
         self.codes[:] = self.codes or [0]
         super().__init__(folder)
-        rows = [f"1,bbox_head,{level},{w}" for level, w in zip(("P3", "P4"), WEIGHTS[folder.read().seed])]
+        rows = [
+            f"1,bbox_head,{level},{w}"
+            for level, w in zip(("P3", "P4", "P5", "P6", "P7"), WEIGHTS[folder.read().seed])
+        ]
         folder.trace.write_text("\n".join(["interval,head,level,weight", *rows]) + "\n")
 
 
@@ -79,7 +85,7 @@ def test_reproduce_runs_missing_runs_once_and_mean_weights_last(mine, monkeypatc
     assert [name.split("/")[0] + name.rpartition("/")[2] for name in Tracing.started] == [
         "smallseed0", "smallseed1",  # the baseline
         "smallseed0", "smallseed1",  # AVW; its twin of another name is the same experiment
-        "smallseed0", "smallseed1",  # the mean of (1.5 + 2.5) / 2 and (1.0 + 1.2) / 2
+        "smallseed0", "smallseed1",  # the mean of (1.5 + 4 x 1.0) / 5 and (2.5 + 4 x 1.2) / 5
     ]  # fmt: skip
     assert [line for line in err.splitlines() if line.startswith("note")] == [
         "note: mine: 'by others' (other) has no recipe: skipped"
@@ -93,7 +99,13 @@ def test_reproduce_runs_missing_runs_once_and_mean_weights_last(mine, monkeypatc
     code, out, _ = msdet(monkeypatch, capsys, *words, "--json")
     assert code == 0
     assert len(Tracing.started) == 6  # nothing is left to do
-    assert labels(out) == ["", "", "rule=avw", "rule=avw", *["rule=static, weights=[1.55, 1.55]"] * 2]
+    assert labels(out) == [
+        "",
+        "",
+        "rule=avw",
+        "rule=avw",
+        *["rule=static, weights=[1.28, 1.28, 1.28, 1.28, 1.28]"] * 2,
+    ]
     assert {row["todo"] for row in json.loads(out)} == {"skip"}
 
     Tracing.codes = [0] * 6
@@ -112,7 +124,7 @@ def test_dry_run_names_rows_that_wait(mine, monkeypatch, capsys):
     assert labels(msdet(monkeypatch, capsys, *words, "--json")[1]) == ["", "", "rule=avw", "rule=avw"]
     msdet(monkeypatch, capsys, "mine", "-p", "tiny")
     _, out, err = msdet(monkeypatch, capsys, "mine", "-p", "tiny", "--dry-run", "--json")
-    assert labels(out)[-1] == "rule=static, weights=[1.25, 1.25]"  # known by now
+    assert labels(out)[-1] == "rule=static, weights=[1.1, 1.1, 1.1, 1.1, 1.1]"  # known by now
     assert "waits" not in err
     _, out, err = msdet(monkeypatch, capsys, "mine", "-p", "tiny", "--dry-run", "--json", "--force")
     assert labels(out) == ["", "rule=avw"]
@@ -125,7 +137,7 @@ def test_rows_of_failed_runs_wait(mine, monkeypatch, capsys):
     assert code == NOT_FINITE
     assert "1 of 1 runs of row 'avw' are not done" in err
     assert "1 failed" in out
-    code, out, _ = msdet(monkeypatch, capsys, "mine", "-p", "tiny", "--retry-failed")
+    code, out, err = msdet(monkeypatch, capsys, "mine", "-p", "tiny", "--retry-failed")
     assert code == 0
     assert len(Tracing.started) == 4
 
