@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 AMP_DTYPES = ("bf16", "fp16")
 RESULTS = Path("results")  # the default of ResultsOpt
 STATES = get_args(Status)
+
+
+def print_note(sentence: str) -> None:
+    """Print what a person should know beside the result of a command."""
+    print(f"note: {sentence}", file=sys.stderr)
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
@@ -234,6 +240,7 @@ class RunOptions:
                 generate=not self.dry_run,
                 execution=self.execution,
                 gpus=self.local_gpus,
+                notify=print_note,
             ),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,8 @@ from experiments.runs.lookup import starting_weights
 from experiments.runs.record import Launch, NewerSchemaError, Record, now
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
+
+MAX_RUNS = 10_000  # of one command: their folders are looked at one by one
 
 Todo = Literal["start", "resume", "skip", "failed", "running", "unreadable"]
 
@@ -61,6 +63,7 @@ class PlanOptions:
         generate: Whether built-in data may be made now; a dry run makes none.
         execution: Processes, machines, trackers.
         gpus: The machine's.
+        notify: Called with a sentence for each recipe whose runs are there under another name.
     """
 
     seeds: Sequence[int]
@@ -71,22 +74,30 @@ class PlanOptions:
     generate: bool = True
     execution: Execution = field(default_factory=Execution)
     gpus: Sequence[Gpu] = ()
+    notify: Callable[[str], object] = str
 
 
 def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[PlannedRun]:
     """Return the runs of the recipes with each seed, each once, with what is left to do.
+
+    A recipe that is the same experiment as another has the other's runs, whatever its name.
 
     Args:
         labelled: Label and resolved recipe.
         options: What the command says of all runs.
 
     Raises:
-        UserError: The data is missing or broken, an image is too thin to be resized, or the runs cannot be
-            executed like that.
+        UserError: The data is missing or broken, an image is too thin to be resized, the runs cannot be executed like
+            that, or are too many.
     """
-    planned: dict[Path, PlannedRun] = {}
+    planned: dict[tuple[str, int], PlannedRun] = {}
     found: dict[str, FoundDataset] = {}
     for label, recipe in labelled:
+        if len(options.seeds) + len(planned) > MAX_RUNS:
+            raise UserError(
+                f"{len(options.seeds)} seeds of each recipe: one command plans at most {MAX_RUNS} runs",
+                "--seeds 5",
+            )
         if recipe.init_from is not None:
             starting_weights(recipe.init_from, options.results)
         launch = options.execution.launch(recipe, options.gpus)
@@ -96,14 +107,44 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
         data = found[key]
         data.check_resizable(recipe.image_size)
         digest = recipes.config_hash(recipe, data.fingerprint)
+        configs = [] if options.force else sorted((options.results / "runs").glob(f"*/{digest}"))
+        names = {}
         for seed in options.seeds:
-            folder = RunFolder.of(options.results, recipe.name, digest, seed)
-            todo = _todo(folder, options.retry_failed, options.force)
-            run = PlannedRun(
-                recipe, seed, data, folder, todo, label, options.retry_failed, options.force, launch
+            if (digest, seed) not in planned:
+                own = RunFolder.of(options.results, recipe.name, digest, seed)
+                folder = _furthest(own, [RunFolder(config / own.path.name) for config in configs])
+                name = folder.path.parts[-3]
+                planned[digest, seed] = PlannedRun(
+                    recipe if name == recipe.name else recipe.model_copy(update={"name": name}),
+                    seed,
+                    data,
+                    folder,
+                    _todo(folder, options.retry_failed, options.force),
+                    label,
+                    options.retry_failed,
+                    options.force,
+                    launch,
+                )
+            names[planned[digest, seed].recipe.name] = seed
+        for name in names.keys() - {recipe.name}:
+            varied = f" with {label}" if label else ""
+            options.notify(
+                f"{recipe.name}{varied} is the same experiment as {name}/{digest}, whose runs are used"
             )
-            planned.setdefault(folder.path, run)
     return list(planned.values())
+
+
+def _furthest(own: RunFolder, others: Sequence[RunFolder]) -> RunFolder:
+    """Return the folder in which an experiment has come furthest; `own` where none has come further."""
+    started = [run for run in others if run.path != own.path and run.record_file.exists()]
+
+    def rank(run: RunFolder) -> int:
+        try:
+            return {"done": 0, "running": 1}.get(run.state(), 2)
+        except UserError:  # not there, or unreadable
+            return 3
+
+    return min([own, *started], key=rank) if started else own
 
 
 def _todo(folder: RunFolder, retry_failed: bool, force: bool) -> Todo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
@@ -15,7 +14,7 @@ from experiments.launching.table_runs import RecipeOf, first_recipes, later_reci
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table, load_table
 from msdet_cli.console.result_tables import print_legend, print_problems, print_table
-from msdet_cli.options import RunOptions, complete, with_run_options
+from msdet_cli.options import RunOptions, complete, print_note, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
 
@@ -50,7 +49,7 @@ def plan_tables(tables: Sequence[Table], options: RunOptions) -> list[PlannedRun
     for table in tables:
         for row in table.rows():
             if row.recipe is None:
-                _print_note(f"{table.name}: '{row.label}' ({row.id}) has no recipe: skipped")
+                print_note(f"{table.name}: '{row.label}' ({row.id}) has no recipe: skipped")
     labelled = first_recipes(tables, _recipe_of(options))
     sets = {recipe.dataset.model_dump_json(): recipe.dataset.name for _, recipe in labelled}
     if options.data_root is not None and len(sets) > 1:
@@ -76,7 +75,7 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
             list(tables.values()), _recipe_of(options), planned, options.dry_run
         )
         for sentence in waiting:
-            _print_note(sentence)
+            print_note(sentence)
         return options.plan(labelled)
 
     def print_results(console: Console, code: int) -> None:
@@ -91,10 +90,6 @@ def _recipe_of(options: RunOptions) -> RecipeOf:
         return options.execution.changed(table.recipe_of(row, weights, options.profile))
 
     return recipe_of
-
-
-def _print_note(sentence: str) -> None:
-    print(f"note: {sentence}", file=sys.stderr)
 
 
 def _print_tables(

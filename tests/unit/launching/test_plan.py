@@ -291,3 +291,34 @@ def test_a_full_disk_leaves_the_earlier_run_as_it_was(results: Path, monkeypatch
         prepare(run, ["msdet"])
     assert content(folder.path) == before  # no half-written file either
     assert json.loads(folder.record_file.read_text())["status"] == "interrupted"
+
+
+def test_renamed_recipe_uses_the_runs_that_are_there(results: Path):
+    left_behind(results, "done")
+    Path("copy.yaml").write_text("extends: retinanet-r50-rlo\n")
+    copy = load_recipe("copy.yaml", "tiny")
+    notes: list[str] = []
+    options = PlanOptions((0, 1), results, generate=False, notify=notes.append)
+    done, new = plan([("", copy)], options)
+    assert done.folder.name == one(results).folder.name
+    assert (done.todo, done.recipe.name) == ("skip", RECIPE)
+    assert (new.folder.path.parts[-3], new.todo) == ("copy", "start")
+    digest = done.folder.path.parts[-2]
+    assert notes == [f"copy is the same experiment as {RECIPE}/{digest}, whose runs are used"]
+    forced = PlanOptions((0,), results, generate=False, force=True, notify=notes.append)
+    (again,) = plan([("", copy)], forced)  # never deletes the runs of another name
+    assert (again.folder.path.parts[-3], again.todo) == ("copy", "start")
+
+
+def test_two_names_of_one_experiment_are_planned_once(results: Path):
+    Path("copy.yaml").write_text("extends: retinanet-r50-rlo\n")
+    recipes = [("", load_recipe(name, "tiny")) for name in (RECIPE, "copy.yaml")]
+    notes: list[str] = []
+    runs = plan(recipes, PlanOptions((0, 1), results, generate=False, notify=notes.append))
+    assert [run.recipe.name for run in runs] == [RECIPE, RECIPE]
+    assert len(notes) == 1
+
+
+def test_more_runs_than_one_command_plans_are_refused_at_once(results: Path):
+    with pytest.raises(UserError, match="1000000 seeds of each recipe: one command plans at most 10000 runs"):
+        planned(results, seeds=range(1_000_000))  # type: ignore[arg-type]
