@@ -150,13 +150,9 @@ def starting_weights(init_from: str, results: Path) -> Path:
             f"init_from: no such file: {Path(init_from).absolute()}", "name a checkpoint or a run: msdet runs"
         )
     try:
-        run = resolve(init_from, results)
+        return resolve(init_from, results).newest_checkpoint()
     except UserError as error:
         raise UserError(f"init_from: {error.message}", error.hint) from None
-    checkpoint = run.last_checkpoint()
-    if checkpoint is None:
-        raise UserError(f"init_from: run {run.name} has no checkpoint yet", "msdet runs")
-    return checkpoint
 
 
 def _exists(file: Path, report: Callable[[OSError], object]) -> bool:

@@ -68,6 +68,13 @@ class RunFolder:
         found = self.saved_checkpoints()
         return found[0] if found else None
 
+    def newest_checkpoint(self) -> Path:
+        """Return the same; raise UserError before the first."""
+        checkpoint = self.last_checkpoint()
+        if checkpoint is None:
+            raise UserError(f"run {self.name} has no checkpoint yet", "msdet runs")
+        return checkpoint
+
     def saved_checkpoints(self) -> list[Path]:
         """Return the completely written checkpoints, newest first."""
         named = (path for path in self.checkpoints.glob("iter_*.pth") if _CHECKPOINT.fullmatch(path.name))

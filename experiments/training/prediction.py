@@ -6,12 +6,11 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.common.errors import UserError
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.run_folder import RunFolder
@@ -38,10 +37,8 @@ class Predictor:
     """
 
     def __init__(self, run: RunFolder) -> None:
-        checkpoint = run.last_checkpoint()
-        if checkpoint is None:
-            raise UserError(f"run {run.name} has no checkpoint yet", "msdet runs")
-        self.checkpoint, self.record = checkpoint, run.read()
+        self.checkpoint, self.record = run.newest_checkpoint(), run.read()
+        self._in_batches: dict[int, list[Detection]] = {}  # by place in the validation set
         self.classes = list(self.record.dataset.get("classes") or ())
         sys.path.append(str(Path.cwd()))  # the user's `imports`
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -67,28 +64,25 @@ class Predictor:
         self._pipeline = Compose(steps)
         self._batch_size = int(config.test_dataloader.batch_size)
 
-    def detect(self, files: Sequence[Path]) -> Iterator[list[Detection]]:
-        """Yield the detections on each file, one image at a time, the highest score first."""
-        for path in files:
-            yield self._batch([path])[0]
+    def detect(self, path: Path) -> list[Detection]:
+        """Return the detections on an image by itself, the highest score first."""
+        return self._batch([path])[0]
 
-    def detect_val(self, files: Sequence[Path], wanted: Sequence[int]) -> Iterator[list[Detection]]:
-        """Yield the detections on images of the validation set as the run's final evaluation found them.
+    def detect_val(self, files: Sequence[Path], place: int) -> list[Detection]:
+        """Return the detections on an image of the validation set as the run's final evaluation found them.
 
         A batch is padded to its largest image, and with it what the detector sees at the edges changes: each image
         goes through it beside those that were beside it then.
 
         Args:
-            files: The whole set, in its order.
-            wanted: Places in it.
+            files: The whole set, in its order; the same in every call.
+            place: In it.
         """
         ranks = self.record.attempts[-1].world_size if self.record.attempts else 1
-        made: dict[int, list[Detection]] = {}
-        for place in wanted:
-            if place not in made:
-                members = batch_of(place, len(files), self._batch_size, ranks)
-                made.update(zip(members, self._batch([files[i] for i in members])))
-            yield made[place]
+        if place not in self._in_batches:
+            members = batch_of(place, len(files), self._batch_size, ranks)
+            self._in_batches.update(zip(members, self._batch([files[i] for i in members])))
+        return self._in_batches[place]
 
     def _batch(self, files: Sequence[Path]) -> list[list[Detection]]:
         import torch

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.recipes.loading import load_recipe
-from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import resolve, results_dir
+from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.console.file_output import make_output_folder
 from msdet_cli.console.formatting import format_metrics
 from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt, complete
 from msdet_cli.run_plan import warn_of_data
@@ -51,57 +52,45 @@ def evaluate(
     msdet eval results/runs/retinanet-r50-rlo/1a2b3c4d/seed0 --dataset my-data.yaml
     msdet eval weights.pth --recipe retinanet-r50 --data-root /data/coco
     """
-    checkpoint, page, root = _find(what, recipe, results_dir(results))
-    if recipe is not None:
-        page = recipe
-    resolved = load_recipe(page, profile, dataset=dataset)
-    data = find_dataset(resolved.dataset, data_root or (root if dataset is None else None))
-    _check_classes(checkpoint, resolved, data.classes)
+    checkpoint, run = _find(what, results_dir(results))
+    if run is None and recipe is None:
+        raise UserError(f"{checkpoint} is in no run folder, so its recipe is unknown", "--recipe NAME")
+    record = run.read() if run else None
+    resolved = load_recipe(recipe or str(run and run.recipe), profile, dataset=dataset)
+    trained_in = record.dataset.get("root") if record and dataset is None else None
+    data = find_dataset(resolved.dataset, data_root or (Path(trained_in) if trained_in else None))
+    if record is not None:
+        _check_classes(resolved.dataset.name, data.classes, record)
     data.check_resizable(resolved.image_size)
     warn_of_data([data])
+    if out is not None:
+        make_output_folder(out)
     from experiments.training.evaluation import evaluate_checkpoint
 
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
     metrics = evaluate_checkpoint(resolved, checkpoint, data, out)
     if as_json:
         content = {"checkpoint": str(checkpoint), "dataset": resolved.dataset.name, "metrics": metrics}
         print(json.dumps(content, indent=2))
     else:
-        Console(highlight=False, markup=False).print(
-            f"{checkpoint} on {resolved.dataset.name}: {format_metrics(metrics)}", soft_wrap=True
-        )
+        print(f"{checkpoint} on {resolved.dataset.name}: {format_metrics(metrics)}")
 
 
-def _find(what: str, recipe: str | None, results: Path) -> tuple[Path, str, Path | None]:
-    """Return the checkpoint, its recipe, and the data root of its run, if it has one."""
+def _find(what: str, results: Path) -> tuple[Path, RunFolder | None]:
+    """Return the checkpoint, and the run that it belongs to, if any."""
     if what.endswith(".pth"):
         checkpoint = Path(what)
         if not checkpoint.is_file():
             raise UserError(f"file {checkpoint.resolve()} not found", "msdet runs")
         run = RunFolder(checkpoint.resolve().parent.parent)
-        if not run.record_file.exists():
-            if recipe is None:
-                raise UserError(
-                    f"{checkpoint} is in no run folder, so its recipe is unknown", "--recipe NAME"
-                )
-            return checkpoint, recipe, None
-    else:
-        run = resolve(what, results)
-        found = run.last_checkpoint()
-        if found is None:
-            raise UserError(f"run {run.name} has no checkpoint", "msdet runs")
-        checkpoint = found
-    return checkpoint, str(run.recipe), Path(run.read().dataset["root"])
+        return checkpoint, run if run.record_file.exists() else None
+    run = resolve(what, results)
+    return run.newest_checkpoint(), run
 
 
-def _check_classes(checkpoint: Path, recipe: Recipe, classes: list[str]) -> None:
-    run = RunFolder(checkpoint.resolve().parent.parent)
-    if not run.record_file.exists():
-        return
-    trained = list(run.read().dataset["classes"])
+def _check_classes(dataset: str, classes: Sequence[str], record: Record) -> None:
+    trained = list(record.dataset.get("classes") or ())
     if trained != list(classes):
         raise UserError(
-            f"data set '{recipe.dataset.name}' has {len(classes)} classes ({', '.join(classes[:3])} ...), the run was "
+            f"data set '{dataset}' has {len(classes)} classes ({', '.join(classes[:3])} ...), the run was "
             f"trained on {len(trained)} ({', '.join(trained[:3])} ...): they must be the same, in the same order"
         )

@@ -6,19 +6,17 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from experiments.common.errors import UserError
 from experiments.common.files import unique_name
-from experiments.data.readers import Box
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.commands.predict_images import Chosen, chosen_images
+from msdet_cli.commands.predict_images import ChosenImage, choose_images
+from msdet_cli.console.file_output import make_output_folder, naming_folder
 from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg
 
@@ -26,15 +24,6 @@ if TYPE_CHECKING:
     from experiments.training.prediction import Detection
 
 COLUMN_WIDTH_IN = 3.2
-
-
-@dataclass
-class Predicted:
-    """One image, the detections of each run on it, and the drawing."""
-
-    image: Chosen
-    found: list[list[Detection]] = field(default_factory=list)
-    drawn: Path | None = None
 
 
 def predict(
@@ -81,92 +70,80 @@ def predict(
     folder = results_dir(results)
     runs = [resolve(reference, folder) for reference in ([against] if against else []) + [run]]
     for one in runs:
-        if one.last_checkpoint() is None:
-            raise UserError(f"run {one.name} has no checkpoint", "msdet runs")
-    chosen = chosen_images(runs[-1], images or [], val, seed, val_ids, data_root)
-    predicted = [Predicted(image) for image in chosen]
-    for one in runs:
-        for entry, found in zip(predicted, _detect(one, runs[-1], chosen, data_root)):
-            entry.found.append(found)
-    _draw(predicted, runs, threshold, out)
+        one.newest_checkpoint()
+    chosen, whole_set = choose_images(runs[-1], images or [], val, seed, val_ids, data_root)
+    make_output_folder(out)
+    by_run = [list(_detect(one, runs[-1], chosen, whole_set)) for one in runs]
+    found = list(zip(*by_run))
+    drawings = _draw(chosen, found, _titles(runs), threshold, out)
     if as_json:
-        print(json.dumps(_as_json(predicted, runs, threshold), indent=2))
+        print(json.dumps(_as_json(chosen, by_run, drawings, runs, threshold), indent=2))
     else:
-        _print(predicted, runs, threshold, out)
+        _print(chosen, found, _titles(runs), threshold)
+        print(f"{len(chosen)} images, score {threshold:g} or more, drawn in {out}/")
 
 
 def _detect(
-    run: RunFolder, main: RunFolder, chosen: Sequence[Chosen], data_root: Path | None
+    run: RunFolder, main: RunFolder, chosen: Sequence[ChosenImage], whole_set: Sequence[Path]
 ) -> Iterator[list[Detection]]:
-    """Yield the detections per image; validation images take the path of the run's evaluation."""
+    """Yield the detections per image; images of the run's own validation set take the path of its evaluation."""
     from experiments.training.prediction import Predictor
 
     predictor = Predictor(run)
-    own = _validation_files(run, main, chosen, data_root)
+    is_own = run.read().dataset.get("fingerprint") == main.read().dataset.get("fingerprint")
     for image in _with_progress(chosen, run.name):
-        if image.place is not None and own is not None:
-            yield from predictor.detect_val(own, [image.place])
+        if image.place is not None and is_own:
+            yield predictor.detect_val(whole_set, image.place)
         else:
-            yield from predictor.detect([image.path])
+            yield predictor.detect(image.path)
 
 
-def _validation_files(
-    run: RunFolder, main: RunFolder, chosen: Sequence[Chosen], data_root: Path | None
-) -> list[Path] | None:
-    """Return the validation set's files if an image is in it and the run used it, too."""
-    whole = next((image.whole_set for image in chosen if image.whole_set), None)
-    same = run.read().dataset.get("fingerprint") == main.read().dataset.get("fingerprint")
-    return whole if same else None
-
-
-def _with_progress(chosen: Sequence[Chosen], title: str) -> Iterator[Chosen]:
+def _with_progress(chosen: Sequence[ChosenImage], title: str) -> Iterator[ChosenImage]:
     """Yield the images; show progress on standard error, as a bar or as lines."""
-    from rich.progress import Progress
+    from rich.progress import track
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=len(chosen))
-        for number, image in enumerate(chosen, start=1):
-            yield image
-            progress.update(task, completed=number)
-            if not console.is_terminal and number % 50 == 0:
-                print(f"{title}: {number} of {len(chosen)} images", file=sys.stderr)
+    shown = track(chosen, title, console=console, transient=True, disable=not console.is_terminal)
+    for number, image in enumerate(shown, start=1):
+        yield image
+        if not console.is_terminal and number % 50 == 0:
+            print(f"{title}: {number} of {len(chosen)} images", file=sys.stderr)
 
 
-def _draw(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: float, out: Path) -> None:
-    """Write a PNG per image, named after it."""
-    from experiments.reporting.breakdown.image_drawing import read_image, side_by_side
+def _draw(
+    chosen: Sequence[ChosenImage],
+    found: Sequence[Sequence[list[Detection]]],
+    titles: Sequence[str],
+    threshold: float,
+    out: Path,
+) -> list[Path]:
+    """Write a PNG per image, named after it: ground truth, then each run's detections; return their paths."""
+    from experiments.reporting.breakdown.image_drawing import (
+        BASELINE,
+        TRUTH,
+        WEIGHTED,
+        Panel,
+        labelled,
+        read_image,
+        side_by_side,
+    )
 
-    titles = _titles(runs)
     taken: set[str] = set()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for entry in predicted:
-            name = f"{unique_name(entry.image.path.stem, taken)}.png"
-            panels = _panels(entry, runs, titles, threshold)
-            figure = side_by_side([(read_image(entry.image.path), panels)], COLUMN_WIDTH_IN * len(panels))
-            figure.savefig(out / name)
-            entry.drawn = out / name
-    except OSError as error:
-        raise UserError(
-            f"--out: {out} cannot be written: {error.strerror or error}", "name another folder"
-        ) from None
-
-
-def _panels(
-    entry: Predicted, runs: Sequence[RunFolder], titles: Sequence[str], threshold: float
-) -> list[Any]:
-    from experiments.reporting.breakdown.image_drawing import BASELINE, TRUTH, WEIGHTED, Panel, labelled
-
-    panels = []
-    if entry.image.truth is not None:
-        boxes = [labelled(box.xywh, box.category) for box in entry.image.truth if not box.is_ignored]
-        panels.append(Panel("ground truth", TRUTH, boxes))
-    inks = [BASELINE, WEIGHTED] if len(runs) == 2 else [WEIGHTED]
-    for title, ink, found in zip(titles, inks, entry.found):
-        drawn = [labelled(d.box, d.category, d.score) for d in found if d.score >= threshold]
-        panels.append(Panel(title, ink, drawn))
-    return panels
+    drawings = []
+    inks = [BASELINE, WEIGHTED][-len(titles) :]
+    for image, by_run in zip(chosen, found):
+        panels = []
+        if image.truth is not None:
+            boxes = [labelled(box.xywh, box.category) for box in image.truth if not box.is_ignored]
+            panels.append(Panel("ground truth", TRUTH, boxes))
+        for title, ink, detections in zip(titles, inks, by_run):
+            shown = [labelled(d.box, d.category, d.score) for d in detections if d.score >= threshold]
+            panels.append(Panel(title, ink, shown))
+        figure = side_by_side([(read_image(image.path), panels)], COLUMN_WIDTH_IN * len(panels))
+        drawings.append(out / f"{unique_name(image.path.stem, taken)}.png")
+        with naming_folder(out):
+            figure.savefig(drawings[-1])
+    return drawings
 
 
 def _titles(runs: Sequence[RunFolder]) -> list[str]:
@@ -175,21 +152,20 @@ def _titles(runs: Sequence[RunFolder]) -> list[str]:
     return short if len(set(short)) == len(runs) else [run.name for run in runs]
 
 
-def _print(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: float, out: Path) -> None:
+def _print(
+    chosen: Sequence[ChosenImage],
+    found: Sequence[Sequence[list[Detection]]],
+    titles: Sequence[str],
+    threshold: float,
+) -> None:
     """Print a line per image with the objects of each class: ground truth, then each run."""
-    console = Console(highlight=False, markup=False)
     rows = []
-    for entry in predicted:
-        truth = entry.image.truth
-        row = [
-            str(entry.image.path),
-            "" if truth is None else _counts(box.category for box in truth if not box.is_ignored),
-        ]
-        rows.append(
-            row + [_counts(d.category for d in found if d.score >= threshold) for found in entry.found]
-        )
-    print_lines(console, ["image", "ground truth", *_titles(runs)], rows)
-    console.print(f"{len(predicted)} images, score {threshold:g} or more, drawn in {out}/", soft_wrap=True)
+    for image, by_run in zip(chosen, found):
+        truth = image.truth
+        row = ["" if truth is None else _counts(box.category for box in truth if not box.is_ignored)]
+        row += [_counts(d.category for d in detections if d.score >= threshold) for detections in by_run]
+        rows.append([str(image.path), *row])
+    print_lines(Console(), ["image", "ground truth", *titles], rows)
 
 
 def _counts(categories: Iterable[str]) -> str:
@@ -199,28 +175,28 @@ def _counts(categories: Iterable[str]) -> str:
     return f"{total}: " + ", ".join(f"{n} {name}" for name, n in counted.most_common()) if total else "none"
 
 
-def _as_json(predicted: Sequence[Predicted], runs: Sequence[RunFolder], threshold: float) -> dict[str, Any]:
-    return {
-        "runs": [{"run": str(run.path), "checkpoint": str(run.last_checkpoint())} for run in runs],
-        "threshold": threshold,
-        "images": [
-            {
-                "image": str(entry.image.path),
-                "id": entry.image.id,
-                "drawn": str(entry.drawn),
-                "ground_truth": None
-                if entry.image.truth is None
-                else [_box(box) for box in entry.image.truth],
-                "detections": {
-                    str(run.path): [_box(d) for d in found] for run, found in zip(runs, entry.found)
-                },
-            }
-            for entry in predicted
-        ],
-    }
-
-
-def _box(one: Detection | Box) -> dict[str, Any]:
-    if isinstance(one, Box):
-        return {"class": one.category, "ignored": one.is_ignored, "box": list(one.xywh)}
-    return {"class": one.category, "score": one.score, "box": list(one.box)}
+def _as_json(
+    chosen: Sequence[ChosenImage],
+    by_run: Sequence[Sequence[list[Detection]]],
+    drawings: Sequence[Path],
+    runs: Sequence[RunFolder],
+    threshold: float,
+) -> dict[str, Any]:
+    names = [str(run.path) for run in runs]
+    images = [
+        {
+            "image": str(image.path),
+            "id": image.id,
+            "drawn": str(drawing),
+            "ground_truth": None
+            if image.truth is None
+            else [{"class": b.category, "ignored": b.is_ignored, "box": list(b.xywh)} for b in image.truth],
+            "detections": {
+                name: [{"class": d.category, "score": d.score, "box": list(d.box)} for d in detections]
+                for name, detections in zip(names, found)
+            },
+        }
+        for image, drawing, found in zip(chosen, drawings, zip(*by_run))
+    ]
+    weights = [{"run": name, "checkpoint": str(run.last_checkpoint())} for name, run in zip(names, runs)]
+    return {"runs": weights, "threshold": threshold, "images": images}

@@ -10,7 +10,7 @@ from experiments.common.errors import UserError, did_you_mean
 from experiments.data.find import check_resizable
 from experiments.data.ground_truth import GroundTruth
 from experiments.data.image_files import decode, for_all
-from experiments.data.readers import Box, Image
+from experiments.data.readers import Box
 from experiments.recipes import loading as recipes
 from experiments.runs.run_folder import RunFolder
 
@@ -18,30 +18,24 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """One image.
-
-    Attributes:
-        id, place, truth, whole_set: Of a validation image: its id, its index, its objects, and the files of the
-            whole set; None for other images.
-    """
+class ChosenImage:
+    """One image; of a validation image its index in the set, its id and its objects, too."""
 
     path: Path
-    id: int | str | None = None
     place: int | None = None
+    id: int | str | None = None
     truth: list[Box] | None = None
-    whole_set: list[Path] | None = None
 
 
-def chosen_images(
+def choose_images(
     run: RunFolder,
     given: Sequence[Path],
     val: int | None,
     seed: int,
     val_ids: str | None,
     data_root: Path | None,
-) -> list[Chosen]:
-    """Return the requested images, readable and without duplicates.
+) -> tuple[list[ChosenImage], list[Path]]:
+    """Return the requested images, readable and without duplicates, and the files of the run's validation set.
 
     Args:
         run: Its validation set provides the images of `val` and `val_ids`, and the ground truth of files in it.
@@ -53,30 +47,27 @@ def chosen_images(
 
     if not given and val is None and val_ids is None:
         raise UserError("no image is named: give IMAGE, --val or --val-ids", "msdet predict RUN --val 6")
-    files = [path for one in given for path in _files(one)]
+    files = [path for one in given for path in _list_files(one)]
     try:
         truth = truth_of(run, data_root)
     except UserError:
         if val is not None or val_ids is not None:
             raise
         truth = GroundTruth([], [], {}, "")  # without the run's data there is no ground truth
-    whole = [image.path for image in truth.images]
-    places = {path.resolve(): place for place, path in enumerate(whole)}
-    wanted = list(_of_val(truth, val, seed, val_ids))
-    chosen = [_chosen(truth.images[i], i, whole) for i in wanted]
-    for path in files:
-        place = places.get(path.resolve())
-        chosen.append(Chosen(path) if place is None else _chosen(truth.images[place], place, whole))
-    chosen = list({image.path.resolve(): image for image in chosen}.values())
+    own = [ChosenImage(image.path, i, image.id, image.boxes) for i, image in enumerate(truth.images)]
+    by_path = {image.path.resolve(): image for image in own}
+    wanted = [own[place] for place in _places(truth, val, seed, val_ids)]
+    wanted += [by_path.get(path.resolve(), ChosenImage(path)) for path in files]
+    chosen = list({image.path.resolve(): image for image in wanted}.values())
     scale = recipes.load_recipe(str(run.recipe)).image_size
     for image, decoded in zip(chosen, for_all(decode, [image.path for image in chosen])):
         if decoded.size is None:
             raise UserError(f"image {image.path}: {decoded.fault}", "name files that are images")
         check_resizable(image.path, decoded.size, scale)
-    return chosen
+    return chosen, [image.path for image in own]
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _list_files(path: Path) -> Iterator[Path]:
     """Yield the file, or the folder's images: by suffix, and other files by content."""
     import cv2
 
@@ -90,11 +81,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
 
 
-def _chosen(image: Image, place: int, whole: list[Path]) -> Chosen:
-    return Chosen(image.path, image.id, place, image.boxes, whole)
-
-
-def _of_val(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
+def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
     """Yield indices in the validation set."""
     from experiments.reporting.breakdown.validation_set import random_places
 

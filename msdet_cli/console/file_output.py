@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +14,24 @@ from experiments.common.errors import UserError
 from experiments.common.files import replacing
 
 
+def make_output_folder(out: Path) -> None:
+    """Make the folder of `--out`; raise UserError where nothing can be written there, before hours of work."""
+    with naming_folder(out):
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+
+
+@contextlib.contextmanager
+def naming_folder(out: Path) -> Iterator[None]:
+    """Turn an error of writing below `--out` into a UserError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--out: {out} cannot be written: {error.strerror or error}", "name another folder"
+        ) from None
+
+
 def write_all(files: Mapping[str, bytes], out: Path, on_stderr: bool = False) -> None:
     """Write files, each at once or not at all, and print their paths.
 
@@ -19,14 +39,10 @@ def write_all(files: Mapping[str, bytes], out: Path, on_stderr: bool = False) ->
         UserError: The folder cannot be written.
     """
     console = Console(stderr=on_stderr)
-    try:
+    with naming_folder(out):
         for name, content in files.items():
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path, "wb") as stream:
                 stream.write(content)
             console.print(Text(str(path)), soft_wrap=True)
-    except OSError as error:
-        raise UserError(
-            f"--out: {out} cannot be written: {error.strerror or error}", "name another folder"
-        ) from None

@@ -15,8 +15,8 @@ from experiments.common.errors import UserError
 from experiments.recipes import loading as recipes
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.commands.predict_images import chosen_images
 from msdet_cli.app import app
+from msdet_cli.commands.predict_images import choose_images
 
 IDS = [4, 9, 2, 30, 7]
 
@@ -52,7 +52,8 @@ def test_validation_images_have_ground_truth(run: RunFolder, tmp_path: Path):
     cv2.imwrite(str(other / "a.jpg"), np.zeros((10, 20, 3), np.uint8))
     (other / "notes.txt").write_text("")
     inside = tmp_path / "data" / ".." / "data" / "4.png"
-    chosen = chosen_images(run, [other, inside], None, 0, "9,4", None)
+    chosen, whole_set = choose_images(run, [other, inside], None, 0, "9,4", None)
+    assert [path.name for path in whole_set] == [f"{i}.png" for i in IDS]
     assert [(c.path.name, c.id, c.place) for c in chosen] == [
         ("9.png", 9, 1),
         ("4.png", 4, 0),
@@ -65,7 +66,7 @@ def test_validation_images_have_ground_truth(run: RunFolder, tmp_path: Path):
 
 def test_random_images_are_the_same_for_a_seed(run: RunFolder):
     def ids(count: int, seed: int) -> list[Any]:
-        return [image.id for image in chosen_images(run, [], count, seed, None, None)]
+        return [image.id for image in choose_images(run, [], count, seed, None, None)[0]]
 
     assert ids(3, 1) == ids(3, 1)
     assert len({tuple(ids(3, seed)) for seed in range(6)}) > 1
@@ -76,7 +77,7 @@ def test_random_images_are_the_same_for_a_seed(run: RunFolder):
     ("words", "says"),
     [
         ([], "has no checkpoint"),
-        (["none.jpg"], "none.jpg: No such file"),
+        (["none.jpg"], "none.jpg: no such file"),
         (["text.jpg"], "text.jpg: is not an image"),
         (["empty"], "holds no images"),
         (["--val-ids", "31"], "'31' is not in the validation set"),
@@ -96,3 +97,23 @@ def test_predict_errors_are_one_line(
     assert isinstance(result.exception, UserError), result.output
     assert says in result.exception.message
     assert result.exception.exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["eval"], ["predict", "--val", "1"]])
+def test_an_output_folder_that_cannot_be_written_is_refused_before_any_work(
+    run: RunFolder, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    run.checkpoints.mkdir()
+    (run.checkpoints / "iter_1.pth").touch()  # reading it would fail otherwise
+    (tmp_path / "file").touch()
+    (tmp_path / "read-only").mkdir()
+
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr("msdet_cli.console.file_output.tempfile.TemporaryFile", refuse)
+    for out, reason in (("file/below", "Not a directory"), ("read-only", "Permission denied")):
+        place = ["--results-dir", str(tmp_path / "results"), "--out", str(tmp_path / out)]
+        result = CliRunner().invoke(app, [words[0], run.name, *words[1:], *place])
+        assert isinstance(result.exception, UserError), result.output
+        assert result.exception.message == f"--out: {tmp_path / out} cannot be written: {reason}"
