@@ -20,7 +20,7 @@ from experiments.runs.run_folder import KEPT_CHECKPOINTS, RunFolder
 
 MAX_CONFIGS_READ = 50  # the newest first: older ones hardly add anything
 CPU = "cpu"
-LIKENESSES = ("same config", "same recipe and profile", "same model and profile")
+LIKENESSES = ("same config", "same recipe, profile and data", "same model, profile and data")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Measured:
     worker_seconds: float
     device: str
     workers: int
+
+    @functools.cached_property
+    def conditions(self) -> tuple[str | None, ...]:
+        """Return what else changes the seconds of a step: profile, data set, size of its images."""
+        size = _page_value(self.run.recipe, "image_size")
+        return self.record.profile, self.record.dataset.get("fingerprint"), size or "None"
 
     @functools.cached_property
     def disk(self) -> int | None:
@@ -81,9 +87,9 @@ def iterations_of(run: PlannedRun) -> int:
 def forecast(planned: Sequence[PlannedRun], on_gpus: bool | None = None) -> list[Forecast]:
     """Return what is left of each run, from the measured run that is most like it.
 
-    That is one of the same config, else of the same recipe and profile, else of the same model and profile: a
-    profile changes sizes, and with them seconds. Among these, runs on as many workers are preferred, then runs
-    that are done, then the latest.
+    That is one of the same config, else of the same recipe, else of the same model; always under the same profile, on
+    the same data set and with images of the same size, which all change the seconds. Among these, runs on as many
+    workers are preferred, then runs that are done, then the latest.
 
     Args:
         planned: The runs.
@@ -121,26 +127,27 @@ class _Measurements:
         self._found: dict[tuple[Any, ...], Measured | None] = {}
 
     def like(self, run: PlannedRun, workers: int) -> tuple[Measured | None, str | None]:
-        config, profile = run.folder.path.parent, run.recipe.profile
-        model = run.recipe.model
-        places: tuple[tuple[tuple[Any, ...], Callable[[], Iterable[Path]]], ...] = (
-            ((config,), lambda: [config]),
-            ((config.parent,), lambda: _newest(config.parent.glob("*"))),
-            ((config.parents[1], model), lambda: _of_model(config.parents[1], model)),
+        config, model = run.folder.path.parent, run.recipe.model
+        conditions = (run.recipe.profile, run.data.fingerprint, str(run.recipe.image_size))
+        places: tuple[tuple[Any, Callable[[], Iterable[Path]]], ...] = (
+            (config, lambda: [config]),
+            (config.parent, lambda: _newest(config.parent.glob("*"))),
+            (model, lambda: _of_model(config.parents[1], model)),
         )
         for likeness, (place, configs) in zip(LIKENESSES, places):
-            key = (*place, profile, workers)
+            key = (place, *conditions, workers)
             if key not in self._found:
-                self._found[key] = self._best(configs(), profile, workers)
+                self._found[key] = self._best(configs(), conditions, workers)
             if self._found[key] is not None:
                 return self._found[key], likeness
         return None, None
 
-    def _best(self, configs: Iterable[Path], profile: str | None, workers: int) -> Measured | None:
-        found = [m for c in islice(configs, MAX_CONFIGS_READ) for m in self._measured(c)]
-        found = [m for m in found if m.record.profile == profile and self.on_gpus in (None, m.device != CPU)]
+    def _best(
+        self, configs: Iterable[Path], conditions: tuple[str | None, ...], workers: int
+    ) -> Measured | None:
+        found = [m for config in islice(configs, MAX_CONFIGS_READ) for m in self._measured(config)]
         return max(
-            found,
+            (m for m in found if self.on_gpus in (None, m.device != CPU) and m.conditions == conditions),
             key=lambda m: (m.workers == workers, m.record.status == "done", m.record.updated),
             default=None,
         )
@@ -169,7 +176,7 @@ def _measured(run: RunFolder) -> Measured | None:
 def _of_model(runs: Path, model: str) -> Iterable[Path]:
     for config in _newest(runs.glob("*/*")):
         page = next(config.glob("seed*/recipe.yaml"), None)
-        if page is not None and _model_of(page) == model:
+        if page is not None and _page_value(page, "model") == model:
             yield config
 
 
@@ -183,10 +190,10 @@ def _newest(folders: Iterable[Path]) -> list[Path]:
     return sorted(folders, key=changed, reverse=True)
 
 
-def _model_of(page: Path) -> str | None:
-    """Return the model of a resolved recipe, without the time that reading YAML takes."""
+def _page_value(page: Path, key: str) -> str | None:
+    """Return the value of a key of a resolved recipe as text, without the time that reading YAML takes."""
     try:
-        found = re.search(r"^model: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        found = re.search(rf"^{key}: (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, ValueError):
         return None
     return found[1] if found else None

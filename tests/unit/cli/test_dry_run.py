@@ -67,8 +67,8 @@ def test_forecast_uses_the_most_similar_run():
     )  # full size: another profile
     assert forecast(wanted)[0].worker_seconds is None
     like = [
-        (planned(tiny("retinanet-r50-avw"))[0], 4.0, "same model and profile"),
-        (planned(tiny())[0], 2.0, "same recipe and profile"),
+        (planned(tiny("retinanet-r50-avw"))[0], 4.0, "same model, profile and data"),
+        (planned(tiny())[0], 2.0, "same recipe, profile and data"),
         (planned(tiny("retinanet-r50-rlo", "weighting.n=3"), 7)[0], 1.0, "same config"),
     ]
     for run, seconds, likeness in like:
@@ -77,6 +77,15 @@ def test_forecast_uses_the_most_similar_run():
         assert (cost.worker_seconds, cost.likeness) == (330 * seconds, likeness)
         assert cost.source is not None
         assert cost.source.run.path == folder.path
+
+
+def test_forecast_rests_on_the_same_data_and_size_of_images():
+    wanted = planned(tiny())
+    for other in ("dataset.generate.train_images=100", "image_size=[320, 320]"):
+        measured(planned(tiny("retinanet-r50-rlo", other))[0], 64.0)
+        assert forecast(wanted)[0].worker_seconds is None
+    measured(planned(tiny("retinanet-r50-rlo", "weighting.n=3"))[0], 2.0)
+    assert forecast(wanted)[0].worker_seconds == 330 * 2.0
 
 
 def test_forecast_separates_gpus_from_cpus_and_counts_workers():
