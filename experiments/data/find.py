@@ -19,7 +19,7 @@ from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
 
-_SLOW_MB = 50
+_SLOW_BYTES = 50_000_000  # of a file that takes seconds to read
 _MMDET_SCALE = (1333, 800)  # pixels; what MMDetection's configs fit images into
 
 
@@ -105,8 +105,11 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
     if spec.generate is not None:  # these follow from its parameters, whether the files exist or not
         made["classes"] = [name for name in shapes.CLASSES if not spec.classes or name in spec.classes]
         made["fingerprint"] = shapes.fingerprint(spec.generate, spec.format)
-        if not _provide(spec, place, generate):
-            return FoundDataset(spec, place, images=shapes.image_counts(spec.generate), **made)
+        if not shapes.is_current(place, spec.generate, spec.format):
+            shapes.check_place(place, spec.generate, spec.name, spec.format)
+            if not generate:
+                return FoundDataset(spec, place, images=shapes.image_counts(spec.generate), **made)
+            make(spec, place)
     check_place(spec, place)
     key = [str(place), spec.model_dump(exclude={"name", "root", "generate", "repeat"})]
     answer = cache.recall(key)
@@ -122,18 +125,6 @@ def resolve_root(spec: DatasetSpec, root: Path | None = None) -> Path:
     with contextlib.suppress(RuntimeError):  # a `~user` without a home here
         place = place.expanduser()
     return place.absolute()
-
-
-def _provide(spec: DatasetSpec, place: Path, generate: bool) -> bool:
-    """Generate built-in data where it is missing and may be; return whether it exists."""
-    assert spec.generate is not None
-    if shapes.is_current(place, spec.generate, spec.format):
-        return True
-    shapes.check_place(place, spec.generate, spec.name, spec.format)
-    if not generate:
-        return False
-    make(spec, place)
-    return True
 
 
 def make(spec: DatasetSpec, place: Path, force: bool = False) -> None:
@@ -159,17 +150,19 @@ def make(spec: DatasetSpec, place: Path, force: bool = False) -> None:
 
 def check_place(spec: DatasetSpec, place: Path) -> None:
     """Raise UserError where the data set's folder, an annotation file or a folder of images is missing."""
-    expected = [part.annotations for parts in spec.splits.values() for part in parts]
-    images = [part.images + "/" if part.images else "" for parts in spec.splits.values() for part in parts]
+    parts = [part for parts in spec.splits.values() for part in parts]
+    expected = [part.annotations for part in parts]
+    images = [part.images + "/" for part in parts if part.images]
     if spec.format == "voc":
-        images = [f"{folder}{kind}/" for folder in images for kind in (IMAGES, ANNOTATIONS)]
+        folders = [part.images + "/" if part.images else "" for part in parts]
+        images = [f"{folder}{kind}/" for folder in folders for kind in (IMAGES, ANNOTATIONS)]
     elsewhere = "--data-root PATH if it is elsewhere; without data: -p tiny, which makes its own"
     if spec.name in ARCHIVES:
         elsewhere = f"msdet data download {spec.name}, or {elsewhere}"
     if spec.generate is not None:
         elsewhere = f"msdet data make {spec.name}" + _data_root(spec, place)
     if not is_folder(place):
-        content = ", ".join(dict.fromkeys([*expected, *filter(None, images)]))
+        content = ", ".join(dict.fromkeys([*expected, *images]))
         what = "no such folder" if why_unreadable(place) == "no such file" else "is not a folder"
         raise UserError(f"data set '{spec.name}': {what}: {place}; it should hold {content}", elsewhere)
     for name in expected:
@@ -178,7 +171,7 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
             raise UserError(f"data set '{spec.name}': no such file: {place / name}", elsewhere)
         if fault is not None:
             raise UserError(f"data set '{spec.name}': {place / name}: {fault}")
-    for name in filter(None, images):
+    for name in images:
         if not is_folder(place / name):
             raise UserError(f"data set '{spec.name}': no such folder: {place / name}", elsewhere)
 
@@ -187,8 +180,10 @@ def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, 
     """Return the attributes of `FoundDataset`, and the stamps of all files from before they were read."""
     lists = [place / part.annotations for split in SPLITS for part in spec.splits[split]]
     before = cache.stamps(lists)
-    for path in lists:
-        _announce_if_slow(path)
+    for path, stamp in before.items():
+        if stamp is not None and stamp[0] > _SLOW_BYTES:
+            megabytes = f"{stamp[0] / 1e6:.0f} MB"
+            print(f"reading {path} ({megabytes}; remembered for next time)", file=sys.stderr)
     found = inspect(spec, place, stop_early=True)
     for log in found.logs.values():
         if log.error is not None:
@@ -207,14 +202,6 @@ def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, 
         "thinnest": found.thinnest,
     }
     return answer, cache.stamps(files) | before
-
-
-def _announce_if_slow(path: Path) -> None:
-    """Print to standard error that a file will take many seconds to read."""
-    with contextlib.suppress(OSError):
-        megabytes = path.stat().st_size / 1e6
-        if megabytes > _SLOW_MB:
-            print(f"reading {path} ({megabytes:.0f} MB; remembered for next time)", file=sys.stderr)
 
 
 def _verify_command(spec: DatasetSpec, place: Path) -> str:

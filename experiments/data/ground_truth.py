@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class GroundTruth:
         digest = hashlib.sha256(b"".join(raw for _, raw in read.raw_digests))
         return cls(images, list(classes), read.category_ids, digest.hexdigest())
 
-    @property
+    @cached_property
     def by_id(self) -> dict[int | str, Image]:
         """The images by their ids."""
         return {image.id: image for image in self.images}
@@ -55,10 +56,11 @@ class GroundTruth:
         """
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for number, image in self._by_number().items():
+        numbers, categories = self._image_numbers, self._category_numbers
+        for name, number in numbers.items():
+            image = self.by_id[name]
             width, height = image.size or image_facts(image.path).size or (0, 0)
             images.append({"id": number, "file_name": image.path.name, "width": width, "height": height})
-        numbers, categories = self._image_numbers(), self._category_numbers()
         for image in self.images:
             for box in image.boxes:
                 place = {"image_id": numbers[image.id], "category_id": categories[box.category]}
@@ -76,24 +78,19 @@ class GroundTruth:
         Raises:
             KeyError: An id does not occur in this data set.
         """
-        images, categories = self._image_numbers(), self._category_numbers()
-        by_id = {self.category_ids[name]: number for name, number in categories.items()}
-        return [
-            {
-                "image_id": images[entry["image_id"]],
-                "category_id": by_id[entry["category_id"]],
-                "bbox": entry["bbox"],
-                "score": entry["score"],
-            }
-            for entry in detections
-        ]
+        images = self._image_numbers
+        categories = {self.category_ids[name]: number for name, number in self._category_numbers.items()}
+        numbered = []
+        for entry in detections:
+            place = {"image_id": images[entry["image_id"]], "category_id": categories[entry["category_id"]]}
+            numbered.append({**place, "bbox": entry["bbox"], "score": entry["score"]})
+        return numbered
 
-    def _by_number(self) -> dict[int, Image]:
-        return dict(enumerate(sorted(self.images, key=lambda image: image.id), start=1))  # type: ignore[arg-type, return-value]
-
+    @cached_property
     def _image_numbers(self) -> dict[int | str, int]:
-        return {image.id: number for number, image in self._by_number().items()}
+        return {name: number for number, name in enumerate(sorted(self.by_id), start=1)}  # type: ignore[type-var]
 
+    @cached_property
     def _category_numbers(self) -> dict[str, int]:
         ordered = sorted(self.classes, key=lambda name: self.category_ids[name])
         return {name: number for number, name in enumerate(ordered, start=1)}

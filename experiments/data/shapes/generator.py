@@ -6,12 +6,11 @@ ROOT/shapes.json, the manifest, has the parameters and the generator's version. 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError
 from experiments.data.problems import missing_files
-from experiments.data.shapes.layouts import Box, CocoLayout, Layout, VocLayout, encode
+from experiments.data.shapes.layouts import Box, CocoLayout, VocLayout, encode
 
 GENERATOR_VERSION = 1  # increase it with every change that alters an image or an annotation
 CLASSES = ("disc", "square", "triangle", "star")
 MANIFEST = "shapes.json"
 SPLITS = ("train", "val")
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, CocoLayout | VocLayout] = {
     "coco": CocoLayout(CLASSES, {"description": "msdet shapes", "version": str(GENERATOR_VERSION)}),
     "voc": VocLayout(CLASSES),
 }
@@ -130,19 +129,21 @@ def generate(
     root = root.resolve()
     if force:
         _check_removable(root)
+    elif is_current(root, params, layout):
+        return
     else:
-        if is_current(root, params, layout):
-            return
         check_place(root, params, name, layout)
-    with _cannot_write(root):
-        root.parent.mkdir(parents=True, exist_ok=True)
-        building = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
-        building.mkdir()
-        try:
-            _build(building, checked, layout, progress)
-            _move_into_place(building, root, params, layout, force)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+    building = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        building.mkdir(parents=True)
+        _build(building, checked, layout, progress)
+        _move_into_place(building, root, params, layout, force)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"{root}: the data set cannot be written there: {reason}"
+        raise UserError(message, "--data-root PATH to put it elsewhere") from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def image_rng(seed: int, split: str, index: int) -> Any:
@@ -153,8 +154,7 @@ def image_rng(seed: int, split: str, index: int) -> Any:
 
 
 def _build(folder: Path, params: Parameters, layout: str, progress: Progress | None) -> None:
-    counts = {"train": params.train_images, "val": params.val_images}
-    total, done = sum(counts.values()), 0
+    counts, done = {"train": params.train_images, "val": params.val_images}, 0
     on_disk = LAYOUTS[layout]
     for below in on_disk.folders:
         (folder / below).mkdir(parents=True)
@@ -164,7 +164,7 @@ def _build(folder: Path, params: Parameters, layout: str, progress: Progress | N
             scenes.append(_make_image(folder / on_disk.image(split, index), params, split, index))
             done += 1
             if progress is not None:
-                progress(done, total)
+                progress(done, sum(counts.values()))
         on_disk.write(folder, split, scenes, params.size)
     manifest = json.dumps(_manifest(params.model_dump(), layout), indent=2) + "\n"
     (folder / MANIFEST).write_text(manifest, encoding="utf-8")
@@ -210,9 +210,9 @@ def _check_removable(root: Path) -> None:
 
 def _manifest(params: Mapping[str, Any], layout: str) -> dict[str, Any]:
     content = {"generator_version": GENERATOR_VERSION, "parameters": parameters(params).model_dump()}
-    return (
-        content if layout == "coco" else {**content, "format": layout}
-    )  # keeps the fingerprints from before VOC
+    if layout != "coco":  # so that fingerprints from before VOC stay
+        content["format"] = layout
+    return content
 
 
 def _read_manifest(root: Path) -> dict[str, Any] | None:
@@ -224,13 +224,3 @@ def _read_manifest(root: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-@contextlib.contextmanager
-def _cannot_write(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{root}: the data set cannot be written there: {reason}"
-        raise UserError(message, "--data-root PATH to put it elsewhere") from None

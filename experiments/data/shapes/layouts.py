@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 
@@ -28,41 +28,28 @@ class Box(NamedTuple):
     area: int
 
 
-class Layout(Protocol):
-    """The paths of images and annotations, and the writing of annotations."""
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """Folders that hold files, relative to the root."""
-
-    def image(self, split: str, index: int) -> str:
-        """Return the path of an image; its suffix is its encoding."""
-
-    def annotations(self, split: str, count: int) -> list[str]:
-        """Return the paths of a split's annotation files."""
-
-    def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
-        """Write a split's annotation files, for square images of `size` pixels ordered by index."""
-
-
 @dataclass(frozen=True)
 class CocoLayout:
-    """Instances JSON per split; ids counted from 1."""
+    """Instances JSON per split; ids counted from 1.
+
+    Attributes:
+        folders: Those that hold files, relative to the root.
+    """
 
     classes: tuple[str, ...]
     description: Mapping[str, Any]
     folders: tuple[str, ...] = ("annotations", "train", "val")
 
     def image(self, split: str, index: int) -> str:
-        """Return `<split>/<index>.png`."""
+        """Return the path of an image; its suffix is its encoding."""
         return f"{split}/{index:06d}.png"
 
     def annotations(self, split: str, count: int) -> list[str]:
-        """Return the JSON of a split."""
+        """Return the paths of a split's annotation files."""
         return [f"annotations/{split}.json"]
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
-        """Write the JSON of a split."""
+        """Write a split's annotation files, for square images of `size` pixels ordered by index."""
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for number, boxes in enumerate(scenes, start=1):
@@ -93,16 +80,13 @@ class VocLayout:
     folders: tuple[str, ...] = (IMAGES, ANNOTATIONS, "ImageSets/Main")
 
     def image(self, split: str, index: int) -> str:
-        """Return `JPEGImages/<split>_<index>.jpg`."""
         return f"{IMAGES}/{self._id(split, index)}.jpg"
 
     def annotations(self, split: str, count: int) -> list[str]:
-        """Return the list of a split and its XML files."""
         xml = [f"{ANNOTATIONS}/{self._id(split, index)}.xml" for index in range(count)]
         return [f"ImageSets/Main/{split}.txt", *xml]
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
-        """Write the list of a split and its XML files."""
         listing, *xml = self.annotations(split, len(scenes))
         for index, (place, boxes) in enumerate(zip(xml, scenes)):
             page = ElementTree.ElementTree(self._page(f"{self._id(split, index)}.jpg", boxes, size))
