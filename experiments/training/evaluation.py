@@ -43,7 +43,7 @@ def _evaluate(
     recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None, folder: Path
 ) -> dict[str, float]:
     from experiments.training import components  # noqa: F401
-    from experiments.training.worker import build_runner
+    from experiments.training.config.builder import build_runner
 
     config = config_of(recipe, checkpoint, data.classes, data.root, data.fingerprint, folder)
     config.test_evaluator.outfile_prefix = str((out or folder).resolve() / "val")

@@ -135,7 +135,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.recipes import loading as recipes
     from experiments.training import components  # noqa: F401
     from experiments.training.config import pretrained
-    from experiments.training.config.builder import build_config
+    from experiments.training.config.builder import build_config, build_runner
     from experiments.training.config.foreground_prior import set_prior
     from experiments.training.engine.precision import check_precision
     from experiments.training.environment import describe, git_state, set_origin
@@ -233,28 +233,6 @@ def _iterations_done(runner: Any, error: BaseException | None) -> int:
     if runner._train_loop is None or isinstance(runner._train_loop, dict):
         return 0  # it was never built
     return getattr(error, "iteration", runner.iter)  # the runner counts an iteration behind its last hook
-
-
-def build_runner(config: Any) -> Any:
-    """Build MMEngine's Runner for a config.
-
-    Raises:
-        UserError: The config names something that does not exist, or has an option that is not allowed.
-    """
-    from experiments.training.engine.runner import StrictRunner
-    from experiments.weighting import OptionError
-
-    try:
-        return StrictRunner.from_cfg(config)
-    except OptionError as error:
-        raise UserError(f"weighting.{error}", "msdet show RECIPE prints all options") from None
-    except (KeyError, TypeError, ValueError) as error:
-        text = str(error).strip("'\"")
-        if isinstance(error, KeyError) and "is not in" not in text:
-            raise
-        if isinstance(error, TypeError) and "unexpected keyword" not in text:
-            raise
-        raise UserError(f"the config cannot be built: {text}", "msdet show RECIPE --config") from error
 
 
 def start_processes(world_size: int) -> None:

@@ -22,8 +22,8 @@ from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import results_dir
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.commands.show import mmengine_config
 from msdet_cli.console.formatting import format_metrics
+from msdet_cli.model_checks import mmengine_config
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,

@@ -7,21 +7,28 @@ import json
 from rich.console import Console
 
 from experiments.recipes.loading import load_recipe, recipe_id
-from msdet_cli.commands.show import mmengine_config
-from msdet_cli.options import JsonOpt, ProfileOpt, RecipeArg
+from msdet_cli.model_checks import check_model
+from msdet_cli.options import DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt
 
 
-def validate(recipe: RecipeArg, profile: ProfileOpt = None, as_json: JsonOpt = False) -> None:
+def validate(
+    recipe: RecipeArg,
+    profile: ProfileOpt = None,
+    sets: SetOpt = None,
+    dataset: DatasetOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
     """Check a recipe's keys and values.
 
-    Keys under `set` are checked against the model's MMEngine config. To check the data: msdet data verify NAME.
+    Keys under `set` are checked against the model's MMEngine config, and the rule's options against its levels. To
+    check the data: msdet data verify NAME.
 
     \b
     msdet validate my-recipe.yaml
     msdet validate my-recipe.yaml -p tiny
     """
-    resolved = load_recipe(recipe, profile)
-    mmengine_config(resolved)
+    resolved = load_recipe(recipe, profile, sets or (), dataset)
+    check_model(resolved)
     content = {"ok": True, "name": resolved.name, "profile": resolved.profile, "id": recipe_id(resolved)}
     if as_json:
         print(json.dumps(content, indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,10 @@ from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes.schema import Recipe
 from experiments.training.config.data import set_data, set_image_size
 from experiments.training.config.keys import set_key
-from experiments.weighting.options import may_have_parameters
+from experiments.training.engine.runner import StrictRunner
+from experiments.weighting.options import OptionError, may_have_parameters
+
+from mmdet.registry import MODELS  # isort: skip
 
 
 def build_config(
@@ -69,6 +73,53 @@ def build_config(
         )
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     return config
+
+
+def build_runner(config: Config) -> StrictRunner:
+    """Build MMEngine's Runner for a config.
+
+    Raises:
+        UserError: The config names something that does not exist, or has an option that is not allowed.
+    """
+    with _raise_user_errors():
+        return StrictRunner.from_cfg(config)
+
+
+def check_detector(config: Config) -> None:
+    """Build the detector, without memory for its weights where it can be. Raises: as `build_runner`."""
+    failed: Exception | None = None
+    for device in ("meta", "cpu"):  # some backbones read values of tensors, which have none on meta
+        try:
+            with (
+                _raise_user_errors(),
+                torch.device(device),
+                MODELS.switch_scope_and_registry("mmdet") as models,
+            ):
+                models.build(config.model)
+            return
+        except UserError:
+            raise
+        except Exception as error:
+            failed = error
+    if isinstance(
+        failed, (KeyError, TypeError, ValueError, AssertionError)
+    ):  # else this machine may lack something
+        raise UserError(f"the config cannot be built: {failed}", "msdet show RECIPE --config")
+
+
+@contextlib.contextmanager
+def _raise_user_errors() -> Iterator[None]:
+    try:
+        yield
+    except OptionError as error:
+        raise UserError(f"weighting.{error}", "msdet show RECIPE   (all options)") from None
+    except (KeyError, TypeError, ValueError) as error:
+        text = str(error).strip("'\"")
+        if isinstance(error, KeyError) and "is not in" not in text:
+            raise
+        if isinstance(error, TypeError) and "unexpected keyword" not in text:
+            raise
+        raise UserError(f"the config cannot be built: {text}", "msdet show RECIPE --config") from error
 
 
 def _import_users(modules: Sequence[str]) -> None:
