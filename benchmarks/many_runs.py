@@ -81,7 +81,8 @@ def variants(gammas: Sequence[str]) -> list[Recipe]:
     """Return the recipe with each of these values."""
     from experiments.recipes import loading as recipes
 
-    return list(recipes.load_variants(RECIPE, PROFILE, [[f"weighting.gamma={gamma}"] for gamma in gammas]))
+    with_sets = recipes.prepare_variants(RECIPE, PROFILE)
+    return [with_sets([f"weighting.gamma={gamma}"]) for gamma in gammas]
 
 
 def make(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from experiments.recipes.schema import WHERE, Recipe
 from experiments.recipes.yaml_format import PlainDumper, parse_quickly
 from experiments.weighting.options import OPTIONS
 
+Sets = Sequence[str] | Mapping[str, Any]  # `KEY=VALUE` strings, or dotted recipe keys to values
+
 
 def load_recipe(
     ref: str,
     profile: str | None = None,
-    sets: Sequence[str] | Mapping[str, Any] = (),
+    sets: Sets = (),
     dataset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
@@ -38,14 +41,14 @@ def load_recipe(
     Args:
         ref: Name or path. A resolved recipe (`recipe.yaml` in a run folder) is returned unchanged.
         profile: Name or path of a profile.
-        sets: `KEY=VALUE` strings, or dotted recipe keys to values.
+        sets: The last layer.
         dataset: Name or path of a data set that replaces the recipe's.
         overrides: Dotted recipe keys to values, as rows of tables have them.
 
     Raises:
         UserError: A key or value is wrong; names the file, the dotted key and what is allowed.
     """
-    return next(load_variants(ref, profile, [sets], dataset, overrides))
+    return prepare_variants(ref, profile, dataset, overrides)(sets)
 
 
 def load_resolved(path: Path) -> Recipe | None:
@@ -70,14 +73,13 @@ def load_resolved(path: Path) -> Recipe | None:
         return None
 
 
-def load_variants(
+def prepare_variants(
     ref: str,
     profile: str | None,
-    variants: Iterable[Sequence[str] | Mapping[str, Any]],
     dataset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Iterator[Recipe]:
-    """Yield a recipe for each list of `sets` as `load_recipe` does, reading the files once."""
+) -> Callable[[Sets], Recipe]:
+    """Read a recipe's files, and return a function that takes `sets` and returns what `load_recipe` does."""
     path = catalogue.find("recipe", str(ref))
     where = f"recipe {display_path(path)}"
     raw = _read_chain(path)
@@ -88,13 +90,10 @@ def load_variants(
         raw, scale = _with_profile(raw, profile, blocks)
     if dataset is not None:
         raw["dataset"] = catalogue.load_dataset(dataset).model_dump()
-    for sets in variants:
-        yield _with_sets(raw, sets, scale, where)
+    return functools.partial(_with_sets, raw, scale, where)
 
 
-def _with_sets(
-    raw: dict[str, Any], sets: Sequence[str] | Mapping[str, Any], scale: float, where: str
-) -> Recipe:
+def _with_sets(raw: dict[str, Any], scale: float, where: str, sets: Sets) -> Recipe:
     """Return the recipe with the last layer, `sets`; `raw` is not changed."""
     layer = layer_of(sets.items() if isinstance(sets, Mapping) else map(parse_assignment, sets))
     check_keys(layer, Recipe, "--set")

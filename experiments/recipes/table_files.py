@@ -27,7 +27,7 @@ def save_table(table: Table) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             before = load_table(str(path))
-            if before == table:
+            if before.model_dump() == table.model_dump():
                 return
             text = _with_added_rows(read_text(path), before, table)
             header = catalogue.header_comment(path)
@@ -74,7 +74,7 @@ def _with_added_rows(text: str, before: Table, after: Table) -> str | None:
         read = validate(Table, parse_yaml(changed, after.name), after.name).at_path(after.path)
     except UserError:
         return None
-    return changed if read == after else None
+    return changed if read.model_dump() == after.model_dump() else None
 
 
 def _value(mapping: Any, name: str) -> yaml.Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError
 from experiments.common.files import display_path
 from experiments.recipes import catalogue
-from experiments.recipes.loading import load_recipe
+from experiments.recipes.loading import load_recipe, prepare_variants
 from experiments.recipes.schema import Recipe
 
 # The paper's tables, in its order.
@@ -78,6 +78,9 @@ class Table(BaseModel):
     set: dict[str, Any] = {}  # of all rows; a row's own `set` comes after it
     blocks: Annotated[list[Block], Field(min_length=1)]
     _path: Path = PrivateAttr(Path("table.yaml"))
+    _variants: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Recipe]] = PrivateAttr(
+        default_factory=dict
+    )
 
     @property
     def path(self) -> Path:
@@ -106,21 +109,17 @@ class Table(BaseModel):
             )
         chosen = {**self.set, **row.overrides(weights)}
         chosen |= {key: self._located(chosen[key]) for key in PATH_KEYS if isinstance(chosen.get(key), str)}
-        is_last = self.profile is not None or self.dataset is not None
-        profile = self.profile or profile
-        return load_recipe(
-            self._located(row.recipe or ""),
-            profile and self._located(profile),
-            chosen if is_last else (),
-            self.dataset and self._located(self.dataset),
-            {} if is_last else chosen,
-        )
+        recipe = self._located(row.recipe or "")
+        under, dataset = (ref and self._located(ref) for ref in (self.profile or profile, self.dataset))
+        if profile is not None and self.profile is None and self.dataset is None:
+            return load_recipe(recipe, under, overrides=chosen)
+        if (recipe, under) not in self._variants:  # hundreds of rows of one recipe read its files once
+            self._variants[recipe, under] = prepare_variants(recipe, under, dataset)
+        return self._variants[recipe, under](chosen)
 
     def _located(self, ref: str) -> str:
         """Return the path of a file that `ref` means from the table's folder; a name, or another text, as it is."""
-        path = Path(
-            os.path.normpath(catalogue.resolve_path(ref, self.path.parent))
-        )  # its folder may not exist yet
+        path = Path(os.path.normpath(catalogue.resolve_path(ref, self.path.parent)))  # works before mkdir
         return str(path) if catalogue.is_file(path) else ref
 
     def rows(self) -> Iterator[Row]:
