@@ -8,7 +8,7 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,20 +44,13 @@ def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str
         raise UserError(f"-o: {out} is not allowed: the name must end in {', '.join(SUFFIXES)}")
     if out.exists():
         raise UserError(f"{out} exists already, and is not replaced", "-o FILE.tar.gz with another name")
-    root = out.name.removesuffix(suffix)
     named = _by_name(runs)
-    summaries = {name: _summarise(run) for name, run in named.items()}
-    files: dict[str, dict[str, Any]] = {}
+    manifest: dict[str, Any] = {"msdet": version, "runs": {}, "files": {}, "links_left_out": []}
+    manifest["runs"] |= {name: _summarise(run) for name, run in named.items()}
     try:
         with replacing(out, "w+b") as stream:
-            archive = _ZipWriter(stream) if suffix == ".zip" else _TarWriter(stream)
-            for name, path in _contents(named):
-                content = path.read_bytes()
-                files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-                archive.add(f"{root}/{name}", content)
-            manifest = {"msdet": version, "runs": summaries, "files": files}
-            archive.add(f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
-            archive.close()
+            members = _members(out.name.removesuffix(suffix), named, manifest)
+            (_write_zip if suffix == ".zip" else _write_tar)(stream, members)
             stream.seek(0)
             check_bundle(stream, out)
     except OSError as error:
@@ -113,43 +106,44 @@ def _summarise(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _contents(named: dict[str, RunFolder]) -> Iterator[tuple[str, Path]]:
-    """Yield each file with its name below the archive's root, ordered by name."""
+def _members(root: str, named: dict[str, RunFolder], manifest: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yield each file's name in the archive and its content, and at last the manifest, filled meanwhile.
+
+    A link is left out: it may lead to any file of whoever exports.
+    """
     for name, run in named.items():
-        top = [
-            path for path in run.path.iterdir() if path.suffix in _EXPORTED and not path.name.startswith(".")
-        ]
-        for path in sorted([*top, *run.detections.glob("*.json")]):
-            if path.is_file():
-                yield f"runs/{name}/{path.relative_to(run.path).as_posix()}", path
+        paths = [path for path in run.path.iterdir() if path.suffix in _EXPORTED and path.name[0] != "."]
+        for path in sorted([*paths, *run.detections.glob("*.json")]):
+            member = f"runs/{name}/{path.relative_to(run.path).as_posix()}"
+            if path.is_symlink() or path.parent.is_symlink():
+                manifest["links_left_out"].append(member)
+            elif path.is_file():
+                content = path.read_bytes()
+                manifest["files"][member] = {
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "bytes": len(content),
+                }
+                yield f"{root}/{member}", content
+    yield f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode()
 
 
-class _TarWriter:
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._gzip = gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0)
-        self._tar = tarfile.open(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-
-    def add(self, name: str, content: bytes) -> None:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        self._tar.addfile(entry, io.BytesIO(content))
-
-    def close(self) -> None:
-        self._tar.close()
-        self._gzip.close()
+def _write_tar(stream: IO[bytes], members: Iterable[tuple[str, bytes]]) -> None:
+    with (
+        gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
 
 
-class _ZipWriter:
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._zip = zipfile.ZipFile(stream, "w")
-
-    def add(self, name: str, content: bytes) -> None:
-        entry = zipfile.ZipInfo(name, _EPOCH)
-        entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-        self._zip.writestr(entry, content)
-
-    def close(self) -> None:
-        self._zip.close()
+def _write_zip(stream: IO[bytes], members: Iterable[tuple[str, bytes]]) -> None:
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members:
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, content)
 
 
 def _read_tar(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:

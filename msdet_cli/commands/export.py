@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from experiments.common.errors import UserError
 from experiments.runs.export import SUFFIXES, write_bundle
-from experiments.runs.lookup import iterate, resolve, results_dir
+from experiments.runs.lookup import results_dir, select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli import __version__
 from msdet_cli.console.formatting import format_size
@@ -23,7 +21,9 @@ def export(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="RUN...", help="Runs, or paths of their folders.")
     ] = None,
-    all_runs: Annotated[bool, typer.Option("--all", help="All runs that are not running.")] = False,
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="All runs, or all that match RUN, but running ones.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="FILE.tar.gz or FILE.zip; must not exist."),
@@ -41,35 +41,28 @@ def export(
     msdet export --all -o paper.tar.gz
     tar xf paper.tar.gz && msdet report --results-dir paper
     """
-    folder = results_dir(results)
-    chosen = _chosen(runs or [], all_runs, folder)
-    target = out or Path(
-        f"{chosen[0].name.replace('/', '-') if len(chosen) == 1 else 'msdet-runs'}{SUFFIXES[0]}"
-    )
+    chosen = _choose(select(runs or [], results_dir(results), all_runs), all_runs)
+    if not chosen:
+        raise UserError(f"no runs to export in {results_dir(results).resolve()}", "msdet runs")
+    name = chosen[0].name.replace("/", "-") if len(chosen) == 1 else "msdet-runs"
+    target = out or Path(f"{name}{SUFFIXES[0]}")
     manifest = write_bundle(chosen, target, __version__)
+    for member in manifest["links_left_out"]:
+        print(f"note: left out: {member} is a link", file=sys.stderr)
     size = format_size(target.stat().st_size)
-    line = f"{target}: {len(manifest['runs'])} runs, {len(manifest['files'])} files, {size}"
-    Console().print(Text(line), soft_wrap=True)
+    print(f"{target}: {len(manifest['runs'])} runs, {len(manifest['files'])} files, {size}")
 
 
-def _chosen(references: list[str], all_runs: bool, results: Path) -> list[RunFolder]:
-    if all_runs == bool(references):
-        raise UserError("name a RUN, or use --all", "msdet export --all -o FILE.tar.gz")
+def _choose(runs: list[RunFolder], all_runs: bool) -> list[RunFolder]:
+    """Return the runs that are not running; raise UserError for one that is named and is running or broken."""
     chosen = []
-    for run in iterate(results) if all_runs else [resolve(reference, results) for reference in references]:
+    for run in runs:
         try:
-            running = run.state() == "running"
+            if run.state() == "running":
+                raise UserError(f"{run.name} is running", f"msdet cancel {run.name}")
+            chosen.append(run)
         except UserError as error:
             if not all_runs:
                 raise
             print(f"note: skipped: {error.message}", file=sys.stderr)
-            continue
-        if running and not all_runs:
-            raise UserError(f"run {run.name} is running", f"msdet cancel {run.name}")
-        if running:
-            print(f"note: skipped: {run.name} is running", file=sys.stderr)
-        else:
-            chosen.append(run)
-    if not chosen:
-        raise UserError(f"no runs to export in {results.resolve()}", "msdet runs")
     return chosen

@@ -120,7 +120,6 @@ def test_nothing_is_written_over_and_nothing_half_is_left(two: list[RunFolder], 
     assert "must end in .tar.gz" in refused("export", "--all", "-o", "a.rar")
     assert "cannot be written" in refused("export", "--all", "-o", "absent/a.zip")
     assert "name a RUN, or use --all" in refused("export")
-    assert "name a RUN, or use --all" in refused("export", "--all", two[0].name)
     assert "no runs to export" in refused("export", "--all", "--results-dir", "empty")
     shutil.copytree("results", "other")
     other = Path("other") / two[0].path.relative_to(tmp_path / "results")
@@ -157,3 +156,23 @@ def test_a_changed_bundle_is_noticed(two: list[RunFolder]):
     changed.seek(0)
     with pytest.raises(UserError, match=r"trace.csv differs from the manifest"):
         check_bundle(changed, Path("a.tar.gz"))
+
+
+def test_links_are_left_out_and_named(two: list[RunFolder], tmp_path: Path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("password")
+    (two[0].path / "notes.txt").symlink_to(secret)
+    shutil.rmtree(two[1].detections)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "secret.json").write_text("password")
+    two[1].detections.symlink_to(tmp_path / "private")
+    result = CliRunner().invoke(app, ["export", "--all", "-o", "a.zip"], catch_exceptions=False)
+    left_out = [f"runs/{two[1].name}/detections/secret.json", f"runs/{two[0].name}/notes.txt"]
+    with zipfile.ZipFile("a.zip") as archive:
+        assert not any(b"password" in archive.read(name) for name in archive.namelist())
+        assert sorted(json.loads(archive.read("a/manifest.json"))["links_left_out"]) == sorted(left_out)
+    assert all(f"note: left out: {name} is a link" in result.stderr for name in left_out)
+
+
+def test_all_that_match_are_exported(two: list[RunFolder]):
+    assert typed("export", RLO, "--all", "-o", "a.zip").startswith("a.zip: 1 runs")
