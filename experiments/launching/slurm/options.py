@@ -45,6 +45,15 @@ class SlurmOptions:
 
 
 KEYS = sorted({f.name for f in fields(SlurmOptions)} - {"time_min", "sbatch"} | {"time"})
+_N = "[0-9]{1,9}"
+# Key to what its value must look like, how messages call that, and an example.
+_FORMS = {
+    "gpus": (_N, "a count", "gpus=2"),
+    **{key: (f"(?=.*[1-9]){_N}", "a count", f"{key}=2") for key in ("cpus", "nodes", "max")},
+    "mem": (f"{_N}[KMGT]?", "an amount of memory", "mem=64G"),
+}
+# Durations as sbatch writes them: days, hours, minutes and seconds.
+_CLOCKS = (f"({_N})-({_N})(?::({_N}))?(?::({_N}))?", f"()(?:({_N}):)?({_N}):({_N})")
 
 
 def parse(text: str) -> SlurmOptions:
@@ -60,22 +69,20 @@ def parse(text: str) -> SlurmOptions:
     sbatch: dict[str, str | bool] = {}
     for key, value in _pairs(text):
         name = key.removeprefix("sbatch.")
-        if name != key:
-            if name.replace("-", "_") in values or name in sbatch:
-                raise UserError(f"--slurm: '{name}' is given twice", EXAMPLE)
+        if name != key and name.replace("-", "_") not in values and name not in sbatch:
             sbatch[name] = value
-        elif key not in KEYS:
+        elif name == key and key not in KEYS:
             raise UserError(
                 f"--slurm: unknown key '{key}'; {did_you_mean(key, KEYS)}",
                 f"{EXAMPLE}; any other option of sbatch: sbatch.<name>=<value>",
             )
-        elif key in values or ("time_min" in values and key == "time"):
-            raise UserError(f"--slurm: '{key}' is given twice", EXAMPLE)
+        elif name != key or key in values:
+            raise UserError(f"--slurm: '{name}' is given twice", EXAMPLE)
         else:
-            values.update([_value(key, str(value))])
-    if "time_min" not in values:
+            values[key] = _value(key, str(value))
+    if "time" not in values:
         raise UserError("--slurm requires time, the limit of one job", EXAMPLE)
-    options = SlurmOptions(**values, sbatch=sbatch)
+    options = SlurmOptions(time_min=values.pop("time"), **values, sbatch=sbatch)
     if options.time_min * 60 <= 2 * options.signal_delay_s:
         raise UserError(
             f"--slurm: time of {options.time_min} min leaves nothing beside the {options.signal_delay_s} s before"
@@ -86,41 +93,31 @@ def parse(text: str) -> SlurmOptions:
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str | bool]]:
-    """Split at commas, but for those within a value that may hold them."""
-    key, value = "", ""
-    for part in text.split(","):
-        name, equals, given = part.strip().partition("=")
-        if equals and name:
-            if key:
-                yield key, value
-            key, value = name.strip(), given.strip()
-        elif name.startswith("sbatch.") and len(name) > len("sbatch."):
-            if key:
-                yield key, value
-            key, value = "", ""
-            yield name, True
-        elif name and (key in LISTS or key.startswith("sbatch.")):
-            value = f"{value},{name}"
-        else:
-            raise UserError(f"--slurm: '{part.strip()}' is not key=value", EXAMPLE)
-    if key:
-        yield key, value
+    """Split at commas before a key, but not at those within a value that may hold them."""
+    for part in re.split(r",(?=[^,=]+=|\s*sbatch\.[^,=]+(?:,|$))", text):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        first, *more = (word.strip() for word in (value if equals else key).split(","))
+        is_free = key.startswith("sbatch.") and key != "sbatch."
+        if not equals and is_free and not more:
+            yield key, True
+            continue
+        wrong = more if "" in more or not (is_free or key in LISTS) else []
+        if not equals or not key or wrong:
+            raise UserError(f"--slurm: '{wrong[0] if equals and wrong else first}' is not key=value", EXAMPLE)
+        yield key, ",".join([first, *more])
 
 
-def _value(key: str, text: str) -> tuple[str, Any]:
+def _value(key: str, text: str) -> str | int:
     if not text:
         raise UserError(f"--slurm: '{key}' has no value", EXAMPLE)
     if key == "time":
-        return "time_min", -(-_seconds(key, text, 60) // 60)
+        return -(-_seconds(key, text, 60) // 60)
     if key == "signal_delay_s":
-        return key, _seconds(key, text, 1)
-    if key in ("gpus", "cpus", "nodes", "max"):
-        if not text.isdigit() or (int(text) == 0 and key != "gpus"):
-            raise UserError(f"--slurm: {key}={text} is not a count", f"{key}=2")
-        return key, int(text)
-    if key == "mem" and not re.fullmatch(r"\d+[KMGT]?", text):
-        raise UserError(f"--slurm: mem={text} is not an amount of memory", "mem=64G")
-    return key, text
+        return _seconds(key, text, 1)
+    form, called, example = _FORMS.get(key, (".*", "", ""))
+    if not re.fullmatch(form, text):
+        raise UserError(f"--slurm: {key}={text} is not {called}", example)
+    return int(text) if called == "a count" else text
 
 
 def _seconds(key: str, text: str, plain: int) -> int:
@@ -131,18 +128,13 @@ def _seconds(key: str, text: str, plain: int) -> int:
         text: The duration.
         plain: Seconds that a bare number counts.
     """
-    if text.isdigit():
+    total, clock = 0, next(filter(None, (re.fullmatch(form, text) for form in _CLOCKS)), None)
+    if re.fullmatch(_N, text):
         total = int(text) * plain
-    elif re.fullmatch(r"(\d+[dhms])+", text):
-        total = sum(int(count) * UNITS_S[unit] for count, unit in re.findall(r"(\d+)([dhms])", text))
-    elif match := re.fullmatch(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?", text):
-        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        total = days * 86400 + hours * 3600 + minutes * 60 + seconds
-    elif match := re.fullmatch(r"(?:(\d+):)?(\d+):(\d+)", text):
-        hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        total = hours * 3600 + minutes * 60 + seconds
-    else:
-        total = 0
+    elif re.fullmatch(f"({_N}[dhms])+", text):
+        total = sum(int(count) * UNITS_S[unit] for count, unit in re.findall("([0-9]+)([dhms])", text))
+    elif clock is not None:
+        total = sum(int(part or 0) * unit for part, unit in zip(clock.groups(), UNITS_S.values()))
     if total < 1:
         raise UserError(f"--slurm: {key}={text} is not a duration", f"{key}=12h, 90m, 120s or 2-00:00:00")
     return total
