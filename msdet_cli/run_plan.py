@@ -76,7 +76,7 @@ def run_plan(
     if not dry_run:
         _confirm_force(planned, options.yes)
     if options.detach and not dry_run:
-        _detach(options.results_folder, options.as_json)
+        _detach(planned, options)
         raise typer.Exit(DONE)
     if slurm is not None and not dry_run:
         more = plan_more()  # it prints which rows wait
@@ -185,11 +185,10 @@ def _report_failures(console: Console | None, entries: Sequence[QueueItem]) -> N
             _print_line(console, f"  log: {escape(str(entry.run.folder.log))}")
 
 
-def _detach(results: Path, as_json: bool) -> None:
+def _detach(planned: Sequence[PlannedRun], options: RunOptions) -> None:
     """Start this command without `--detach` in its own session, and print its process id and log."""
     words = [word for word in sys.argv[1:] if word not in ("--detach", "--json")]
-    words += ["--yes"] if "--force" in words else []  # agreed to before it was detached
-    folder = results / "queues"
+    folder = options.results_folder / "queues"
     stem = f"{datetime.now():%Y%m%d-%H%M%S}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,14 +204,16 @@ def _detach(results: Path, as_json: bool) -> None:
         log = starting.rename(folder / f"{stem}-{process.pid}.log")
     except OSError as error:
         raise UserError(
-            f"the results folder {results} cannot be written: {error.strerror or error}",
+            f"the results folder {options.results_folder} cannot be written: {error.strerror or error}",
             "--results-dir DIR",
         ) from None
-    if as_json:
+    if options.as_json:
         print(json.dumps({"pid": process.pid, "log": str(log)}))
-    else:
-        print(f"in the background as process {process.pid}; log: {log}")
-        print(f"  progress: msdet runs; stop and save checkpoints: kill {process.pid}")
+        return
+    names = [planned[0].folder.name] if len(planned) == 1 else sorted({run.recipe.name for run in planned})
+    stop = next_command("cancel", *names, *(["--all"] if len(planned) > 1 else []))
+    print(f"in the background as process {process.pid}; log: {log}")
+    print(f"  progress: {next_command('runs')}\n  stop and save checkpoints: {stop}")
 
 
 def _submit(planned: list[PlannedRun], options: SlurmOptions, results: Path, console: Console | None) -> None:
@@ -225,7 +226,7 @@ def _submit(planned: list[PlannedRun], options: SlurmOptions, results: Path, con
     for one in submitted:
         outcome = f"job {one.job_id}" if one.job_id else escape(one.why or "")
         _print_line(console, f"{one.run.folder.name}: {outcome}")
-    _print_line(console, "next: msdet runs")
+    _print_line(console, f"next: {next_command('runs')}")
 
 
 def warn_of_data(found: Iterable[FoundDataset]) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -369,6 +370,9 @@ def test_detach_plans_first_and_continues_in_the_background(tmp_path, monkeypatc
     )
     code, out, _ = msdet(monkeypatch, capsys, "run", "retinanet-r50", "-p", "tiny", *FEW, "--detach")
     assert code == 0 and "msdet runs" in out
+    assert re.search(
+        r"stop and save checkpoints: msdet cancel retinanet-r50/[0-9a-f]{8}/seed0$", out, re.MULTILINE
+    )
     (log,) = (tmp_path / "results" / "queues").iterdir()
     assert str(log.relative_to(tmp_path)) in out
     pid = int(log.stem.rpartition("-")[2])
