@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from experiments.common.errors import DONE, FAILED, UserError, did_you_mean
+from experiments.common.errors import DONE, FAILED, UserError
 from experiments.launching.cancel import Cancel
-from experiments.runs.lookup import SeveralRunsError, fits, iterate, resolve, results_dir
+from experiments.runs.lookup import results_dir, select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import ACTIVE_STATES
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
@@ -42,57 +43,34 @@ def cancel(
     msdet cancel retinanet-r50-rlo --all
     msdet cancel --all
     """
-    folder = results_dir(results)
-    runs = _match_active(which or [], folder) if every else _resolve_all(which or [], folder)
-    cancels = [Cancel(run) for run in runs]
-    reported: set[str] = set()
-    try:
+    runs = select(which or [], results_dir(results), every)
+    cancels = [Cancel(run) for run in (_active(runs) if every else runs)]
+    reported: set[RunFolder] = set()
+    with contextlib.suppress(KeyboardInterrupt):  # the runs stop without this command, too
         deadline = time.monotonic() + WAIT_S
         while True:
             for one in cancels:
-                if one.step() and one.run.name not in reported:
-                    reported.add(one.run.name)
-                    _report(one, as_json)
+                if one.step() and one.run not in reported:
+                    reported.add(one.run)
+                    if not as_json:
+                        _report(one)
             if len(reported) == len(cancels) or time.monotonic() > deadline:
                 break
             time.sleep(POLL_INTERVAL_S)
-    except KeyboardInterrupt:  # the runs stop without this command, too
-        pass
     _report_end(cancels, as_json)
 
 
-def _resolve_all(which: list[str], results: Path) -> list[RunFolder]:
-    if not which:
-        raise UserError("name a RUN, or use --all", "msdet cancel --all")
-    try:
-        runs = [resolve(one, results) for one in which]
-    except SeveralRunsError as error:
-        raise UserError(error.message, "give the full name, or cancel all that match: --all") from None
-    return list({run.path.resolve(): run for run in runs}.values())
+def _active(runs: list[RunFolder]) -> Iterator[RunFolder]:
+    """Yield the runs that are queued or running; say which cannot be read."""
+    for run in runs:
+        try:
+            if run.state() in ACTIVE_STATES:
+                yield run
+        except UserError as error:
+            print(f"note: skipped: {error.message}", file=sys.stderr)
 
 
-def _match_active(which: list[str], results: Path) -> list[RunFolder]:
-    """Return the readable runs that match and are queued or running."""
-    all_runs = {run.name: run for run in iterate(results)}
-    for one in which:
-        if not any(fits(one, name) for name in all_runs):
-            raise UserError(
-                f"run '{one}' not found in {results.resolve()}; {did_you_mean(one, all_runs)}", "msdet runs"
-            )
-    found = []
-    for name, run in all_runs.items():
-        if not which or any(fits(one, name) for one in which):
-            try:
-                if run.state() in ACTIVE_STATES:
-                    found.append(run)
-            except UserError as error:
-                print(f"note: skipped: {error.message}", file=sys.stderr)
-    return found
-
-
-def _report(one: Cancel, as_json: bool) -> None:
-    if as_json:
-        return
+def _report(one: Cancel) -> None:
     if one.outcome == "cancelled":
         text = "cancelled" + (" (a checkpoint is saved)" if one.run.last_checkpoint() else "")
     elif one.outcome == "was over":
