@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from experiments.runs.record import Record
 
 REDUCED, IMPORTED, ODD_DATA = "†", "‡", "§"
@@ -14,19 +16,15 @@ LEGEND = {
 
 def marks_of(record: Record) -> str:
     """Return the marks of a run; "" for one without flags."""
-    is_so = {
-        REDUCED: record.launch.reduced,
-        IMPORTED: record.imported is not None,
-        ODD_DATA: bool(record.dataset.get("warning")),
-    }
-    return "".join(mark for mark in LEGEND if is_so[mark])
+    is_so = (record.launch.reduced, record.imported is not None, bool(record.dataset.get("warning")))
+    return "".join(mark for mark, has_it in zip((REDUCED, IMPORTED, ODD_DATA), is_so) if has_it)
 
 
-def joined(marks: list[str]) -> str:
+def merge_marks(marks: Collection[str]) -> str:
     """Return each mark that occurs in any of `marks` once."""
     return "".join(mark for mark in LEGEND if any(mark in text for text in marks))
 
 
-def legend(marks: str) -> list[str]:
-    """Return one line on each of the marks."""
-    return [f"{mark} {LEGEND[mark]}" for mark in LEGEND if mark in marks]
+def explain_marks(marks: Collection[str]) -> list[str]:
+    """Return one line on each mark that occurs in any of `marks`."""
+    return [f"{mark} {LEGEND[mark]}" for mark in merge_marks(marks)]

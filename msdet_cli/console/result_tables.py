@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from experiments.runs.run_flags import joined, legend
+from experiments.runs.run_flags import explain_marks
 
 if TYPE_CHECKING:  # these import pandas
     from experiments.reporting.tables.groups import Group
@@ -119,7 +119,7 @@ def print_legend(console: Console) -> None:
 
 def print_marks(console: Console, marks: Sequence[str]) -> None:
     """Print what the marks mean that were shown."""
-    for line in legend(joined(list(marks))):
+    for line in explain_marks(marks):
         console.print(Text(line, "dim"), soft_wrap=True)
 
 

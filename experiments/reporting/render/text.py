@@ -16,7 +16,7 @@ from experiments.common.files import unique_name
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.report_model import LEGEND, MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture
-from experiments.runs.run_flags import joined, legend
+from experiments.runs.run_flags import explain_marks
 
 COLUMN_PT = 300  # a column of a two-column paper has about 240
 _MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
@@ -74,7 +74,7 @@ def made_line(report: Report, made: ReportMetadata) -> str:
 def reading_notes(groups: Iterable[Group], has_ranks: bool = True) -> list[str]:
     """Return how measured numbers read, and what those marks mean that these runs have."""
     text = f"{LEGEND} {RANKS}" if has_ranks else LEGEND
-    return [text, *legend(joined([group.marks for group in groups]))]
+    return [text, *explain_marks([group.marks for group in groups])]
 
 
 def short_title(table: MeasuredTable) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from experiments.reporting.collect import COLUMNS
 from experiments.reporting.stats.statistics import Difference, Spread, difference, spread
-from experiments.runs.run_flags import IMPORTED, REDUCED, joined
+from experiments.runs.run_flags import IMPORTED, REDUCED, merge_marks
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "cancelled")
 
@@ -50,7 +50,7 @@ class Group:
     @property
     def marks(self) -> str:
         """What the runs' number is marked with in every table; see `experiments.runs.run_flags`."""
-        return joined(self._columns["marks"])
+        return merge_marks(self._columns["marks"])
 
     @property
     def is_imported(self) -> bool:
