@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments.common.errors import BAD_INPUT, DONE, INTERRUPTED, UserError
+from experiments.common.files import refusing
 from experiments.data.find import FoundDataset
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
@@ -153,7 +154,7 @@ def _report_entry(console: Console | None, entry: QueueItem, total: int) -> None
     if entry.is_over and entry.attempts == 0 and entry.code == BAD_INPUT and total == 1:
         raise UserError(entry.message or "", entry.hint)
     if entry.state == "locked":
-        _print_line(console, f"{name}: locked by another msdet process; waiting for it")
+        _print_line(console, f"{name}: locked by {message}; waiting for it")
     elif entry.state == "running" and entry.attempts > 1:
         _print_line(console, f"[yellow]{name}: attempt {entry.attempts}:[/] {message}")
     elif entry.state in ("done", "skipped"):
@@ -190,7 +191,7 @@ def _detach(planned: Sequence[PlannedRun], options: RunOptions) -> None:
     words = [word for word in sys.argv[1:] if word not in ("--detach", "--json")]
     folder = options.results_folder / "queues"
     stem = f"{datetime.now():%Y%m%d-%H%M%S}"
-    try:
+    with refusing(f"the results folder {options.results_folder} cannot be written", "--results-dir DIR"):
         folder.mkdir(parents=True, exist_ok=True)
         starting = folder / f"{stem}.starting"
         with open(starting, "w", encoding="utf-8") as stream:
@@ -202,11 +203,6 @@ def _detach(planned: Sequence[PlannedRun], options: RunOptions) -> None:
                 start_new_session=True,
             )
         log = starting.rename(folder / f"{stem}-{process.pid}.log")
-    except OSError as error:
-        raise UserError(
-            f"the results folder {options.results_folder} cannot be written: {error.strerror or error}",
-            "--results-dir DIR",
-        ) from None
     if options.as_json:
         print(json.dumps({"pid": process.pid, "log": str(log)}))
         return

@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from experiments.common.errors import UserError
+from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, storage_error
+
+
+@contextlib.contextmanager
+def refusing(failure: str, hint: str | None = None) -> Iterator[None]:
+    """Turn an OSError into a UserError, `<failure>: <reason>`; of a full disk with the code of an interruption."""
+    try:
+        yield
+    except OSError as error:
+        code = INTERRUPTED if storage_error(error) else BAD_INPUT
+        raise UserError(f"{failure}: {error.strerror or error}", hint, code) from None
 
 
 @contextlib.contextmanager

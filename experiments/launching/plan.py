@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, storage_error
-from experiments.common.files import name_for_damaged, write_text
+from experiments.common.errors import UserError
+from experiments.common.files import name_for_damaged, refusing, write_text
 from experiments.common.processes import this_process
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.launching.execution import Execution
@@ -220,16 +220,8 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
         return todo
 
 
-@contextlib.contextmanager
-def _writing(folder: RunFolder) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"the results folder {folder.path} cannot be written: {error.strerror or error}",
-            "--results-dir DIR",
-            INTERRUPTED if storage_error(error) else BAD_INPUT,
-        ) from None
+def _writing(folder: RunFolder) -> contextlib.AbstractContextManager[None]:
+    return refusing(f"the results folder {folder.path} cannot be written", "--results-dir DIR")
 
 
 def _existing_or_new_record(run: PlannedRun) -> Record:
@@ -284,7 +276,6 @@ def _new_record(run: PlannedRun) -> Record:
         dataset={
             "name": run.recipe.dataset.name,
             "format": run.recipe.dataset.format,
-            "root": str(run.data.root),
             "fingerprint": run.data.fingerprint,
             "images": run.data.images,
             "classes": list(run.data.classes),

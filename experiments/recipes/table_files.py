@@ -9,7 +9,7 @@ import yaml
 
 from experiments.common.checking import validate
 from experiments.common.errors import UserError
-from experiments.common.files import display_path, read_text, write_text
+from experiments.common.files import display_path, read_text, refusing, write_text
 from experiments.recipes import catalogue
 from experiments.recipes.tables import Block, Row, Table, load_table
 from experiments.recipes.yaml_format import PlainDumper, parse_yaml
@@ -23,7 +23,7 @@ def save_table(table: Table) -> None:
     """
     path = table.path
     text, header = None, _header(table)
-    try:
+    with refusing(f"{display_path(path)} cannot be written", "--results-dir DIR"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             before = load_table(str(path))
@@ -35,10 +35,6 @@ def save_table(table: Table) -> None:
             comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
             text = comment + _dump(table.model_dump(exclude_defaults=True))
         write_text(path, text)
-    except OSError as error:
-        raise UserError(
-            f"{display_path(path)}: cannot be written: {error.strerror or error}", "--results-dir DIR"
-        ) from None
 
 
 def _header(table: Table) -> str:

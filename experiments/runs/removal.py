@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 
@@ -71,12 +72,5 @@ def remove_files(run: RunFolder, files: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _removing(run: RunFolder) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{run.path} cannot be removed: {error.strerror or error}",
-            "remove it as the user who trained it",
-        ) from None
+def _removing(run: RunFolder) -> contextlib.AbstractContextManager[None]:
+    return refusing(f"{run.path} cannot be removed", "remove it as the user who trained it")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from experiments.common.errors import UserError
-from experiments.common.files import replacing
+from experiments.common.files import refusing, replacing
 
 
 def make_output_folder(out: Path) -> None:
@@ -21,15 +20,9 @@ def make_output_folder(out: Path) -> None:
         tempfile.TemporaryFile(dir=out).close()
 
 
-@contextlib.contextmanager
-def naming_folder(out: Path) -> Iterator[None]:
-    """Turn an error of writing below `--out` into a UserError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--out: {out} cannot be written: {error.strerror or error}", "name another folder"
-        ) from None
+def naming_folder(out: Path) -> contextlib.AbstractContextManager[None]:
+    """Return a block whose errors of writing below `--out` are a UserError that names the folder."""
+    return refusing(f"--out: {out} cannot be written", "name another folder")
 
 
 def write_all(files: Mapping[str, bytes], out: Path, on_stderr: bool = False) -> None:

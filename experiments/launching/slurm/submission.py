@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.common.locks import file_lock
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, claim_run, prepare
@@ -243,12 +244,7 @@ def _new_folder(parent: Path) -> Path:
 @contextlib.contextmanager
 def _submission_lock(folder: Path) -> Iterator[None]:
     """Let one command submit after the other, so that the second sees the jobs of the first."""
-    try:
+    with refusing(f"the results folder {folder} cannot be written", "--results-dir DIR"):
         folder.mkdir(parents=True, exist_ok=True)
         with file_lock(folder / ".lock"):
             yield
-    except OSError as error:
-        raise UserError(
-            f"the results folder {folder} cannot be written: {error.strerror or error}",
-            "--results-dir DIR",
-        ) from None
