@@ -1,1 +1,1 @@
-"""The run folder: file names, record, state, lock, flags, mean weights, export. Not: recipes. No torch."""
+"""The run folder: names, record, state, lock, flags, mean weights, export, removal. Not: recipes. No torch."""
