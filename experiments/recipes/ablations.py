@@ -155,12 +155,16 @@ def _differing_parts(new: Table, there: Table, own: Recipe) -> list[str]:
 
 
 def _add_baseline(table: Table, recipe: str, own: Recipe) -> None:
-    """Add the recipe with uniform weights, unless it has them, or a row is that already."""
-    options = {key: None for key in table.set if key.startswith("weighting.") and key not in EVERY_RULES}
-    row = Row(id="baseline", label="uniform (baseline)", recipe=recipe)
-    row.set = {"weighting.rule": "uniform", **options}
-    if own.weighting["rule"] != "uniform" and _row_of(table, table.recipe_of(row)) is None:
+    """Add the recipe with uniform weights, unless it has them, or such a row is there."""
+    if own.weighting["rule"] != "uniform" and not any(map(_is_uniform, table.rows())):
+        other = {key: None for key in table.set if key.startswith("weighting.") and key not in EVERY_RULES}
+        row = Row(id="baseline", label="uniform (baseline)", recipe=recipe)
+        row.set = {"weighting.rule": "uniform", **other}
         table.blocks.insert(0, Block(rows=[row]))
+
+
+def _is_uniform(row: Row) -> bool:
+    return row.set.get("weighting.rule") == "uniform"
 
 
 def _add_rows(
@@ -168,17 +172,22 @@ def _add_rows(
 ) -> None:
     """Add the rows that a block lacks, each before the first with larger values."""
     block = next((b for b in table.blocks if any(row.set.keys() == set(keys) for row in b.rows)), None)
+    lacks_own = block is None or any(map(_is_uniform, block.rows)) or any(row.own for row in block.rows)
     if block is None:
         block = Block.model_construct(title=", ".join(map(_short, keys)), rows=[])
         table.blocks.append(block)
-    known = {recipe_id(table.recipe_of(row)) for row in block.rows if row.recipe and not row.mean_weights_of}
-    if not any(row.own for row in block.rows):
+    known = {
+        recipe_id(table.recipe_of(row)): row for row in block.rows if row.recipe and not row.mean_weights_of
+    }
+    for identity, row in known.items():  # the recipe may have changed since
+        row.own = identity == recipe_id(own)
+    if lacks_own and not any(row.own for row in block.rows):
         variants = [*variants, _own_values(table, recipe, own, keys)]
     for values in variants:
-        row = _make_row(table, block, recipe, values)
+        row = _make_row(table, recipe, values)
         identity = recipe_id(table.recipe_of(row))
         if identity not in known:
-            known.add(identity)
+            known[identity] = row
             row.own = identity == recipe_id(own)
             place = [_order(row.set.get(key)) for key in keys]
             larger = (n for n, r in enumerate(block.rows) if [_order(r.set.get(key)) for key in keys] > place)
@@ -196,7 +205,7 @@ def _own_values(table: Table, recipe: str, own: Recipe, keys: tuple[str, ...]) -
     return values if recipe_id(table.recipe_of(row)) == recipe_id(own) else {}
 
 
-def _make_row(table: Table, block: Block, recipe: str, values: dict[str, Any]) -> Row:
+def _make_row(table: Table, recipe: str, values: dict[str, Any]) -> Row:
     label = ", ".join(f"{_short(key)} = {_text(value)}" for key, value in values.items())
     stem = "-".join(f"{_last_part(key)}-{_text(value)}" for key, value in values.items()) or "recipe"
     stem = re.sub(r"[^\w.+-]+", "-", stem).strip("-")
@@ -206,20 +215,14 @@ def _make_row(table: Table, block: Block, recipe: str, values: dict[str, Any]) -
     return Row(id=row_id, label=label or "as it stands", recipe=recipe, set=settings)
 
 
-def _row_of(table: Table, recipe: Recipe) -> Row | None:
-    """Return the first row with a recipe that is the same experiment."""
-    rows = (row for row in table.rows() if row.recipe and not row.mean_weights_of)
-    return next((row for row in rows if recipe_id(table.recipe_of(row)) == recipe_id(recipe)), None)
-
-
 def _row_to_compare_with(table: Table, block: Block, against: str) -> str:
     """Return the id of the row that the rows of a block are compared with."""
     every = list(table.rows())
+    own = [row.id for row in (*block.rows, *every) if row.own] or [every[0].id]
     if against == "recipe":
-        own = [row.id for row in (*block.rows, *every) if row.own]
-        return own[0] if own else every[0].id
+        return own[0]
     if against == "baseline":
-        against = next((row.id for row in every if row.set.get("weighting.rule") == "uniform"), against)
+        return next((row.id for row in every if _is_uniform(row)), own[0])
     names = {name: row.id for row in every for name in (row.label, row.id)}
     if against not in names:
         raise UserError(f"--against: '{against}' is no row; {did_you_mean(against, [r.id for r in every])}")

@@ -120,6 +120,17 @@ def test_deleted_rows_do_not_come_back():
     assert [len(block.rows) for block in ablate(axes={ALPHA: [7]}).blocks] == [4]
 
 
+def test_mark_follows_the_recipe():
+    Path("mine.yaml").write_text(f"extends: {RECIPE}\nweighting: {{alpha: 40}}\n")
+    assert [(row.label, row.own) for row in ablate("mine.yaml", None, axes={ALPHA: [5]}).blocks[1].rows] == [
+        ("alpha = 5", False), ("alpha = 40", True),
+    ]  # fmt: skip
+    Path("mine.yaml").write_text(f"extends: {RECIPE}\nweighting: {{alpha: 50}}\n")
+    assert [(row.label, row.own) for row in ablate("mine.yaml", None, axes={ALPHA: [5]}).blocks[1].rows] == [
+        ("alpha = 5", False), ("alpha = 40", False), ("alpha = 50", True),
+    ]  # fmt: skip
+
+
 def test_another_context_gets_another_file():
     first = ablate(axes={ALPHA: [5]})
     names = [
