@@ -140,29 +140,18 @@ def _put(layer: dict[str, Any], path: list[str], value: Any) -> None:
     node[path[-1]] = value
 
 
-def split_values(text: str) -> list[str]:
-    """Return `5,50,[1.5,1.0]` as ["5", "50", "[1.5,1.0]"]: commas in brackets, braces and quotes do not split.
+def parse_values(text: str) -> list[Any]:
+    """Return `5,50,[1.5,1.0]` as [5, 50, [1.5, 1.0]]: commas in brackets, braces and quotes do not separate.
 
     Raises:
-        UserError: A value is empty, or a bracket or quote is left open.
+        UserError: A value is empty or not YAML.
     """
-    values, start, depth, quote = [], 0, 0, ""
-    for position, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character in "[{":
-            depth += 1
-        elif character in "]}":
-            depth -= 1
-            if depth < 0:
-                break
-        elif character == "," and depth == 0:
-            values.append(text[start:position].strip())
-            start = position + 1
-    values.append(text[start:].strip())
-    if quote or depth or "" in values:
-        wrong = "a quote is left open" if quote else "brackets do not match" if depth else "a value is empty"
-        raise UserError(f"'{text}': {wrong}", "write values as a,b,[c,d]")
+    try:
+        values = parse_yaml(f"[{text}]", text)
+    except UserError:
+        values = None
+    if not isinstance(values, list) or not values or text.rstrip().endswith(","):
+        raise UserError(
+            f"'{text}': a value is empty, or brackets or quotes do not match", "write values as a,b,[c,d]"
+        )
     return values

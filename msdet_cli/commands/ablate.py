@@ -14,7 +14,7 @@ from experiments.launching.forecast import iterations_of
 from experiments.launching.plan import PlannedRun
 from experiments.recipes.ablations import Ablation, ablation_table
 from experiments.recipes.loading import load_recipe
-from experiments.recipes.overrides import parse_assignment, split_values
+from experiments.recipes.overrides import parse_assignment, parse_values
 from experiments.recipes.schema import Recipe
 from experiments.recipes.table_files import save_table
 from experiments.weighting.options import ACTIONS
@@ -87,20 +87,18 @@ def _axes(
     typed: dict[str, str | None], actions: str | None, sets: list[str]
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Return the varied keys with their values, and the values of all rows."""
-    texts = [(f"weighting.{name}", split_values(text)) for name, text in typed.items() if text is not None]
+    axes = {f"weighting.{name}": parse_values(text) for name, text in typed.items() if text is not None}
     if actions is not None:
-        texts.append(("weighting.actions", [_action_set(text) for text in split_values(actions)]))
+        axes["weighting.actions"] = [_action_set(value) for value in parse_values(actions)]
     shared: dict[str, Any] = {}
     for assignment in sets:
         key, equals, text = assignment.partition("=")
-        values = split_values(text) if equals else []
+        values = parse_values(text) if equals and text else []
         if len(values) > 1:
-            texts.append((key, values))
+            key, _ = parse_assignment(f"{key}=null")  # refuses what is no key
+            axes[key] = axes.get(key, []) + values
         else:
             shared |= [parse_assignment(assignment)]
-    axes: dict[str, list[Any]] = {}
-    for key, values in texts:
-        axes.setdefault(key, []).extend(parse_assignment(f"{key}={text}")[1] for text in values)
     if not axes:
         raise UserError(
             "nothing to vary: name an option with several values", "msdet ablate --alpha 5,50,100,200,500"
@@ -108,9 +106,8 @@ def _axes(
     return axes, shared
 
 
-def _action_set(text: str) -> str:
-    names = list(ACTIONS) if text.strip() == "all" else [name.strip() for name in text.split("+")]
-    return f"[{', '.join(names)}]"
+def _action_set(value: Any) -> Any:
+    return list(ACTIONS) if value == "all" else value.split("+") if isinstance(value, str) else value
 
 
 def _changes_by_options(own: Recipe, options: RunOptions) -> dict[str, Any]:

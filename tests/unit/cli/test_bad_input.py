@@ -243,7 +243,7 @@ def test_bad_input_keeps_an_earlier_run(msdet, data):
         (["--n", "1,two"], ["weighting.n", "two"]),
         (["--gamma", "0.01,,0.1"], ["a value is empty"]),
         (["--set", "weighting.beta=[0.1,0.9],[0.9,0.1]"], ["beta", "[0.9, 0.1]"]),
-        (["--set", "weighting.amplification=[1.5,1.0"], ["brackets do not match"]),
+        (["--set", "weighting.amplification=[1.5,1.0"], ["brackets or quotes do not match"]),
         (["--set", "weighting.alpha"], ["weighting.alpha", "="]),
         (["--alpha", "5", "--seed", "1", "--seeds", "2"], ["--seed", "--seeds"]),
         (["no-such-recipe", "--alpha", "5"], ["no-such-recipe"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.recipes.overrides import RECIPE_KEYS, layer_of, merge, parse_assignment, split_values
+from experiments.recipes.overrides import RECIPE_KEYS, layer_of, merge, parse_assignment, parse_values
 from experiments.recipes.schema import Recipe
 
 
@@ -178,19 +178,19 @@ def test_a_length_in_the_other_unit_replaces_the_length():
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("5,50,100", ["5", "50", "100"]),
-        ("5", ["5"]),
-        ("5,50,[1.5,1.0]", ["5", "50", "[1.5,1.0]"]),
-        ("[[1,2],[3]], [4]", ["[[1,2],[3]]", "[4]"]),
-        ("{a: 1, b: [2,3]},null", ["{a: 1, b: [2,3]}", "null"]),
-        ("'a,b',\"c,]\"", ["'a,b'", '"c,]"']),
+        ("5,50,100", [5, 50, 100]),
+        ("5", [5]),
+        ("1e-3,5,[1.5,1.0]", [0.001, 5, [1.5, 1.0]]),
+        ("[[1,2],[3]], [4]", [[[1, 2], [3]], [4]]),
+        ("{a: 1, b: [2,3]},null", [{"a": 1, "b": [2, 3]}, None]),
+        ("'a,b',\"c,]\",mmdet:d/e.py", ["a,b", "c,]", "mmdet:d/e.py"]),
     ],
 )
-def test_values_split_at_outer_commas_only(text: str, values: list[str]):
-    assert split_values(text) == values
+def test_values_are_separated_by_outer_commas_only(text: str, values: list):
+    assert parse_values(text) == values
 
 
 @pytest.mark.parametrize("text", ["", "5,", ",5", "5,,6", "[1,2", "1]", "'a", "1],[2"])
-def test_values_that_do_not_split_are_refused(text: str):
-    with pytest.raises(UserError, match=r"is empty|do not match|left open"):
-        split_values(text)
+def test_values_that_cannot_be_separated_are_refused(text: str):
+    with pytest.raises(UserError, match="is empty, or brackets or quotes do not match"):
+        parse_values(text)
