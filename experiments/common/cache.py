@@ -1,4 +1,4 @@
-"""A cache of what was read from annotation files, so that a 450 MB JSON is not read for every command.
+"""A cache of what was read from annotations or detections, so that a 450 MB JSON is not read for every command.
 
 An entry holds the answer and the size, modification time and inode of every file and folder that it depends on; it
 is valid while all of them are unchanged. A cache that cannot be read or written counts as empty.

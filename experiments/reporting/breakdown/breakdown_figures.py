@@ -2,81 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
 
-from experiments.reporting.breakdown.comparison import (
-    BreakdownGroup,
-    by_gain,
-    has_same_levels,
-    part_difference,
+from matplotlib.figure import Figure
+
+from experiments.reporting.breakdown.comparison import BreakdownGroup, has_same_levels
+from experiments.reporting.figures.forest import Effect, draw_differences
+from experiments.reporting.figures.style import (
+    BLUE,
+    PALE,
+    RED,
+    add_legend,
+    drawing,
+    new_figure,
+    picture,
+    thin_ticks,
 )
-from experiments.reporting.figures.style import BLUE, COLUMN_IN, GREY, PALE, RED, drawing, new_figure, picture
 from experiments.reporting.tables.sections import Picture
 
 MAX_CLASSES = 24  # more names than these cannot be read at column width: then both ends are drawn
-_ROW_IN = 0.15
+
+
+def breakdown_pictures(baseline: BreakdownGroup, other: BreakdownGroup, stem: str) -> list[Picture]:
+    """Return the figures by class and by level, where there is anything to draw."""
+    drawn = [
+        class_picture(baseline, other, f"{stem}-classes"),
+        level_picture(baseline, other, f"{stem}-levels"),
+    ]
+    return [picture for picture in drawn if picture is not None]
 
 
 def class_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) -> Picture | None:
-    """Draw each class's mean difference with its 95 % interval, and each pair of seeds as a ring."""
-    changes = {part: part_difference(other, baseline, "classes", part) for part in baseline.parts("classes")}
-    known = {part: found for part, found in changes.items() if found is not None}
-    if not known:
+    """Draw each class's difference with its 95 % interval and the pairs of seeds, below that over all."""
+    metric, counts = baseline.first.metric, baseline.first.counts.get("classes", {})
+    rows = [
+        Effect(f"{part} ({counts[part]:,})", change)
+        for part, change in other.classes_by_gain(baseline).items()
+        if change is not None
+    ]
+    overall = other.minus(baseline, "overall")
+    if not rows or overall is None:
         return None
-    ordered = by_gain(baseline, other, list(known))
-    drawn, left_out = _ends(ordered)
-    with drawing():
-        figure = new_figure(0.95 + _ROW_IN * len(drawn), COLUMN_IN)
-        axes = figure.subplots()
-        axes.axvline(0, color=GREY, linewidth=0.8)
-        overall = part_difference(other, baseline, "overall", "")
-        if overall is not None:
-            axes.axvline(overall.value, color=RED, linewidth=0.8, linestyle=(0, (4, 2)))
-        for row, part in enumerate(drawn):
-            _dot(axes, row, known[part])
-        counts = baseline.first.counts["classes"]
-        axes.set_yticks(range(len(drawn)), [f"{part} ({counts[part]:,})" for part in drawn])
-        axes.set_ylim(len(drawn) - 0.5, -0.5)
-        axes.grid(axis="x")
-        metric = baseline.first.metric
-        axes.set_xlabel(f"{metric} of {other.label} minus\n{baseline.label}, points")
-    seeds = _seeds(baseline, other)
-    caption = (
-        f"Difference in {metric} by class, {other.label} minus {baseline.label} ({seeds})."
-        " Dot: mean; bar: its 95 % interval, where there are two seeds or more; rings: the seeds, paired."
-        " Dashed: over all classes. In brackets: how many objects."
-    )
-    if left_out:
-        caption += (
-            f" The {len(drawn) // 2} greatest gains and losses; {left_out} classes between are in the table."
-        )
-    return picture(figure, name, caption, _class_alt(baseline, other, known, ordered))
-
-
-def _dot(axes: Any, row: int, found: Any) -> None:
-    if found.low is not None:
-        axes.plot([found.low, found.high], [row, row], color=RED, linewidth=1.1, solid_capstyle="butt")
-    axes.plot(found.pairs, [row] * len(found.pairs), "o", color=GREY, markerfacecolor="none", markersize=3.5)
-    axes.plot([found.value], [row], "o", color=RED, markersize=4)
-
-
-def _ends(ordered: Sequence[str]) -> tuple[list[str], int]:
-    """Return both ends of a long list, and how many are left out between."""
-    if len(ordered) <= MAX_CLASSES:
-        return list(ordered), 0
     half = MAX_CLASSES // 2
-    return [*ordered[:half], *ordered[-half:]], len(ordered) - 2 * half
-
-
-def _class_alt(
-    baseline: BreakdownGroup, other: BreakdownGroup, known: dict[str, Any], ordered: Sequence[str]
-) -> str:
-    best, worst = ordered[0], ordered[-1]
-    return (
-        f"{baseline.first.metric} of {other.label} minus {baseline.label} by class: from"
-        f" {known[best].value:+.1f} points ({best}) to {known[worst].value:+.1f} ({worst})."
+    drawn = rows if len(rows) <= MAX_CLASSES else [*rows[:half], *rows[-half:]]
+    caption = (
+        f"Difference in {metric} by class, {other.label} minus {baseline.label} ({_seeds(baseline, other)}), in points:"
+        " mean with its 95 % interval, where there are two seeds or more; small dots: the seeds, paired. In brackets:"
+        " how many objects."
     )
+    if len(drawn) < len(rows):
+        caption += (
+            f" The {half} greatest gains and losses; {len(rows) - 2 * half} classes between are in the table."
+        )
+    alt = (
+        f"{metric} of {other.label} minus {baseline.label} by class: from {rows[0].difference.value:+.1f} points"
+        f" ({rows[0].label}) to {rows[-1].difference.value:+.1f} ({rows[-1].label})."
+    )
+    return picture(draw_differences([Effect("all classes", overall), *drawn], metric), name, caption, alt)
 
 
 def level_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) -> Picture | None:
@@ -84,41 +66,42 @@ def level_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) ->
     levels = baseline.parts("levels")
     if not levels or not has_same_levels(baseline, other):
         return None
-    with drawing():
-        figure = new_figure(2.1, COLUMN_IN)
-        axes = figure.subplots()
-        for shift, colour, hatch, one in ((-0.2, BLUE, "", baseline), (0.2, RED, "///", other)):
-            spreads = [one.spread("levels", level) for level in levels]
-            at = [i + shift for i, found in enumerate(spreads) if found]
-            heights = [found.mean for found in spreads if found]
-            axes.bar(at, heights, 0.38, color=colour if not hatch else "white", edgecolor=colour, hatch=hatch,
-                     linewidth=0.8, label=one.label)  # fmt: skip
-            shown = [(x, s.mean, s.sd) for x, s in zip(at, (s for s in spreads if s)) if s.sd is not None]
-            if shown:
-                x, y, sd = zip(*shown)
-                axes.errorbar(x, y, sd, fmt="none", ecolor="black", elinewidth=0.9, capsize=2)
-        sizes, counts = baseline.first.level_sizes, baseline.first.counts["levels"]
-        axes.set_xticks(
-            range(len(levels)), [f"{n}\n{sizes[n].replace(' px', '')}\n{counts[n]:,}" for n in levels]
-        )
-        axes.set_xlabel(f"level, {baseline.first.level_measure} in px as tested, objects")
-        axes.set_ylabel(f"{baseline.first.metric}, %")
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.22)  # room for the legend
-        axes.grid(axis="y", color=PALE)
-        axes.legend(loc="upper left", ncols=2)
     caption = (
         f"AP by pyramid level, {baseline.label} and {other.label} ({_seeds(baseline, other)}): AP over the objects"
         " whose size the detector's own assignment gives to the level, whichever level found them. Whiskers: one"
         " standard deviation over the seeds."
     )
-    parts = [f"{n} {_mean(baseline, n)} and {_mean(other, n)}" for n in levels]
+    parts = [f"{n} {baseline.spread('levels', n)} and {other.spread('levels', n)}" for n in levels]
     alt = f"AP by level of {baseline.label} and {other.label}: {', '.join(parts)}."
-    return picture(figure, name, caption, alt)
+    return picture(draw_level_bars(baseline, other), name, caption, alt)
 
 
-def _mean(one: BreakdownGroup, level: str) -> str:
-    found = one.spread("levels", level)
-    return "none" if found is None else f"{found.mean:.1f}"
+@drawing()
+def draw_level_bars(baseline: BreakdownGroup, other: BreakdownGroup) -> Figure:
+    """Draw a pair of bars for each level."""
+    levels, first = baseline.parts("levels"), baseline.first
+    figure = new_figure(1.9)
+    axes = figure.subplots()
+    for shift, face, colour, hatch, one in (
+        (-0.2, BLUE, BLUE, "", baseline),
+        (0.2, "white", RED, "///", other),
+    ):
+        found = {place: spread for place, n in enumerate(levels) if (spread := one.spread("levels", n))}
+        deviations = [math.nan if spread.sd is None else spread.sd for spread in found.values()]
+        axes.bar(
+            [place + shift for place in found], [spread.mean for spread in found.values()], 0.38, yerr=deviations,
+            color=face, edgecolor=colour, hatch=hatch, linewidth=0.8, label=one.label,
+            error_kw={"elinewidth": 0.9, "capsize": 2},
+        )  # fmt: skip
+    sizes, counts = first.level_sizes, first.counts["levels"]
+    names = [f"{n}\n{sizes[n].replace(' px', '')}\n{counts[n]:,}" for n in levels]
+    axes.set_xticks(range(len(levels)), names)
+    axes.set_xlabel(f"level, {first.level_measure} in px as tested, objects")
+    axes.set_ylabel(f"{first.metric}, %")
+    axes.grid(axis="y", color=PALE)
+    add_legend(figure)
+    thin_ticks(axes)
+    return figure
 
 
 def _seeds(baseline: BreakdownGroup, other: BreakdownGroup) -> str:

@@ -6,7 +6,6 @@ outside it that match nothing. Both ends belong to a range, so an object on a bo
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,16 +19,14 @@ from experiments.data.ground_truth import GroundTruth
 from experiments.reporting.breakdown.level_ranges import Levels
 
 OCTAVES = (0, 8, 16, 32, 64, 128, 256, 512)  # px, sqrt(area)
+SIZES = {
+    **SIZE_RANGES,
+    **{f"{low}-{high} px": (low**2, high**2) for low, high in itertools.pairwise(OCTAVES)},
+    f"from {OCTAVES[-1]} px": (OCTAVES[-1] ** 2, MAX_AREA),
+}
 
-Areas = Mapping[str, tuple[float, float]]
 Values = dict[str, float]
 Counts = dict[str, int]
-
-
-def octaves() -> dict[str, tuple[float, float]]:
-    """Return area ranges (px^2) one octave of sqrt(area) wide."""
-    named = {f"{low}-{high} px": (low**2, high**2) for low, high in itertools.pairwise(OCTAVES)}
-    return {**named, f"from {OCTAVES[-1]} px": (OCTAVES[-1] ** 2, MAX_AREA)}
 
 
 class CocoPass:
@@ -42,24 +39,23 @@ class CocoPass:
 
     def __init__(self, truth: GroundTruth, detections: Sequence[Mapping[str, Any]]) -> None:
         self.truth = COCO(truth.numbered())
-        self.names = {e["id"]: e["name"] for e in self.truth.dataset["categories"]}
+        self.names = {e["id"]: e["name"] for e in self.truth.dataset["categories"]}  # by ascending id
         numbered = truth.numbered_detections(detections)
-        self.found = (
-            self.truth.loadRes(numbered) if numbered else COCO({**self.truth.dataset, "annotations": []})
-        )
+        nothing = {**self.truth.dataset, "annotations": []}
+        self.found = self.truth.loadRes(numbered) if numbered else COCO(nothing)
+        self._counting = [a for a in self.truth.anns.values() if not a["iscrowd"]]
 
-    def by_size(self) -> tuple[Values, Values, Counts]:
+    def by_size(self) -> tuple[Values, Values, dict[str, Counts]]:
         """Return AP of each class, then of "all" and each size by the annotations' own `area`.
 
         Returns:
-            Both in percent, without what has no ground truth; and the number of objects of each of them.
+            Both in percent, without what has no ground truth; and the number of objects of `classes` and `sizes`.
         """
-        areas = {**SIZE_RANGES, **octaves()}
-        precision = self._precision(areas)
-        by_class = {name: precision[:, :, k, 0, -1] for k, name in enumerate(self._order())}
-        per_range, counts = self._ranges(precision, areas)
-        counts |= Counter(self.names[a["category_id"]] for a in self._counting)
-        return _averages(by_class), per_range, counts
+        precision = self._precision(SIZES)
+        classes = _averages(self.names.values(), precision[..., 0].transpose(2, 0, 1))
+        sizes, counts = self._ranges(precision, SIZES)
+        by_class = Counter(self.names[a["category_id"]] for a in self._counting)
+        return classes, sizes, {"classes": by_class, "sizes": counts}
 
     def by_level(self, levels: Levels) -> tuple[Values, Counts]:
         """Return AP over the objects of each level's sizes, in percent, and their number.
@@ -73,36 +69,27 @@ class CocoPass:
             box["area"] = levels.size(width, height, images[box["image_id"]]) ** 2
         areas = {n: (low**2, min(high**2, MAX_AREA)) for n, (low, high) in levels.ranges.items()}
         values, counts = self._ranges(self._precision(areas), areas)
-        return {name: values[name] for name in areas if name in values}, counts
+        values.pop("all", None)
+        return values, counts
 
-    def _precision(self, areas: Areas) -> np.ndarray:
-        """Return precision by IoU threshold, recall, class, area ("all" first), limit; -1: no ground truth."""
-        evaluation = COCOeval_faster(
-            self.truth, self.found, "bbox", ranges={name: list(ends) for name, ends in areas.items()}
-        )
+    def _precision(self, areas: Mapping[str, tuple[float, float]]) -> np.ndarray:
+        """Return precision by IoU threshold, recall, class and area ("all" first); -1: no ground truth."""
+        ranges = {name: list(ends) for name, ends in areas.items()}
+        evaluation = COCOeval_faster(self.truth, self.found, "bbox", ranges=ranges)
         evaluation.params.catIds = list(self.names)
         evaluation.evaluate()
         evaluation.accumulate()
-        return np.asarray(evaluation.eval["precision"])
+        return np.asarray(evaluation.eval["precision"])[..., -1]
 
-    def _order(self) -> list[str]:
-        """Return the classes in the order of `evaluate`, which is that of their ids."""
-        return [self.names[i] for i in sorted(self.names)]
-
-    def _ranges(self, precision: np.ndarray, areas: Areas) -> tuple[Values, Counts]:
-        slices = {name: precision[:, :, :, i, -1] for i, name in enumerate(["all", *areas])}
-        counts = {"all": len(self._counting)}
-        for name, (low, high) in areas.items():
-            counts[name] = sum(low <= a["area"] <= high for a in self._counting)
-        return _averages(slices), counts
-
-    @functools.cached_property
-    def _counting(self) -> list[dict[str, Any]]:
-        """Ground truth that can be found or missed."""
-        every = self.truth.anns.values()
-        return [a for a in every if a["category_id"] in self.names and not a.get("iscrowd")]
+    def _ranges(
+        self, precision: np.ndarray, areas: Mapping[str, tuple[float, float]]
+    ) -> tuple[Values, Counts]:
+        """Return AP of "all" and of each range, and the objects of each."""
+        ends = {"all": (0, np.inf), **areas}
+        counts = {n: sum(low <= a["area"] <= high for a in self._counting) for n, (low, high) in ends.items()}
+        return _averages(ends, precision.transpose(3, 0, 1, 2)), counts
 
 
-def _averages(slices: Mapping[str, np.ndarray]) -> Values:
+def _averages(names: Any, slices: np.ndarray) -> Values:
     """Return mean precision in percent as COCO's `summarize` takes it, where there is ground truth."""
-    return {n: 100 * float(np.mean(s[s > -1])) for n, s in slices.items() if (s > -1).any()}
+    return {n: 100 * float(np.mean(s[s > -1])) for n, s in zip(names, slices) if (s > -1).any()}

@@ -13,7 +13,6 @@ from experiments.reporting.tables.sections import Grid
 from experiments.runs.run_folder import RunFolder
 
 KINDS = {"classes": "class", "levels": "level", "sizes": "size"}
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -32,31 +31,43 @@ class BreakdownGroup:
     folders: tuple[Path, ...] = ()
     problems: list[str] = field(default_factory=list)
 
-    def values(self, kind: str, part: str) -> dict[int, float]:
+    @property
+    def first(self) -> Breakdown:
+        return self.by_seed[min(self.by_seed)]
+
+    def parts(self, kind: str) -> list[str]:
+        return list(dict.fromkeys(part for one in self.by_seed.values() for part in getattr(one, kind)))
+
+    def values(self, kind: str, part: str = "") -> dict[int, float]:
         """Return AP in percent by seed; `kind` is one of KINDS, or "overall"."""
         if kind == "overall":
             return {seed: one.overall for seed, one in self.by_seed.items()}
         found = {seed: getattr(one, kind).get(part) for seed, one in self.by_seed.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def spread(self, kind: str, part: str) -> Spread | None:
+    def spread(self, kind: str, part: str = "") -> Spread | None:
         return spread(self.values(kind, part).values())
 
-    def parts(self, kind: str) -> list[str]:
-        return list(dict.fromkeys(part for one in self.by_seed.values() for part in getattr(one, kind)))
+    def minus(self, baseline: BreakdownGroup, kind: str, part: str = "") -> Difference | None:
+        """Return the difference of one part in points, paired by seed as everywhere."""
+        return difference(self.values(kind, part), baseline.values(kind, part))
 
-    @property
-    def first(self) -> Breakdown:
-        return self.by_seed[min(self.by_seed)]
+    def classes_by_gain(self, baseline: BreakdownGroup) -> dict[str, Difference | None]:
+        """Return the baseline's classes, the greatest gain first, those without a difference last."""
+        changes = {part: self.minus(baseline, "classes", part) for part in baseline.parts("classes")}
+        return dict(sorted(changes.items(), key=lambda one: (one[1] is None, -getattr(one[1], "value", 0.0))))
 
 
 def load_group(
-    label: str, runs: Iterable[RunFolder], data_root: Path | None = None, say: Say | None = None
+    label: str,
+    runs: Iterable[RunFolder],
+    data_root: Path | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> BreakdownGroup:
     """Return the breakdowns of one config's runs; runs that have none are problems.
 
     Args:
-        say: Told of each run that is not remembered.
+        say: Told of each run that is not cached.
     """
     by_seed: dict[int, Breakdown] = {}
     folders, problems = {}, []
@@ -70,13 +81,6 @@ def load_group(
     return BreakdownGroup(label, by_seed, tuple(folders[seed] for seed in sorted(folders)), problems)
 
 
-def part_difference(
-    other: BreakdownGroup, baseline: BreakdownGroup, kind: str, part: str
-) -> Difference | None:
-    """Return the difference of one part in points, paired by seed as everywhere."""
-    return difference(other.values(kind, part), baseline.values(kind, part))
-
-
 def comparison_problem(baseline: BreakdownGroup, other: BreakdownGroup) -> str:
     """Return why two groups cannot be compared; empty where they can."""
     for one in (baseline, other):
@@ -87,12 +91,9 @@ def comparison_problem(baseline: BreakdownGroup, other: BreakdownGroup) -> str:
     return ""
 
 
-def has_same_levels(baseline: BreakdownGroup, other: BreakdownGroup) -> bool:
-    """Return whether a level stands for the same object sizes in both groups."""
-    return (
-        len({tuple(made.level_sizes.items()) for one in (baseline, other) for made in one.by_seed.values()})
-        == 1
-    )
+def has_same_levels(*groups: BreakdownGroup) -> bool:
+    """Return whether a level stands for the same object sizes in all groups."""
+    return len({str(made.level_sizes) for one in groups for made in one.by_seed.values()}) == 1
 
 
 def comparison_grid(baseline: BreakdownGroup, others: Sequence[BreakdownGroup], kind: str) -> Grid | None:
@@ -101,46 +102,27 @@ def comparison_grid(baseline: BreakdownGroup, others: Sequence[BreakdownGroup], 
     Classes come from the greatest gain of the first of `others` to its greatest loss, levels and sizes in their
     own order.
     """
-    parts = baseline.parts(kind)
-    if not parts or (kind == "levels" and not all(has_same_levels(baseline, other) for other in others)):
+    parts = list(others[0].classes_by_gain(baseline)) if kind == "classes" else baseline.parts(kind)
+    if not parts or (kind == "levels" and not has_same_levels(baseline, *others)):
         return None
-    if kind == "classes":
-        parts = by_gain(baseline, others[0], parts)
-    metric, counts = baseline.first.metric, baseline.first.counts.get(kind, {})
+
+    def cells(kind: str, part: str = "") -> list[str]:
+        found: list[object] = [baseline.spread(kind, part)]
+        for other in others:
+            found += [other.spread(kind, part), other.minus(baseline, kind, part)]
+        return ["" if value is None else str(value) for value in found]
+
+    first = baseline.first
+    names = {part: f"{part}: {first.level_sizes[part]}" if kind == "levels" else part for part in parts}
+    counts = first.counts.get(kind, {})
     header = [KINDS[kind], "objects", baseline.label]
     for other in others:
         header += [other.label, "Δ [95 %]"]
-    rows = [_row(baseline, others, "overall", f"all ({metric})", "")]
-    for part in parts:
-        name = f"{part}: {baseline.first.level_sizes[part]}" if kind == "levels" else part
-        rows.append(_row(baseline, others, kind, name, f"{counts.get(part, 0):,}", part))
+    rows = [[f"all ({first.metric})", "", *cells("overall")]]
+    rows += [[names[part], f"{counts.get(part, 0):,}", *cells(kind, part)] for part in parts]
     titles = {
-        "classes": f"{metric} by class",
-        "levels": f"{metric} by pyramid level, object size as {baseline.first.level_measure} in the tested image",
-        "sizes": f"{metric} by object size",
+        "classes": f"{first.metric} by class",
+        "levels": f"{first.metric} by pyramid level, object size as {first.level_measure} in the tested image",
+        "sizes": f"{first.metric} by object size",
     }
     return Grid(header, rows, 1, titles[kind])
-
-
-def by_gain(baseline: BreakdownGroup, other: BreakdownGroup, parts: Sequence[str]) -> list[str]:
-    """Return classes, the greatest gain first, those without a difference last."""
-    changes = {part: part_difference(other, baseline, "classes", part) for part in parts}
-    return sorted(parts, key=lambda part: (changes[part] is None, -getattr(changes[part], "value", 0.0)))
-
-
-def _row(
-    baseline: BreakdownGroup,
-    others: Sequence[BreakdownGroup],
-    kind: str,
-    name: str,
-    count: str,
-    part: str = "",
-) -> list[str]:
-    row = [name, count, _text(baseline.spread(kind, part))]
-    for other in others:
-        row += [_text(other.spread(kind, part)), _text(part_difference(other, baseline, kind, part))]
-    return row
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

@@ -36,25 +36,28 @@ def detections_picture(
         UserError: An image is not on this machine, or detections cannot be read; names it.
     """
     places = random_places(len(other.truth.images), IMAGES, CHOICE_SEED)
-    ids = [other.truth.images[place].id for place in places]
-    images = other.truth.by_id
-    pixels = [read_image(images[i].path) for i in ids]
-    found = [drawn_boxes(one, ids, threshold) for one in (baseline, other)]
-    rows = []
-    for i, image in zip(ids, pixels):
-        truth = [labelled(box.xywh, box.category) for box in images[i].boxes if not box.is_ignored]
-        panels = [Panel("ground truth", TRUTH, truth), Panel(labels[0], BASELINE, found[0][i])]
-        rows.append((image, [*panels, Panel(labels[1], WEIGHTED, found[1][i])]))
+    images = [other.truth.images[place] for place in places]
+    ids = [image.id for image in images]
+    pixels = [read_image(image.path) for image in images]
+    truth = {
+        i.id: [labelled(box.xywh, box.category) for box in i.boxes if not box.is_ignored] for i in images
+    }
+    found = [truth, *(drawn_boxes(one, ids, threshold) for one in (baseline, other))]
+    columns = list(zip(("ground truth", *labels), (TRUTH, BASELINE, WEIGHTED), found))
+    rows = [
+        (image, [Panel(title, ink, boxes[i]) for title, ink, boxes in columns])
+        for i, image in zip(ids, pixels)
+    ]
     seeds = f"seed {other.record.seed}"
     if baseline.record.seed != other.record.seed:
         seeds += f" against seed {baseline.record.seed}"
     caption = (
         f"Ground truth (green), {labels[0]} (blue) and {labels[1]} (red), {seeds}, detections with a score of"
         f" {threshold:g} or more, as their evaluation kept them. {len(ids)} images drawn at random (generator seed"
-        f" {CHOICE_SEED}) from the {len(images)} of the validation set, none picked by hand: image"
+        f" {CHOICE_SEED}) from the {len(other.truth.images)} of the validation set, none picked by hand: image"
         f" {', '.join(map(str, ids))}."
     )
-    counts = [sum(len(panels[k].boxes) for _, panels in rows) for k in range(3)]
+    counts = [sum(map(len, boxes.values())) for boxes in found]
     alt = (
         f"{len(ids)} validation images with boxes: {counts[0]} objects, {counts[1]} detections by {labels[0]},"
         f" {counts[2]} by {labels[1]}."
@@ -69,5 +72,5 @@ def drawn_boxes(
     boxes: dict[int | str, list[Labelled]] = {i: [] for i in ids}
     for entry in one.detections():
         if entry["image_id"] in boxes and entry["score"] >= threshold:
-            boxes[entry["image_id"]].append(labelled(entry["bbox"], one.category(entry), entry["score"]))
+            boxes[entry["image_id"]].append(labelled(entry["bbox"], entry["category"], entry["score"]))
     return boxes

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
+
+from experiments.common import cache
 from experiments.common.config_text import read_config
 from experiments.common.errors import UserError
-from experiments.common.files import write_json
 from experiments.data.ground_truth import GroundTruth
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
@@ -22,7 +21,7 @@ from experiments.reporting.breakdown.validation_set import truth_of
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 
-VERSION = 1  # of what is remembered; raise it when an answer changes
+VERSION = 2  # of what is cached; raise it when an answer changes
 TOLERANCE = 1e-9  # percentage points between the record's AP and this one
 
 
@@ -68,58 +67,42 @@ class Evaluated:
     def detections_file(self) -> Path:
         return self.run.detections / "val.bbox.json"
 
-    @property
-    def classes(self) -> list[str]:
-        return list(self.record.dataset.get("classes") or ())
-
-    def detections(self) -> list[dict[str, Any]]:
-        """Read the kept detections.
+    def detections(self) -> list[Detection]:
+        """Return the kept detections, each with the name of its class as `category`.
 
         Raises:
-            UserError: They are gone, or no detections.
+            UserError: They are gone, or no detections, or of other annotations.
         """
+        file, images, ids = self.detections_file, self.truth.by_id, self.truth.category_ids
+        names = {ids[name]: name for name in self.truth.classes if name in ids}  # of a COCO file
         try:
-            content = json.loads(self.detections_file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self.detections_file} cannot be read: {error}", "msdet eval RUN --out DIR"
-            ) from None
-        if not isinstance(content, list) or not all(map(_is_detection, content)):
-            raise UserError(f"{self.detections_file} holds no detections")
-        known = self.truth.by_id
-        names = _category_names(self.truth)
-        strange = next(
-            (e for e in content if e["image_id"] not in known or (names and e["category_id"] not in names)),
-            None,
-        )
-        if strange is not None:
-            raise UserError(
-                f"{self.detections_file} is of other annotations: image {strange['image_id']} with category"
-                f" {strange['category_id']} is not among them"
-            )
-        return content
-
-    def category(self, detection: dict[str, Any]) -> str:
-        """Return the name of a detection's class."""
-        if "category" in detection:
-            return str(detection["category"])
-        return _category_names(self.truth)[detection["category_id"]]
+            found = _DETECTIONS.validate_json(file.read_bytes())
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error}", "msdet eval RUN --out DIR") from None
+        except ValidationError as error:
+            raise UserError(f"{file} holds no detections: {error.errors()[0]['msg']}") from None
+        for entry in found:
+            if entry["image_id"] not in images or (names and entry["category_id"] not in names):
+                raise UserError(
+                    f"{file} is of other annotations: image {entry['image_id']} with category"
+                    f" {entry['category_id']} is not among them"
+                )
+            if names:
+                entry["category"] = names[entry["category_id"]]
+        return found
 
 
-def _is_detection(entry: Any) -> bool:
-    needed = {"image_id", "category_id", "bbox", "score"}
-    return (
-        isinstance(entry, dict)
-        and needed <= entry.keys()
-        and isinstance(entry["bbox"], list)
-        and len(entry["bbox"]) == 4
-        and isinstance(entry["score"], float)
-    )
+class Detection(TypedDict):
+    """One of a COCO results file; VOC's name their class."""
+
+    image_id: int | str
+    category_id: int
+    category: NotRequired[str]
+    bbox: Annotated[list[float], Field(min_length=4, max_length=4)]
+    score: float
 
 
-def _category_names(truth: GroundTruth) -> dict[int, str]:
-    """Return names by category id of a COCO file; empty for VOC, whose detections name their class."""
-    return {truth.category_ids[name]: name for name in truth.classes if name in truth.category_ids}
+_DETECTIONS = TypeAdapter(list[Detection])
 
 
 def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
@@ -137,29 +120,31 @@ def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
     if not (run.detections / "val.bbox.json").is_file():
         why = "was imported" if record.imported else "keeps no detections"
         raise UserError(f"run {run.name} {why}: there is no {run.detections / 'val.bbox.json'}", "msdet runs")
-    recipe = recipes.load_recipe(str(run.recipe))
-    return Evaluated(run, record, recipe, truth_of(run, data_root))
+    return Evaluated(run, record, recipes.load_recipe(str(run.recipe)), truth_of(run, data_root))
 
 
 def breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Breakdown:
-    """Return a run's AP by class, size and level, cached in its folder.
+    """Return a run's AP by class, size and level, from the cache where nothing has changed.
 
     Args:
-        say: Told what is done where nothing is remembered: on COCO it takes tens of seconds.
+        say: Told what is done where nothing is cached: on COCO it takes tens of seconds.
 
     Raises:
         UserError: Its detections cannot be read, or do not give the AP of its record: then they or the annotations
             are not what was evaluated.
     """
     levels, remark = _levels(one)
-    key = [VERSION, _digest(one.detections_file), one.truth.digest, one.classes, repr(levels)]
-    found = _recall(one, key)
-    if found is None:
+    classes = list(one.record.dataset.get("classes") or ())
+    files = cache.stamps([one.detections_file.resolve()])
+    key = ["error analysis", VERSION, sorted(files), one.truth.digest, classes, repr(levels), remark]
+    answer = cache.recall(key)
+    if answer is None:
         if say is not None:
             say(f"error analysis of {one.run.name} (remembered for next time)")
-        found = _voc(one) if not one.truth.category_ids else _coco(one, levels, remark)
-        with contextlib.suppress(OSError):  # a folder of somebody else's: computed again next time
-            write_json(_cache(one), {"key": key, "answer": dataclasses.asdict(found)}, indent=None)
+        parts = _coco_parts(one, levels) if one.truth.category_ids else _voc_parts(one, classes)
+        answer = {**parts, "data": one.truth.digest, "remark": remark}
+        cache.remember(key, answer, files)
+    found = Breakdown(**answer)
     recorded = one.record.metrics.get(found.metric)
     if recorded is None or abs(recorded - found.overall) > TOLERANCE:
         raise UserError(
@@ -179,43 +164,26 @@ def _levels(one: Evaluated) -> tuple[Levels | None, str]:
         return None, f"No AP by level: {error.message}."
 
 
-def _coco(one: Evaluated, levels: Levels | None, remark: str) -> Breakdown:
+def _coco_parts(one: Evaluated, levels: Levels | None) -> dict[str, Any]:
+    """Return fields of a Breakdown."""
     from experiments.reporting.breakdown.coco_pass import CocoPass
 
     made = CocoPass(one.truth, one.detections())
     classes, sizes, counts = made.by_size()
+    parts: dict[str, Any] = {"classes": classes, "sizes": sizes}
     overall = sizes.pop("all", 0.0)
-    by_kind = {"classes": {n: counts[n] for n in classes}, "sizes": {n: counts[n] for n in sizes}}
-    if levels is None:
-        return Breakdown("AP", one.truth.digest, overall, classes, sizes, counts=by_kind, remark=remark)
-    per_level, counts = made.by_level(levels)
-    by_kind["levels"] = {name: counts[name] for name in per_level}
-    words = {name: levels.words(name) for name in levels.ranges}
-    return Breakdown("AP", one.truth.digest, overall, classes, sizes, per_level, words, levels.named, by_kind)
+    if levels is not None:
+        parts["levels"], counts["levels"] = made.by_level(levels)
+    shown = {kind: {part: counts[kind][part] for part in values} for kind, values in parts.items()}
+    if levels is not None:
+        parts["level_sizes"] = {name: levels.words(name) for name in levels.ranges}
+        parts["level_measure"] = levels.named
+    return {**parts, "metric": "AP", "overall": overall, "counts": shown}
 
 
-def _voc(one: Evaluated) -> Breakdown:
+def _voc_parts(one: Evaluated, classes: list[str]) -> dict[str, Any]:
+    """Return fields of a Breakdown."""
     from experiments.reporting.breakdown.voc_pass import voc_average_precisions
 
-    classes, overall, counts = voc_average_precisions(one.truth, one.detections(), one.classes)
-    _, remark = _levels(one)
-    return Breakdown("mAP", one.truth.digest, overall, classes, counts={"classes": counts}, remark=remark)
-
-
-def _cache(one: Evaluated) -> Path:
-    return one.run.detections / "val.errors.cache"
-
-
-def _recall(one: Evaluated, key: list[Any]) -> Breakdown | None:
-    try:
-        content = json.loads(_cache(one).read_bytes())
-        return Breakdown(**content["answer"]) if content["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    values, overall, counts = voc_average_precisions(one.truth, one.detections(), classes)
+    return {"metric": "mAP", "overall": overall, "classes": values, "counts": {"classes": counts}}

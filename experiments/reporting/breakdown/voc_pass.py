@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from experiments.data.ground_truth import GroundTruth
-from experiments.data.readers import Image
 
 IOU = 0.5
-_EPSILON = np.finfo(np.float32).eps
 
 
 def voc_average_precisions(
@@ -36,65 +34,57 @@ def voc_average_precisions(
         found.setdefault((entry["category"], entry["image_id"]), []).append(box)
     values, counts = {}, {}
     for name in classes:
-        boxes = [_boxes(image, name) for image in truth.images]
-        counts[name] = sum(int((~aside).sum()) for _, aside in boxes)
+        counts[name] = 0
+        judged = []  # of each image: scores, right, wrong
+        for image in truth.images:
+            own = sorted((b for b in image.boxes if b.category == name), key=lambda box: box.is_ignored)
+            counts[name] += sum(not box.is_ignored for box in own)
+            boxes = np.array(found.get((name, image.id), []), np.float32).reshape(-1, 5)
+            objects = np.array([box.corners for box in own], np.float32).reshape(-1, 4)
+            is_ignored = np.array([box.is_ignored for box in own], bool)
+            judged.append((boxes[:, 4], *_judge(boxes, objects, is_ignored)))
         if counts[name]:
-            of_images = [found.get((name, image.id), []) for image in truth.images]
-            values[name] = _average_precision(of_images, boxes, counts[name])
+            scores, right, wrong = (np.concatenate(parts) for parts in zip(*judged))
+            values[name] = _average_precision(scores, right, wrong, counts[name])
     mean = float(np.array(list(values.values()), np.float32).mean()) if values else 0.0
     return {name: 100 * float(value) for name, value in values.items()}, 100 * mean, counts
 
 
-def _boxes(image: Image, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n, 4) corners in pixels, those that count first, and which those are."""
-    own = sorted((box for box in image.boxes if box.category == name), key=lambda box: box.is_ignored)
-    corners = [box.corners for box in own]
-    return np.array(corners, np.float32).reshape(-1, 4), np.array([box.is_ignored for box in own], bool)
-
-
-def _average_precision(
-    found: Sequence[Sequence[Sequence[float]]], truth: Sequence[tuple[np.ndarray, np.ndarray]], count: int
-) -> np.float32:
-    """Return AP of one class; `found` has each image's (x1, y1, x2, y2, score)."""
-    arrays = [np.array(boxes, np.float32).reshape(-1, 5) for boxes in found]
-    judged = [_judge(boxes, *of_image) for boxes, of_image in zip(arrays, truth)]
-    order = np.argsort(-np.concatenate([boxes[:, 4] for boxes in arrays]))
-    right = np.cumsum(np.concatenate([right for right, _ in judged])[order], dtype=np.float32)
-    wrong = np.cumsum(np.concatenate([wrong for _, wrong in judged])[order], dtype=np.float32)
-    recall = right / np.float64(count)
-    precision = right / np.maximum(right + wrong, _EPSILON)
+def _average_precision(scores: np.ndarray, right: np.ndarray, wrong: np.ndarray, count: int) -> np.float32:
+    """Return AP of one class from what each of its detections is."""
+    order = np.argsort(-scores)
+    rights = np.cumsum(right[order], dtype=np.float32)
+    wrongs = np.cumsum(wrong[order], dtype=np.float32)
+    recall = rights / np.float64(count)
+    precision = rights / np.maximum(rights + wrongs, np.finfo(np.float32).eps)
     total = np.float32(0)
     for threshold in np.arange(0, 1 + 1e-3, 0.1):
-        reached = precision[recall >= threshold]
-        total += reached.max() if reached.size else np.float32(0)
+        total += precision[recall >= threshold].max(initial=np.float32(0))
     return np.float32(total / np.float32(11))
 
 
-def _judge(boxes: np.ndarray, truth: np.ndarray, aside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _judge(boxes: np.ndarray, objects: np.ndarray, is_ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which of an image's detections are right and which are wrong; one may be neither."""
     right, wrong = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
-    if not len(boxes):
-        return right, wrong
-    if not len(truth):
+    if not len(boxes) or not len(objects):
         return right, ~wrong
-    overlaps = _overlaps(boxes[:, :4], truth)
-    best, objects = overlaps.max(axis=1), overlaps.argmax(axis=1)
-    taken = np.zeros(len(truth), bool)
+    overlaps = _overlaps(boxes[:, :4], objects)
+    best, nearest = overlaps.max(axis=1), overlaps.argmax(axis=1)
+    taken = np.zeros(len(objects), bool)
     for i in np.argsort(-boxes[:, 4]):
         if best[i] < IOU:
             wrong[i] = True
-        elif not aside[objects[i]]:
-            right[i], wrong[i] = not taken[objects[i]], taken[objects[i]]
-            taken[objects[i]] = True
+        elif not is_ignored[nearest[i]]:
+            right[i], wrong[i] = not taken[nearest[i]], taken[nearest[i]]
+            taken[nearest[i]] = True
     return right, wrong
 
 
-def _overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _overlaps(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """Return (n, m) IoU in single precision."""
     one = np.float32(1)
-    starts = np.maximum(boxes[:, None, :2], truth[None, :, :2])
-    ends = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
-    sides = np.maximum(ends - starts + one, np.float32(0))
-    shared = sides[..., 0] * sides[..., 1]
-    areas = [np.prod(b[:, 2:] - b[:, :2] + one, axis=1) for b in (boxes, truth)]
+    starts = np.maximum(boxes[:, None, :2], objects[None, :, :2])
+    ends = np.minimum(boxes[:, None, 2:], objects[None, :, 2:])
+    shared = np.prod(np.maximum(ends - starts + one, np.float32(0)), axis=2)
+    areas = [np.prod(b[:, 2:] - b[:, :2] + one, axis=1) for b in (boxes, objects)]
     return shared / (areas[0][:, None] + areas[1][None] - shared)

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.metric_names import MAIN_METRICS
+from experiments.recipes.differences import NamedRecipes, join_differences
 from experiments.reporting.figures import series
 from experiments.reporting.figures.style import add_legend, drawing, new_figure, picture, series_looks
 from experiments.reporting.figures.traces import Traces, describe_runs, read, read_rows, seed_of
@@ -70,7 +71,7 @@ def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[
     caption += (
         ". Lines: mean over the seeds that came so far; bands: ± one standard deviation" if has_band else ""
     )
-    caption += ". " + "; ".join(f"{each.label}: {each.what}" for each in trainings) + "."
+    caption += ". " + "; ".join(each.what for each in trainings) + "."
     alt = f"Curves of {', '.join(shown)} over iterations: {', '.join(each.label for each in trainings)}."
     return [picture(figure, name, caption, alt)], problems
 
@@ -95,10 +96,17 @@ def draw_curves(trainings: Sequence[Training]) -> tuple[Figure, list[str]]:
 
 
 def labels_of(configs: Sequence[Sequence[Path]]) -> list[str]:
-    """Return each config's recipe, with the hash where another has the same name."""
-    named = [folders[0].parts[-3:-1] for folders in configs]
-    recipes = [recipe for recipe, _ in named]
-    return [recipe if recipes.count(recipe) == 1 else f"{recipe}/{digest}" for recipe, digest in named]
+    """Return a label for each config's runs: the recipe, and where needed what differs from its page, or the hash."""
+    recipes, named = [folders[0].parts[-3] for folders in configs], NamedRecipes()
+    labels = []
+    for folders, recipe in zip(configs, recipes):
+        digest, page = folders[0].parts[-2], RunFolder(folders[0]).recipe
+        found = named.list_differences(page, digest, recipe) if recipes.count(recipe) > 1 else []
+        labels.append(f"{recipe}, {join_differences(found)}" if found else recipe)
+    for end in (-1, None):  # without the seed, then with it
+        names = ["/".join(folders[0].parts[-3:end]) for folders in configs]
+        labels = [one if labels.count(one) == 1 else name for one, name in zip(labels, names)]
+    return labels
 
 
 def _read(folders: Sequence[Path], label: str, problems: list[str]) -> Training:
@@ -117,7 +125,7 @@ def _read(folders: Sequence[Path], label: str, problems: list[str]) -> Training:
     for column in MAIN_METRICS:
         if column in found and found[column].notna().any():
             frames[column] = found.dropna(subset=[column])
-    seeds = series.seeds_in_words([seed_of(folder) for folder in folders])
+    seeds = series.name_seeds(sorted(seed_of(folder) for folder in folders))
     return Training(label, f"{describe_runs(folders)}, {seeds}", tuple(traces.heads), frames)
 
 

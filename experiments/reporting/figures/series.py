@@ -46,7 +46,8 @@ def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: 
     axes.plot(
         spread["iteration"], spread["mean"],
         color=look.colour, linestyle=look.dash, label=label,
-        marker=look.marker, markevery=(number * step // 5 % step, step), markeredgewidth=0,
+        marker=look.marker, markevery=(number * step // 5 % step, step),
+        markeredgewidth=0.8 if look.marker in "x+" else 0,
     )  # fmt: skip
     low, high = spread["mean"] - spread["sd"], spread["mean"] + spread["sd"]
     if spread["sd"].notna().any():
@@ -82,11 +83,19 @@ def iteration_axis(axes: Axes) -> None:
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
-    """Return `seed 0`, `mean over seeds 0, 1, 2` or `mean over 30 runs`, and what the band is."""
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 6 else f"{len(seeds)} seeds"
-    return f"mean over {named}, band ± one standard deviation"
+    """Return `seed 0`, or `mean over seeds 0, 1, 2` or `mean over 30 seeds` and what the band is."""
+    return (
+        name_seeds(seeds)
+        if len(seeds) == 1
+        else f"mean over {name_seeds(seeds)}, band ± one standard deviation"
+    )
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """Return `seed 0`, `seeds 0, 1, 2` or `30 seeds`."""
+    if len(seeds) > 6:
+        return f"{len(seeds)} seeds"
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def points_in_words(every: int) -> str:

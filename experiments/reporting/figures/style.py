@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -139,7 +140,7 @@ def fold(text: str, width_in: float, size_pt: float = LABEL_PT) -> list[str]:
     chars = max(len(text), 1)
     while True:
         lines = textwrap.wrap(text, chars) or [""]
-        widest = max(_width_in(line, size_pt) for line in lines)
+        widest = max(text_width_in(line, size_pt) for line in lines)
         if widest <= width_in or chars == 1:
             return lines
         chars = min(chars - 1, max(1, round(chars * width_in / widest)))
@@ -176,11 +177,12 @@ def add_legend(figure: Figure, handles: Sequence[Any] = (), loc: str = "outside 
     found = [each for axes in figure.axes for each in axes.get_legend_handles_labels()[0]]
     by_name = {str(handle.get_label()): handle for handle in handles or found}
     handle_in, gap_in = 3.4 * LABEL_PT / 72, 1.2 * LABEL_PT / 72
-    width = figure.get_figwidth() - 0.1
-    widest = max(map(_width_in, by_name)) + handle_in + gap_in
-    columns = max(1, min(len(by_name), int((width + gap_in) / widest)))
-    columns = math.ceil(len(by_name) / math.ceil(len(by_name) / columns))  # of equal length
-    names = ["\n".join(fold(name, width - handle_in)) for name in by_name]
+    room = figure.get_figwidth() - 0.1
+    widths = [handle_in + gap_in + text_width_in(name) for name in by_name]
+    columns = next(
+        (n for n in range(len(widths), 1, -1) if sum(map(max, np.array_split(widths, n))) <= room + gap_in), 1
+    )
+    names = ["\n".join(fold(name, room - handle_in)) for name in by_name]
     _grow(figure, figure.legend(by_name.values(), names, loc=loc, ncols=columns))
 
 
@@ -217,7 +219,7 @@ def _grow(figure: Figure, artist: Any) -> None:
     figure.set_figheight(figure.get_figheight() + height + 0.03)
 
 
-def _width_in(text: str, size_pt: float = LABEL_PT) -> float:
+def text_width_in(text: str, size_pt: float = LABEL_PT) -> float:
     """Return how wide a line of text is, with a margin for the rounding to pixels."""
     return 1.03 * size_pt / 72 * sum(map(_width_em, text))
 

@@ -140,7 +140,7 @@ def by_msdet(root: Path, odd: dict[str, Any], found: list[dict[str, Any]]) -> li
         _, sizes, counts = CocoPass(truth, found).by_size()
         record = SimpleNamespace(dataset={"classes": names}, metrics=measured)
         page = breakdown(Evaluated(run, record, SimpleNamespace(weighting={}), truth))  # type: ignore[arg-type]
-    assert counts["all"] == sum(not entry.get("iscrowd") for entry in content()["annotations"])
+    assert counts["sizes"]["all"] == sum(not entry.get("iscrowd") for entry in content()["annotations"])
     three = {"AP": "all", "APS": "small", "APM": "medium", "APL": "large"}
     page_sizes = {"all": page.overall, **page.sizes}
     return [measured, *({n: values[key] for n, key in three.items()} for values in (sizes, page_sizes))]

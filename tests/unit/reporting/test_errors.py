@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,18 +229,26 @@ def test_every_part_is_what_pycocotools_finds(farm: Farm, tmp_path: Path):
     assert sum(made.counts["classes"].values()) == sum(made.counts["levels"].values()) == len(counting)
 
 
-def test_what_was_computed_is_remembered_until_detections_change(farm: Farm, monkeypatch: pytest.MonkeyPatch):
+def test_what_was_computed_is_cached_until_detections_change(
+    farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("MSDET_NO_CACHE", raising=False)
     run = farm("retinanet-r50", 0)
+    detections = run.detections / "val.bbox.json"
+    os.utime(detections, (1, 1))  # a file that changed just now may change again unnoticed
     said: list[str] = []
     first = breakdown(evaluated(run), said.append)
     assert breakdown(evaluated(run), said.append) == first
     assert len(said) == 1
-    detections = run.detections / "val.bbox.json"
+    assert sorted(path.name for path in run.detections.iterdir()) == ["val.bbox.json"]
     detections.write_text(json.dumps(json.loads(detections.read_text())[10:]))
+    os.utime(detections, (2, 2))
     with pytest.raises(UserError, match="its record says"):
         breakdown(evaluated(run), said.append)
     assert len(said) == 2
-    (run.detections / "val.errors.cache").write_text("{")  # a cache that is broken is none
+    for entry in (tmp_path / "cache").rglob("*.json"):
+        entry.write_text("{")  # a cache that is broken is none
     with pytest.raises(UserError, match="its record says"):
         breakdown(evaluated(run))
 
@@ -303,7 +312,7 @@ def test_a_report_without_the_data_says_so(farm: Farm, results: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("[", "cannot be read"),
+        ("[", "holds no detections: Invalid JSON"),
         ('{"a": 1}', "holds no detections"),
         ('[{"image_id": 3, "category_id": 3, "bbox": [1, 2], "score": 0.5}]', "holds no detections"),
         (
