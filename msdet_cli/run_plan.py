@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -41,22 +42,16 @@ MAX_NAMES = 3  # of runs in a question
 LOG_LINES = 5  # of a failed run's log, shown at the end
 
 
-class StopOnSignal:
-    """Turns Ctrl-C and SIGTERM into stop requests: the first saves checkpoints, the second kills."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
-
-    def __enter__(self) -> StopOnSignal:
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
+@contextlib.contextmanager
+def stop_on_signals(queue: Queue) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into stop requests: the first saves checkpoints, the second kills."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: queue.stop()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before):
             signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.queue.stop()
 
 
 def run_plan(
@@ -132,7 +127,7 @@ def execute(
     """
     queue = Queue(planned, sys.argv, execution, gpus)
     reported: dict[int, tuple[str, int]] = {}
-    with StopOnSignal(queue), QueueView(console, queue) as view:
+    with stop_on_signals(queue), QueueView(console, queue) as view:
         is_left = bool(planned)
         while is_left:
             is_left = queue.step(STEP_S)
