@@ -10,13 +10,14 @@ from experiments.reporting.breakdown.comparison import BreakdownGroup, has_same_
 from experiments.reporting.figures.forest import Effect, draw_differences
 from experiments.reporting.figures.style import (
     BLUE,
+    COLUMN_IN,
     PALE,
     RED,
     add_legend,
     drawing,
+    fold,
     new_figure,
     picture,
-    thin_ticks,
 )
 from experiments.reporting.tables.sections import Picture
 
@@ -80,7 +81,7 @@ def level_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) ->
 def draw_level_bars(baseline: BreakdownGroup, other: BreakdownGroup) -> Figure:
     """Draw a pair of bars for each level."""
     levels, first = baseline.parts("levels"), baseline.first
-    figure = new_figure(1.9)
+    figure = new_figure(2.0)
     axes = figure.subplots()
     for shift, face, colour, hatch, one in (
         (-0.2, BLUE, BLUE, "", baseline),
@@ -93,14 +94,14 @@ def draw_level_bars(baseline: BreakdownGroup, other: BreakdownGroup) -> Figure:
             color=face, edgecolor=colour, hatch=hatch, linewidth=0.8, label=one.label,
             error_kw={"elinewidth": 0.9, "capsize": 2},
         )  # fmt: skip
-    sizes, counts = first.level_sizes, first.counts["levels"]
-    names = [f"{n}\n{sizes[n].replace(' px', '')}\n{counts[n]:,}" for n in levels]
-    axes.set_xticks(range(len(levels)), names)
+    column_in = 0.85 * COLUMN_IN / len(levels)
+    names = [[n, first.level_sizes[n].replace(" px", ""), f"{first.counts['levels'][n]:,}"] for n in levels]
+    labels = [[line for text in texts for line in fold(text, column_in)] for texts in names]
+    axes.set_xticks(range(len(levels)), ["\n".join(lines) for lines in labels])
     axes.set_xlabel(f"level, {first.level_measure} in px as tested, objects")
     axes.set_ylabel(f"{first.metric}, %")
     axes.grid(axis="y", color=PALE)
     add_legend(figure)
-    thin_ticks(axes)
     return figure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,61 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from experiments.reporting.render import claims
 from experiments.reporting.render import text as report_text
 from experiments.reporting.tables import row_evidence
-from experiments.reporting.tables.report_model import MeasuredTable, Report
+from experiments.reporting.tables.report_model import Report
 from experiments.reporting.tables.report_views import controls_view, measured_view, other_view, runs_view
 from experiments.reporting.tables.sections import Picture, Section
-from experiments.reporting.tables.table_view import TableView, grid_view
+from experiments.reporting.tables.table_view import grid_view
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_SVG_BYTES = 300_000  # beyond that the PNG is lighter, and looks the same
-
-
-@dataclass(frozen=True)
-class SectionView:
-    """A section with its pictures as data URIs.
-
-    Attributes:
-        anchor: Id on the page.
-        pictures: The picture, its URI, and whether it takes the whole width.
-    """
-
-    anchor: str
-    section: Section
-    grids: list[TableView]
-    pictures: list[tuple[Picture, str, bool]]
-    links: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class TableOnPage:
-    """One of the report's tables, with what stands below it.
-
-    Attributes:
-        is_stacked: Whether cells have a published value below the measured one.
-        row_notes: What stands behind each row, its label first.
-        commands: What to type for the controls that are missing.
-    """
-
-    table: MeasuredTable
-    anchor: str
-    view: TableView
-    is_stacked: bool
-    row_notes: Sequence[tuple[str, str]]
-    controls: TableView | None
-    commands: Sequence[str]
-
-    @property
-    def heading(self) -> str:
-        return report_text.short_heading(self.table)
-
-
-@dataclass(frozen=True)
-class ClaimView:
-    """A claim, and where on the page its tables are."""
-
-    claim: claims.Claim
-    links: list[tuple[str, str]]
-    controls: str
 
 
 def html_page(
@@ -78,25 +30,6 @@ def html_page(
     Args:
         base: The folder that links to run folders are relative to: the page's own.
     """
-    shown = [_table(table, f"t{number}") for number, table in enumerate(report.tables, start=1)]
-    anchors = {id(each.table): each.anchor for each in shown}
-    groups = report.groups
-    found = claims.claims(report.tables)
-    page = dict(
-        report=report,
-        version=made.version,
-        made_line=report_text.made_line(report, made),
-        standing=report_text.no_results_message(report, made.folders),
-        balance=claims.balance(found),
-        claims=_by_context(found, anchors),
-        measured=[each for each in shown if each.table.is_measured],
-        published=[each for each in shown if not each.table.is_measured],
-        other=other_view(report.other).without("result") if report.other else None,
-        runs=runs_view(groups) if groups else None,
-        sections=[_section(section, f"s{i}", base) for i, section in enumerate(sections, start=1)],
-        legend=report_text.reading_notes(groups),
-    )
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -105,40 +38,36 @@ def html_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["minus"] = report_text.minus
-    environment.filters["link"] = lambda folder: f"{report_text.link(folder, base)}/"
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(page=page, script_digest=digest)
-
-
-def _by_context(found: Sequence[claims.Claim], anchors: dict[int, str]) -> list[tuple[str, list[ClaimView]]]:
-    by_context: dict[str, list[ClaimView]] = {}
-    for claim in found:
-        links = [(report_text.short_title(table), f"#{anchors[id(table)]}") for table in claim.tables]
-        told = row_evidence.controls_in_words(row_evidence.controls_to_show(claim.row))
-        by_context.setdefault(claim.context, []).append(ClaimView(claim, links, told))
-    return list(by_context.items())
-
-
-def _table(table: MeasuredTable, anchor: str) -> TableOnPage:
-    return TableOnPage(
-        table,
-        anchor,
-        measured_view(table).without("number"),
-        table.is_as_published and table.is_measured and len(table.columns) > 1,
-        row_evidence.row_notes(table),
-        controls_view(table),
-        row_evidence.control_commands(table),
-    )
-
-
-def _section(section: Section, anchor: str, base: Path) -> SectionView:
-    return SectionView(
-        anchor,
-        section,
-        [grid_view(grid) for grid in section.grids],
-        [(picture, _data_uri(picture), report_text.is_wide(picture)) for picture in section.pictures],
-        [("/".join(folder.parts[-3:]), report_text.link(folder, base) + "/") for folder in section.folders],
+    anchors = {id(table): f"t{number}" for number, table in enumerate(report.tables, start=1)}
+    environment.filters |= {
+        "minus": report_text.minus,
+        "link": lambda folder: f"{report_text.link(folder, base)}/",
+        "anchor": lambda table: anchors[id(table)],
+        "heading": report_text.short_heading,
+        "short_title": report_text.short_title,
+        "measured_view": lambda table: measured_view(table).without("number"),
+        "controls_view": controls_view,
+        "row_notes": row_evidence.row_notes,
+        "control_commands": row_evidence.control_commands,
+        "controls_in_words": lambda row: row_evidence.controls_in_words(row_evidence.controls_to_show(row)),
+        "grid_view": grid_view,
+        "data_uri": _data_uri,
+        "is_wide": report_text.is_wide,
+    }
+    groups, found = report.groups, claims.claims(report.tables)
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
+        report=report,
+        version=made.version,
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        made_line=report_text.made_line(report, made),
+        no_results=report_text.no_results_message(report, made.folders),
+        balance=claims.balance(found),
+        claims=[(context, list(each)) for context, each in groupby(found, lambda claim: claim.context)],
+        other=other_view(report.other).without("result") if report.other else None,
+        runs=runs_view(groups) if groups else None,
+        sections=sections,
+        legend=report_text.reading_notes(groups),
     )
 
 
