@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
+
+STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
+_seen: dict[Path, tuple[int, float]] = {}  # modification time of a file, and since when it has been that
 
 
 def this_process() -> dict[str, Any]:
@@ -39,3 +44,18 @@ def is_alive(pid: int, started: str | None) -> bool:
     except PermissionError:
         pass
     return started is None or process_started(pid) == started
+
+
+def seconds_unchanged(path: Path) -> float:
+    """Return for how long this process has seen the same modification time, by its own clock; inf for no file.
+
+    Unlike a file's age, this does not depend on the clock of the machine that writes it.
+    """
+    try:
+        modified = path.stat().st_mtime_ns
+    except OSError:
+        return math.inf
+    before, since = _seen.get(path, (None, 0.0))
+    if modified != before:
+        _seen[path] = (modified, since := time.monotonic())
+    return time.monotonic() - since

@@ -260,7 +260,7 @@ def _clear(folder: RunFolder) -> None:
     for path in folder.path.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path not in (folder.lock, folder.record_file, folder.recipe):
+        elif path not in (folder.record_file, folder.recipe) and not path.name.startswith(folder.lock.name):
             path.unlink()
 
 

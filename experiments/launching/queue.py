@@ -14,11 +14,10 @@ from dataclasses import replace
 from experiments.common.errors import BAD_INPUT, DONE, INTERRUPTED, NOT_FINITE, UserError
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
-from experiments.launching.leases import Lease
+from experiments.launching.leases import Lease, ResourcePool
 from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun, claim_run, prepare
-from experiments.launching.queue_items import ActiveRun, QueueItem, State, report_as_it_is
-from experiments.launching.resource_pool import ResourcePool
+from experiments.launching.queue_items import ActiveRun, QueueItem, State, report_as_it_is, worker_elsewhere
 from experiments.launching.retry_policy import decide_retry, iterations_saved
 from experiments.launching.torchrun import Rendezvous, is_local
 from experiments.runs.run_lock import InUseError, lock_environment
@@ -75,7 +74,7 @@ class Queue:
                 if entry.state == "waiting":
                     entry.end("interrupted", INTERRUPTED, "not begun: the command was stopped first")
                 elif entry.state == "locked":
-                    entry.end("interrupted", INTERRUPTED, "locked by another msdet process", "msdet runs")
+                    entry.end("interrupted", INTERRUPTED, f"locked by {entry.message}", "msdet runs")
         else:
             self._fill()
             self._mark_queued()
@@ -148,17 +147,17 @@ class Queue:
         claim = contextlib.ExitStack()
         try:
             if not self._is_leader:
-                raise InUseError("another machine leads")
+                raise InUseError(entry.run.folder, "the machine that leads")
             lock = claim.enter_context(claim_run(entry.run))
             todo = prepare(entry.run, self.command, self._pool.threads(entry.run.launch))
             if todo in ("start", "resume"):
                 self._start(entry, claim, lock, lease)
             elif todo == "running":
-                raise InUseError("on a machine whose locks do not reach here")
+                raise InUseError(entry.run.folder, worker_elsewhere(entry.run.folder))
             else:
                 report_as_it_is(entry)
-        except InUseError:
-            entry.state, entry._checked_at = "locked", time.monotonic()
+        except InUseError as error:
+            entry.state, entry.message, entry._checked_at = "locked", error.owner, time.monotonic()
             if entry.run.launch.nodes > 1:
                 self._join(entry, claim, lease)
         finally:
@@ -191,6 +190,7 @@ class Queue:
         descriptors = lease.descriptors if lock is None else (lock, *lease.descriptors)
         worker = LocalWorker(folder, launch, rendezvous, environment, descriptors)
         entry._work = ActiveRun(worker, claim, lock, lease, iterations_saved(folder))
+        entry.message = entry.message if entry.attempts else None  # else it says who had locked the run
         entry.state, entry.attempts = "running", entry.attempts + 1
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError, storage_error
+from experiments.common.processes import STALE_AFTER_S
 from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun
 from experiments.launching.retry_policy import RetryDecision
+from experiments.runs.run_folder import RunFolder
 
 State = Literal["waiting", "running", "locked", "done", "failed", "interrupted", "cancelled", "skipped"]
 
@@ -69,6 +71,14 @@ class ActiveRun:
     lock: int | None  # None: another machine leads, and holds it
     lease: Lease
     saved: int  # iterations that the attempt began with
+
+
+def worker_elsewhere(folder: RunFolder) -> str:
+    """Return the process that works on a run whose lock does not reach here, and when it is no longer waited for."""
+    attempt = folder.read().attempts[-1]
+    return (
+        f"process {attempt.pid} on {attempt.host} (resumed here after {STALE_AFTER_S} s without a heartbeat)"
+    )
 
 
 def report_as_it_is(entry: QueueItem) -> None:

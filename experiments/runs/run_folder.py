@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -12,12 +13,11 @@ from pydantic import ValidationError
 
 from experiments.common.errors import UserError
 from experiments.common.files import write_text
-from experiments.common.processes import has_ended, is_alive
+from experiments.common.processes import STALE_AFTER_S, has_ended, is_alive, seconds_unchanged
 from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, now
 
 _CHECKPOINT = re.compile(r"iter_[0-9]{1,18}\.pth")
 KEPT_CHECKPOINTS = 2  # newest of each run: one more than needed, in case that is damaged
-STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
 
 
 class _File:
@@ -134,12 +134,16 @@ class RunFolder:
         if not record.attempts:
             return False
         attempt = record.attempts[-1]
-        if attempt.host == socket.gethostname():
+        is_here = attempt.host == socket.gethostname()
+        if is_here and (attempt.pid_started is not None or not is_alive(attempt.pid, None)):
             return is_alive(attempt.pid, attempt.pid_started)
-        try:
-            return time.time() - self.progress.stat().st_mtime < STALE_AFTER_S
-        except OSError:
+        # Its heartbeat decides, by its date, and by whether it comes: a date ahead of this clock tells nothing.
+        beats = [self.progress, self.record_file] if is_here else [self.progress]
+        if min(map(seconds_unchanged, beats)) > STALE_AFTER_S:
             return False
+        with contextlib.suppress(OSError):
+            return time.time() - max(path.stat().st_mtime for path in beats if path.exists()) < STALE_AFTER_S
+        return False
 
 
 def iteration_of(checkpoint: Path) -> int:

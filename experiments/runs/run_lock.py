@@ -7,14 +7,22 @@ import os
 from collections.abc import Iterator
 
 from experiments.common.errors import UserError
-from experiments.common.locks import file_lock
+from experiments.common.locks import LockedError, file_lock
 from experiments.runs.run_folder import RunFolder
 
 LOCK_FD = "MSDET_LOCK_FD"
 
 
 class InUseError(UserError):
-    """A run that another process has locked."""
+    """A run that another process has locked.
+
+    Attributes:
+        owner: That process, as messages call it.
+    """
+
+    def __init__(self, run: RunFolder, owner: str) -> None:
+        super().__init__(f"run {run.name} is locked by {owner}", "msdet runs")
+        self.owner = owner
 
 
 @contextlib.contextmanager
@@ -36,8 +44,8 @@ def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         try:
             descriptor = stack.enter_context(file_lock(run.lock, patience_s))
-        except BlockingIOError:
-            raise InUseError(f"run {run.name} is locked by another msdet process", "msdet runs") from None
+        except LockedError as error:
+            raise InUseError(run, str(error)) from None
         yield descriptor
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from experiments.common.errors import UserError
-from experiments.common.locks import file_lock
+from experiments.common.locks import LockedError, file_lock
 from experiments.data.download.archives import Archive
 from experiments.data.download.fetch import PartialDownload, fetch
 from experiments.data.download.unpack import DamagedError, unpack
@@ -145,9 +145,9 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(file_lock(folder / LOCK, patience_s=0))
-        except BlockingIOError:
+        except LockedError as error:
             raise UserError(
-                f"another command is downloading into {folder.parent}", "wait for it to end"
+                f"another command is downloading into {folder.parent}: {error}", "wait for it to end"
             ) from None
         except OSError as error:
             raise UserError(

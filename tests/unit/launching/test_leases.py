@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,8 +15,7 @@ import pytest
 from experiments.common.errors import UserError
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
-from experiments.launching.leases import lease
-from experiments.launching.resource_pool import ResourcePool, cores
+from experiments.launching.leases import ResourcePool, cores, lease
 from experiments.runs.record import Launch
 
 GPUS = [Gpu(0, "GPU-aa11", "H100"), Gpu(1, "GPU-bb22", "H100"), Gpu(2, "GPU-ab33", "T4, small")]
@@ -164,3 +165,13 @@ def test_threads_are_shared_by_what_works_at_once_and_left_alone_for_a_lone_run(
     assert ResourcePool(Execution(), []).threads(Launch(processes=2)) == max(1, cores() // 2)
     assert ResourcePool(Execution(jobs=1000), []).threads(Launch()) == 1
     assert ResourcePool(Execution(), GPUS).threads(Launch()) == max(1, cores() // 3)
+
+
+def test_a_folder_without_locks_is_refused_in_a_sentence(place: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"GPUs cannot be leased: .*: its file system has no locks") as error:
+        lease(GPUS, 1)
+    assert "export MSDET_LEASES=DIR" in error.value.hint

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from experiments.common import processes
+from experiments.common.processes import STALE_AFTER_S
 from experiments.launching import local
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
@@ -198,6 +202,48 @@ def test_what_another_command_has_done_meanwhile_is_reported_as_done(place: Path
     (entry,) = worked(queue)
     assert (entry.state, entry.code, entry.attempts) == ("done", 0, 0)
     assert finished(place) == [0]
+
+
+def test_without_locks_of_files_one_command_works_on_a_run(place: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setenv("SECONDS", "1")
+    queue, other = a_queue(place, [0], force=True), a_queue(place, [0])
+    until(lambda: queue.step(0.1) and queue.entries[0].state == "running")
+    assert other.step(0)
+    assert other.entries[0].state == "locked"
+    assert other.entries[0].message == f"process {os.getpid()} on {os.uname().nodename}"
+    assert [worked(one)[0].state for one in (queue, other)] == ["done", "done"]
+    assert finished(place) == [0]
+
+
+def test_a_run_of_another_machine_is_waited_for_while_it_shows_life(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    queue, now = a_queue(place, [0]), [0.0]
+    (entry,), folder = queue.entries, queue.entries[0].run.folder
+    worked(a_queue(place, [0]))
+    record = folder.read()
+    record.status, record.attempts[-1].host, record.attempts[-1].pid = "running", "node7", 4711
+    folder.write(record)
+    folder.progress.write_text("{}")
+    tomorrow = time.time() + 86400
+    os.utime(folder.progress, (tomorrow, tomorrow))
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("experiments.launching.queue.LOCK_POLL_INTERVAL_S", -1)
+    for beat in range(3):
+        assert queue.step(0)
+        assert entry.state == "locked"
+        assert entry.message == "process 4711 on node7 (resumed here after 120 s without a heartbeat)"
+        now[0] += STALE_AFTER_S
+        os.utime(folder.progress, (tomorrow, tomorrow + beat + 1))
+    assert queue.step(0)
+    assert entry.state == "locked"
+    now[0] += STALE_AFTER_S + 1
+    assert [e.state for e in worked(queue)] == ["done"]
+    assert [attempt.host for attempt in folder.read().attempts] == ["node7", os.uname().nodename]
 
 
 # ---------------------------------------------------------------------------------------- failures

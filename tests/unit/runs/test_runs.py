@@ -14,10 +14,10 @@ import pytest
 
 from experiments.common.errors import UserError
 from experiments.common.files import replacing, write_json, write_text
-from experiments.common.processes import process_started
+from experiments.common.processes import STALE_AFTER_S, process_started
 from experiments.runs.lookup import iterate, resolve, results_dir
 from experiments.runs.record import SCHEMA_VERSION, Attempt, Record
-from experiments.runs.run_folder import STALE_AFTER_S, RunFolder
+from experiments.runs.run_folder import RunFolder
 
 
 def a_record(**changes: object) -> Record:
@@ -129,6 +129,19 @@ def test_on_another_host_the_heartbeat_tells(tmp_path: Path):
     past = time.time() - STALE_AFTER_S - 1
     os.utime(run.progress, (past, past))
     assert run.state(record) == "interrupted"
+
+
+def test_a_process_without_a_start_time_counts_as_the_run_while_it_shows_life(tmp_path: Path):
+    run = a_run(tmp_path)
+    record = a_record(status="running", attempts=[an_attempt(pid_started=None)])
+    assert run.state(record) == "running"
+    past = time.time() - STALE_AFTER_S - 1
+    os.utime(run.record_file, (past, past))
+    assert run.state(record) == "interrupted"
+    run.progress.write_text("{}", encoding="utf-8")
+    assert run.state(record) == "running"
+    ended = an_attempt(pid=ended_process(), pid_started=None)
+    assert run.state(a_record(status="running", attempts=[ended])) == "interrupted"
 
 
 def test_the_last_checkpoint_is_the_one_of_most_iterations(tmp_path: Path):
