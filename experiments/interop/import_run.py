@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.common.files import write_text
+from experiments.common.files import file_digest, write_text
 from experiments.data.find import FoundDataset
 from experiments.interop.stock_run import StockRun
 from experiments.recipes import loading as recipes
+from experiments.recipes.differences import join_differences
 from experiments.recipes.schema import Recipe
 from experiments.runs.record import Attempt, Record, now
 from experiments.runs.run_folder import RunFolder
@@ -54,26 +55,14 @@ def write_run(
         copy_weights: Copies a checkpoint from one path to another; None imports no weights.
     """
     stock, recipe, data = training.stock, training.recipe, training.data
-    if folder.path.exists():
-        shutil.rmtree(folder.path)
-    folder.path.mkdir(parents=True)
-    write_text(folder.recipe, recipes.dump(recipe))
-    shutil.copyfile(stock.config_file, folder.config)
-    if stock.logs:
-        shutil.copyfile(stock.logs[-1].path, folder.log)
-    if (stock.source / "trace.csv").is_file():  # by a level-weighted detector in a user's own project
-        shutil.copyfile(stock.source / "trace.csv", folder.trace)
-    done = _optimizer_steps(stock)
-    write_text(folder.metrics, _metrics_csv(stock))
-    if copy_weights is not None and stock.checkpoint is not None:
-        folder.checkpoints.mkdir()
-        copy_weights(stock.checkpoint, folder.checkpoints / f"iter_{done or stock.length}.pth")
+    steps = _optimizer_steps(stock)
+    unknown = [*training.unknown, *(["the number of iterations"] if steps is None else [])]
+    unknown += ["the data's content: it is not available here"] if data is None else []
+    differs = (
+        f"trained with other settings than the recipe: {join_differences(training.differs, MAX_DIFFERENCES)}"
+    )
     fingerprint = data.fingerprint if data else ""
-    unknown = list(training.unknown)
-    if done is None:
-        unknown.append("the number of iterations")
-    if data is None:
-        unknown.append("the data's content: it is not available here")
+    root = next(map(str, stock.training_data("data_root")), "")
     record = Record(
         recipe=recipe.name,
         recipe_id=recipes.recipe_id(recipe),
@@ -82,7 +71,7 @@ def write_run(
         profile=recipe.profile,
         status="done",
         metrics=stock.metrics,
-        iterations=done or 0,
+        iterations=steps or 0,
         attempts=_attempts(stock, recipe),
         environment=stock.logs[-1].environment if stock.logs else {},
         command=command,
@@ -90,28 +79,40 @@ def write_run(
         dataset={
             "name": recipe.dataset.name,
             "format": recipe.dataset.format,
-            "root": str(data.root if data else stock.get("train_dataloader.dataset.data_root") or ""),
+            "root": str(data.root) if data else root,
             "fingerprint": fingerprint,
             "images": data.images if data else {},
             "classes": list(data.classes) if data else [],
         },
-        notes=_notes(training.differs),
+        notes=[differs] if training.differs else [],
         imported={
             "source": str(stock.source.resolve()),
             "checkpoint": str(stock.checkpoint.resolve()) if stock.checkpoint else None,
-            "files": {str(p.relative_to(stock.source)): _sha256(p) for p in stock.files},
+            "files": {str(p.relative_to(stock.source)): file_digest(p) for p in stock.files},
             "unknown": [*unknown, "the code: no commit is recorded", "the host"],
             "differs": training.differs,
         },
     )
-    folder.write(record)
-
-
-def _notes(differs: list[str]) -> list[str]:
-    if not differs:
-        return []
-    more = f", and {len(differs) - MAX_DIFFERENCES} more" if len(differs) > MAX_DIFFERENCES else ""
-    return [f"trained with other settings than the recipe: {', '.join(differs[:MAX_DIFFERENCES])}{more}"]
+    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.path.parent, prefix=".importing-") as temporary:
+        made = RunFolder(
+            Path(temporary) / folder.path.name
+        )  # an earlier import stays until this one is whole
+        made.path.mkdir()
+        write_text(made.recipe, recipes.dump(recipe))
+        shutil.copyfile(stock.config_file, made.config)
+        if stock.logs:
+            shutil.copyfile(stock.logs[-1].path, made.log)
+        if (stock.source / "trace.csv").is_file():  # by a level-weighted detector in a user's own project
+            shutil.copyfile(stock.source / "trace.csv", made.trace)
+        write_text(made.metrics, _metrics_csv(stock, steps))
+        if copy_weights is not None and stock.checkpoint is not None:
+            made.checkpoints.mkdir()
+            copy_weights(stock.checkpoint, made.checkpoints / f"iter_{steps or stock.length}.pth")
+        made.write(record)
+        if folder.path.exists():
+            shutil.rmtree(folder.path)
+        made.path.rename(folder.path)
 
 
 def _attempts(stock: StockRun, recipe: Recipe) -> list[Attempt]:
@@ -137,17 +138,12 @@ def _optimizer_steps(stock: StockRun) -> int | None:
     return length * stock.length // stock.accumulation if length else None
 
 
-def _metrics_csv(stock: StockRun) -> str:
+def _metrics_csv(stock: StockRun, steps: int | None) -> str:
     names = list(dict.fromkeys(name for metrics in stock.evaluations.values() for name in metrics))
     text = io.StringIO()
     writer = csv.DictWriter(text, ["iteration", "epoch", *names], restval="", lineterminator="\n")
     writer.writeheader()
-    done = _optimizer_steps(stock)
     for step, metrics in sorted(stock.evaluations.items()):
-        whole = "" if done is None else done * step // stock.length
-        writer.writerow({"iteration": whole, "epoch": step if stock.by_epoch else "", **metrics})
+        iteration = "" if steps is None else steps * step // stock.length
+        writer.writerow({"iteration": iteration, "epoch": step if stock.by_epoch else "", **metrics})
     return text.getvalue()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from experiments.common.checking import one_line
+from experiments.common.checking import validate
 from experiments.common.config_text import at, flat
 from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset
@@ -64,19 +62,24 @@ def as_recipe(recipe: Recipe, stock: StockRun) -> tuple[Recipe, list[str]]:
             f"{stock.source} was trained on {other}, recipe {recipe.name} is for data set '{recipe.dataset.name}'",
             "--dataset NAME",
         )
-    _check_weighting(stock, recipe)
-    schedule, unknown = _schedule(stock, recipe)
+    trained = _plain(stock.config.weighting or {})
+    if any(recipe.weighting.get(key) != value for key, value in {"rule": "uniform", **trained}.items()):
+        raise UserError(
+            f"{stock.source} was trained with weighting {trained or 'uniform (none)'},"
+            f" recipe {recipe.name} has {recipe.weighting}",
+            "--recipe NAME, or --set weighting.KEY=VALUE",
+        )
+    unknown = []
+    if not stock.logs or stock.logs[-1].world_size is None:
+        whole = recipe.schedule.gpus * recipe.schedule.images_per_gpu
+        taken = _world_size(stock, recipe)
+        unknown.append(f"the number of GPUs, taken as {taken} for the recipe's batch of {whole}")
     content = recipe.model_dump()
     content["name"] = recipe.name if recipe.name.startswith(PREFIX) else PREFIX + recipe.name
-    content["schedule"].update(schedule)
-    if stock.get("optim_wrapper.type") == "AmpOptimWrapper":
-        content["amp"] = "bf16" if stock.get("optim_wrapper.dtype") == "bfloat16" else "fp16"
-    else:
-        content["amp"] = None
-    try:
-        return Recipe.model_validate(content), unknown
-    except ValidationError as error:
-        raise UserError(f"{stock.config_file}: not a valid recipe: {one_line(error)}") from None
+    content["schedule"] |= _schedule(stock, recipe)
+    half = "bf16" if stock.config.dtype == "bfloat16" else "fp16"
+    content["amp"] = half if stock.config.wrapper == "AmpOptimWrapper" else None
+    return validate(Recipe, content, str(stock.config_file)), unknown
 
 
 def _annotations_differ(stock: StockRun, recipe: Recipe) -> str | None:
@@ -91,82 +94,68 @@ def _annotations_differ(stock: StockRun, recipe: Recipe) -> str | None:
 def check_classes(stock: StockRun, data: FoundDataset) -> None:
     """Raise UserError where the config names other classes than the data set has, or another order."""
     for value in stock.training_data("metainfo.classes"):
-        if list(value) != list(data.classes):
-            some = ", ".join(str(name) for name in list(value)[:4])
+        trained = list(value) if isinstance(value, (list, tuple)) else [value]
+        if trained != list(data.classes):
+            some = ", ".join(str(name) for name in trained[:4])
             raise UserError(
-                f"{stock.source} was trained on {len(value)} classes ({some} ...), data set '{data.spec.name}' in"
+                f"{stock.source} was trained on {len(trained)} classes ({some} ...), data set '{data.spec.name}' in"
                 f" {data.root} has {len(data.classes)}: they must be the same, in the same order",
                 "--dataset NAME, --data-root DIR",
             )
 
 
-def _check_weighting(stock: StockRun, recipe: Recipe) -> None:
-    trained = stock.get("model.weighting")
-    rule = trained.get("rule", "uniform") if isinstance(trained, Mapping) else "uniform"
-    wanted = recipe.weighting
-    options = trained.items() if isinstance(trained, Mapping) else ()
-    if rule != wanted["rule"] or any(wanted.get(key) != _plain(value) for key, value in options):
-        raise UserError(
-            f"{stock.source} was trained with weighting {_plain(trained) or 'uniform (none)'},"
-            f" recipe {recipe.name} has {wanted}",
-            "--recipe NAME, or --set weighting.KEY=VALUE",
-        )
+def _world_size(stock: StockRun, recipe: Recipe) -> int:
+    """Return the number of GPUs; where no log tells, as many as give the recipe's batch."""
+    if stock.logs and stock.logs[-1].world_size:
+        return stock.logs[-1].world_size
+    whole = recipe.schedule.gpus * recipe.schedule.images_per_gpu
+    return max(1, whole // ((stock.config.batch_size or 1) * stock.accumulation))
 
 
-def _schedule(stock: StockRun, recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
-    """Return the training's values for the recipe's schedule, and one line for each that is not known."""
-    unknown = []
-    images = stock.get("train_dataloader.batch_size") or 1
-    steps = stock.accumulation
-    workers = stock.logs[-1].world_size if stock.logs else None
-    if workers is None:
-        whole = recipe.schedule.gpus * recipe.schedule.images_per_gpu
-        workers = max(1, whole // (images * steps))
-        unknown.append(f"the number of GPUs, taken as {workers} for the recipe's batch of {whole}")
-    found: dict[str, Any] = {"gpus": workers, "images_per_gpu": images * steps}
+def _schedule(stock: StockRun, recipe: Recipe) -> dict[str, Any]:
+    """Return the training's values for the recipe's schedule."""
+    config, workers = stock.config, _world_size(stock, recipe)
+    images, optimizer = config.batch_size or 1, (config.optimizer or "").lower()
+    if config.lr is None:
+        raise UserError(f"{stock.config_file}: has no optim_wrapper.optimizer.lr")
+    found: dict[str, Any] = {"gpus": workers, "images_per_gpu": images * stock.accumulation, "lr": config.lr}
     found |= {"epochs": None, "iterations": None, "milestones": []}
-    found |= {"epochs": stock.length} if stock.by_epoch else {"iterations": stock.length // steps}
-    lr, base = stock.get("optim_wrapper.optimizer.lr"), stock.get("auto_scale_lr.base_batch_size")
-    if not isinstance(lr, (int, float)):
-        raise UserError(f"{stock.config_file}: optim_wrapper.optimizer.lr is {lr!r}, not a number")
-    if stock.get("auto_scale_lr.enable") and isinstance(base, int):
-        lr = lr * workers * images / base  # as MMEngine's Runner.scale_lr does
-    found["lr"] = float(lr)
-    optimizer = str(stock.get("optim_wrapper.optimizer.type")).lower()
+    found |= (
+        {"epochs": stock.length} if stock.by_epoch else {"iterations": stock.length // stock.accumulation}
+    )
+    if config.is_lr_scaled and config.base_batch_size:  # as MMEngine's Runner.scale_lr does
+        found["lr"] *= workers * images / config.base_batch_size
     if optimizer in ("sgd", "adamw"):
         found["optimizer"] = optimizer
-    for scheduler in stock.get("param_scheduler") or []:
-        kind, by_epoch = scheduler.get("type"), scheduler.get("by_epoch", True)
-        if kind == "MultiStepLR" and by_epoch and stock.by_epoch:
-            passed = [m for m in scheduler.get("milestones", []) if m < stock.length]
+    for scheduler in config.schedulers or ():
+        if scheduler.type == "MultiStepLR" and scheduler.by_epoch and stock.by_epoch:
+            passed = [m for m in scheduler.milestones if m < stock.length]
             found |= {"decay": "step", "milestones": passed}
-        elif kind == "CosineAnnealingLR":
+        elif scheduler.type == "CosineAnnealingLR":
             found["decay"] = "cosine"
-        elif kind == "LinearLR" and not by_epoch and recipe.schedule.warmup is not None:
-            found["warmup"] = scheduler.get("end")
-    every = stock.get("train_cfg.val_interval")
-    if stock.by_epoch and isinstance(every, int) and recipe.schedule.eval_every is not None:
-        found["eval_every"] = every
-    return found, unknown
+        elif scheduler.type == "LinearLR" and not scheduler.by_epoch and recipe.schedule.warmup is not None:
+            found["warmup"] = scheduler.end
+    if stock.by_epoch and config.val_interval is not None and recipe.schedule.eval_every is not None:
+        found["eval_every"] = config.val_interval
+    return found
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted config keys that define training and evaluation, with stock MMDetection's types."""
     parts: dict[str, Any] = {key: config.get(key) for key in ("model", "param_scheduler")}
-    parts["optimizer"] = at(config, "optim_wrapper.optimizer")
-    parts["paramwise_cfg"] = at(config, "optim_wrapper.paramwise_cfg")
-    parts["clip_grad"] = at(config, "optim_wrapper.clip_grad")
+    parts |= {key: at(config, f"optim_wrapper.{key}") for key in ("optimizer", "paramwise_cfg", "clip_grad")}
     for name in ("train", "val"):
         dataset = at(config, f"{name}_dataloader.dataset")
-        while isinstance(dataset, Mapping) and ("dataset" in dataset or dataset.get("datasets")):
-            dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
+        while inner := at(dataset, "dataset") or at(dataset, "datasets.0"):
+            dataset = inner
         parts[f"{name}_dataset"] = dataset
     parts = {key: value for key, value in parts.items() if value is not None}
     found = {key: _plain(value) for key, value in flat(parts).items() if value is not None}
     found = {k: v for k, v in found.items() if not _PLACES.search(k) and not k.startswith("model.weighting")}
     for key in ("model.type", "train_dataset.type", "val_dataset.type"):
         if key in found:
-            found[key] = _STOCK_TYPES.get(found[key], str(found[key]).removeprefix("LevelWeighted"))
+            name = str(found[key]).removeprefix("LevelWeighted")
+            found[key] = _STOCK_TYPES.get(name, name)
     return found
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.common.config_text import at, flat, read_config
+from pydantic import AliasPath, BaseModel, Field, FiniteFloat, PositiveInt
+
+from experiments.common.checking import validate
+from experiments.common.config_text import flat, read_config
 from experiments.common.errors import UserError
 from experiments.common.metric_names import METRICS
 
@@ -20,16 +22,50 @@ _STOCK_METRICS = {
     "bbox_mAP_s": "APS", "bbox_mAP_m": "APM", "bbox_mAP_l": "APL", "mAP": "mAP",
 }  # fmt: skip
 _ENVIRONMENT = {
-    "python": r"^\s+Python: (\S+)",
+    "python": r"^[ \t]+Python: (\S+)",
     "cuda": r"CUDA Runtime ([\d.]+)",
     "cudnn": r"CuDNN ([\d.]+)",
-    "packages.torch": r"^\s+PyTorch: (\S+)",
-    "packages.torchvision": r"^\s+TorchVision: (\S+)",
-    "packages.mmengine": r"^\s+MMEngine: (\S+)",
-    "packages.mmdet": r"^\s+MMDetection: (\S+)",
-    "packages.opencv-python": r"^\s+OpenCV: (\S+)",
+    "packages.torch": r"^[ \t]+PyTorch: (\S+)",
+    "packages.torchvision": r"^[ \t]+TorchVision: (\S+)",
+    "packages.mmengine": r"^[ \t]+MMEngine: (\S+)",
+    "packages.mmdet": r"^[ \t]+MMDetection: (\S+)",
+    "packages.opencv-python": r"^[ \t]+OpenCV: (\S+)",
 }
 _TIME = re.compile(r"^(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d)", re.MULTILINE)
+
+
+def _at(*path: str) -> Any:
+    """Return the field of a dotted key that may be missing or None."""
+    return Field(None, validation_alias=AliasPath(*path))
+
+
+class Scheduler(BaseModel):
+    """An entry of `param_scheduler`."""
+
+    type: str = ""
+    by_epoch: bool = True
+    milestones: list[int] = []
+    end: int | None = None
+
+
+class StockConfig(BaseModel):
+    """What a config says of the training."""
+
+    max_epochs: PositiveInt | None = _at("train_cfg", "max_epochs")
+    max_iters: PositiveInt | None = _at("train_cfg", "max_iters")
+    val_interval: PositiveInt | None = _at("train_cfg", "val_interval")
+    batch_size: PositiveInt | None = _at("train_dataloader", "batch_size")
+    dataset: dict[Any, Any] | None = _at("train_dataloader", "dataset")
+    wrapper: str | None = _at("optim_wrapper", "type")
+    dtype: str | None = _at("optim_wrapper", "dtype")
+    accumulation: PositiveInt | None = _at("optim_wrapper", "accumulative_counts")
+    optimizer: str | None = _at("optim_wrapper", "optimizer", "type")
+    lr: FiniteFloat | None = _at("optim_wrapper", "optimizer", "lr")
+    is_lr_scaled: bool | None = _at("auto_scale_lr", "enable")
+    base_batch_size: PositiveInt | None = _at("auto_scale_lr", "base_batch_size")
+    schedulers: list[Scheduler] | None = _at("param_scheduler")
+    seed: int | None = _at("randomness", "seed")
+    weighting: dict[str, Any] | None = _at("model", "weighting")
 
 
 @dataclass
@@ -59,7 +95,7 @@ class StockRun:
     Attributes:
         source: The work folder.
         name: Name of the trained config, without `.py`.
-        config, config_file: The resolved config that MMEngine dumped.
+        content, config, config_file: The resolved config that MMEngine dumped: whole, what is needed of it, its file.
         by_epoch: Whether `length` and the steps of `evaluations` count epochs; else forward passes.
         evaluations: Step to metrics in percent, COCO's rounded to 0.1 point by MMDetection.
         logs: One for each start, in order.
@@ -69,7 +105,8 @@ class StockRun:
 
     source: Path
     name: str
-    config: dict[str, Any]
+    content: dict[str, Any]
+    config: StockConfig
     config_file: Path
     by_epoch: bool
     length: int
@@ -86,15 +123,11 @@ class StockRun:
     @property
     def accumulation(self) -> int:
         """Forward passes per optimizer step."""
-        return self.get("optim_wrapper.accumulative_counts") or 1
-
-    def get(self, path: str) -> Any:
-        """Return the value of a dotted config key; None where there is none."""
-        return at(self.config, path)
+        return self.config.accumulation or 1
 
     def training_data(self, suffix: str) -> list[Any]:
-        """Return the values of all keys of the training data loader that end with `suffix`."""
-        keys = flat(self.get("train_dataloader") or {})
+        """Return the values of all keys of the training data set that end with `suffix`."""
+        keys = flat(self.config.dataset or {})
         return [value for key, value in keys.items() if key.endswith(suffix)]
 
 
@@ -102,81 +135,27 @@ def read_stock_run(source: Path) -> StockRun:
     """Return the finished training in a work folder.
 
     Raises:
-        UserError: It is no work folder, or the training has no evaluation at its end.
+        UserError: It is no work folder, its config is none, or the training has no evaluation at its end.
     """
-    starts = sorted(path.parent.parent for path in source.glob("*/vis_data/scalars.json"))
-    if not starts:
+    scalars = sorted(source.glob("*/vis_data/scalars.json"))
+    if not scalars:
         older = "; MMDetection 2 is not supported" if any(source.glob("*.log.json")) else ""
         raise UserError(
             f"{source} is no work folder of MMDetection 3: it has no <time>/vis_data/scalars.json{older}",
             "msdet import work_dirs/<config>   (or the --work-dir of tools/train.py)",
         )
     root_configs = sorted(source.glob("*.py"))
-    config_files = [starts[-1] / "vis_data" / "config.py", *root_configs]
+    config_files = [scalars[-1].with_name("config.py"), *root_configs]
     config_file = next((path for path in config_files if path.is_file()), None)
     if config_file is None:
         raise UserError(f"{source}: has no dumped config (*.py)", "copy the whole work folder")
-    config = read_config(config_file)
-    by_epoch, length = _length(config, config_file)
-    evaluations: dict[int, dict[str, float]] = {}
-    for start in starts:
-        _read_evaluations(start / "vis_data" / "scalars.json", evaluations, by_epoch)
-    _check_end(source, evaluations, by_epoch, length)
-    logs = [_read_log(path) for start in starts for path in sorted(start.glob("*.log"))]
-    files = [
-        config_file,
-        *(start / "vis_data" / "scalars.json" for start in starts),
-        *(log.path for log in logs),
-    ]
-    last = source / f"{'epoch' if by_epoch else 'iter'}_{length}.pth"
-    checkpoint = last if last.is_file() else None
-    name = root_configs[0].stem if len(root_configs) == 1 else config_file.stem
-    return StockRun(source, name, config, config_file, by_epoch, length, evaluations, logs, checkpoint, files)
-
-
-def _length(config: Mapping[str, Any], path: Path) -> tuple[bool, int]:
-    epochs, iterations = at(config, "train_cfg.max_epochs"), at(config, "train_cfg.max_iters")
-    for by_epoch, length in ((True, epochs), (False, iterations)):
-        if isinstance(length, int) and length > 0:
-            return by_epoch, length
-    raise UserError(f"{path}: train_cfg has neither max_epochs nor max_iters")
-
-
-def _read_evaluations(path: Path, evaluations: dict[int, dict[str, float]], by_epoch: bool) -> None:
-    """Add the evaluations of one start, and drop those of earlier starts that it repeated."""
-    first = True
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(text)
-        except ValueError:  # the last line of a process that was killed
-            continue
-        if not isinstance(entry, dict):
-            continue
-        if first and "loss" in entry:
-            begin = entry.get("epoch" if by_epoch else "step", 0)
-            for step in [step for step in evaluations if step >= begin]:
-                del evaluations[step]
-            first = False
-        found = _metrics(entry)
-        if found and isinstance(entry.get("step"), int):
-            evaluations[entry["step"]] = found
-
-
-def _metrics(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Return the box metrics of an entry in percent, without the -1 of sizes that have no objects."""
-    found = {}
-    for key, value in entry.items():
-        prefix, _, name = key.rpartition("/")
-        if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-            continue
-        if prefix and name in _STOCK_METRICS:
-            found[_STOCK_METRICS[name]] = round(100 * value, 9)
-        elif key in METRICS:  # by msdet's evaluator in a user's own project: in percent already
-            found[key] = float(value)
-    return found
-
-
-def _check_end(source: Path, evaluations: Mapping[int, Any], by_epoch: bool, length: int) -> None:
+    content = read_config(config_file)
+    config = validate(StockConfig, content, str(config_file))
+    by_epoch = config.max_epochs is not None
+    length = config.max_epochs or config.max_iters
+    if length is None:
+        raise UserError(f"{config_file}: train_cfg has neither max_epochs nor max_iters")
+    evaluations = _read_evaluations(scalars, by_epoch)
     unit = "epoch" if by_epoch else "iteration"
     if not evaluations:
         raise UserError(
@@ -187,6 +166,51 @@ def _check_end(source: Path, evaluations: Mapping[int, Any], by_epoch: bool, len
             f"{source}: the last {unit}, {length}, has no evaluation; the latest is of {unit} {max(evaluations)}",
             "finish the training with an evaluation at its end: tools/train.py CONFIG --resume",
         )
+    logs = [_read_log(path) for start in scalars for path in sorted(start.parents[1].glob("*.log"))]
+    last = source / f"{'epoch' if by_epoch else 'iter'}_{length}.pth"
+    name = root_configs[0].stem if len(root_configs) == 1 else config_file.stem
+    files = [config_file, *scalars, *(log.path for log in logs)]
+    checkpoint = last if last.is_file() else None
+    return StockRun(
+        source, name, content, config, config_file, by_epoch, length, evaluations, logs, checkpoint, files
+    )
+
+
+def _read_evaluations(scalars: list[Path], by_epoch: bool) -> dict[int, dict[str, float]]:
+    """Return the metrics of each evaluation; those of earlier starts count where no later one repeated them."""
+    evaluations: dict[int, dict[str, float]] = {}
+    for path in scalars:
+        is_first = True
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(text)
+            except (ValueError, RecursionError):  # the last line of a process that was killed
+                continue
+            if not isinstance(entry, dict):
+                continue
+            if is_first and "loss" in entry:
+                begin = entry.get("epoch" if by_epoch else "step", 0)
+                kept = (step for step in evaluations if not isinstance(begin, int) or step < begin)
+                evaluations = {step: evaluations[step] for step in kept}
+                is_first = False
+            found = _metrics(entry)
+            if found and isinstance(entry.get("step"), int):
+                evaluations[entry["step"]] = found
+    return evaluations
+
+
+def _metrics(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return the box metrics of an entry in percent, without the -1 of sizes that have no objects."""
+    found = {}
+    for key, value in entry.items():
+        prefix, _, name = key.rpartition("/")
+        if not isinstance(value, float | int):
+            continue
+        if prefix and name in _STOCK_METRICS and 0 <= value <= 1:
+            found[_STOCK_METRICS[name]] = round(100 * value, 9)
+        elif key in METRICS and 0 <= value <= 100:  # by msdet's evaluator in a user's own project: in percent
+            found[key] = float(value)
+    return found
 
 
 def _read_log(path: Path) -> Log:
@@ -195,18 +219,19 @@ def _read_log(path: Path) -> Log:
     log = Log(path)
     if times:
         log.began, log.ended = ("-".join(moment[:3]) + f"T{moment[3]}" for moment in (times[0], times[-1]))
-    log.world_size, log.seed = (_number(p, text) for p in (r"^\s+GPU number: (\d+)", r"^\s+seed: (\d+)"))
-    log.epoch_length = _number(r"Epoch\(train\)\s+\[\s*\d+\]\[\s*\d+/(\d+)\]", text)
+    log.world_size = _find_number(r"^[ \t]+GPU number: (\d{1,9})\b", text)
+    log.seed = _find_number(r"^[ \t]+seed: (\d{1,18})\b", text)
+    log.epoch_length = _find_number(r"Epoch\(train\) +\[ *\d+\]\[ *\d+/(\d{1,9})\]", text)
     for key, pattern in _ENVIRONMENT.items():
         found = re.search(pattern, text, re.MULTILINE)
         if found:
             section, _, name = key.rpartition(".")
             (log.environment.setdefault(section, {}) if section else log.environment)[name] = found[1]
-    gpus = re.findall(r"^\s+GPU ([\d,]+): (.+)$", text, re.MULTILINE)
+    gpus = re.findall(r"^[ \t]+GPU ([\d,]+): (.+)$", text, re.MULTILINE)
     log.environment["gpus"] = [name.strip() for indices, name in gpus for _ in indices.split(",")]
     return log
 
 
-def _number(pattern: str, text: str) -> int | None:
+def _find_number(pattern: str, text: str) -> int | None:
     found = re.search(pattern, text, re.MULTILINE)
     return int(found[1]) if found else None

@@ -77,7 +77,7 @@ def import_(
         results_dir(results), made.name, recipes.config_hash(made, data.fingerprint if data else ""), chosen
     )
     _check_free(folder, force)
-    differs = stock_recipe.differences(stock.config, mmengine_config(_placed(made, data)).to_dict())
+    differs = stock_recipe.differences(stock.content, mmengine_config(_placed(made, data)).to_dict())
     try:
         training = MatchedTraining(stock, made, chosen, data, [*unknown, *more], differs)
         write_run(folder, training, ["msdet", *sys.argv[1:]], _copier(stock, copy_checkpoint))
@@ -89,9 +89,8 @@ def import_(
 
 
 def _seed(stock: StockRun, given: int | None) -> int:
-    configured = stock.get("randomness.seed")
-    logged = stock.logs[-1].seed if stock.logs else None
-    known = configured if isinstance(configured, int) else logged
+    configured = stock.config.seed
+    known = configured if configured is not None or not stock.logs else stock.logs[-1].seed
     if given is not None and known is not None and given != known:
         raise UserError(f"--seed: {stock.source} was trained with seed {known}, not {given}", "omit --seed")
     if given is None and known is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
 from experiments.interop import stock_recipe
+from experiments.interop.import_run import MatchedTraining, write_run
 from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes.loading import config_hash, load_recipe
 from experiments.runs.lookup import iterate
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
 
 HEADER = """\
@@ -190,6 +194,77 @@ def test_what_contradicts_the_recipe_is_refused(tmp_path: Path):
         stock_recipe.as_recipe(load_recipe("retinanet-r50-rlo"), weighted)
     recipe = load_recipe("retinanet-r50-rlo", sets=["weighting.alpha=50"])
     assert stock_recipe.as_recipe(recipe, weighted)[0].weighting["alpha"] == 50
+
+
+BAD_VALUES = (
+    None,
+    5,
+    -1,
+    1e400,
+    True,
+    "x",
+    [],
+    [5],
+    [[1]],
+    {},
+    {"a": 1},
+    {5: 1},
+    {"dataset": 5, "datasets": 5},
+)
+
+
+def dotted(content: Any, path: str = "") -> list[str]:
+    inner = (
+        [key for k, v in content.items() for key in dotted(v, f"{path}{k}__")]
+        if isinstance(content, dict)
+        else []
+    )
+    return [*inner, path.removesuffix("__")] if path else inner
+
+
+@pytest.mark.parametrize("key", [*dotted(CONFIG), "train_dataloader__dataset__metainfo__classes", "model__weighting",
+                                 "optim_wrapper__accumulative_counts", "randomness__seed"])  # fmt: skip
+def test_a_malformed_config_is_one_line(tmp_path: Path, key: str):
+    recipe = load_recipe("retinanet-r50")
+    work_dir(tmp_path)
+    for value in BAD_VALUES:
+        text = "".join(f"{k} = {v!r}\n" for k, v in changed(**{key: value}).items())
+        (tmp_path / "20260102_100000" / "vis_data" / "config.py").write_text(text)
+        try:
+            run = read_stock_run(tmp_path)
+            stock_recipe.as_recipe(recipe, run)
+            stock_recipe.differences(run.content, CONFIG)
+            stock_recipe.check_classes(run, SimpleNamespace(spec=recipe.dataset, root="", classes=["a"]))
+        except UserError as error:
+            assert len(error.message) < 600
+
+
+def test_a_long_log_is_read_in_time(tmp_path: Path):
+    work = work_dir(tmp_path)
+    log = work / "20260102_100000" / "20260102_100000.log"
+    log.write_text("\n" * 100_000 + HEADER.format(seed=5, gpus="8" * 5000))
+    began = time.process_time()
+    assert read_stock_run(work).logs[0].seed == 5
+    assert time.process_time() - began < 2
+
+
+def test_an_import_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, folder = stock(tmp_path), RunFolder(tmp_path / "runs" / "imported" / "1a2b3c4d" / "seed5")
+    recipe, unknown = stock_recipe.as_recipe(load_recipe("retinanet-r50"), run)
+    training = MatchedTraining(run, recipe, 5, None, unknown, [])
+    write_run(folder, training, ["msdet"])
+    write_run(folder, training, ["msdet", "again"])
+    assert folder.read().command == ["msdet", "again"]
+    before = {path.name: path.read_bytes() for path in folder.path.iterdir()}
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("experiments.interop.import_run.write_text", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_run(folder, training, ["msdet"])
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
+    assert [path.name for path in folder.path.parent.iterdir()] == [folder.path.name]
 
 
 def test_differences_leave_out_places_and_msdets_own_names():
