@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,9 +20,8 @@ import pytest
 from experiments.runs.lookup import iterate
 from experiments.runs.run_folder import RunFolder
 
-SHARED_DATA = (
-    Path(__file__).resolve().parents[3] / "shared" / "data"
-)  # beside the checkout, where there is one
+SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"  # beside the checkout, if anywhere
+MODULES = Path(__file__).with_name("modules")
 
 # 24 images in batches of 2: an epoch has 12 iterations, an interval 4.
 FEW = """\
@@ -88,6 +88,10 @@ class Place:
     def python(self, *words: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """`python WORDS`, ended."""
         return ended(self.start_command([sys.executable, *words]), timeout)
+
+    def add_module(self, name: str) -> None:
+        """A module of the user's own, from `modules/`."""
+        shutil.copy(MODULES / f"{name}.py", self.folder)
 
     def runs(self) -> list[RunFolder]:
         return list(iterate(self.folder / "results"))

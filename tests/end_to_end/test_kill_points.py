@@ -1,11 +1,11 @@
 """Runs ended in random ways at random points, on one process and on two: each ends as if it never had been.
 
-The points follow from their numbers. `pytest tests/end_to_end/test_kill_points.py` counts them: one test each.
+The points follow from their numbers. `pytest tests/end_to_end/test_kill_points.py` counts them: one test each. Some
+that were chosen are in test_interrupt.py and test_processes.py, which take less time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -16,64 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from experiments.runs.run_folder import RunFolder
-
-from .conftest import Place, ended, rows, small, wait_until
+from .broken_off import GATED, assert_same, gated, result, start_held
+from .conftest import Place, ended, rows, small
 
 ITERATIONS, EVERY, EPOCH = 20, 5, 6
-POINTS = 24
+RUNS = 24
 
-# Holds rank 0 once, at the point that the file `hold` names, until it is ended.
-GATE = """\
-import json
-import os
-import time
-from pathlib import Path
-
-from mmengine.fileio import LocalBackend
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-from experiments.training.engine.stopping import STOP
-
-PUT = LocalBackend.put
-
-
-def hold(phase, iteration):
-    point, mark = Path("hold"), Path("held")
-    if os.environ.get("RANK", "0") != "0" or not point.exists():
-        return
-    wanted = json.loads(point.read_text())
-    if [phase, iteration] != wanted[:2] or mark.exists():
-        return
-    mark.write_text(str(os.getpid()))
-    while not STOP.is_set():
-        time.sleep(0.01)
-
-
-def put(self, content, path):
-    name = Path(path).name
-    if name.startswith("iter_"):
-        iteration = int(name.split("_")[1].split(".")[0])
-        Path(path).write_bytes(content[: len(content) // 2])
-        hold("checkpoint", iteration)
-    PUT(self, content, path)
-
-
-LocalBackend.put = put
-
-
-@HOOKS.register_module()
-class Gate(Hook):
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        hold("train", runner.iter)
-
-    def before_val_iter(self, runner, batch_idx, data_batch=None):
-        if batch_idx == 1:
-            hold("evaluation", runner.iter)
-"""
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -109,8 +59,7 @@ def drawn(number: int) -> tuple[int, list[Point]]:
 
 def command(processes: int) -> list[str]:
     return ["run", "retinanet-r50-rlo", "--gpus", str(processes), *small(
-        "weighting.alpha=4", "imports=[gate]", "set.+default_hooks.gate={type: Gate}", "schedule.eval_every=1",
-        "schedule.gpus=2", iterations=ITERATIONS, checkpoint_every=EVERY)]  # fmt: skip
+        "weighting.alpha=4", *GATED, "schedule.gpus=2", iterations=ITERATIONS, checkpoint_every=EVERY)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -123,49 +72,18 @@ def unbroken(make_place) -> Callable[[int], dict[str, Any]]:
             place = gated(make_place(f"unbroken{processes}"))
             said = place.msdet(*command(processes))
             assert said.returncode == 0, said.stdout + said.stderr
-            known[processes] = result(place.only_run())
+            known[processes] = result(place.only_run(), ITERATIONS)
         return known[processes]
 
     return result_of
 
 
-def gated(place: Place) -> Place:
-    (place.folder / "gate.py").write_text(GATE, encoding="utf-8")
-    place.extra = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    return place
-
-
-def result(run: RunFolder) -> dict[str, Any]:
-    """All that a run computes, as text and tensors."""
-    checkpoint = torch.load(run.checkpoints / f"iter_{ITERATIONS}.pth", map_location="cpu", weights_only=True)
-    content = {key: checkpoint[key] for key in ("state_dict", "optimizer", "param_schedulers", "weighting")}
-    detections = json.loads((run.detections / "val.bbox.json").read_text())
-    files = {"trace": run.trace.read_text(), "metrics": run.metrics.read_text(), "detections": detections}
-    return {**content, **files, "final": run.read().metrics}
-
-
-def same(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, torch.Tensor):
-        return torch.equal(ours, theirs)
-    if isinstance(ours, dict):
-        return list(ours) == list(theirs) and all(same(ours[key], theirs[key]) for key in ours)
-    if isinstance(ours, (list, tuple)):
-        return len(ours) == len(theirs) and all(map(same, ours, theirs))
-    return bool(ours == theirs)
-
-
 def end_at(place: Place, point: Point, words: list[str]) -> None:
     """The command, ended at the point in the way it says, and waited for."""
-    mark: Path = place.folder / "held"
-    mark.unlink(missing_ok=True)
-    (place.folder / "hold").write_text(json.dumps([point.phase, point.iteration]))
-    process = place.start(*words)
+    process, rank_0 = start_held(place, point.phase, point.iteration, words)
     try:
-        wait_until(
-            lambda: (mark.exists() and mark.read_text()) or process.poll() is not None, f"{point}", 120
-        )
-        if process.poll() is None:
-            signal_to(process, int(mark.read_text()), point.how)
+        if rank_0 is not None and process.poll() is None:
+            signal_to(process, rank_0, point.how)
         said = ended(process)
     finally:
         process.kill()
@@ -182,8 +100,7 @@ def signal_to(process: subprocess.Popen[str], rank_0: int, how: str) -> None:
         target = rank_0
     else:
         launcher = parent(rank_0)
-        others = [pid for pid in children(launcher) if pid != rank_0]
-        target = launcher if whom == "launcher" else others[0]
+        target = launcher if whom == "launcher" else other_rank(rank_0)
     os.kill(target, getattr(signal, f"SIG{name}"))
 
 
@@ -191,12 +108,13 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def other_rank(rank_0: int) -> int:
+    launcher = parent(rank_0)
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return next(int(word) for word in children if int(word) != rank_0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(POINTS))
+@pytest.mark.parametrize("number", range(RUNS))
 def test_a_run_ended_at_a_random_point(
     number: int, place: Place, unbroken: Callable[[int], dict[str, Any]], record_property
 ) -> None:
@@ -214,8 +132,6 @@ def test_a_run_ended_at_a_random_point(
     # Ranks agree to stop one batch later: behind the last batch of an evaluation there is none, and the run ends.
     at_the_end = processes > 1 and "KILL" not in points[-1].how and points[-1].phase == "evaluation"
     assert len(run.read().attempts) > 1 or at_the_end, "it was never ended"
-    assert not list(run.checkpoints.glob("*.tmp"))
+    assert not list(run.path.rglob("*.tmp"))
     assert [row["iteration"] for row in rows(run.metrics)] == ["6", "12", "18", "20"]
-    ours, theirs = result(run), unbroken(processes)
-    for key in theirs:
-        assert same(ours[key], theirs[key]), f"{key} differs after {', then '.join(map(str, points))}"
+    assert_same(result(run, ITERATIONS), unbroken(processes), f"after {', then '.join(map(str, points))}: ")

@@ -11,29 +11,6 @@ import yaml
 
 from .conftest import Place, rows, small
 
-# A module of the user's own that breaks a run before iteration 8 (counted from 1), as long as `mended` is not there.
-BREAK = """\
-from pathlib import Path
-
-import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-
-@HOOKS.register_module()
-class Break(Hook):
-    def __init__(self, how):
-        self.how = how
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter + 1 != 8 or Path("mended").exists():
-            return
-        if self.how == "memory":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        with torch.no_grad():
-            runner.model.bbox_head.retina_reg.bias.fill_(float(self.how))
-"""
-
 
 def recipe(place: Place, name: str, **content: object) -> str:
     (place.folder / f"{name}.yaml").write_text(yaml.safe_dump({"extends": "retinanet-r50-rlo", **content}))
@@ -41,7 +18,7 @@ def recipe(place: Place, name: str, **content: object) -> str:
 
 
 def broken(place: Place, name: str, how: str, **content: object) -> str:
-    (place.folder / "breaks.py").write_text(BREAK)
+    place.add_module("breaks")
     hook = {"+default_hooks.breaking": {"type": "Break", "how": how}}
     return recipe(place, name, imports=["breaks"], set=hook, **content)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +17,22 @@ from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Attempt
 from experiments.runs.run_folder import RunFolder
 
+from .broken_off import GATED, assert_same, gated, result, start_held
 from .conftest import Place, ended, rows, small
+from .test_kill_points import other_rank
 
 ITERATIONS = 14
-
-# Of each rank: the level weights in force at every step and a fingerprint of all parameters behind it.
-WATCH = """\
-import json
-
-import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-from experiments.detection.level_weighting.hook import unwrap
+SETS = ["weighting.alpha=4", "schedule.gpus=2", "set.model.backbone.norm_eval=true",
+        "set.+optim_wrapper.clip_grad={max_norm: 10}"]  # fmt: skip
 
 
-@HOOKS.register_module()
-class Watch(Hook):
-    priority = "VERY_LOW"
-
-    def before_train(self, runner):
-        self.steps = []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        model = unwrap(runner.model)
-        total = sum(p.detach().double().sum() for p in model.parameters()).item()
-        rule = model.weighting[0].rule
-        self.steps.append([rule.weights.tolist(), rule.probabilities.tolist(), total])
-
-    def after_train(self, runner):
-        parameters = {k: v.detach() for k, v in unwrap(runner.model).named_parameters()}
-        torch.save(parameters, f"{runner.work_dir}/rank{runner.rank}.pt")
-        with open(f"{runner.work_dir}/rank{runner.rank}.steps", "w") as stream:
-            json.dump(self.steps, stream)
-"""
-
-
-@dataclass
 class Trained:
-    run: RunFolder
-    ranks: list[dict[str, torch.Tensor]]
-    steps: list[list[Any]]
+    """A run, and what each rank has seen of it."""
+
+    def __init__(self, run: RunFolder, processes: int) -> None:
+        self.run, names = run, [f"{run.path}/rank{rank}" for rank in range(processes)]
+        self.ranks: list[dict[str, torch.Tensor]] = [torch.load(f"{n}.pt", weights_only=True) for n in names]
+        self.steps: list[list[Any]] = [json.loads(Path(f"{n}.steps").read_text()) for n in names]
 
     @property
     def attempt(self) -> Attempt:
@@ -70,11 +46,9 @@ def train(make_place):
 
     def trained(name: str, processes: int, micro_batch: int, *sets: str) -> Trained:
         place: Place = make_place(name)
-        (place.folder / "watch.py").write_text(WATCH)
+        place.add_module("watch")
         options = small(
-            "weighting.alpha=4", "imports=[watch]", "set.+default_hooks.watch={type: Watch}", "schedule.gpus=2",
-            "set.model.backbone.norm_eval=true", "set.+optim_wrapper.clip_grad={max_norm: 10}", *sets,
-            iterations=ITERATIONS,
+            *SETS, "imports=[watch]", "set.+default_hooks.watch={type: Watch}", *sets, iterations=ITERATIONS
         )  # fmt: skip
         return _work(place, options, processes, micro_batch)
 
@@ -98,10 +72,7 @@ def _work(place: Place, options: list[str], processes: int, micro_batch: int) ->
     place.extra = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     said = ended(place.start_command([sys.executable, *worker]))
     assert said.returncode == 0, said.stdout + said.stderr
-    folder = planned.folder.path
-    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
-    steps = [json.loads(Path(folder / f"rank{rank}.steps").read_text()) for rank in range(processes)]
-    return Trained(planned.folder, ranks, steps)
+    return Trained(planned.folder, processes)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +97,23 @@ def test_two_ranks_have_one_model_and_one_rule_all_along(two_ranks: Trained) -> 
     probabilities = two_ranks.steps[0][-1][1]
     last = [float(trace[-1][f"p_{a}"]) for a in ("variance", "smallest", "largest", "uniform")]
     assert probabilities == pytest.approx(last, abs=1e-12)
+
+
+def test_a_rank_that_is_killed_costs_steps_and_changes_nothing(two_ranks: Trained, place: Place) -> None:
+    """torchrun ends the others, and the command starts them again: they are held no second time."""
+    gated(place).add_module("watch")
+    both = ["imports=[gate, watch]", "set.+default_hooks.watch={type: Watch}", *GATED[1:2]]
+    command = ["run", "retinanet-r50-rlo", "--gpus", "2", *small(*SETS, *both, iterations=ITERATIONS)]
+    process, rank_0 = start_held(place, "checkpoint", 10, command)
+    assert rank_0 is not None
+    os.kill(other_rank(rank_0), signal.SIGKILL)
+    said = ended(process)
+    assert said.returncode == 0, said.stdout + said.stderr
+    run = place.only_run()
+    assert [(a.first_iteration, a.exit_code) for a in run.read().attempts] == [(0, 75), (5, 0)]
+    assert_same(result(run, ITERATIONS), result(two_ranks.run, ITERATIONS))
+    for ours, theirs in zip(Trained(run, 2).steps, two_ranks.steps):
+        assert ours == theirs[5:]
 
 
 @pytest.mark.parametrize(
@@ -168,23 +156,9 @@ def test_bfloat16_trains_on_the_cpu_too(train) -> None:
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
-# Out of memory as long as a forward pass has more than one image.
-SCARCE = """\
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-
-@HOOKS.register_module()
-class Scarce(Hook):
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == 6 and runner.train_dataloader.batch_sampler.pieces == 1:
-            raise MemoryError("no more to be had")
-"""
-
-
 @pytest.mark.slow
 def test_out_of_memory_is_tried_once_more_with_half_the_images(place: Place) -> None:
-    (place.folder / "scarce.py").write_text(SCARCE)
+    place.add_module("scarce")
     sets = "imports=[scarce]", "set.+default_hooks.scarce={type: Scarce}"
     said = place.msdet("run", "retinanet-r50-rlo", *small(*sets, iterations=12))
     assert said.returncode == 0, said.stdout + said.stderr

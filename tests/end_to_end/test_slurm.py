@@ -13,43 +13,12 @@ import pytest
 
 from experiments.runs.run_folder import RunFolder
 
-from .conftest import Place, small, wait_until
+from .broken_off import assert_same, result
+from .conftest import MODULES, Place, small, wait_until
 from .slurm_node import Slurm, missing, one_node
-from .test_interrupt import assert_same, result
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed: {', '.join(missing())}")
 
-# In the place of the worker, so that what is seen is Slurm's and ours in a second or two: it counts to 20 and saves.
-STAND_IN = """
-import os, signal, socket, sys, time
-from experiments.common.processes import process_started
-from experiments.runs.record import Attempt, now
-from experiments.runs.run_folder import RunFolder
-run, asked = RunFolder(sys.argv[1]), []
-signal.signal(signal.SIGTERM, lambda *of: asked.append(of))
-began, record = time.monotonic(), run.read()
-record.status = "running"
-record.attempts.append(Attempt(started=now(), host=socket.gethostname(), pid=os.getpid(),
-                               pid_started=process_started(os.getpid())))
-run.write(record)
-saved = run.path / "saved"
-done = int(saved.read_text()) if saved.exists() else 0
-record.attempts[-1].first_iteration = done
-while done < 20 and not asked and time.monotonic() < began + 120:
-    time.sleep(0.1)
-    done += done < 5 or not (run.path / "hold").exists()
-saved.write_text(str(done))
-record.status = "done" if done == 20 else "interrupted"
-record.attempts[-1].last_iteration = done
-run.write(record)
-sys.exit(0 if done == 20 else 75)
-"""
-SITE = f"""
-import sys
-if "submitit.core._submit" in sys.orig_argv:
-    from experiments.launching import local
-    local.BOOT = {STAND_IN!r}
-"""
 SLURM = ["--slurm", "partition=main,time=10m,max=2"]
 RUN = ["run", "retinanet-r50-rlo", *small(iterations=26)]
 
@@ -68,10 +37,8 @@ def cluster(place: Place, slurm: Slurm) -> Place:
 
 @pytest.fixture
 def with_stand_in(cluster: Place) -> Place:
-    site = cluster.folder / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(SITE)
-    return replace(cluster, extra={**cluster.extra, "PYTHONPATH": str(site)})
+    """Where jobs start a short script in the place of the worker."""
+    return replace(cluster, extra={**cluster.extra, "PYTHONPATH": str(MODULES)})
 
 
 def submitted(place: Place, *words: str) -> list[str]:
@@ -190,7 +157,7 @@ def test_real_runs_broken_off_by_slurm_end_as_if_they_never_were(
     unbroken = make_place("unbroken-by-slurm")
     said = unbroken.msdet(*RUN, "--seed", "3")
     assert said.returncode == 0, said.stderr
-    assert_same(result(run), result(unbroken.only_run()), "run")
+    assert_same(result(run, 26), result(unbroken.only_run(), 26))
 
 
 def iteration(run: RunFolder) -> int:

@@ -17,21 +17,6 @@ ALPHA = 5  # so that an epoch ends in mid-interval
 SETS = ["schedule.iterations=null", "schedule.epochs=2", f"weighting.alpha={ALPHA}",
         "set.train_dataloader.dataset.pipeline.3.prob=0.0"]  # fmt: skip
 
-STOP = """\
-import os
-import sys
-
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-
-@HOOKS.register_module()
-class StopBetweenEpochs(Hook):
-    def before_train_epoch(self, runner):
-        if runner.epoch == 1 and os.environ.get("STOP"):
-            sys.exit(3)
-"""
-
 
 @pytest.fixture(scope="module")
 def ours(make_place) -> tuple[Place, Path]:
@@ -83,10 +68,10 @@ def test_mmdetections_own_script_gives_the_same_trace_also_stopped_and_resumed(
     trace = ours[0].only_run().trace.read_text()
     assert len(trace.splitlines()) == 1 + 5 * (2 * EPOCH // ALPHA)
     config = stock_config(ours[1])
-    config.custom_imports["imports"].append("stop")
+    config.custom_imports["imports"].append("stop_between_epochs")
     config.custom_hooks.append(dict(type="StopBetweenEpochs"))
     config.dump(place.folder / "stock.py")
-    (place.folder / "stop.py").write_text(STOP)
+    place.add_module("stop_between_epochs")
     path = os.pathsep.join(filter(None, [str(place.folder), os.environ.get("PYTHONPATH")]))
     place.extra = {"PYTHONPATH": path, "STOP": "1"}
     train(place, expected=3)
