@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from experiments.common.checking import check_keys, validate
-from experiments.common.errors import UserError
+from experiments.common.errors import UserError, did_you_mean
 from experiments.common.files import display_path
 from experiments.recipes import catalogue
 from experiments.recipes.loading import load_recipe, prepare_variants
@@ -187,7 +187,11 @@ def load_table(ref: str, results: Path | None = None) -> Table:
     Raises:
         UserError: There is no such table, or a key of it is wrong; names the dotted key.
     """
-    own = ablations(results) if results is not None and not catalogue.is_path(ref) else {}
+    own = ablations(results) if results is not None else {}
+    if own and not catalogue.is_path(ref) and ref not in (*own, *all_tables()):
+        raise UserError(
+            f"table '{ref}' not found; {did_you_mean(ref, (*own, *all_tables()))}", "msdet ls tables"
+        )
     path = own[ref].resolve() if ref in own else catalogue.find("table", ref)
     raw = catalogue.read_yaml(path)
     where = f"table {display_path(path)}"

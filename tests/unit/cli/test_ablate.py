@@ -67,6 +67,8 @@ def test_ablate_writes_its_table_runs_it_and_says_what_to_type(monkeypatch, caps
     assert {row["record"]["profile"] for row in rows} == {"tiny"}  # the table's own
     code, _, _ = msdet(monkeypatch, capsys, "reproduce", "small-alpha", "--seeds", "3")
     assert (code, len(Worker.started)) == (0, 12)
+    code, _, err = msdet(monkeypatch, capsys, "reproduce", "smal-alpha")
+    assert code == 2 and "table 'smal-alpha' not found; did you mean 'small-alpha'?" in err
 
 
 def test_interrupted_ablation_is_resumed_by_the_same_command(monkeypatch, capsys):
