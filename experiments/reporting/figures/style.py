@@ -156,7 +156,7 @@ def name_rows(axes: Axes, names: Sequence[str], max_lines: int = 2) -> None:
     ]
     axes.set_yticks(range(len(names)), labels)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=6)
     if long:
         add_key(axes.figure, [f"[{number}] {name}" for number, name in enumerate(dict.fromkeys(long), 1)])
 
