@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,31 +12,45 @@ import yaml
 from experiments.common.checking import validate
 from experiments.common.errors import UserError
 from experiments.common.files import display_path, read_text, refusing, write_text
+from experiments.common.locks import file_lock
 from experiments.recipes import catalogue
 from experiments.recipes.tables import Block, Row, Table, load_table
 from experiments.recipes.yaml_format import PlainDumper, parse_yaml
 
 
-def save_table(table: Table) -> None:
-    """Write a table's file, whole or not at all; comments in it stay as long as rows are only added.
+def update_table(path: Path, make: Callable[[], Table]) -> Table:
+    """Make a table and write its file, while no other process writes one there.
+
+    Comments in the file stay as long as rows are only added.
+
+    Args:
+        path: The file.
+        make: Returns the table, from what the file has by then.
 
     Raises:
         UserError: The file cannot be written.
     """
-    path = table.path
-    text, header = None, _header(table)
     with refusing(f"{display_path(path)} cannot be written", "--results-dir DIR"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            before = load_table(str(path))
-            if before.model_dump() == table.model_dump():
-                return
-            text = _with_added_rows(read_text(path), before, table)
-            header = catalogue.header_comment(path)
-        if text is None:
-            comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
-            text = comment + _dump(table.model_dump(exclude_defaults=True))
-        write_text(path, text)
+        with file_lock(path.parent / ".lock"):
+            table = make()
+            save_table(table)
+    return table
+
+
+def save_table(table: Table) -> None:
+    """Write a table's file, whole or not at all."""
+    text, header = None, _header(table)
+    if table.path.exists():
+        before = load_table(str(table.path))
+        if before.model_dump() == table.model_dump():
+            return
+        text = _with_added_rows(read_text(table.path), before, table)
+        header = catalogue.header_comment(table.path)
+    if text is None:
+        comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
+        text = comment + _dump(table.model_dump(exclude_defaults=True))
+    write_text(table.path, text)
 
 
 def _header(table: Table) -> str:

@@ -16,7 +16,7 @@ from experiments.recipes.ablations import Ablation, ablation_table
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.overrides import parse_assignment, parse_values
 from experiments.recipes.schema import Recipe
-from experiments.recipes.table_files import save_table
+from experiments.recipes.table_files import update_table
 from experiments.weighting.options import ACTIONS
 from msdet_cli.commands.reproduce import plan_tables, run_tables
 from msdet_cli.options import RunOptions, complete, with_run_options
@@ -78,8 +78,8 @@ def ablate(
     _warn_of_long_intervals(planned)
     if options.dry_run:
         print(f"table: {display_path(table.path)} (not written in a dry run)", file=sys.stderr)
-    else:
-        save_table(table)
+    else:  # made again: another command may have extended the file by now
+        table = update_table(table.path, lambda: ablation_table(wanted, options.results_folder))
     run_tables({table.path.stem: table}, planned, options)
 
 

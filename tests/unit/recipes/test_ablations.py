@@ -13,7 +13,7 @@ from experiments.common.errors import UserError
 from experiments.recipes import catalogue
 from experiments.recipes.ablations import Ablation, ablation_table
 from experiments.recipes.loading import load_recipe, recipe_id
-from experiments.recipes.table_files import save_table
+from experiments.recipes.table_files import save_table, update_table
 from experiments.recipes.tables import Table, load_table
 
 RECIPE = "retinanet-r50-rlo"
@@ -28,8 +28,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ablate(recipe: str = RECIPE, profile: str | None = "tiny", **more: Any) -> Table:
     """Return the table as it is read back from its file."""
-    table = ablation_table(Ablation(recipe, profile=profile, **more), RESULTS)
-    save_table(table)
+    wanted = Ablation(recipe, profile=profile, **more)
+    table = ablation_table(wanted, RESULTS)
+    assert (
+        update_table(table.path, lambda: ablation_table(wanted, RESULTS)).model_dump() == table.model_dump()
+    )
     read = load_table(str(table.path))
     assert read.model_dump() == table.model_dump()
     return read
