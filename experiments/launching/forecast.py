@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -40,9 +40,9 @@ class Measured:
 
     @functools.cached_property
     def conditions(self) -> tuple[str | None, ...]:
-        """Return what else changes the seconds of a step: profile, data set, size of its images."""
-        size = _page_value(self.run.recipe, "image_size")
-        return self.record.profile, self.record.dataset.get("fingerprint"), size or "None"
+        """Return what changes the seconds of a step: model, profile, data set, size of its images."""
+        model, size = (_page_value(self.run.recipe, key) for key in ("model", "image_size"))
+        return model, self.record.profile, self.record.dataset.get("fingerprint"), size or "None"
 
     @functools.cached_property
     def disk(self) -> int | None:
@@ -123,28 +123,23 @@ class _Measurements:
 
     def __init__(self, on_gpus: bool | None) -> None:
         self.on_gpus = on_gpus
-        self._of_config: dict[Path, list[Measured]] = {}
-        self._found: dict[tuple[Any, ...], Measured | None] = {}
+        self._best = functools.cache(self._find_best)
+        self._measured = functools.cache(_measured_runs)
 
     def like(self, run: PlannedRun, workers: int) -> tuple[Measured | None, str | None]:
-        config, model = run.folder.path.parent, run.recipe.model
-        conditions = (run.recipe.profile, run.data.fingerprint, str(run.recipe.image_size))
-        places: tuple[tuple[Any, Callable[[], Iterable[Path]]], ...] = (
-            (config, lambda: [config]),
-            (config.parent, lambda: _newest(config.parent.glob("*"))),
-            (model, lambda: _of_model(config.parents[1], model)),
-        )
-        for likeness, (place, configs) in zip(LIKENESSES, places):
-            key = (place, *conditions, workers)
-            if key not in self._found:
-                self._found[key] = self._best(configs(), conditions, workers)
-            if self._found[key] is not None:
-                return self._found[key], likeness
+        config, recipe = run.folder.path.parent, run.recipe
+        conditions = (recipe.model, recipe.profile, run.data.fingerprint, str(recipe.image_size))
+        places = ((config.parent, config.name), (config.parent, "*"), (config.parents[1], "*/*"))
+        for likeness, (folder, pattern) in zip(LIKENESSES, places):
+            found = self._best(folder, pattern, conditions, workers)
+            if found is not None:
+                return found, likeness
         return None, None
 
-    def _best(
-        self, configs: Iterable[Path], conditions: tuple[str | None, ...], workers: int
+    def _find_best(
+        self, folder: Path, pattern: str, conditions: tuple[str | None, ...], workers: int
     ) -> Measured | None:
+        configs = (c for c in _newest(folder.glob(pattern)) if _model_of(c) == conditions[0])
         found = [m for config in islice(configs, MAX_CONFIGS_READ) for m in self._measured(config)]
         return max(
             (m for m in found if self.on_gpus in (None, m.device != CPU) and m.conditions == conditions),
@@ -152,11 +147,10 @@ class _Measurements:
             default=None,
         )
 
-    def _measured(self, config: Path) -> list[Measured]:
-        if config not in self._of_config:
-            runs = [RunFolder(path) for path in sorted(config.glob("seed*"))[:MAX_CONFIGS_READ]]
-            self._of_config[config] = [m for m in map(_measured, runs) if m is not None]
-        return self._of_config[config]
+
+def _measured_runs(config: Path) -> list[Measured]:
+    runs = [RunFolder(path) for path in sorted(config.glob("seed*"))[:MAX_CONFIGS_READ]]
+    return [measured for measured in map(_measured, runs) if measured is not None]
 
 
 def _measured(run: RunFolder) -> Measured | None:
@@ -173,11 +167,9 @@ def _measured(run: RunFolder) -> Measured | None:
     return Measured(run, record, seconds * last.world_size, last.device, last.world_size)
 
 
-def _of_model(runs: Path, model: str) -> Iterable[Path]:
-    for config in _newest(runs.glob("*/*")):
-        page = next(config.glob("seed*/recipe.yaml"), None)
-        if page is not None and _page_value(page, "model") == model:
-            yield config
+def _model_of(config: Path) -> str | None:
+    page = next(config.glob("seed*/recipe.yaml"), None)
+    return _page_value(page, "model") if page else None
 
 
 def _newest(folders: Iterable[Path]) -> list[Path]:
