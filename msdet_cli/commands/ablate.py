@@ -117,16 +117,16 @@ def _changes_by_options(own: Recipe, options: RunOptions) -> dict[str, Any]:
 
 
 def _warn_of_long_intervals(planned: list[PlannedRun]) -> None:
-    """Print a warning for each variant whose weights never change."""
-    warned: set[tuple[str, int]] = set()
+    """Print a warning for the rows whose weights never change."""
+    labels: dict[tuple[int, int], dict[str, None]] = {}
     for run in planned:
         alpha, iterations = run.recipe.weighting.get("alpha"), iterations_of(run)
-        if run.recipe.weighting["rule"] in ("uniform", "static"):
-            continue
-        if isinstance(alpha, int) and alpha >= iterations and (run.label, iterations) not in warned:
-            warned.add((run.label, iterations))
-            print(
-                f"warning: {run.label}: no interval of {alpha} iterations ends before the run does"
-                f" ({iterations} iterations), so the weights never change",
-                file=sys.stderr,
-            )
+        has_intervals = run.recipe.weighting["rule"] not in ("uniform", "static")
+        if has_intervals and isinstance(alpha, int) and alpha >= iterations:
+            labels.setdefault((alpha, iterations), {})[run.label] = None
+    for (alpha, iterations), rows in labels.items():
+        print(
+            f"warning: {'; '.join(rows)}: no interval of {alpha} iterations ends before the run does"
+            f" ({iterations} iterations), so the weights never change",
+            file=sys.stderr,
+        )
