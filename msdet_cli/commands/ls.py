@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes import catalogue
-from experiments.recipes.tables import load_table
+from experiments.recipes.tables import ablations, load_table
+from experiments.runs.lookup import results_dir
 from msdet_cli.options import JsonOpt
 
 KINDS = {f"{kind}s": kind for kind in catalogue.FOLDERS}
@@ -31,7 +32,8 @@ def ls(
 ) -> None:
     """List recipes, profiles, data sets and tables.
 
-    Files in ./recipes take precedence over shipped ones of the same name.
+    Files in ./recipes take precedence over shipped ones of the same name. The tables that `msdet ablate` has
+    written below the results folder are listed, too.
 
     \b
     msdet ls
@@ -57,13 +59,14 @@ def ls(
 
 
 def _pages(kind: str) -> list[dict[str, Any]]:
+    own = ablations(results_dir()) if kind == "table" else {}
     return [
         {
             "name": name,
             **(_table(path) if kind == "table" else {"about": _first_line(path)}),
             "path": str(path),
         }
-        for name, path in catalogue.list_pages(kind).items()
+        for name, path in {**catalogue.list_pages(kind), **own}.items()
     ]
 
 
