@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,17 +32,17 @@ class RetryDecision:
     Attributes:
         state: Of the run, unless it is retried.
         code: The exit code that the attempt counts as.
+        message, hint: Why it did not end well, and what to do.
         should_retry: Whether another attempt follows.
         was_killed: Whether something ended the attempt before a new checkpoint.
-        message, hint: Why it did not end well, and what to do.
     """
 
     state: Literal["done", "failed", "interrupted", "cancelled"]
     code: int
-    should_retry: bool = False
-    was_killed: bool = False
     message: str | None = None
     hint: str | None = None
+    should_retry: bool = False
+    was_killed: bool = False
 
 
 def iterations_saved(folder: RunFolder) -> int:
@@ -71,38 +72,30 @@ def decide_retry(
     if record.status == "cancelled" or (code == INTERRUPTED and folder.cancel.exists()):
         _write(folder, record, "cancelled")
         folder.cancel.unlink(missing_ok=True)
-        return RetryDecision(
-            "cancelled", INTERRUPTED, message="cancelled", hint="resume it with --retry-failed"
-        )
+        return RetryDecision("cancelled", INTERRUPTED, "cancelled", "resume it with --retry-failed")
     if asked and code == INTERRUPTED:
-        return RetryDecision("interrupted", code, message=message, hint="type the same command to resume it")
+        return RetryDecision("interrupted", code, message, "type the same command to resume it")
     if code == INTERRUPTED and record.attempts and record.attempts[-1].exit_class == FULL_OR_READ_ONLY:
-        return RetryDecision("interrupted", code, message=message, hint=hint)
+        return RetryDecision("interrupted", code, message, hint)
     if code == INTERRUPTED:
         return _decide_after_kill(folder, record, message, saved, before)
+    if code in (BAD_INPUT, NOT_FINITE) or asked:
+        return RetryDecision("failed", code, message, hint)
     if code == OUT_OF_MEMORY:
         fewer = halved(record.launch.micro_batch or 1)
-        if fewer is not None and not record.launch.reduced and not asked:
-            record.launch = record.launch.model_copy(update={"micro_batch": fewer, "reduced": True})
-            _write(folder, record, "queued")
-            return RetryDecision(
-                "failed",
-                code,
-                should_retry=True,
-                message=f"{message}; retried with {fewer} images per forward pass",
-            )
-        why = "with one image per forward pass" if fewer is None else "with half the images, too"
-        return RetryDecision(
-            "failed", code, message=f"{message} ({why})" if not asked else message, hint=hint
-        )
-    if code in (BAD_INPUT, NOT_FINITE) or asked:
-        return RetryDecision("failed", code, message=message, hint=hint)
-    tried = sum(decision.code == FAILED for decision in before)
-    if tried < MAX_RETRIES:
+        if fewer is None or record.launch.reduced:
+            why = "with one image per forward pass" if fewer is None else "with half the images, too"
+            return RetryDecision("failed", code, f"{message} ({why})", hint)
+        record.launch = record.launch.model_copy(update={"micro_batch": fewer, "reduced": True})
         _write(folder, record, "queued")
-        why = f"{message}; retry {tried + 1} of {MAX_RETRIES}"
-        return RetryDecision("failed", FAILED, should_retry=True, message=why, hint=hint)
-    return RetryDecision("failed", FAILED, message=f"{message} (in {tried + 1} attempts)", hint=hint)
+        why = f"{message}; retried with {fewer} images per forward pass"
+        return RetryDecision("failed", code, why, should_retry=True)
+    tried = sum(decision.code == FAILED for decision in before)
+    if tried == MAX_RETRIES:
+        return RetryDecision("failed", FAILED, f"{message} (in {tried + 1} attempts)", hint)
+    _write(folder, record, "queued")
+    why = f"{message}; retry {tried + 1} of {MAX_RETRIES}"
+    return RetryDecision("failed", FAILED, why, hint, should_retry=True)
 
 
 def _decide_after_kill(
@@ -110,22 +103,17 @@ def _decide_after_kill(
 ) -> RetryDecision:
     """Retry a run whose worker was killed, unless it was killed too often in a row without a new checkpoint."""
     was_killed = iterations_saved(folder) <= saved
-    kills = int(was_killed)
-    for decision in reversed(before):
-        if not (decision.was_killed and was_killed):
-            break
-        kills += 1
+    in_a_row = itertools.takewhile(bool, [was_killed, *(d.was_killed for d in reversed(before))])
+    kills = sum(in_a_row)
     if kills < MAX_KILLS_WITHOUT_PROGRESS:
         _write(folder, record, "queued")
-        return RetryDecision(
-            "interrupted", INTERRUPTED, should_retry=True, was_killed=was_killed, message=message
-        )
+        return RetryDecision("interrupted", INTERRUPTED, message, should_retry=True, was_killed=was_killed)
     message = f"killed {kills} times without progress; the last time: {message}"
     if record.attempts:
         record.attempts[-1].message = message
     _write(folder, record, "failed")
     hint = f"check dmesg, then resume it with --retry-failed; log: {folder.log}"
-    return RetryDecision("failed", FAILED, was_killed=True, message=message, hint=hint)
+    return RetryDecision("failed", FAILED, message, hint, was_killed=True)
 
 
 def _write(folder: RunFolder, record: Record, status: Literal["queued", "failed", "cancelled"]) -> None:

@@ -194,17 +194,9 @@ def _executor(options: SlurmOptions, launch: Launch, logs: Path, name: str) -> A
     srun = [f"--cpus-per-task={options.cpus}"] if options.cpus else []  # it does not inherit that
     if launch.nodes > 1:
         srun += ["--kill-on-bad-exit=1", "--wait=60"]  # nodes wait for each other
-    optional = {
-        "partition": options.partition,
-        "mem": options.mem,
-        "cpus_per_task": options.cpus,
-        "srun_args": srun or None,
-        "account": options.account,
-        "qos": options.qos,
-        "constraint": options.constraint,
-        "array_parallelism": options.max,
-        "gpus_per_node": launch.processes if _has_gpus(options) else None,
-    }
+    optional = {key: getattr(options, key) for key in ("partition", "mem", "account", "qos", "constraint")}
+    optional |= {"cpus_per_task": options.cpus, "array_parallelism": options.max, "srun_args": srun or None}
+    optional["gpus_per_node"] = launch.processes if _has_gpus(options) else None
     executor.update_parameters(
         job_name=name,
         time=options.time_min,
