@@ -85,6 +85,31 @@ DatasetOpt = Annotated[
         autocompletion=complete("dataset"),
     ),
 ]
+RecipesOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe", metavar="NAME", help="Only of this recipe. Repeatable.", autocompletion=complete("recipe")
+    ),
+]
+ProfilesOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        help="Only under this profile, or `none`. Repeatable.",
+        autocompletion=complete("profile"),
+    ),
+]
+DatasetsOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="Only on this data set. Repeatable.",
+        autocompletion=complete("dataset"),
+    ),
+]
 DataRootOpt = Annotated[
     Path | None,
     typer.Option("--data-root", metavar="DIR", help="Folder of the data set, instead of its own."),

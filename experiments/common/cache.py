@@ -1,7 +1,8 @@
-"""A cache of what was read from annotations or detections, so that a 450 MB JSON is not read for every command.
+"""A cache of what was read from files: a 450 MB JSON of annotations, detections, ten thousand records of runs.
 
-An entry holds the answer and the size, modification time and inode of every file and folder that it depends on; it
-is valid while all of them are unchanged. A cache that cannot be read or written counts as empty.
+An entry holds the answer and the size, times and inode of every file and folder that it depends on; it is valid
+while all of them are unchanged. Facts that follow from one small file each share an entry: `FileFacts`. A cache that
+cannot be read or written counts as empty.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,21 @@ from experiments.common.errors import UserError
 from experiments.common.files import write_json
 from experiments.common.regular_files import read_bytes
 
-_VERSION = 3  # increase it when answers or checks change
-_MIN_AGE_S = 2.0  # a file changed more recently might change again within one tick of its clock
+_VERSION = 4  # increase it when answers or checks change
+# A file changed more recently might change again within one tick of its clock: https://git-scm.com/docs/racy-git
+_MIN_AGE_S = 2.0
+MIN_FACTS = 100  # fewer are read faster than anyone notices, and get no file
 
 Stamp = list[int]
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Return size, modification time (ns) and inode of a file or folder; None where there is none."""
+    """Return modification and change time (ns), size and inode of a file or folder; None where there is none."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
 
 
 def stamps(paths: Iterable[Path]) -> dict[str, Stamp | None]:
@@ -57,14 +60,63 @@ def recall(key: Any) -> dict[str, Any] | None:
 
 def remember(key: Any, answer: dict[str, Any], files: dict[str, Stamp | None]) -> None:
     """Store `answer` for `recall`, unless a file that it depends on is missing or changed just now."""
-    newest = max((s[1] for s in files.values() if s), default=0)
-    if _is_off() or None in files.values() or newest > time.time_ns() - int(_MIN_AGE_S * 1e9):
+    if _is_off() or not all(found is not None and _is_settled(found[0]) for found in files.values()):
         return
     with contextlib.suppress(OSError, RuntimeError):
         path = _file(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"stamps": files, "answer": answer})
         write_json(path, {"version": _VERSION, "digest": _digest(content), "content": content}, indent=None)
+
+
+class FileFacts:
+    """What follows from one small file each, in one entry of the cache.
+
+    Args:
+        key: Names the entry; without one nothing is kept.
+        version: Facts of another version are not believed.
+    """
+
+    def __init__(self, key: Any = None, version: str = "") -> None:
+        self._key, self._version = key, version
+        entry = recall(key) if key is not None else None
+        self._facts: dict[str, list[Any]] = entry["facts"] if entry and entry["version"] == version else {}
+        self._changed = False
+
+    def fact(self, name: str, path: Path, read: Callable[[], tuple[Any, bool]]) -> Any:
+        """Return what follows from a file: as cached if the file is unchanged, else as `read` has it.
+
+        Args:
+            name: Of the fact: `<folder>/<file name>`.
+            read: Returns the fact, in values that JSON gives back equal, and whether it follows from the file alone.
+                What it raises is raised.
+        """
+        before = stamp(path)
+        known = self._facts.get(name)
+        if known is not None and known[0] == before:
+            return known[1]
+        self._changed |= self._facts.pop(name, None) is not None
+        found, is_lasting = read()
+        if is_lasting and before and _is_settled(max(before[:2])) and stamp(path) == before:
+            self._facts[name] = [before, found]
+            self._changed = True
+        return found
+
+    def forget_all_but(self, folders: Collection[str]) -> None:
+        """Drop the facts of files in all folders but these."""
+        for name in [name for name in self._facts if name.rpartition("/")[0] not in folders]:
+            del self._facts[name]
+            self._changed = True
+
+    def save(self) -> None:
+        """Write new facts, if they are worth a file; of several processes the last has its way."""
+        if self._key is not None and self._changed and len(self._facts) >= MIN_FACTS:
+            remember(self._key, {"version": self._version, "facts": self._facts}, {})
+        self._changed = False
+
+
+def _is_settled(changed_ns: int) -> bool:
+    return changed_ns < time.time_ns() - int(_MIN_AGE_S * 1e9)
 
 
 def _digest(content: str) -> str:

@@ -1,19 +1,20 @@
 """Run folders to statistics, tables, figures and files. Imports pandas: not for a command's start."""
 
-from experiments.reporting.collect import Collected, collect
-from experiments.reporting.tables.building import build_report
+from experiments.reporting.collect import Collected, collect, collect_folders
+from experiments.reporting.render.records import report_frame
+from experiments.reporting.tables.building import Request, build_report, build_run_tables
 from experiments.reporting.tables.matching import context_of
 from experiments.reporting.tables.report_model import MeasuredTable, Report
-from experiments.reporting.tables.run_comparison import Comparison, ComparisonRow, compare_runs
 
 __all__ = [
     "Collected",
-    "Comparison",
-    "ComparisonRow",
     "MeasuredTable",
     "Report",
+    "Request",
     "build_report",
+    "build_run_tables",
     "collect",
-    "compare_runs",
+    "collect_folders",
     "context_of",
+    "report_frame",
 ]

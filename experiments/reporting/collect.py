@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError
 from experiments.common.metric_names import METRICS
-from experiments.reporting.index import Index
 from experiments.runs.lookup import iterate
 from experiments.runs.record import Attempt, Record
 from experiments.runs.run_flags import marks_of
@@ -42,54 +44,75 @@ class Collected:
             `results`, the results folder as it was given. `run` is a run's name, or its path where two results
             folders have a run of that name.
         problems: One sentence for each folder that could not be read.
-        indexes: By results folder, what is known of its files.
+        facts: By results folder, what is known of its files.
     """
 
     runs: pd.DataFrame
     problems: list[str]
-    indexes: dict[str, Index] = field(default_factory=dict, repr=False, compare=False)
+    facts: dict[str, FileFacts] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def metrics(self) -> list[str]:
         return metric_names(self.runs)
+
+    def select(self, **values: Sequence[str] | None) -> Collected:
+        """Return only the runs with one of these values in a column; `none` is an empty one, nothing asks for none."""
+        runs = self.runs
+        for column, allowed in values.items():
+            if allowed:
+                wanted = {"" if value == "none" else value for value in allowed}
+                runs = runs.take([row for row, value in enumerate(runs[column]) if value in wanted])
+        return replace(self, runs=runs.reset_index(drop=True))
 
 
 def collect(results: Path | Sequence[Path]) -> Collected:
     """Return all runs below results folders; a broken or newer record is a problem, never an error.
 
     A folder that is given twice, or reached by two ways, counts once. What was read before and has not changed
-    since is taken from the folder's index.
+    since is taken from the cache.
     """
     places = [Path(results)] if isinstance(results, (str, Path)) else [Path(place) for place in results]
-    indexes = {str(place): Index(place) for place in places}
+    facts: dict[str, FileFacts] = {}
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     seen: dict[tuple[int, int], str] = {}
 
-    def tell(error: OSError) -> None:
+    def report_unreadable(error: OSError) -> None:
         problems.append(_unreadable(error))
 
     for place in dict.fromkeys(places):
         problems += _no_results(place, len(places) > 1)
-        index = indexes[str(place)]
+        known = facts[str(place)] = FileFacts(["runs", str(place.absolute())], _code_digest())
         names = set()
-        for folder in iterate(place, tell):
+        for folder in iterate(place, report_unreadable):
             name = folder.name
             names.add(name)
             if len(places) == 1 or not _is_again(folder, seen):
-                _add(rows, problems, folder, name, str(place), index)
-        index.forget_all_but(names)
-        index.save()
-    return Collected(_frame(rows), problems, indexes)
+                _add(rows, problems, folder, name, str(place), known)
+        known.forget_all_but(names)
+        known.save()
+    return Collected(_frame(rows), problems, facts)
 
 
-def frame(folders: Iterable[RunFolder]) -> Collected:
+def collect_folders(folders: Iterable[RunFolder]) -> Collected:
     """Return the same for given run folders."""
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for folder in folders:
-        _add(rows, problems, folder, folder.name, str(Path(*folder.path.parts[:-4])), Index())
+        _add(rows, problems, folder, folder.name, str(Path(*folder.path.parts[:-4])), FileFacts())
     return Collected(_frame(rows), problems)
+
+
+@functools.lru_cache(maxsize=1)
+def _code_digest() -> str:
+    """Return a digest of the sources that compute facts, so that no version number can be forgotten."""
+    package = Path(__file__).resolve().parents[1]
+    sources = [p for name in ("common", "recipes", "runs") for p in sorted((package / name).glob("*.py"))]
+    more = ("reporting/collect.py", "reporting/tables/matching.py", "data/spec.py", "weighting/options.py")
+    digest = hashlib.sha256()
+    for source in (*sources, *(package / name for name in more)):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _no_results(place: Path, among_others: bool) -> list[str]:
@@ -121,14 +144,19 @@ def _is_again(folder: RunFolder, seen: dict[tuple[int, int], str]) -> bool:
 
 
 def _add(
-    rows: list[dict[str, Any]], problems: list[str], folder: RunFolder, name: str, place: str, index: Index
+    rows: list[dict[str, Any]],
+    problems: list[str],
+    folder: RunFolder,
+    name: str,
+    place: str,
+    facts: FileFacts,
 ) -> None:
     def read() -> tuple[dict[str, Any], bool]:
         record = folder.read()
         return _row(folder, record), record.status not in LIVE
 
     try:
-        row = index.fact(name, folder.record_file, read)
+        row = facts.fact(f"{name}/record.json", folder.record_file, read)
     except UserError as error:
         problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
     else:
@@ -178,7 +206,7 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
         "world_size": last.world_size if last else math.nan,
         "micro_batch": last.micro_batch if last else math.nan,
         "accumulation": last.accumulation if last else math.nan,
-        "execution": execution(record.attempts),
+        "execution": describe_execution(record.attempts),
         "commit": _text((record.git or {}).get("commit")),
         "marks": marks_of(record),
         "notes": "; ".join(record.notes),
@@ -192,7 +220,7 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
     return row
 
 
-def execution(attempts: Iterable[Attempt]) -> str:
+def describe_execution(attempts: Iterable[Attempt]) -> str:
     """Return `processes x images per process [x accumulated steps]`, of each attempt that differs.
 
     Empty where no attempt got as far as loading data.

@@ -13,7 +13,7 @@ from experiments.common.config_text import flat, read_config
 from experiments.common.errors import UserError
 from experiments.recipes import catalogue
 from experiments.recipes import loading as recipes
-from experiments.reporting.collect import execution
+from experiments.reporting.collect import describe_execution
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 
@@ -150,7 +150,7 @@ def _environment(record: Record) -> dict[str, Any]:
 def _execution(record: Record) -> dict[str, Any]:
     last = record.attempts[-1] if record.attempts else None
     found: dict[str, Any] = {
-        "run as": execution(record.attempts) or None,
+        "run as": describe_execution(record.attempts) or None,
         "device": last.device if last else None,
         "halved batch": record.launch.reduced,
         "attempts": len(record.attempts),

@@ -1,9 +1,10 @@
-"""`msdet report`: the paper's tables, published beside measured."""
+"""`msdet report`: what can be said of the runs, then the tables, published beside measured."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import json
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,19 +14,18 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from experiments.common.errors import UserError, did_you_mean
-from experiments.runs.lookup import results_dir
+from experiments.common.errors import UserError
+from experiments.runs.lookup import existing_results_dir
 from msdet_cli import __version__
 from msdet_cli.console.file_output import write_all
 from msdet_cli.console.result_tables import (
     make_console,
-    print_legend,
-    print_marks,
-    print_other,
+    print_claims,
+    print_empty,
     print_problems,
-    print_table,
+    print_tables,
 )
-from msdet_cli.options import complete
+from msdet_cli.options import DatasetsOpt, JsonOpt, ProfilesOpt, RecipesOpt, check_choice, complete
 
 if TYPE_CHECKING:
     from experiments.reporting import Report
@@ -43,14 +43,29 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="TABLE",
-            help="table1 to table5, fig4, controls; default all.",
+            help="table1 to table5, fig4, controls, an ablation, or a file; default: what has runs.",
             autocompletion=complete("table"),
+        ),
+    ] = None,
+    recipes: RecipesOpt = None,
+    profiles: ProfilesOpt = None,
+    datasets: DatasetsOpt = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="ROW", help="What Δ is to: a row's id or label, `recipe` or `baseline`."
         ),
     ] = None,
     form: Annotated[
         str,
-        typer.Option("--format", metavar="FORMAT", help="console, md, csv, latex, html, or all of these."),
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="console, md, csv, latex, html, or all of these.",
+            autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
+        ),
     ] = "console",
+    as_json: JsonOpt = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write files there, figures too (all: default report/)."),
@@ -66,33 +81,37 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Show the paper's tables, published beside measured.
+    """Say what the runs show, then print the tables.
 
     Runs belong to a row by what their recipe says, whatever it is called. Runs under a profile, or on
     another data set, get tables of their own: they do not compare with the published numbers. Without
-    table names, runs that fit no table close the report, and tables without published numbers are left out
-    while they have no run of their own. The files of --out and the page of html have figures, error analysis
-    and bench below the tables.
+    table names, tables without runs are one line, and runs that fit no table close the report. The files
+    of --out and the page of html have figures, error analysis and bench below the tables.
 
     \b
     msdet report
-    msdet report table1 table4
-    msdet report controls                RLO beside its controls and rivals
+    msdet report table1 table4                        whole, even without runs
+    msdet report controls                             RLO beside its controls and rivals
+    msdet report --recipe retinanet-r50-rlo --profile tiny
     msdet report --format html --out report/          one page: report/report.html
-    msdet report --format all --results-dir A --results-dir B
+    msdet report --json                               the same for programs
     """
-    from experiments.reporting import build_report, collect
-    from experiments.reporting.render import ReportFiles, ReportMetadata, no_results_message
+    from experiments.reporting import Request, build_report, collect
+    from experiments.reporting.render import ReportFiles, ReportMetadata, no_results_message, report_content
 
-    _check(form, out)
+    _check(form, out, as_json)
     out = DEFAULT_OUT if form == "all" and out is None else out
-    folders = list(dict.fromkeys(results_dir(folder) for folder in results)) if results else [results_dir()]
+    folders = list(dict.fromkeys(map(existing_results_dir, results))) if results else [existing_results_dir()]
     aside = Console(stderr=True)
     with aside.status("reading runs"), _without_garbage_collection():
-        report = build_report(collect(folders), tables or ())
+        collected = collect(folders).select(profile=profiles, dataset=datasets)
+        report = build_report(collected, Request(tables or (), recipes or (), against))
     made = ReportMetadata(datetime.now(timezone.utc), __version__, folders)
+    if as_json:
+        print(json.dumps(report_content(report), indent=2, default=str))
+        return
     if form == "console":
-        _print(report, made)
+        _print(report, made, is_whole=bool(tables))
         return
     sections: list[Section] = []
     if form != "csv" and (out is not None or form == "html"):
@@ -106,7 +125,7 @@ def report(
             files = rendered.files(forms, out)
         write_all(files, out)
     if form == "csv" or out is not None:  # elsewhere it is part of the page
-        print_problems(aside, report.problems)
+        _print_warnings(aside, report)
         if sentence := no_results_message(report, folders):
             aside.print(Text(sentence), soft_wrap=True)
 
@@ -121,11 +140,11 @@ def _without_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _check(form: str, out: Path | None) -> None:
-    if form not in FORMATS:
-        raise UserError(f"--format: '{form}' is unknown; {did_you_mean(form, FORMATS)}", AN_EXAMPLE)
-    if out is not None and form == "console":
-        raise UserError("--out: the console's tables are not written to files", AN_EXAMPLE)
+def _check(form: str, out: Path | None, as_json: bool) -> None:
+    check_choice("--format", form, FORMATS)
+    if out is not None and (form == "console" or as_json):
+        what = "JSON is" if as_json else "the console's tables are"
+        raise UserError(f"--out: {what} not written to files", AN_EXAMPLE)
 
 
 def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Console) -> list[Section]:
@@ -147,25 +166,25 @@ def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Co
     return found if with_figures else [replace(section, pictures=()) for section in found]
 
 
-def _print(report: Report, made: ReportMetadata) -> None:
-    """Print the tables: contexts first while no published table has a measured value."""
+def _print(report: Report, made: ReportMetadata, is_whole: bool) -> None:
+    """Print what can be said, then the tables that have runs, or all that were asked for."""
     from experiments.reporting.render import no_results_message
 
     console = make_console()
-    console.print()
-    if any(table.folders for table in report.published):
-        tables = report.tables
-    else:
-        tables = [*report.in_contexts, *report.variants, *report.published]
-    for table in tables:
-        print_table(console, table)
-    if any(table.folders for table in tables):
-        print_legend(console)
-    if report.other:
-        print_other(console, report.other)
-    print_marks(console, [group.marks for group in report.groups])
+    sentence = no_results_message(report, made.folders)
+    if not sentence:
+        print_claims(console, report.tables)
+    unmeasured = [table for table in report.tables if not table.is_measured]
+    print_tables(console, [*report.measured, *(unmeasured if is_whole else ())])
+    if not is_whole:
+        empty = [name for name, forms in report.by_name.items() if not any(t.is_measured for t in forms)]
+        print_empty(console, empty)
+    _print_warnings(console, report)
+    last = sentence or f"With figures, error analysis and bench: {AN_EXAMPLE}"
+    console.print(Text(last, "" if sentence else "dim"), soft_wrap=True)
+
+
+def _print_warnings(console: Console, report: Report) -> None:
+    for text in report.missing:
+        console.print(Text(text, "yellow"), soft_wrap=True)
     print_problems(console, report.problems)
-    if sentence := no_results_message(report, made.folders):
-        console.print(Text(sentence), soft_wrap=True)
-    else:
-        console.print(Text(f"With figures, error analysis and bench: {AN_EXAMPLE}", "dim"), soft_wrap=True)

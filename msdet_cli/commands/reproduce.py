@@ -13,7 +13,7 @@ from experiments.launching.plan import PlannedRun
 from experiments.launching.table_runs import RecipeOf, first_recipes, later_recipes
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table, load_table
-from msdet_cli.console.result_tables import print_legend, print_problems, print_table
+from msdet_cli.console.result_tables import print_results
 from msdet_cli.options import RunOptions, complete, print_note, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
@@ -78,11 +78,12 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
             print_note(sentence)
         return options.plan(labelled)
 
-    def print_results(console: Console, code: int) -> None:
-        _print_tables(console, [str(table.path) for table in tables.values()], planned, options)
+    def print_tables(console: Console, code: int) -> None:
+        paths = [str(table.path) for table in tables.values()]
+        print_results(console, options.results_folder, paths, [run.folder for run in planned])
         print_next(console, code, options, *tables)
 
-    run_plan(planned, options, print_results, plan_more)
+    run_plan(planned, options, print_tables, plan_more)
 
 
 def _recipe_of(options: RunOptions) -> RecipeOf:
@@ -90,21 +91,3 @@ def _recipe_of(options: RunOptions) -> RecipeOf:
         return options.execution.changed(table.recipe_of(row, weights, options.profile))
 
     return recipe_of
-
-
-def _print_tables(
-    console: Console, names: list[str], planned: Sequence[PlannedRun], options: RunOptions
-) -> None:
-    """Print the tables in these runs' contexts; under a profile without published numbers."""
-    from experiments.reporting import build_report, collect, context_of
-
-    made = build_report(collect(options.results_folder), names)
-    contexts = {context_of(run.recipe) for run in planned}
-    in_contexts = [table for table in made.in_contexts if table.context in contexts]
-    shown = made.published if options.profile is None else in_contexts
-    console.print()
-    for table in shown:
-        print_table(console, table)
-    if any(table.folders for table in shown):
-        print_legend(console)
-    print_problems(console, made.problems)

@@ -18,7 +18,17 @@ from experiments.runs.lookup import existing_results_dir, iterate, matching_runs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.result_tables import make_console, print_problems
 from msdet_cli.console.run_list import ListedRun, list_runs, print_details, print_runs
-from msdet_cli.options import RESULTS, STATES, JsonOpt, ResultsOpt, StatesOpt, check_choice, complete
+from msdet_cli.options import (
+    RESULTS,
+    STATES,
+    DatasetsOpt,
+    JsonOpt,
+    ProfilesOpt,
+    RecipesOpt,
+    ResultsOpt,
+    StatesOpt,
+    check_choice,
+)
 
 SORT_KEYS: dict[str, Callable[[ListedRun], Any]] = {
     "run": lambda one: "",
@@ -36,34 +46,9 @@ def runs(
         list[str] | None,
         typer.Argument(metavar="[RUN]...", help="Only these: names, folders, or parts of names."),
     ] = None,
-    recipes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="Only of this recipe. Repeatable.",
-            autocompletion=complete("recipe"),
-        ),
-    ] = None,
-    profiles: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--profile",
-            "-p",
-            metavar="NAME",
-            help="Only under this profile, or `none`. Repeatable.",
-            autocompletion=complete("profile"),
-        ),
-    ] = None,
-    datasets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dataset",
-            metavar="NAME",
-            help="Only on this data set. Repeatable.",
-            autocompletion=complete("dataset"),
-        ),
-    ] = None,
+    recipes: RecipesOpt = None,
+    profiles: ProfilesOpt = None,
+    datasets: DatasetsOpt = None,
     states: StatesOpt = None,
     sort: Annotated[
         str,

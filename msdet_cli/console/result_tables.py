@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -14,16 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.runs.run_flags import explain_marks
+from experiments.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:  # these import pandas
-    from experiments.reporting.tables.groups import Group
-    from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, TableRow
-    from experiments.reporting.tables.run_comparison import Comparison
+    from experiments.reporting import MeasuredTable
+    from experiments.reporting.render.claims import Claim
     from experiments.reporting.tables.table_view import TableView
 
 MAX_ROWS = 60  # of a table; longer ones are for a file
+MAX_NOTES = 12  # on the rows of a table
+MAX_CLAIMS = 8  # the answer is no longer than a screen
+MAX_FOLDERS = 6
+ALL_CLAIMS = "msdet report --format html --out report/"
 STYLES = {1: "bold", 2: "underline"}  # best and second of a block
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "interrupted": "yellow"}
+VERDICT_COLOURS = {"gain": "green", "loss": "red"}
 
 
 def make_console() -> Console:
@@ -39,81 +45,116 @@ def coloured(state: str) -> Text:
     return Text(state, COLOURS.get(state, ""))
 
 
-def print_comparison(console: Console, compared: Comparison) -> None:
-    """Print a row for each label, with the difference to the first row."""
-    from experiments.reporting.tables.report_views import comparison_view
+def print_results(console: Console, results: Path, names: Sequence[str], runs: Sequence[RunFolder]) -> None:
+    """Print what tables of these names show of some runs; without names, a table of the runs alone.
 
-    view = comparison_view(compared)
-    console.print(_fitting(console, view, [f"measured {name}" for name in compared.metrics[1:]]))
-    for row in compared.rows:
-        if row.remark:
-            _line(console, f"{row.label}: {row.remark}")
-    if compared.metrics:
-        both = "mean ± standard deviation (seeds)"
-        has_change = any(column.key == "change" for column in view.columns)
-        _line(console, f"{both}; Δ: to the first row [its 95 % interval]" if has_change else both)
-    print_marks(console, [row.marks for row in compared.rows])
-    print_problems(console, compared.problems)
+    Args:
+        results: The results folder.
+        names: Of tables, or their paths.
+        runs: Which need not have been started.
+    """
+    from experiments.reporting import build_report, build_run_tables, collect, collect_folders
 
-
-def print_table(console: Console, table: MeasuredTable) -> None:
-    """Print one of the report's tables, what must be said of it, and where its runs are."""
-    from experiments.reporting.tables.report_views import measured_view
-
-    console.print(Text(table.title, "bold"))
-    left_out = len(table.rows) - MAX_ROWS
-    table = _shortened(table)
-    view = measured_view(table, has_measured_columns=True)
-    main, *others = table.columns
-    if table.is_as_published:
-        shown = ["label", "context", f"published {main}", "published change", f"measured {main}"]
-        console.print(_grid(view.select(*shown, *(("change", "number") if table.is_measured else ()))))
+    if names:
+        report = build_report(collect(results), names)
+        tables, problems = report.tables, report.problems
+        paths = {str(run.path) for run in runs}
+        tables = [t for t in tables if any(paths & {*group.runs["path"]} for group in t.groups)] or tables
     else:
-        means = [f"measured {name}" for name in others]
-        console.print(_fitting(console, view.without("verdict", "runs"), means, "context"))
-    for note in table.notes:
-        console.print(Text(note, "dim"))
-    if left_out > 0:
-        console.print(Text(f"{left_out} more rows: msdet report --format csv", "dim"))
-    if len(table.columns) > 1:
-        console.print(Text(f"All of {', '.join(table.columns)}: --format md, csv or html.", "dim"))
-    for number, row in enumerate((row for row in table.rows if row.group), start=1):
-        _print_evidence(console, f"[{number}]", row)
+        collected = collect_folders(run for run in runs if run.record_file.exists())
+        tables, problems = build_run_tables(collected), collected.problems
+    console.print()
+    if any(group.metrics for table in tables for group in table.groups):
+        print_claims(console, tables)
+    print_tables(console, tables, problems)
+
+
+def print_claims(console: Console, tables: Sequence[MeasuredTable]) -> None:
+    """Print what can be said of the measured rows: the most certain first, and no more than a screen shows."""
+    from experiments.reporting.render.claims import count_verdicts, find_claims
+
+    claims = find_claims(tables)
+    console.print(Text("What can be said", "bold"))
+    console.print(Text(count_verdicts(claims)))
+    chosen = sorted(range(len(claims)), key=lambda i: claims[i].verdict not in VERDICT_COLOURS)[:MAX_CLAIMS]
+    shown = [claims[i] for i in sorted(chosen)]
+    for context, members in groupby(shown, key=lambda claim: claim.context):
+        console.print(Text(f"{context}:", "italic"))
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for claim in members:
+            grid.add_row(
+                Text(f"  {claim.verdict}", VERDICT_COLOURS.get(claim.verdict, "dim")), _claim_text(claim)
+            )
+        console.print(grid)
+    if len(claims) > len(shown):
+        _line(console, f"{len(claims) - len(shown)} more: {ALL_CLAIMS}")
     console.print()
 
 
-def _shortened(table: MeasuredTable) -> MeasuredTable:
-    """Return the table with no more rows than a person scrolls through."""
-    blocks, room = [], MAX_ROWS
-    for title, rows in table.blocks:
-        if room > 0:
-            blocks.append((title, rows[:room]))
-        room -= len(rows)
-    return replace(table, blocks=blocks)
+def _claim_text(claim: Claim) -> Text:
+    from experiments.reporting.tables.row_evidence import controls_in_brief
+
+    text = Text(claim.text)
+    controls = controls_in_brief(claim.row)
+    text.append(f"; {controls}" if controls else "")
+    text.append(f" ({', '.join(table.short_title for table in claim.tables)})", "dim")
+    return text
 
 
-def _print_evidence(console: Console, number: str, row: TableRow) -> None:
-    """Print what a row's number rests on: verdict, comparison, controls, runs."""
-    from experiments.reporting.tables import row_evidence
-
-    group = row.group
-    if group is None:
-        return
-    verdict = [row.difference.verdict] if row.difference else []
-    told = "; ".join([*verdict, *row_evidence.evidence(row, resampling=False)])
-    _line(console, f"{number} {row.label}: {told + ': ' if told else ''}{_where(group)}")
-    controls = row_evidence.controls_to_show(row)
-    if controls:
-        _line(console, f"    {row_evidence.controls_in_words(controls)}")
-    for command in dict.fromkeys(command for control in controls for command in control.commands):
-        _line(console, f"    {command}")
-
-
-def print_legend(console: Console) -> None:
-    """Print, once for all tables, how measured numbers read."""
+def print_tables(console: Console, tables: Sequence[MeasuredTable], problems: Sequence[str] = ()) -> None:
+    """Print tables, how their numbers are to be read, and what was left out."""
     from experiments.reporting.tables.report_model import LEGEND
 
-    console.print(Text(LEGEND, "dim"))
+    for table in tables:
+        _print_table(console, table)
+    if any(table.is_measured for table in tables):
+        console.print(Text(LEGEND, "dim"))
+        print_marks(console, [group.marks for table in tables for group in table.groups])
+        console.print()
+    print_problems(console, problems)
+
+
+def print_empty(console: Console, names: Sequence[str]) -> None:
+    """Print one line on the tables that have no runs of their own, and the command that would fill one."""
+    if names:
+        listed = f"{', '.join(names)} have" if len(names) > 1 else f"{names[0]} has"
+        _line(console, f"{listed} no runs of their own yet. To fill one: msdet reproduce {names[0]} -p tiny")
+
+
+def _print_table(console: Console, table: MeasuredTable) -> None:
+    """Print a table, what must be said of it, the evidence for its rows, and where its runs are."""
+    from experiments.reporting.tables.report_views import measured_view
+    from experiments.reporting.tables.row_evidence import (
+        control_commands,
+        controls_in_words,
+        controls_to_show,
+        row_notes,
+    )
+
+    console.print(Text(table.title, "bold"))
+    left_out, table = len(table.rows) - MAX_ROWS, table.shorten(MAX_ROWS)
+    optional = [f"{kind} {name}" for name in table.columns[:0:-1] for kind in ("measured", "published")]
+    optional += ["gap", *([] if table.has_differs else ["context"]), "published change"]
+    console.print(_fit(console, measured_view(table).without("runs"), optional))
+    for note in table.notes:
+        console.print(Text(note, "dim"))
+    if left_out > 0:
+        _line(console, f"{left_out} more rows: msdet report --format csv")
+    notes = row_notes(table, has_resampling=False)
+    for label, text in notes[:MAX_NOTES]:
+        _line(console, f"{label}: {text}")
+    if len(notes) > MAX_NOTES:
+        _line(console, f"notes on {len(notes) - MAX_NOTES} more rows: --format md, html or csv")
+    for row in table.rows:
+        if controls := controls_to_show(row):
+            _line(console, f"{row.full_label}: {controls_in_words(controls)}")
+    for command in control_commands(table):
+        _line(console, f"  {command}")
+    if folders := table.folders:
+        more = f", and {len(folders) - MAX_FOLDERS} more" if len(folders) > MAX_FOLDERS else ""
+        _line(console, f"Runs: {', '.join(folders[:MAX_FOLDERS])}{more}")
     console.print()
 
 
@@ -123,32 +164,22 @@ def print_marks(console: Console, marks: Sequence[str]) -> None:
         console.print(Text(line, "dim"), soft_wrap=True)
 
 
-def print_other(console: Console, other: Sequence[OtherRuns]) -> None:
-    """Print the closing section, for runs that no table has."""
-    from experiments.reporting.tables.report_views import other_view
-
-    view = other_view(other[:MAX_ROWS]).select("recipe", "profile", "dataset", "config_hash", "result")
-    console.print(Text(view.title, "bold"))
-    console.print(_grid(view))
-    if len(other) > MAX_ROWS:
-        console.print(Text(f"{len(other) - MAX_ROWS} more: msdet report --format csv", "dim"))
-    for runs in other[:MAX_ROWS]:
-        differs = f"; differs from the recipe: {runs.differs}" if runs.differs else ""
-        _line(console, f"{runs.of('config_hash')}: {runs.group.remark()}{differs}: {_where(runs.group)}")
-    console.print()
-
-
 def print_problems(console: Console, problems: Sequence[str]) -> None:
     """Print a line for each run or table that was left out."""
     for problem in problems:
         console.print(Text(f"Left out: {problem}", "yellow"), soft_wrap=True)
 
 
-def _fitting(console: Console, view: TableView, others: Sequence[str], *more: str) -> Table:
-    """Return the table with means of more metrics than the first, if the console is wide enough for them."""
-    whole = _grid(view, others)
-    needed = Measurement.get(console, console.options.update(width=10_000), whole).maximum
-    return whole if needed <= console.width else _grid(view.without(*others, *more))
+def _fit(console: Console, view: TableView, optional: Sequence[str]) -> Table:
+    """Return the table without as many of its optional columns, in their order, as the console has no room for."""
+    means = [key for key in optional if key.startswith("measured ")]
+    grid = _grid(view, means)
+    for key in optional:
+        if Measurement.get(console, console.options.update(width=10_000), grid).maximum <= console.width:
+            break
+        view = view.without(key)
+        grid = _grid(view, means)
+    return grid
 
 
 def _grid(view: TableView, means: Sequence[str] = ()) -> Table:
@@ -159,9 +190,9 @@ def _grid(view: TableView, means: Sequence[str] = ()) -> Table:
     """
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in view.columns:
-        title = "\n".join(text for text in (column.group, column.title) if text)
+        title = "\n".join(filter(None, (column.group, column.title.replace(" − ", "\n− "))))
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
-        grid.add_column(Text(title), justify=justify, no_wrap=column.is_number)
+        grid.add_column(Text(title), justify=justify, no_wrap=column.is_number, overflow="fold")
     for title, rows in view.blocks:
         if title:
             grid.add_section()
@@ -173,12 +204,6 @@ def _grid(view: TableView, means: Sequence[str] = ()) -> Table:
                 texts.append(Text(f"{cell.value:.1f}" if is_mean else str(cell), STYLES.get(cell.rank, "")))
             grid.add_row(*texts)
     return grid
-
-
-def _where(group: Group) -> str:
-    from experiments.reporting.tables.report_model import patterns
-
-    return ", ".join(patterns([group]))
 
 
 def _line(console: Console, text: str) -> None:

@@ -89,7 +89,7 @@ def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float =
     """
     columns = max(len(panels) for _, panels in rows)
     panel_in = figure_in / columns
-    titles = [fold(panel.title, 0.95 * panel_in, TEXT_PT) for panel in rows[0][1]]
+    titles = [fold(panel.title, 0.85 * panel_in, TEXT_PT) for panel in rows[0][1]]
     heights = [panel_in * image.shape[0] / image.shape[1] for image, _ in rows]
     above = max(map(len, titles)) * LINE_SPACING * TEXT_PT / 72
     figure = new_figure(sum(heights) + above + 0.1, figure_in)

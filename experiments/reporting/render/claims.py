@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.reporting.render.text import short_title
-from experiments.reporting.stats.statistics import Difference, Verdict
+from experiments.reporting.stats.statistics import MIN_SEEDS, Difference, Verdict
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.row_evidence import controls_in_words, controls_to_show
 
@@ -21,7 +20,7 @@ class Claim:
     """A difference to a baseline, once, however many tables show it.
 
     Attributes:
-        baseline: The baseline row's label.
+        baseline: The baseline row, named by rule and recipe.
         tables: Those that show it, the first one first.
     """
 
@@ -31,12 +30,16 @@ class Claim:
     tables: list[MeasuredTable]
 
     @property
+    def verdict(self) -> Verdict:
+        return self.difference.verdict
+
+    @property
     def metric(self) -> str:
         return self.tables[0].columns[0]
 
     @property
     def name(self) -> str:
-        return self.row.label
+        return self.row.name
 
     @property
     def how(self) -> str:
@@ -48,53 +51,56 @@ class Claim:
     def context(self) -> str:
         return self.tables[0].common or AS_PUBLISHED
 
+    @property
+    def text(self) -> str:
+        """`RLO, retinanet-r50-rlo: AP +1.0 [+0.6, +1.4] against uniform, retinanet-r50; paired, 3 seeds`."""
+        return f"{self.name}: {self.metric} {self.difference} against {self.baseline}; {self.how}"
+
     def __str__(self) -> str:
-        where = ", ".join(short_title(table) for table in self.tables)
-        text = (
-            f"{self.name} ({where}; {self.context}): {self.metric} {self.difference} against {self.baseline}"
-        )
-        return f"{text}, {self.how}. {controls_in_words(controls_to_show(self.row))}".strip()
+        where = ", ".join(table.short_title for table in self.tables)
+        controls = controls_in_words(controls_to_show(self.row))
+        return f"{self.text} ({where}; {self.context}). {controls}".strip()
 
 
-def claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
+def find_claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
     """Return all measured differences: full size first, by verdict, then in the tables' order."""
     found: dict[object, Claim] = {}
     for table in tables:
+        names = {row.definition.id: row.name for row in reversed(table.rows)}
         for row in table.rows:
             if row.difference is None or row.group is None:
                 continue
             behind = row.baseline.folders if row.baseline else []
             key = (tuple(row.group.folders), tuple(behind), table.context)
             if key not in found:
-                name = next(
-                    other.label for other in table.rows if other.definition.id == row.definition.baseline
-                )
-                found[key] = Claim(row, row.difference, name, [])
+                found[key] = Claim(row, row.difference, names[row.definition.baseline or ""], [])
             if table not in found[key].tables:
                 found[key].tables.append(table)
     contexts = list(dict.fromkeys(claim.context for claim in found.values()))
     contexts.sort(key=lambda context: context != AS_PUBLISHED)
     return sorted(
-        found.values(), key=lambda c: (contexts.index(c.context), VERDICTS.index(c.difference.verdict))
+        found.values(), key=lambda claim: (contexts.index(claim.context), VERDICTS.index(claim.verdict))
     )
 
 
-def balance(made: Sequence[Claim]) -> str:
+def count_verdicts(claims: Sequence[Claim]) -> str:
     """Return how many comparisons came out how, and how many chance alone would let stand out."""
-    if not made:
+    if not claims:
         return "No measured row has a measured baseline yet: nothing can be claimed."
-    counted = Counter(claim.difference.verdict for claim in made)
+    counted = Counter(claim.verdict for claim in claims)
     several = {"gain": "gains", "loss": "losses"}
     parts = ", ".join(
         f"{n} {verdict if n == 1 else several.get(verdict, verdict)}"
         for verdict in VERDICTS
         if (n := counted[verdict])
     )
-    text = f"{len(made)} {'row is' if len(made) == 1 else 'rows are'} compared with a baseline: {parts}."
-    judged = len(made) - counted["too few seeds"]
+    text = f"{len(claims)} {'row is' if len(claims) == 1 else 'rows are'} compared with a baseline: {parts}."
+    judged = len(claims) - counted["too few seeds"]
     if judged > 1:
         text += (
             f" With {judged} intervals at 95 %, {0.05 * judged:.1f} would be expected to leave out 0 even if no"
             " row differed from its baseline."
         )
+    elif not judged:
+        text += f" A verdict takes {MIN_SEEDS} seeds on each side: --seeds {MIN_SEEDS}."
     return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from experiments.reporting.render import text as report_text
@@ -14,26 +13,28 @@ from experiments.reporting.tables.report_views import controls_view, measured_vi
 from experiments.reporting.tables.table_view import EMPTY, Cell, Column, TableView
 
 PACKAGES = "booktabs and graphicx"
+MAX_ROWS = 60  # of a table; more cannot be read on a page
 MAX_NOTES_BELOW = 8  # notes on rows that stand right below a table
 
 
 def latex_table(table: MeasuredTable) -> str:
     """Return floats: published beside measured beside their differences, with run folders as comments.
 
-    As in the paper where nothing was measured. With runs the first metric comes first; other metrics, and what stands
-    behind the rows (seeds, power, controls), have floats of their own. What is wider than the line, shrinks.
+    As in the paper where nothing was measured. With runs the first metric comes first; many notes on the rows (seeds,
+    power) and their controls have a float of their own. What is wider than the line, shrinks.
     """
-    notes = [*table.notes, *(report_text.reading_notes(table.groups) if table.is_measured else [])]
-    tabulars, controls = _tabulars(table), controls_view(table)
+    left_out, table = len(table.rows) - MAX_ROWS, table.shorten(MAX_ROWS)
+    notes = [f"{left_out} more rows: msdet report --format csv"] if left_out > 0 else []
+    notes += [*table.notes, *(report_text.reading_notes(table.groups) if table.is_measured else [])]
+    view, controls = measured_view(table).without("runs"), controls_view(table)
     below = [f"{name}: {text}." for name, text in row_evidence.row_notes(table)]
     further = [_small(below)] if below else []
     if controls is not None:
         further.append(fitted(view_tabular(controls.without("runs"), with_sources=False)))
     elif len(below) <= MAX_NOTES_BELOW:
         notes, further = [*below, *notes], []
-    caption, name = _caption(table), report_text.file_name(report_text.long_name(table))
-    floats = [_float(caption, name, [fitted(tabulars[0]), _small(notes)])]
-    floats += [_float(f"{caption}: the other metrics", f"{name}-more", [fitted(t)]) for t in tabulars[1:]]
+    caption, name = _caption(table), report_text.file_name(table.long_name)
+    floats = [_float(caption, name, [fitted(view_tabular(view, with_title=False)), _small(notes)])]
     floats += [_float(f"{caption}: behind the rows", f"{name}-rows", further)] if further else []
     commands = row_evidence.control_commands(table)
     if commands:
@@ -43,30 +44,14 @@ def latex_table(table: MeasuredTable) -> str:
     return "\n".join([comment(f"Needs the packages {PACKAGES}."), *floats]) + "\n"
 
 
-def _tabulars(table: MeasuredTable) -> list[str]:
-    """Return the table's tabular; where measured values stand beside published ones, the other metrics' too."""
-    view = measured_view(table).without("runs", "number")
-    if not (table.is_as_published and table.is_measured):
-        return [view_tabular(view, with_title=False)]
-    others = table.columns[1:]
-    first = view.without(*(f"measured {name}" for name in others))
-    made = [view_tabular(first, with_title=False)]
-    if others and any(group.metrics for group in table.groups):
-        columns = [*view.select("label", "context").columns]
-        columns += [
-            Column(f"{kind} {name}", name, True, kind)
-            for kind in ("published", "measured")
-            for name in others
-        ]
-        made.append(view_tabular(replace(view, columns=columns), with_title=False, with_sources=False))
-    return made
-
-
 def _cell(cell: Cell, column: Column) -> str:
     text = cell.brief or cell.text
     text = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(cell.rank, "%s") % tex(text) if text else ""
-    below = f"; {tex(cell.below.text)}" if cell.below and column.key == "verdict" else ""
-    return ", ".join(part for part in (text, tex(cell.note)) if part) + below
+    text = ", ".join(part for part in (text, tex(cell.note)) if part)
+    if cell.below is None or not cell.below.text:
+        return text
+    below = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(cell.below.rank, "%s") % tex(cell.below.text)
+    return rf"\shortstack[{'r' if column.is_number else 'l'}]{{{text}\\\scriptsize {below}}}"
 
 
 def _caption(table: MeasuredTable) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from experiments.reporting.render import claims
 from experiments.reporting.render import text as report_text
+from experiments.reporting.render.claims import Claim, count_verdicts, find_claims
 from experiments.reporting.render.latex import alignment, body_of, fitted, head_of, latex_table, view_tabular
 from experiments.reporting.render.latex_text import tex
-from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, Report
-from experiments.reporting.tables.report_views import other_view
+from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Grid, Picture, Section
 from experiments.reporting.tables.table_view import TableView, grid_view
 
@@ -37,22 +36,21 @@ def latex_report(
     """Return a document that pdflatex compiles.
 
     Args:
-        files: Where each table is read from, by `report_text.long_name`; without, the tables themselves are in it.
+        files: Where each table is read from, by the tables' `long_name`; without, the tables themselves are in it.
     """
-    measured = [table for table in report.tables if table.is_measured]
-    published = [table for table in report.tables if table not in measured]
-    found, standing = claims.claims(report.tables), report_text.no_results_message(report, made.folders)
+    claims, standing = find_claims(report.tables), report_text.no_results_message(report, made.folders)
     parts = [_PREAMBLE, r"\begin{document}", r"\section*{Published beside measured}"]
     parts += [tex(report_text.made_line(report, made)), ""]
     if standing:
         parts += [tex(standing), ""]
     else:
-        parts += [r"\subsection*{What can be claimed}", tex(claims.balance(found)), "", *_claims(found)]
+        parts += [r"\subsection*{What can be claimed}", tex(count_verdicts(claims)), "", *_claims(claims)]
+    parts += [tex(text) + "\n" for text in report.missing]
     parts += [tex(f"Left out: {text}") + "\n" for text in report.problems]
     parts.append(r"\clearpage")
-    parts += _measured_tables(measured, files)
-    parts += [*(_read(table, files) for table in published), r"\clearpage"]
-    parts += [_other(report.other), r"\clearpage"] if report.other else []
+    parts += _measured_tables(report.measured, files)
+    unmeasured = [table for table in report.tables if not table.is_measured]
+    parts += [*(_read(table, files) for table in unmeasured), r"\clearpage"]
     parts += [_section(section) for section in sections]
     return "\n".join([*parts, r"\end{document}"]) + "\n"
 
@@ -71,19 +69,14 @@ def _measured_tables(tables: Sequence[MeasuredTable], files: Mapping[str, str] |
 
 
 def _read(table: MeasuredTable, files: Mapping[str, str] | None) -> str:
-    return latex_table(table) if files is None else rf"\input{{{files[report_text.long_name(table)]}}}"
+    return latex_table(table) if files is None else rf"\input{{{files[table.long_name]}}}"
 
 
-def _claims(found: Sequence[claims.Claim]) -> list[str]:
-    if not found:
+def _claims(claims: Sequence[Claim]) -> list[str]:
+    if not claims:
         return []
-    items = [rf"\item \textbf{{{tex(claim.difference.verdict)}}}: {tex(str(claim))}" for claim in found]
+    items = [rf"\item \textbf{{{tex(claim.verdict)}}}: {tex(str(claim))}" for claim in claims]
     return [r"\begin{itemize}\setlength{\itemsep}{0pt}", *items, r"\end{itemize}"]
-
-
-def _other(other: Sequence[OtherRuns]) -> str:
-    view = other_view(other).select("recipe", "profile", "dataset", "config_hash", "result", "differs")
-    return rf"\subsection*{{{tex(view.title)}}}" + "\n" + _long(view, r"l" * 5 + r"p{.3\linewidth}")
 
 
 def _long(view: TableView, columns: str) -> str:

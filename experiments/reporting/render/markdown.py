@@ -7,44 +7,34 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from experiments.reporting.render import claims
 from experiments.reporting.render import text as report_text
-from experiments.reporting.tables import row_evidence
-from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, Report
-from experiments.reporting.tables.report_views import controls_view, measured_view, other_view
+from experiments.reporting.render.claims import count_verdicts, find_claims
+from experiments.reporting.tables.report_model import MeasuredTable, Report
+from experiments.reporting.tables.report_views import controls_view, measured_view
+from experiments.reporting.tables.row_evidence import control_commands, row_notes
 from experiments.reporting.tables.sections import Section
 from experiments.reporting.tables.table_view import EMPTY, Column, TableView, ViewRow, grid_view
 
 
 def markdown(table: MeasuredTable, base: Path) -> str:
-    """Return a table: each row as published, below it as measured; then what stands behind the rows.
+    """Return a table, then the evidence for its rows.
 
     Args:
         base: The folder that links are relative to.
     """
-    view, draw = measured_view(table), _Rows(table, base)
+    view = measured_view(table)
     parts = [f"## {escaped(table.title)}"]
     for title, rows in view.blocks:
         parts += [f"### {escaped(title)}"] if title else []
-        parts.append(_grid(draw.columns, [cells for row in rows for cells in draw.cells(row)]))
+        parts.append(_grid(view.columns, [[_cell(row, c, base) for c in view.columns] for row in rows]))
+    if table.is_stacked:
+        parts.append("Below a measured value stands the published one.")
     parts += [escaped(note) for note in table.notes]
-    parts += _behind(table)
-    if table.folders:
+    parts += _evidence(table)
+    if table.is_measured:
         parts += map(escaped, report_text.reading_notes(table.groups))
         parts.append("Runs: " + ", ".join(f"`{pattern.replace('`', '')}`" for pattern in table.folders))
     return "\n\n".join(parts) + "\n"
-
-
-def markdown_other(other: Sequence[OtherRuns], base: Path) -> str:
-    """Return the closing section, for runs that no table has."""
-    view = other_view(other)
-    columns = [column for column in view.columns if column.key not in ("result", "remark")]
-    rows = [
-        [_runs(row, base) if column.key == "runs" else _cell(row, column.key) for column in columns]
-        for row in view.rows
-    ]
-    notes = report_text.reading_notes((runs.group for runs in other), has_ranks=False)
-    return "\n\n".join([f"## {view.title}", _grid(columns, rows), *map(escaped, notes)]) + "\n"
 
 
 def markdown_index(
@@ -56,25 +46,24 @@ def markdown_index(
         files: File name of each page to its title.
     """
     parts = ["# Published beside measured", escaped(report_text.made_line(report, made))]
-    standing = report_text.no_results_message(report, made.folders)
-    parts += [escaped(standing)] if standing else markdown_claims(report)
+    parts += markdown_claims(report, made)
     parts.append("## Tables")
     parts.append("\n".join(f"- [{escaped(title)}](<{name}>)" for name, title in files.items()))
     parts += [markdown_sections(sections).rstrip()] if sections else []
-    return "\n\n".join([*parts, *markdown_problems(report)]) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
-def markdown_claims(report: Report) -> list[str]:
-    """Return what can be claimed: a heading, the balance, and a list of the differences."""
-    found = claims.claims(report.tables)
-    lines = [f"- **{claim.difference.verdict}**: {escaped(str(claim))}" for claim in found]
-    return ["## What can be claimed", escaped(claims.balance(found)), *(["\n".join(lines)] if lines else [])]
-
-
-def markdown_problems(report: Report) -> list[str]:
-    """Return what was left out, as one list; empty where nothing was."""
-    lines = [f"- {escaped(f'Left out: {text}')}" for text in report.problems]
-    return ["\n".join(lines)] if lines else []
+def markdown_claims(report: Report, made: report_text.ReportMetadata) -> list[str]:
+    """Return what can be claimed, or why nothing can; then what was left out."""
+    standing = report_text.no_results_message(report, made.folders)
+    claims = find_claims(report.tables)
+    parts = [escaped(standing)] if standing else ["## What can be claimed"]
+    parts += [] if standing else [escaped(count_verdicts(claims))]
+    lines = [f"- **{claim.verdict}**: {escaped(str(claim))}" for claim in claims]
+    left_out = [
+        escaped(text) for text in (*report.missing, *(f"Left out: {text}" for text in report.problems))
+    ]
+    return [*parts, *("\n".join(each) for each in (lines, [f"- {text}" for text in left_out]) if each)]
 
 
 def markdown_sections(sections: Sequence[Section]) -> str:
@@ -91,68 +80,34 @@ def markdown_sections(sections: Sequence[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _behind(table: MeasuredTable) -> list[str]:
-    """Return each row's differences and power, then the controls, and what to type for missing ones."""
-    rows = [
-        f"- {escaped(row.label)}: {escaped('; '.join(texts))}."
-        for row in table.rows
-        if row.group and (texts := row_evidence.differences_in_words(row))
-    ]
-    parts = ["\n".join(rows)] if rows else []
+def _evidence(table: MeasuredTable) -> list[str]:
+    """Return what each row's number rests on, then the controls, and what to type for missing ones."""
+    notes = [f"- {escaped(label)}: {escaped(text)}." for label, text in row_notes(table)]
+    parts = ["\n".join(notes)] if notes else []
     controls = controls_view(table)
     if controls is not None:
         parts += [f"### {escaped(controls.title)}", _plain(controls.without("runs"))]
-    commands = row_evidence.control_commands(table)
+    commands = control_commands(table)
     if commands:
         fence = "\n".join(" ".join(command.split()).replace("`", "'") for command in commands)
         parts += ["For the controls that are missing:", f"```sh\n{fence}\n```"]
     return parts
 
 
-class _Rows:
-    """The rows of a table: where there are published values, one for them and one for the measured ones."""
-
-    def __init__(self, table: MeasuredTable, base: Path) -> None:
-        self.table, self.base = table, base
-        own, measured = table.is_as_published, table.is_measured
-        self.columns = [Column("label", "Row"), Column("context", "Backbone" if own else "Recipe")]
-        self.columns += [Column("source", "")] if own else []
-        self.columns += [Column(name, name, True) for name in table.columns]
-        change = Column("change", f"Δ {table.columns[0]}" + (" [95 %]" if measured else ""), True)
-        self.columns += [change, *([Column("verdict", "Verdict")] if measured else [])]
-        self.columns += [Column("gap", "Measured - published", True)] if own and measured else []
-        self.columns.append(Column("remark", "Runs"))
-
-    def cells(self, row: ViewRow) -> list[list[str]]:
-        names, published = self.table.columns, f"published {self.table.columns[0]}"
-        shown = {"label": _cell(row, "label"), "context": _cell(row, "context")}
-        made = []
-        if published in row and row[published].text:
-            values = {name: _cell(row, f"published {name}") for name in names}
-            told = "" if row["runs"].runs else escaped(row["remark"].text)
-            change = _cell(row, "published change")
-            made.append({**shown, "source": "published", **values, "change": change, "remark": told})
-        if published not in row or row["runs"].runs:
-            values = {name: _cell(row, f"measured {name}") for name in names}
-            values |= {key: _cell(row, key) for key in ("change", "verdict", "gap")}
-            head = {} if published in row else shown
-            made.append({**head, "source": "measured", **values, "remark": _runs(row, self.base)})
-        return [[cells.get(column.key, "") for column in self.columns] for cells in made]
+def _cell(row: ViewRow, column: Column, base: Path) -> str:
+    cell = row.get(column.key, EMPTY)
+    if cell.runs:
+        return " ".join(f"[{escaped(run.name)}]({report_text.link(run, base)})" for run in cell.runs)
+    # brackets of an interval stand as they are
+    text = cell.brief or cell.text
+    text = _ranked(text if cell.value is not None else escaped(text), cell.rank)
+    text = ", ".join(part for part in (text, escaped(cell.note)) if part)
+    below = _ranked(escaped(cell.below.text), cell.below.rank) if cell.below else ""
+    return f"{text}<br>{below}" if below else text
 
 
-def _cell(row: ViewRow, key: str) -> str:
-    cell = row.get(key, EMPTY)
-    text = (
-        escaped(cell.text) if cell.value is None else cell.text
-    )  # brackets of an interval stand as they are
-    text = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.rank, text)
-    return f"{text}; {escaped(cell.below.text)}" if key == "verdict" and cell.below else text
-
-
-def _runs(row: ViewRow, base: Path) -> str:
-    """Return the remark, and a link to each run folder."""
-    links = [f"[{escaped(folder.name)}]({report_text.link(folder, base)})" for folder in row["runs"].runs]
-    return "; ".join(text for text in (escaped(row["remark"].text), " ".join(links)) if text)
+def _ranked(text: str, rank: int) -> str:
+    return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
 
 
 def _plain(view: TableView) -> str:
@@ -160,7 +115,7 @@ def _plain(view: TableView) -> str:
 
 
 def _grid(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
-    header = [escaped(column.title) for column in columns]
+    header = [escaped(" ".join(filter(None, (column.group, column.title)))) for column in columns]
     rules = ["--:" if column.is_number else "---" for column in columns]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rules, *rows))
 

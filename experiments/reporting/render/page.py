@@ -10,11 +10,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.reporting.render import claims
 from experiments.reporting.render import text as report_text
+from experiments.reporting.render.claims import count_verdicts, find_claims
 from experiments.reporting.tables import row_evidence
 from experiments.reporting.tables.report_model import Report
-from experiments.reporting.tables.report_views import controls_view, measured_view, other_view, runs_view
+from experiments.reporting.tables.report_views import controls_view, measured_view, runs_view
 from experiments.reporting.tables.sections import Picture, Section
 from experiments.reporting.tables.table_view import grid_view
 
@@ -43,9 +43,8 @@ def html_page(
         "minus": report_text.minus,
         "link": lambda folder: f"{report_text.link(folder, base)}/",
         "anchor": lambda table: anchors[id(table)],
-        "heading": report_text.short_heading,
-        "short_title": report_text.short_title,
-        "measured_view": lambda table: measured_view(table).without("number"),
+        "heading": lambda table: table.title.partition(" (NOT")[0],
+        "measured_view": measured_view,
         "controls_view": controls_view,
         "row_notes": row_evidence.row_notes,
         "control_commands": row_evidence.control_commands,
@@ -54,7 +53,7 @@ def html_page(
         "data_uri": _data_uri,
         "is_wide": report_text.is_wide,
     }
-    groups, found = report.groups, claims.claims(report.tables)
+    groups, claims = report.groups, find_claims(report.tables)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
         report=report,
@@ -62,9 +61,8 @@ def html_page(
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         made_line=report_text.made_line(report, made),
         no_results=report_text.no_results_message(report, made.folders),
-        balance=claims.balance(found),
-        claims=[(context, list(each)) for context, each in groupby(found, lambda claim: claim.context)],
-        other=other_view(report.other).without("result") if report.other else None,
+        balance=count_verdicts(claims),
+        claims=[(context, list(each)) for context, each in groupby(claims, lambda claim: claim.context)],
         runs=runs_view(groups) if groups else None,
         sections=sections,
         legend=report_text.reading_notes(groups),

@@ -6,20 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.reporting.render.csv import csv_text
 from experiments.reporting.render.latex import latex_table
 from experiments.reporting.render.latex_report import latex_report
-from experiments.reporting.render.markdown import (
-    escaped,
-    markdown,
-    markdown_claims,
-    markdown_index,
-    markdown_other,
-    markdown_problems,
-)
-from experiments.reporting.render.text import ReportMetadata, file_name, long_name, no_results_message, stems
+from experiments.reporting.render.markdown import markdown, markdown_claims, markdown_index
+from experiments.reporting.render.records import csv_text
+from experiments.reporting.render.text import ReportMetadata, file_name, stems
 from experiments.reporting.tables.report_model import Report
-from experiments.reporting.tables.report_views import OTHER_TITLE
 from experiments.reporting.tables.sections import Section
 
 
@@ -37,16 +29,11 @@ class ReportFiles:
         if form == "html":
             return self._html(here)["report.html"]
         if form == "csv":
-            return csv_text(report.tables, report.other)
+            return csv_text(report.tables)
         if form == "latex":
             return latex_report(report, self.made)
-        message = no_results_message(report, self.made.folders)
-        parts = [] if message else ["\n\n".join(markdown_claims(report)) + "\n"]
-        parts += [markdown(table, here) for table in report.tables]
-        parts += [markdown_other(report.other, here)] if report.other else []
-        parts += [escaped(message) + "\n"] if message else []
-        parts += [text + "\n" for text in markdown_problems(report)]
-        return "\n".join(parts)
+        claims = "\n\n".join(markdown_claims(report, self.made)) + "\n"
+        return "\n".join([claims, *(markdown(table, here) for table in report.tables)])
 
     def files(self, forms: Sequence[str], out: Path) -> dict[str, bytes]:
         """Return the files' contents by path below `out`."""
@@ -59,26 +46,20 @@ class ReportFiles:
         return files
 
     def _markdown(self, out: Path) -> dict[str, str]:
-        """Return a page a table with its contexts, `other-runs`, and `report.md`, which leads to them."""
-        pages, titles, names = {}, {}, stems(self.report.by_name)
-        for name, forms in self.report.by_name.items():
-            file = f"{names[name]}.md"
-            pages[file] = "\n".join(markdown(table, out) for table in forms)
-            titles[file] = forms[0].title
-        if self.report.other:
-            pages["other-runs.md"] = markdown_other(self.report.other, out)
-            titles["other-runs.md"] = OTHER_TITLE
+        """Return a page a table with its contexts, and `report.md`, which leads to them."""
+        by_name = self.report.by_name
+        files = {name: f"{stem}.md" for name, stem in stems(by_name).items()}
+        pages = {files[name]: "\n".join(markdown(table, out) for table in by_name[name]) for name in files}
+        titles = {files[name]: by_name[name][0].title for name in files}
         return {"report.md": markdown_index(self.report, self.made, titles, self.sections), **pages}
 
     def _csv(self, out: Path) -> dict[str, str]:
-        by_name, other = self.report.by_name, self.report.other
-        names = stems(by_name)
-        texts = {f"{names[name]}.csv": csv_text(forms) for name, forms in by_name.items()}
-        return texts | ({"other-runs.csv": csv_text([], other)} if other else {})
+        by_name = self.report.by_name
+        return {f"{stem}.csv": csv_text(by_name[name]) for name, stem in stems(by_name).items()}
 
     def _latex(self, out: Path) -> dict[str, str]:
         """Return a file a table, to be read into a paper, and `report.tex`, which reads them all."""
-        named = {long_name(table): table for table in self.report.tables}
+        named = {table.long_name: table for table in self.report.tables}
         files = {name: f"{stem}.tex" for name, stem in stems(named).items()}
         tables = {files[name]: latex_table(table) for name, table in named.items()}
         return {"report.tex": latex_report(self.report, self.made, self.sections, files), **tables}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from experiments.common.files import unique_name
 from experiments.reporting.tables.groups import Group
-from experiments.reporting.tables.report_model import LEGEND, MeasuredTable, Report
+from experiments.reporting.tables.report_model import LEGEND, Report
 from experiments.reporting.tables.sections import Picture
 from experiments.runs.run_flags import explain_marks
 
@@ -49,47 +49,20 @@ def no_results_message(report: Report, folders: Sequence[Path]) -> str:
     return f"There are no runs in {where} yet. For a first one: msdet run retinanet-r50-rlo -p tiny"
 
 
-def run_count(report: Report) -> str:
-    """Return `18 runs (17 done, 1 failed)`."""
-    states = {path: state for g in report.groups for path, state in zip(g.runs["path"], g.runs["state"])}
-    counted = Counter(states.values())
-    parts = ", ".join(f"{n} {state}" for state, n in counted.most_common())
-    return f"{len(states)} run{'' if len(states) == 1 else 's'}" + (f" ({parts})" if parts else "")
-
-
-def commits(report: Report) -> list[str]:
-    """Return the commits of the code that the runs were made by."""
-    found = (commit for group in report.groups for commit in group.runs["commit"] if commit)
-    return list(dict.fromkeys(found))
-
-
 def made_line(report: Report, made: ReportMetadata) -> str:
-    """Return `Made 2026-01-01 10:00 UTC with msdet 0.1.0 from 18 runs in results; code of ...`."""
-    where, by = ", ".join(map(str, made.folders)), commits(report)
-    code = f"; code of commit {', '.join(commit[:12] for commit in by)}" if by else ""
+    """Return `Made 2026-01-01 10:00 UTC with msdet 0.1.0 from 18 runs (17 done, 1 failed) in results; code of ...`."""
+    states = {path: state for g in report.groups for path, state in zip(g.runs["path"], g.runs["state"])}
+    parts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).most_common())
+    runs = f"{len(states)} run{'' if len(states) == 1 else 's'}" + (f" ({parts})" if parts else "")
+    commits = dict.fromkeys(commit for group in report.groups for commit in group.runs["commit"] if commit)
+    code = f"; code of commit {', '.join(commit[:12] for commit in commits)}" if commits else ""
     began = f"Made {made.when:%Y-%m-%d %H:%M} UTC with msdet {made.version}"
-    return f"{began} from {run_count(report)} in {where}{code}."
+    return f"{began} from {runs} in {', '.join(map(str, made.folders))}{code}."
 
 
-def reading_notes(groups: Iterable[Group], has_ranks: bool = True) -> list[str]:
+def reading_notes(groups: Iterable[Group]) -> list[str]:
     """Return how measured numbers read, and what those marks mean that these runs have."""
-    text = f"{LEGEND} {RANKS}" if has_ranks else LEGEND
-    return [text, *explain_marks([group.marks for group in groups])]
-
-
-def short_title(table: MeasuredTable) -> str:
-    """Return `Table 1`, `Variants of retinanet-r50-rlo`."""
-    return table.title.partition(":")[0].partition(", ")[0]
-
-
-def short_heading(table: MeasuredTable) -> str:
-    """Return the title without its warning in brackets, for lists."""
-    return table.title.partition(" (NOT")[0]
-
-
-def long_name(table: MeasuredTable) -> str:
-    """Return a name unique in the report: `table1`, `table1, profile tiny on shapes`."""
-    return table.name if table.common in table.name else f"{table.name}, {table.common}"
+    return [f"{LEGEND} {RANKS}", *explain_marks([group.marks for group in groups])]
 
 
 def minus(text: str) -> str:
@@ -108,9 +81,9 @@ def file_name(table: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", table).strip(".-") or "table"
 
 
-def stems(names: Iterable[str], taken: Iterable[str] = ("report", "other-runs")) -> dict[str, str]:
-    """Return file stems by name, unique on file systems that ignore case, too."""
-    used = {stem.casefold() for stem in taken}
+def stems(names: Iterable[str]) -> dict[str, str]:
+    """Return file stems by name, unique on file systems that ignore case, too; none is that of the report."""
+    used = {"report"}
     return {name: unique_name(file_name(name), used) for name in dict.fromkeys(names)}
 
 

@@ -10,7 +10,7 @@ Key = TypeVar("Key")
 DIGITS = 1  # as shown: what looks equal shares a mark
 
 
-def ranks(values: Mapping[Key, float | None]) -> dict[Key, int]:
+def rank_values(values: Mapping[Key, float | None]) -> dict[Key, int]:
     """Return 1 for the highest value, 2 for the next; values equal as shown share a rank.
 
     Noise is not asked about: that is the difference's business. Empty where fewer than two rows have a value, or
@@ -23,12 +23,12 @@ def ranks(values: Mapping[Key, float | None]) -> dict[Key, int]:
     return {key: order.index(value) + 1 for key, value in shown.items() if value in order[:2]}
 
 
-def ranks_by_metric(
+def rank_by_metric(
     rows: Mapping[Key, Mapping[str, float]], metrics: Iterable[str]
 ) -> dict[Key, dict[str, int]]:
     """Return ranks by row and metric."""
     found: dict[Key, dict[str, int]] = {key: {} for key in rows}
     for metric in metrics:
-        for key, rank in ranks({key: row.get(metric) for key, row in rows.items()}).items():
+        for key, rank in rank_values({key: row.get(metric) for key, row in rows.items()}).items():
             found[key][metric] = rank
     return found

@@ -1,54 +1,133 @@
-"""Build a report: the paper's tables, their rows in other contexts, and tables of variants."""
+"""Build a report: a user's ablations, the paper's tables, their rows in other contexts, and all other runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
-from experiments.recipes.tables import Table, all_tables, load_table
+from experiments.common.errors import UserError, did_you_mean
+from experiments.recipes.differences import join_differences, list_differences
+from experiments.recipes.tables import Row, Table, ablations, all_tables, load_table
 from experiments.reporting.collect import Collected, metric_names
 from experiments.reporting.tables.groups import group_runs
 from experiments.reporting.tables.matching import Context, Matcher, context_of
-from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, Report, describe_context
+from experiments.reporting.tables.other_runs import build_other_tables
+from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow, describe_context
 from experiments.reporting.tables.table_rows import RowBuilder
-from experiments.reporting.tables.variants import variants_of
+
+MAX_NEAREST = 3  # recipes of runs in no row that are named with their nearest row
+MAX_NEAR_KEYS = 2  # in which they differ; without any so near, the nearest is named
+MAX_RECIPES = 50  # of runs that are compared with rows, to find those
 
 
-def build_report(collected: Collected, names: Sequence[str] = ()) -> Report:
+@dataclass(frozen=True)
+class Request:
+    """What of a report is wanted.
+
+    Attributes:
+        tables: Names or paths; none: all that have something to show, and the runs that belong to none.
+        recipes: Only rows of these, with the rows that they are compared with; none: all.
+        against: A row's id or label, `recipe` or `baseline`: what the other rows of each table are compared with.
+    """
+
+    tables: Sequence[str] = ()
+    recipes: Sequence[str] = ()
+    against: str | None = None
+
+
+def build_report(collected: Collected, wanted: Request | Sequence[str] = ()) -> Report:
     """Return the report over collected runs.
 
     Args:
-        names: Of the tables to show; none means all that have published values or runs of their own, and then
-            also the runs that fit no table.
+        wanted: What of it; or names of tables alone.
 
     Raises:
-        UserError: A table is unknown, or its file is wrong.
+        UserError: A table is unknown, or its file is wrong; no row is what `against` names.
     """
-    wanted = [load_table(name) for name in dict.fromkeys(names or all_tables())]
-    builder = _TableBuilder(Matcher(collected.runs, collected.indexes))
-    matcher = builder.matcher
-    published = [builder.published(table) for table in wanted]
-    in_contexts = [builder.in_context(table, context) for context in matcher.contexts for table in wanted]
-    shown = [table for table in in_contexts if table is not None]
+    if not isinstance(wanted, Request):
+        wanted = Request(wanted)
+    builder = _TableBuilder(Matcher(collected))
+    matcher, names = builder.matcher, list(dict.fromkeys(wanted.tables))
+    tables, problems = _load_tables(names, [Path(place) for place in collected.facts])
+    if wanted.against:
+        tables = _compare_with(tables, wanted.against)
+    shown = [form for table in tables for form in builder.forms(table)]
     if not names:
-        published, shown = _with_something_new(published), _with_something_new(shown)
-    variants = [] if names else [_with_commits(table) for table in variants_of(matcher)]
-    other = [] if names else builder.other()
-    problems = [*collected.problems, *matcher.problems]
-    return Report(published, shown, other, problems, len(collected.runs) > 0, variants)
+        own = {table.name for table in tables if _has_one_form(table)}
+        shown = _with_something_new(shown, own) + build_other_tables(matcher, matcher.unmatched())
+    if wanted.recipes:
+        shown = _of_recipes(shown, set(wanted.recipes))
+    missing = [text for table in tables for text in builder.nearest(table)] if names else []
+    problems = [*collected.problems, *problems, *matcher.problems]
+    return Report(list(map(_with_notes, shown)), problems, len(collected.runs) > 0, missing)
 
 
-def _with_something_new(tables: Sequence[MeasuredTable]) -> list[MeasuredTable]:
-    """Drop tables without published numbers all of whose runs an earlier table shows."""
-    seen: set[str] = set()
-    kept = []
+def build_run_tables(collected: Collected) -> list[MeasuredTable]:
+    """Return tables of given runs, a row a recipe, compared with the first."""
+    return list(map(_with_notes, build_other_tables(Matcher(collected), collected.runs, is_to_first=True)))
+
+
+def _load_tables(names: Sequence[str], places: Sequence[Path]) -> tuple[list[Table], list[str]]:
+    """Return the tables of these names, else all; and problems of ablations that nobody named."""
+    if names:
+        return [
+            load_table(name, next((p for p in places if name in ablations(p)), None)) for name in names
+        ], []
+    tables, problems = [], []
+    for place in places:
+        for path in ablations(place).values():
+            try:
+                tables.append(load_table(str(path)))
+            except UserError as error:
+                problems.append(f"{error.message}.")
+    return tables + [load_table(name) for name in all_tables()], problems
+
+
+def _compare_with(tables: Sequence[Table], against: str) -> list[Table]:
+    """Return the tables that have a row of that name, with it as the baseline of all others."""
+    found = []
     for table in tables:
-        if table.has_published or not seen.issuperset(table.folders):
-            kept.append(table)
-        seen.update(table.folders)
-    return kept
+        rows = list(table.rows())
+        target = next((row.id for row in rows if _is_named(row, against)), None)
+        if target is not None:
+            compared = table.model_copy(deep=True)
+            for row in compared.rows():
+                row.baseline = target if row.id != target else None
+            found.append(compared)
+    if not found:
+        labels = [text for table in tables for row in table.rows() for text in (row.id, row.label)]
+        raise UserError(f"--against: no row '{against}'; {did_you_mean(against, labels)}")
+    return found
+
+
+def _is_named(row: Row, name: str) -> bool:
+    if name == "recipe":
+        return row.own
+    is_uniform = row.set.get("weighting.rule") == "uniform" or row.id in ("baseline", "uniform")
+    return name in (row.id, row.label) or (name == "baseline" and is_uniform)
+
+
+def _with_something_new(tables: Sequence[MeasuredTable], own: set[str]) -> list[MeasuredTable]:
+    """Drop forms without published numbers all of whose runs another table shows, but none of a user's `own`."""
+    shown = [frozenset(table.folders) for table in tables]
+
+    def is_new(place: int) -> bool:
+        others = ((other, runs) for other, runs in enumerate(shown) if other != place)
+        return not any(shown[place] < runs or (shown[place] == runs and o < place) for o, runs in others)
+
+    kept = (table.is_as_published or table.name in own or is_new(i) for i, table in enumerate(tables))
+    return [table for table, is_kept in zip(tables, kept) if is_kept]
+
+
+def _of_recipes(tables: Sequence[MeasuredTable], recipes: set[str]) -> list[MeasuredTable]:
+    def is_shown(row: TableRow) -> bool:
+        names = set() if row.group is None else {*row.group.runs["recipe"]}
+        return bool(recipes & (names | {row.definition.recipe}))
+
+    return [table for table in (table.select(is_shown) for table in tables) if table.blocks]
 
 
 @dataclass(frozen=True)
@@ -57,15 +136,34 @@ class _TableBuilder:
 
     matcher: Matcher
 
-    def published(self, table: Table) -> MeasuredTable:
-        """Return the table at full size, published values beside measured ones."""
-        runs = {row.id: self.matcher.find(self.matcher.of_row(table, row)) for row in table.rows()}
+    def forms(self, table: Table) -> list[MeasuredTable]:
+        """Return a table at full size, and its rows in each context that they were run in.
+
+        A table that names its profile, its data set or what its rows share has one form: as its rows were run.
+        """
+        if _has_one_form(table):
+            return [self._own(table)]
+        contexts = (self._in_context(table, context) for context in self.matcher.contexts)
+        return [self._full_size(table), *(form for form in contexts if form is not None)]
+
+    def _full_size(self, table: Table) -> MeasuredTable:
+        """Return the table on its rows' own data, published values beside measured ones."""
+        runs = {row.id: self.matcher.find(self.matcher.recipes_of(table, row)) for row in table.rows()}
         blocks = RowBuilder(table, runs, table.columns, self.matcher, as_published=True).blocks(set(runs))
         notes = [table.note] if table.note else []
         title = f"{_numbered(table)}: {table.title}"
-        return _with_commits(MeasuredTable(table.name, title, None, list(table.columns), blocks, notes))
+        return MeasuredTable(table.name, title, None, list(table.columns), blocks, notes)
 
-    def in_context(self, table: Table, context: Context) -> MeasuredTable | None:
+    def _own(self, table: Table) -> MeasuredTable:
+        """Return the one form of a table whose rows share profile, data set or keys."""
+        form = self._full_size(table)
+        wanted = (self.matcher.recipes_of(table, row) for row in table.rows())
+        first = next((recipes[0] for recipes in wanted if recipes), None)
+        context = context_of(first) if first is not None and not table.has_published else None
+        common = describe_context(context, self.matcher.contexts) if context else ""
+        return replace(form, title=table.title, context=context, common=common)
+
+    def _in_context(self, table: Table, context: Context) -> MeasuredTable | None:
         """Return the table's rows as run in a context; None where none of its own rows was."""
         runs, scaled = self._runs_in_context(table, context)
         if all(row.reference for row in table.rows() if row.id in runs):
@@ -85,17 +183,17 @@ class _TableBuilder:
         title = f"{_numbered(table)}, {common}"
         title += " (NOT comparable with the published numbers)" if table.has_published else ""
         blocks = RowBuilder(table, runs, columns, self.matcher).blocks(shown)
-        return _with_commits(MeasuredTable(table.name, title, context, columns, blocks, notes, common))
+        return MeasuredTable(table.name, title, context, columns, blocks, notes, common)
 
     def _runs_in_context(self, table: Table, context: Context) -> tuple[dict[str, pd.DataFrame], list[str]]:
         """Return runs by row id, for rows that have any; and what the profile made of their intervals."""
         runs: dict[str, pd.DataFrame] = {}
         scaled: list[str] = []
         for row in table.rows():
-            full = self.matcher.full_size(row.recipe, row.overrides()) if row.recipe else None
+            full = self.matcher.load_row(table, row)
             if full is None or context_of(full) == context:  # the latter is the published table's
                 continue
-            as_run = self.matcher.of_row(table, row, context)
+            as_run = self.matcher.recipes_of(table, row, context)
             found = self.matcher.find(as_run)
             if found.empty:
                 continue
@@ -105,23 +203,51 @@ class _TableBuilder:
                 scaled.append(f"alpha = {asked} ran as {got}")
         return runs, list(dict.fromkeys(scaled))
 
-    def other(self) -> list[OtherRuns]:
-        """Return the runs that no table has found."""
-        return [
-            OtherRuns(group, self.matcher.differs(group.runs.iloc[0]))
-            for _, runs in self.matcher.unmatched().groupby("config_hash", sort=False)
-            for group in group_runs(runs)
-        ]
+    def nearest(self, table: Table) -> list[str]:
+        """Return in which keys finished runs that are in no row differ from the nearest row."""
+        done = self.matcher.runs[self.matcher.runs["state"] == "done"]
+        done = done[~done["path"].isin(self.matcher.matched)]
+        found: list[tuple[int, str]] = []
+        for digest, runs in list(done.groupby("recipe_id", sort=False))[:MAX_RECIPES]:
+            own = self.matcher.recipe_for_id(str(digest))
+            if own is None:
+                continue
+            context = None if _has_one_form(table) else self.matcher.context_of(own)
+            rows = [
+                (list_differences(own, recipe), row.label)
+                for row in table.rows()
+                for recipe in self.matcher.recipes_of(table, row, context)
+            ]
+            changes, label = min(rows, key=lambda pair: len(pair[0]), default=([], ""))
+            if changes:
+                folder = group_runs(runs)[0].patterns[0]
+                text = f"{folder} is in no row of {table.name}: nearest is '{label}'"
+                found.append((len(changes), f"{text} but for {join_differences(changes)}."))
+        found.sort(key=lambda pair: pair[0])
+        near = sum(count <= MAX_NEAR_KEYS for count, _ in found)
+        return [text for _, text in found[: min(max(near, 1), MAX_NEAREST)]]
 
 
-def _with_commits(table: MeasuredTable) -> MeasuredTable:
-    """Return the table with a note where its runs were made by different commits."""
-    groups = table.groups
-    commits = {commit for group in groups for commit in group.runs["commit"] if commit}
-    if len(commits) < 2:
-        return table
-    note = f"These runs were made by {len(commits)} different commits of the code; record.json names each."
-    return replace(table, notes=[*table.notes, note])
+def _has_one_form(table: Table) -> bool:
+    lies_in_ablations = table.path is not None and table.path.parent.name == "ablations"
+    return bool(lies_in_ablations or table.profile or table.dataset or table.set)
+
+
+def _with_notes(table: MeasuredTable) -> MeasuredTable:
+    """Return the table with notes on what its differences are to, and on runs of different commits."""
+    labels = {row.definition.id: row.full_label for row in table.rows}
+    compared = [row.definition.baseline for row in table.rows if row.definition.baseline in labels]
+    baselines = list(dict.fromkeys(labels[name] for name in compared if name))
+    notes = list(table.notes)
+    if baselines:
+        whose = "" if len(baselines) == 1 else "each row's own baseline, "
+        notes.append(f"Δ {table.columns[0]}: to {whose}{', '.join(baselines)}.")
+    commits = {commit for group in table.groups for commit in group.runs["commit"] if commit}
+    if len(commits) > 1:
+        notes.append(
+            f"These runs were made by {len(commits)} different commits of the code; record.json names each."
+        )
+    return replace(table, notes=notes)
 
 
 def _numbered(table: Table) -> str:

@@ -19,7 +19,7 @@ from experiments.common.errors import UserError
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
 from experiments.reporting.stats.statistics import Difference, Spread
-from experiments.reporting.tables.groups import Group, against, group_runs
+from experiments.reporting.tables.groups import Group, compare_groups, group_runs
 from experiments.reporting.tables.matching import Matcher
 from experiments.runs.run_folder import RunFolder
 from experiments.weighting.options import adapts, check_options
@@ -96,7 +96,7 @@ class _ControlFinder:
         commands = self._commands(changes[-1], missing) if changes and missing else ()
         if best is None:
             return Control(name, None, None, tuple(missing), commands, (), reason)
-        change, _ = against(self.group, [best], self.metric)
+        change, _ = compare_groups(self.group, best, self.metric)
         spread, folders = best.metrics[self.metric], tuple(best.folders)
         return Control(name, spread, change, tuple(missing), commands, folders, reason)
 
@@ -114,7 +114,7 @@ class _ControlFinder:
 
     def _page(self, folder: Path) -> list[str]:
         name, profile = self.recipe.name, self.recipe.profile
-        named = self.matcher.load(name, {}, profile or "", quiet=True)
+        named = self.matcher.load_named(name, profile or "")
         if named is not None and recipes.identity(named) == recipes.identity(self.recipe):
             return [name, *(["-p", profile] if profile else [])]
         return [str(RunFolder(folder).recipe)]

@@ -6,7 +6,6 @@ import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +70,11 @@ class Group:
 
     @property
     def recipe_id(self) -> str:
-        return str(self._columns["recipe_id"][0])
+        return self.column("recipe_id")
 
     @property
     def fingerprint(self) -> str:
-        return str(self._columns["fingerprint"][0])
+        return self.column("fingerprint")
 
     @property
     def folders(self) -> list[Path]:
@@ -90,10 +89,13 @@ class Group:
     @property
     def configs(self) -> list[Path]:
         """The folders that the run folders lie in, each once."""
-        return [
-            Path(path)
-            for path in dict.fromkeys(path.rpartition(os.sep)[0] for _, path, _ in self._in_order())
-        ]
+        parents = (path.rpartition(os.sep)[0] for _, path, _ in self._in_order())
+        return [Path(path) for path in dict.fromkeys(parents)]
+
+    @property
+    def patterns(self) -> list[str]:
+        """`results/runs/<recipe>/<hash>/seed*`, one for each config."""
+        return [(config / "seed*").as_posix() for config in self.configs]
 
     def _in_order(self) -> list[tuple[int, str, str]]:
         """Return seed, path and state, by seed."""
@@ -104,9 +106,13 @@ class Group:
         """Return `2 done, 1 failed`."""
         return ", ".join(f"{n} {state}" for state, n in self.states.items())
 
-    def absence(self) -> str:
+    def describe_absence(self) -> str:
         """Return which runs gave no number: `1 failed`; mostly empty."""
-        return absence(self.states)
+        return ", ".join(f"{n} {state}" for state, n in self.states.items() if state != "done")
+
+    def column(self, name: str) -> str:
+        """Return a text column of the collected frame, of the first run: recipe, profile, dataset, config_hash."""
+        return str(self._columns[name][0])
 
     def remark(self) -> str:
         """Return what a reader must know: runs without a result, execution, distinguishing label."""
@@ -132,11 +138,6 @@ class Group:
             if notes:
                 about.setdefault(notes, []).append(str(seed))
         return [f"seed {', '.join(seeds)}: {note}" for note, seeds in about.items()]
-
-
-def absence(states: Mapping[str, int]) -> str:
-    """Return how many runs are in each state but `done`: `1 failed`; mostly empty."""
-    return ", ".join(f"{n} {state}" for state, n in states.items() if state != "done")
 
 
 def group_runs(runs: pd.DataFrame) -> list[Group]:
@@ -215,13 +216,7 @@ def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> li
     return list(parts.items())
 
 
-def against(group: Group, baselines: list[Group], metric: str) -> tuple[Difference | None, str]:
-    """Return the difference of a group to its counterpart among `baselines`, and a remark."""
-    best = counterpart(group, baselines, metric)
-    return (None, "") if best is None else compared(group, best, metric)
-
-
-def compared(group: Group, baseline: Group, metric: str) -> tuple[Difference | None, str]:
+def compare_groups(group: Group, baseline: Group, metric: str) -> tuple[Difference | None, str]:
     """Return the difference of two groups, and a remark where they were not executed alike.
 
     An imported run drew other random numbers than ours of the same seed: not paired.
@@ -233,12 +228,15 @@ def compared(group: Group, baseline: Group, metric: str) -> tuple[Difference | N
     other_way = baseline.execution not in ("", group.execution)
     remarks = [f"baseline run as {baseline.execution}"] if other_way else []
     change = difference(mine, theirs)
-    if change is not None:
-        remarks += _left_out(change, len(mine), len(theirs))
+    if change is not None and change.paired:
+        if len(mine) + len(theirs) > 2 * change.n:
+            remarks.append(f"Δ over the {change.n} seeds that both have")
+    elif change is not None and len(mine) > 1 and len(theirs) > 1:
+        remarks.append("no two seeds match: Δ unpaired")
     return change, "; ".join(remarks)
 
 
-def counterpart(group: Group, baselines: list[Group], metric: str) -> Group | None:
+def select_baseline(group: Group, baselines: list[Group], metric: str) -> Group | None:
     """Return the baseline runs to compare a group with; None where either side has no result.
 
     Only those on the same data; among several groups the one trained by the same program, executed alike and with
@@ -247,8 +245,6 @@ def counterpart(group: Group, baselines: list[Group], metric: str) -> Group | No
     candidates = [b for b in baselines if b.fingerprint == group.fingerprint and metric in b.metrics]
     if metric not in group.metrics or not candidates:
         return None
-    if len(candidates) == 1:
-        return candidates[0]
     mine = group.by_seed(metric)
     return min(
         candidates,
@@ -264,10 +260,3 @@ def counterpart(group: Group, baselines: list[Group], metric: str) -> Group | No
 def _renumbered(values: dict[int, float], first: int) -> dict[int, float]:
     """Return values under seeds that match nobody's."""
     return dict(enumerate(values.values(), start=first))
-
-
-def _left_out(change: Difference, mine: int, theirs: int) -> list[str]:
-    if change.paired:
-        alone = mine + theirs - 2 * change.n
-        return [f"Δ over the {change.n} seeds that both have"] if alone else []
-    return ["no two seeds match: Δ unpaired"] if mine > 1 and theirs > 1 else []

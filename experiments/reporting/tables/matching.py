@@ -6,22 +6,24 @@ import contextlib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError
 from experiments.data.spec import DatasetSpec
 from experiments.recipes import loading as recipes
-from experiments.recipes.differences import join_differences, list_differences
 from experiments.recipes.schema import Recipe, Schedule
 from experiments.recipes.tables import Row, Table
-from experiments.reporting.index import Index
+from experiments.reporting.collect import Collected
 from experiments.runs.mean_weights import mean_weights, time_means
 from experiments.runs.run_folder import RunFolder
+
+UNKNOWN_WEIGHTS = (1.0,)  # what a recipe is loaded with whose weights do not matter
 
 
 @dataclass(frozen=True)
@@ -52,38 +54,31 @@ def context_of(recipe: Recipe) -> Context:
 class Matcher:
     """Finds the runs of table rows, and remembers which have found a row.
 
-    Args:
-        runs: As collected.
-        indexes: Of their results folders, as collected.
-
     Attributes:
         contexts: Of all runs, in the order in which they come.
         problems: One sentence for each recipe that could not be read.
     """
 
-    def __init__(self, runs: pd.DataFrame, indexes: Mapping[str, Index] | None = None) -> None:
-        self.runs = runs
-        self._indexes = defaultdict(Index, indexes or {})
+    def __init__(self, collected: Collected) -> None:
+        self.runs = runs = collected.runs
         self.problems: list[str] = []
         self.matched: set[str] = set()
-        self._loaded: dict[tuple[str, str, str], Recipe | None] = {}
-        self._own: dict[str, Recipe | None] = {}
+        self._facts = defaultdict(FileFacts, collected.facts)
+        self._loaded: dict[tuple[Any, ...], Recipe | None] = {}
         self._rows = {
             str(digest): rows for digest, rows in runs.groupby("recipe_id", sort=False).indices.items()
         }
-        self._ids: dict[int, str] = {}  # by object: those of self._own, which live as long as this does
         self._datasets: dict[str, DatasetSpec] = {}
         self._contexts: dict[tuple[str, int], Context] = {}
-        owned = [self.recipe_for_id(digest) for digest in self._rows]
-        self.contexts = list(dict.fromkeys(self.context_of(recipe) for recipe in owned if recipe))
+        self._own = {digest: self._recipe_of_runs(rows) for digest, rows in self._rows.items()}
+        owned = [recipe for recipe in self._own.values() if recipe]
+        self.contexts = list(dict.fromkeys(self.context_of(recipe) for recipe in owned))
         self._results = dict(zip(runs["path"], runs["results"]))
-        self._fixed_weights = {tuple(r.weighting.get("weights", ())) for r in owned if r}
+        self._fixed_weights = {tuple(recipe.weighting.get("weights", ())) for recipe in owned}
         self._save()
 
     def recipe_for_id(self, recipe_id: str) -> Recipe | None:
         """Return the recipe that runs of an identity were started from; None if no page can be read."""
-        if recipe_id not in self._own:
-            self._own[recipe_id] = self._recipe_of_runs(self._rows[recipe_id])
         return self._own[recipe_id]
 
     def context_of(self, own: Recipe) -> Context:
@@ -93,52 +88,61 @@ class Matcher:
             self._contexts[key] = context_of(own)
         return self._contexts[key]
 
-    def full_size(self, recipe: str, overrides: Mapping[str, Any]) -> Recipe | None:
-        """Return a row's recipe on its own data set; None where it cannot be read."""
-        return self.load(recipe, overrides, "")
-
-    def in_context(self, recipe: str, overrides: Mapping[str, Any], context: Context) -> Recipe | None:
-        """Return a row's recipe under the profile and on the data set of a context."""
-        found = self.load(recipe, overrides, context.profile)
-        return found and found.model_copy(update={"dataset": context.dataset})
-
-    def of_row(self, table: Table, row: Row, context: Context | None = None) -> list[Recipe]:
-        """Return the recipes that a row stands for: at full size on its own data, or in a context.
+    def recipes_of(self, table: Table, row: Row, context: Context | None = None) -> list[Recipe]:
+        """Return the recipes that a row stands for: as its table says, or in a context.
 
         Mostly one, none where it cannot be read. A row with `mean_weights_of` has one for each set of weights that
         `msdet reproduce` may have taken from that row's runs: the means over seed 0, over 0 and 1, and so on.
         """
-        if row.recipe is None:
-            return []
-        choices = [row.overrides()]
+        choices: list[tuple[float, ...]] = [UNKNOWN_WEIGHTS]
         if row.mean_weights_of is not None:
-            measured = self._mean_weights(table, table.row(row.mean_weights_of), row.mean, context)
-            choices = [row.overrides(weights) for weights in measured]
-        found = [
-            self.full_size(row.recipe, overrides)
-            if context is None
-            else self.in_context(row.recipe, overrides, context)
-            for overrides in choices
-        ]
-        return [recipe for recipe in found if recipe is not None]
+            choices = self._measured_weights(table, table.row(row.mean_weights_of), row.mean, context)
+        profile = context.profile if context else ""
+        found = [self.load_row(table, row, weights, profile) for weights in choices]
+        update = {"dataset": context.dataset} if context else {}
+        return [recipe.model_copy(update=update) for recipe in found if recipe is not None]
 
-    def _mean_weights(
+    def load_row(
+        self, table: Table, row: Row, weights: tuple[float, ...] = UNKNOWN_WEIGHTS, profile: str = ""
+    ) -> Recipe | None:
+        """Return what a row runs, read once; None where it has no recipe, or that cannot be read."""
+        if row.recipe is None:
+            return None
+        key = (id(table), row.id, weights, profile)
+        return self._load(key, table.recipe_of, row, weights, profile or None)
+
+    def load_named(self, name: str, profile: str) -> Recipe | None:
+        """Return the recipe of a name as it stands, under a profile; None where it cannot be read."""
+        return self._load((name, profile), recipes.load_recipe, name, profile or None)
+
+    def _load(self, key: tuple[Any, ...], load: Any, *arguments: Any) -> Recipe | None:
+        """Return what `load` does, once for a key; None where it fails, which is a problem of a table's row."""
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = load(*arguments)
+            except UserError as error:
+                self._loaded[key] = None
+                if load is not recipes.load_recipe:
+                    self._note(error)
+        return self._loaded[key]
+
+    def _measured_weights(
         self, table: Table, source: Row, mean: Literal["level", "overall"], context: Context | None
-    ) -> list[list[float]]:
+    ) -> list[tuple[float, ...]]:
         """Return means of each folder's seeds, and of all folders together, that there are runs with.
 
         Without such runs, return what the control would have now. (Thousands of seeds give thousands of means.)
         """
-        runs = self.runs_of(self.of_row(table, source, context))
+        runs = self.runs_of(self.recipes_of(table, source, context))
         done = runs.drop(runs.index[runs["state"] != "done"]).sort_values("seed", kind="stable")
-        weights: list[list[float]] = []
+        weights: list[tuple[float, ...]] = []
         for _, alike in done.groupby("config_hash", sort=False):
             folders = alike["path"].map(lambda path: Path(path).parent)
             parts = [part for _, part in alike.groupby(folders, sort=False)]
             together = [alike] if len(parts) > 1 else []  # the seeds of several machines
             for part in [*parts, *together]:
-                weights += self._means_in_turn(part, mean)
-        return [one for one in weights if tuple(one) in self._fixed_weights] or weights[-1:]
+                weights += map(tuple, self._means_in_turn(part, mean))
+        return [one for one in weights if one in self._fixed_weights] or weights[-1:]
 
     def _means_in_turn(self, runs: pd.DataFrame, mean: Literal["level", "overall"]) -> list[list[float]]:
         """Return means over seed 0, seeds 0 and 1, ...; empty where a trace is broken."""
@@ -162,23 +166,11 @@ class Matcher:
             self._save()
 
     def _time_means(self, run: RunFolder) -> dict[str, float]:
-        index = self._indexes[self._results[str(run.path)]]
-        found: dict[str, float] = index.fact(run.name, run.trace, lambda: (time_means(run), True))
+        facts = self._facts[self._results[str(run.path)]]
+        found: dict[str, float] = facts.fact(
+            f"{run.name}/trace.csv", run.trace, lambda: (time_means(run), True)
+        )
         return found
-
-    def load(
-        self, recipe: str, overrides: Mapping[str, Any], profile: str, quiet: bool = False
-    ) -> Recipe | None:
-        """Return a recipe, read once; None where it cannot be, which is a problem unless `quiet`."""
-        key = (recipe, json.dumps(overrides, sort_keys=True), profile)
-        if key not in self._loaded:
-            try:
-                self._loaded[key] = recipes.load_recipe(recipe, profile=profile or None, overrides=overrides)
-            except UserError as error:
-                self._loaded[key] = None
-                if not quiet:
-                    self._note(error)
-        return self._loaded[key]
 
     def find(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
         """Return all runs of these recipes, whatever their name, and mark them as matched."""
@@ -188,63 +180,54 @@ class Matcher:
 
     def runs_of(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
         """Return all runs of these recipes without marking them."""
-        ids = dict.fromkeys(self._id(recipe) for recipe in wanted)
-        rows = [row for digest in ids for row in self._rows.get(digest, ())]
-        return self.runs.take(sorted(rows))
+        return self.runs_with_ids(dict.fromkeys(map(recipes.recipe_id, wanted)))
 
-    def _id(self, recipe: Recipe) -> str:
-        """Return a recipe's identity; known of most recipes that `recipe_for_id` gave."""
-        return self._ids.get(id(recipe)) or recipes.recipe_id(recipe)
+    def runs_with_ids(self, recipe_ids: Iterable[str]) -> pd.DataFrame:
+        """Return all runs of these identities, in the order of the collected frame."""
+        return self.runs.take(sorted(row for digest in recipe_ids for row in self._rows.get(digest, ())))
+
+    def has_runs(self, recipe_id: str) -> bool:
+        """Return whether there are runs of an identity."""
+        return recipe_id in self._rows
 
     def unmatched(self) -> pd.DataFrame:
         """Return the runs that no `find` has found."""
         return self.runs.drop(self.runs.index[self.runs["path"].isin(self.matched)])
-
-    def differs(self, run: pd.Series) -> str:
-        """Return how a run differs from the recipe of its name; empty where that is unknown."""
-        own = self.recipe_for_id(run["recipe_id"])
-        named = self.load(run["recipe"], {}, run["profile"], quiet=True)
-        return join_differences(list_differences(own, named)) if own and named else ""
 
     def _recipe_of_runs(self, rows: Iterable[int]) -> Recipe | None:
         """Return the first readable recipe of runs with one identity."""
         errors = []
         for row in rows:
             run = RunFolder(str(self.runs["path"].iat[row]))
-            index = self._indexes[str(self.runs["results"].iat[row])]
             try:
-                return self._recipe(run, index)
+                return self._recipe(run, self._facts[str(self.runs["results"].iat[row])])
             except UserError as error:
                 errors.append(error)
         self._note(errors[0])
         return None
 
-    def _recipe(self, run: RunFolder, index: Index) -> Recipe:
+    def _recipe(self, run: RunFolder, facts: FileFacts) -> Recipe:
         """Return the recipe on a run's page; UserError where it cannot be read."""
 
         def read() -> tuple[Any, bool]:
             recipe = recipes.load_resolved(run.recipe)
-            if recipe is None:
+            if recipe is None:  # it needs other files
                 return recipes.load_recipe(str(run.recipe.resolve())), False
-            content = {"recipe_id": recipes.recipe_id(recipe), **recipe.model_dump()}
+            content = recipe.model_dump()
             return (content, True) if _outlasts_json(content) else (recipe, False)
 
-        found = index.fact(run.name, run.recipe, read)
+        found = facts.fact(f"{run.name}/recipe.yaml", run.recipe, read)
         if isinstance(found, Recipe):
             return found
-        recipe_id = found["recipe_id"]
         data = json.dumps(found["dataset"])
         if data not in self._datasets:
             self._datasets[data] = DatasetSpec.model_validate(found["dataset"])
         parts = {"dataset": self._datasets[data], "schedule": Schedule.model_construct(**found["schedule"])}
-        fields = {key: value for key, value in found.items() if key != "recipe_id"}
-        recipe = Recipe.model_construct(**{**fields, **parts})  # validated when it was read
-        self._ids[id(recipe)] = recipe_id
-        return recipe
+        return Recipe.model_construct(**{**found, **parts})  # validated when it was read
 
     def _save(self) -> None:
-        for index in self._indexes.values():
-            index.save()
+        for facts in self._facts.values():
+            facts.save()
 
     def _note(self, error: UserError) -> None:
         sentence = f"{error.message}."

@@ -1,9 +1,9 @@
-"""What a report consists of: tables of rows, and runs that fit no table; in no format yet."""
+"""What a report consists of: tables of rows, in no format yet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row
@@ -21,6 +21,7 @@ LEGEND = (
     " by chance. Best and second go by the digits shown, whatever the noise."
     " Run as: processes x images per process and step (x accumulated steps)."
 )
+ABBREVIATED = ("avw", "rlo", "dwa")  # rules whose names are written in capitals
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class TableRow:
         controls: Of a row of an adaptive rule that lies above its baseline.
         recipe: What its runs were started from; None without runs, or where no page of it can be read.
         baseline: The runs that the difference is to.
+        differs: In what a run that belongs to no table differs from the recipe of its name.
     """
 
     definition: Row
@@ -54,11 +56,28 @@ class TableRow:
     controls: tuple[Control, ...] = ()
     recipe: Recipe | None = None
     baseline: Group | None = None
+    differs: str = ""
 
     @property
     def label(self) -> str:
-        """The row's name, with the paper's own mark of what its authors trained themselves."""
-        return self.definition.label + ("*" if self.definition.reimplemented else "")
+        """The row's name: with the paper's own mark of what its authors trained, or as the recipe's own value."""
+        mark = "*" if self.definition.reimplemented else " (recipe)" if self.definition.own else ""
+        return self.definition.label + mark
+
+    @property
+    def full_label(self) -> str:
+        """The row's name with what it differs in, which tells apart runs that belong to no table."""
+        return f"{self.label} ({self.differs})" if self.differs else self.label
+
+    @property
+    def name(self) -> str:
+        """The row named by rule and recipe, apart from its table: `RLO, retinanet-r50-rlo (alpha = 5)`."""
+        if self.recipe is None or self.definition.recipe is None:
+            return self.label
+        rule = str(self.recipe.weighting.get("rule"))
+        name = f"{rule.upper() if rule in ABBREVIATED else rule}, {self.definition.recipe}"
+        detail = self.differs or (self.label if self.definition.set else "")
+        return f"{name} ({detail})" if detail else name
 
     @property
     def is_rlo(self) -> bool:
@@ -72,11 +91,12 @@ class MeasuredTable:
     """A table as it is shown.
 
     Attributes:
-        context: None for the table at full size on its rows' own data, as published.
+        context: None for a table at full size on its rows' own data, as published.
         columns: Metrics; in a context those of the runs.
         blocks: Title and rows.
         notes: Sentences for below the table.
         common: The context in words; empty without one.
+        has_differs: Whether its rows say in what they differ from a recipe: those of runs that belong to no table.
     """
 
     name: str
@@ -86,6 +106,7 @@ class MeasuredTable:
     blocks: list[tuple[str, list[TableRow]]]
     notes: list[str] = field(default_factory=list)
     common: str = ""
+    has_differs: bool = False
 
     @property
     def rows(self) -> list[TableRow]:
@@ -98,7 +119,7 @@ class MeasuredTable:
 
     @property
     def is_measured(self) -> bool:
-        return bool(self.groups)
+        return any(row.group is not None for row in self.rows)
 
     @property
     def has_published(self) -> bool:
@@ -111,25 +132,41 @@ class MeasuredTable:
         return self.has_published and self.context is None
 
     @property
+    def is_stacked(self) -> bool:
+        """Whether measured values of other metrics than the first have the published ones below them."""
+        return self.is_as_published and self.is_measured and len(self.columns) > 1
+
+    @property
     def folders(self) -> list[str]:
         """Patterns of the run folders that the numbers come from."""
-        return patterns(self.groups)
+        return list(dict.fromkeys(pattern for group in self.groups for pattern in group.patterns))
 
+    @property
+    def short_title(self) -> str:
+        """`Table 1`, `Runs of no table`."""
+        return self.title.partition(":")[0].partition(", ")[0]
 
-@dataclass(frozen=True)
-class OtherRuns:
-    """Runs of one config that belong to no row.
+    @property
+    def long_name(self) -> str:
+        """A name unique in the report: `table1`, `table1, profile tiny on shapes`."""
+        return f"{self.name}, {self.common}" if self.common else self.name
 
-    Attributes:
-        differs: In what they differ from the recipe of their name, as far as known.
-    """
+    def shorten(self, max_rows: int) -> MeasuredTable:
+        """Return the table with its first rows."""
+        blocks, room = [], max_rows
+        for title, rows in self.blocks:
+            blocks += [(title, rows[:room])] if room > 0 else []
+            room -= len(rows)
+        return replace(self, blocks=blocks)
 
-    group: Group
-    differs: str
-
-    def of(self, column: str) -> str:
-        """Return a column of the collected frame: recipe, profile, dataset, config_hash."""
-        return str(self.group.runs[column].iloc[0])
+    def select(self, is_shown: Callable[[TableRow], bool]) -> MeasuredTable:
+        """Return the table with some of its rows, and with those that they are compared with."""
+        wanted = {row.definition.baseline for row in self.rows if is_shown(row)}
+        blocks = [
+            (title, [row for row in rows if is_shown(row) or row.definition.id in wanted])
+            for title, rows in self.blocks
+        ]
+        return replace(self, blocks=[(title, rows) for title, rows in blocks if rows])
 
 
 @dataclass(frozen=True)
@@ -137,41 +174,31 @@ class Report:
     """Everything that `msdet report` shows, in no format yet.
 
     Attributes:
-        published: The tables at full size on their rows' own data.
-        in_contexts: Their rows as run under a profile, or on other data.
-        variants: Runs of no row that differ from a recipe: a user's own ablations, a table for each recipe and context.
-        other: What is left.
+        tables: In the order of a page: a user's own ablations, then each table at full size and in its contexts,
+            then runs that belong to none.
+        missing: Why finished runs are in no row of a table that was asked for.
     """
 
-    published: list[MeasuredTable]
-    in_contexts: list[MeasuredTable]
-    other: list[OtherRuns]
+    tables: list[MeasuredTable]
     problems: list[str]
     has_runs: bool
-    variants: list[MeasuredTable] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     @property
     def by_name(self) -> dict[str, list[MeasuredTable]]:
-        """Each table's name to its published form and its contexts; then the variants."""
-        tables = [*self.published, *self.in_contexts, *self.variants]
-        return {name: [t for t in tables if t.name == name] for name in dict.fromkeys(t.name for t in tables)}
+        """Each table's name to all its forms."""
+        names = dict.fromkeys(table.name for table in self.tables)
+        return {name: [table for table in self.tables if table.name == name] for name in names}
+
+    @property
+    def measured(self) -> list[MeasuredTable]:
+        return [table for table in self.tables if table.is_measured]
 
     @property
     def groups(self) -> list[Group]:
         """Every group of runs in the report, once."""
-        shown = [group for table in self.tables for group in table.groups]
-        found = {tuple(group.runs["path"]): group for group in [*shown, *(runs.group for runs in self.other)]}
-        return list(found.values())
-
-    @property
-    def tables(self) -> list[MeasuredTable]:
-        """All tables in the order of a page."""
-        return [table for forms in self.by_name.values() for table in forms]
-
-
-def patterns(groups: Iterable[Group]) -> list[str]:
-    """Return `results/runs/<recipe>/<hash>/seed*`, one for each config."""
-    return list(dict.fromkeys((config / "seed*").as_posix() for group in groups for config in group.configs))
+        groups = (group for table in self.tables for group in table.groups)
+        return list({tuple(group.runs["path"]): group for group in groups}.values())
 
 
 def describe_context(context: Context, contexts: Sequence[Context]) -> str:

@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from experiments.reporting.collect import METRICS
 from experiments.reporting.stats.statistics import Difference, Spread, signed
-from experiments.reporting.tables.groups import Group, absence
-from experiments.reporting.tables.report_model import MeasuredTable, OtherRuns, TableRow
+from experiments.reporting.tables.groups import Group
+from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.row_evidence import controls_in_brief, controls_to_show
 from experiments.reporting.tables.table_view import EMPTY, Cell, Column, TableView
 
-if TYPE_CHECKING:
-    from experiments.reporting.tables.run_comparison import Comparison
 
-OTHER_TITLE = "Other runs: they fit no row of any table"
-
-
-def measured_view(table: MeasuredTable, has_measured_columns: bool | None = None) -> TableView:
+def measured_view(table: MeasuredTable) -> TableView:
     """Return one of the report's tables.
 
     In a table with published values, the measured cells of metrics after the first have the published one below. Rows
     have cells `published <metric>` and `measured <metric>` for every metric, whatever the columns.
-
-    Args:
-        has_measured_columns: Whether a table of published values has columns for measured ones; by default, where
-            something was measured.
     """
     main, *others = table.columns
-    own = table.is_as_published
-    columns = [
-        Column("label", "Method" if own else "Row"),
-        Column("context", "Backbone" if own else "Recipe"),
-    ]
-    if own and not (table.is_measured if has_measured_columns is None else has_measured_columns):
+    columns = [Column("label", "Method" if table.is_as_published else "Row"), *_identifying_columns(table)]
+    if table.is_as_published and not table.is_measured:
         columns += [Column(f"published {name}", name, True) for name in table.columns]
         columns += [Column("published change", f"Δ {main}", True), Column("remark", "")]
         return TableView(table.title, columns, _blocks(table))
     has_intervals = any(row.difference is not None and row.difference.low is not None for row in table.rows)
     interval = " [95\u00a0%]" if has_intervals else ""
-    if own:
+    if table.is_as_published:
         columns += [
             Column(f"published {main}", "published", True, main),
             Column(f"measured {main}", "measured", True, main),
@@ -51,40 +36,47 @@ def measured_view(table: MeasuredTable, has_measured_columns: bool | None = None
     else:
         columns += [Column(f"measured {main}", main, True), Column("change", f"Δ {main}{interval}", True)]
     columns += [Column("verdict", "Verdict"), *[Column(f"measured {name}", name, True) for name in others]]
-    columns += [Column("runs", "Seeds"), Column("number", "")]
-    return TableView(table.title, columns, _blocks(table))
+    return TableView(table.title, [*columns, Column("runs", "Seeds")], _blocks(table))
+
+
+def _identifying_columns(table: MeasuredTable) -> list[Column]:
+    """Return the column that says what a row is beside its name; none where all rows have the same recipe."""
+    if table.has_differs:
+        is_any = any(row.differs for row in table.rows)
+        return [Column("context", "Differs from the recipe")] if is_any else []
+    if table.is_as_published:
+        return [Column("context", "Backbone")]
+    is_one = len({row.definition.recipe for row in table.rows}) == 1 and len(table.rows) > 1
+    return [] if is_one else [Column("context", "Recipe")]
 
 
 def _blocks(table: MeasuredTable) -> list[tuple[str, list[dict[str, Cell]]]]:
     """Return each block's rows; a row with several groups of runs has its published values once."""
-    blocks, seen, number = [], set(), 0
+    blocks, seen = [], set()
     for title, rows in table.blocks:
         shown = []
         for row in rows:
-            number += row.group is not None
-            shown.append(_row(row, table, row.definition.id not in seen, f"[{number}]" if row.group else ""))
+            shown.append(_cells(row, table, row.definition.id not in seen))
             seen.add(row.definition.id)
         blocks.append((title, shown))
     return blocks
 
 
-def _row(row: TableRow, table: MeasuredTable, is_first: bool, number: str) -> dict[str, Cell]:
-    own, main = table.is_as_published, table.columns[0]
+def _cells(row: TableRow, table: MeasuredTable, is_first: bool) -> dict[str, Cell]:
+    main, definition = table.columns[0], row.definition
+    own = definition.backbone if table.is_as_published else definition.recipe
     cells = {
         "label": Cell(row.label),
-        "context": Cell((row.definition.backbone if own else row.definition.recipe) or ""),
+        "context": Cell((row.differs if table.has_differs else own) or ""),
         "remark": Cell(row.remark),
         "runs": Cell(runs=row.group.folders if row.group else ()),
-        "number": Cell(number),
     }
-    if own and row.definition.published is not None:
-        for name, value in zip(table.columns, row.definition.published):
+    if table.is_as_published and definition.published is not None and is_first:
+        for name, value in zip(table.columns, definition.published):
             rank = row.published_ranks.get(name, 0)
-            cells[f"published {name}"] = (
-                Cell(f"{value:.1f}", value, rank, is_published=True) if is_first else EMPTY
-            )
+            cells[f"published {name}"] = Cell(f"{value:.1f}", value, rank, is_published=True)
         change = row.published_difference
-        if change is not None and is_first:
+        if change is not None:
             cells["published change"] = Cell(signed(change), change, is_published=True)
     if row.gap is not None:
         cells["gap"] = Cell(signed(row.gap), row.gap)
@@ -100,15 +92,15 @@ def _measured(row: TableRow, metric: str, main: str, below: Cell | None) -> Cell
     """Return `36.9 ± 0.2 (3)†`, of the first metric with what the row has instead: `no runs`, `2 failed`."""
     if row.group is None:
         return Cell(note=row.remark if metric == main else "", below=below)
-    note = row.group.absence() if metric == main else ""
+    note = row.group.describe_absence() if metric == main else ""
     spread, first = row.group.metrics.get(metric), row.group.metrics.get(main)
     folder = row.group.configs[0] if metric == main else None
     is_same = metric != main and first is not None and spread is not None and first.n == spread.n
-    cell = spread_cell(spread, row.group.marks, note, row.ranks.get(metric, 0), is_same)
+    cell = _spread_cell(spread, row.group.marks, note, row.ranks.get(metric, 0), is_same)
     return Cell(cell.text, cell.value, cell.rank, cell.brief, note, below, folder)
 
 
-def spread_cell(
+def _spread_cell(
     spread: Spread | None, marks: str, note: str = "", rank: int = 0, has_brief: bool = False
 ) -> Cell:
     """Return a metric over seeds, with its marks."""
@@ -130,9 +122,9 @@ def controls_view(table: MeasuredTable) -> TableView | None:
     """Return the controls of all rows that have any."""
     rows = [
         {
-            "label": Cell(row.label),
+            "label": Cell(row.full_label),
             "control": Cell(control.name),
-            "value": spread_cell(
+            "value": _spread_cell(
                 control.spread,
                 "",
                 "" if control.spread else ": ".join(filter(None, ("not run", control.note))),
@@ -153,28 +145,6 @@ def controls_view(table: MeasuredTable) -> TableView | None:
     return TableView(title, columns, [("", rows)]) if rows else None
 
 
-def other_view(other: Sequence[OtherRuns]) -> TableView:
-    """Return the runs that fit no row; `result` has the first metric of each, or why there is none."""
-    metrics = metrics_of(runs.group for runs in other)
-    names = {"recipe": "Recipe", "profile": "Profile", "dataset": "Data set", "config_hash": "Config"}
-    columns = [Column(key, title) for key, title in names.items()]
-    columns += [Column("result", "Result", True), *[Column(name, name, True) for name in metrics]]
-    columns += [
-        Column("differs", "Differs from the recipe"),
-        Column("runs", "Seeds"),
-        Column("remark", "Remarks"),
-    ]
-    rows = []
-    for runs in other:
-        group = runs.group
-        cells = {key: Cell(runs.of(key)) for key in names}
-        cells |= {name: spread_cell(spread, group.marks) for name, spread in group.metrics.items()}
-        first = next((f"{name} {spread}{group.marks}" for name, spread in group.metrics.items()), "")
-        cells |= {"result": Cell(first, note=group.absence()), "differs": Cell(runs.differs)}
-        rows.append(cells | {"runs": Cell(runs=group.folders), "remark": Cell(group.remark())})
-    return TableView(OTHER_TITLE, columns, [("", rows)])
-
-
 def runs_view(groups: Sequence[Group]) -> TableView:
     """Return every run behind a report: what it is, how it was run, where it is."""
     columns = [
@@ -184,48 +154,21 @@ def runs_view(groups: Sequence[Group]) -> TableView:
     ]  # fmt: skip
     rows = []
     for group in groups:
-        first, seconds = group.runs.iloc[0], group.runs["seconds"].dropna()
+        seconds, iterations = group.runs["seconds"].dropna(), group.runs["iterations"].iloc[0]
         commits = dict.fromkeys(commit[:12] for commit in group.runs["commit"] if commit)
+        minutes = Cell(f"{seconds.mean() / 60:.1f}", float(seconds.mean())) if len(seconds) else EMPTY
         rows.append(
             {
-                "recipe": Cell(str(first["recipe"])),
-                "config": Cell(str(first["config_hash"])),
-                "context": Cell(" on ".join(text for text in (first["profile"], first["dataset"]) if text)),
-                "data": Cell(str(first["fingerprint"])[:12]),
+                "recipe": Cell(group.column("recipe")),
+                "config": Cell(group.column("config_hash")),
+                "context": Cell(" on ".join(filter(None, map(group.column, ("profile", "dataset"))))),
+                "data": Cell(group.fingerprint[:12]),
                 "runs": Cell(runs=group.folders),
                 "states": Cell(group.counts() + group.marks),
                 "execution": Cell(group.execution),
-                "iterations": Cell(f"{first['iterations']:,}", float(first["iterations"])),
-                "minutes": Cell(f"{seconds.mean() / 60:.1f}", float(seconds.mean()))
-                if len(seconds)
-                else EMPTY,
+                "iterations": Cell(f"{iterations:,}", float(iterations)),
+                "minutes": minutes,
                 "commit": Cell(", ".join(commits)),
             }
         )
     return TableView("Runs behind this page", columns, [("", rows)])
-
-
-def comparison_view(compared: Comparison) -> TableView:
-    """Return a row for each label, with its difference to the first row."""
-    main = compared.metrics[0] if compared.metrics else ""
-    columns = [Column("label", ""), Column(f"measured {main}", main or "runs", True)]
-    columns += [Column("change", f"Δ {main}", True)] if any(row.difference for row in compared.rows) else []
-    columns += [Column(f"measured {name}", name, True) for name in compared.metrics[1:]]
-    rows: list[Mapping[str, Cell]] = []
-    for row in compared.rows:
-        note = absence(row.states)
-        cells = {
-            "label": Cell(row.label),
-            f"measured {main}": Cell(note=note),
-            **_difference_cells(row.difference),
-        }
-        for name, spread in row.metrics.items():
-            cells[f"measured {name}"] = spread_cell(spread, row.marks, note if name == main else "")
-        rows.append(cells)
-    return TableView("", columns, [("", rows)])
-
-
-def metrics_of(groups: Iterable[Group]) -> list[str]:
-    """Return all metrics that some group has, in the order in which tables show them."""
-    names = dict.fromkeys(name for group in groups for name in group.metrics)
-    return sorted(names, key=lambda n: METRICS.index(n) if n in METRICS else len(METRICS))

@@ -53,34 +53,31 @@ def control_commands(table: MeasuredTable) -> list[str]:
     return list(dict.fromkeys(commands))
 
 
-def row_notes(table: MeasuredTable) -> list[tuple[str, str]]:
-    """Return the evidence of each measured row after its label; what all share comes once."""
+def row_notes(table: MeasuredTable, has_resampling: bool = True) -> list[tuple[str, str]]:
+    """Return the evidence of each measured row after its label; what all share comes once.
+
+    Args:
+        has_resampling: Whether to give the bootstrap interval, too. The console does not: loading SciPy's statistics
+            alone would take a third of its time.
+    """
     rows = [row for row in table.rows if row.group]
     ways = {row.group.execution for row in rows if row.group} - {""}
     shared = f"run as {ways.pop()}" if len(rows) > 1 and len(ways) == 1 else ""
-    notes = [(row.label, "; ".join(text for text in evidence(row) if text != shared)) for row in rows]
-    common = [("Unless said otherwise", shared)] if shared else []
-    return common + [(name, text) for name, text in notes if text]
+    notes = [("Unless said otherwise", shared)] if shared else []
+    for row in rows:
+        texts = [*(row.remark.split("; ") if row.remark else []), *_describe_difference(row, has_resampling)]
+        told = "; ".join(text for text in texts if text != shared)
+        notes += [(row.full_label, told)] if told else []
+    return notes
 
 
-def evidence(row: TableRow, resampling: bool = True) -> list[str]:
-    """Return what a reader must know of a measured row beside its number, in phrases.
-
-    Args:
-        resampling: Whether to give the bootstrap interval, too. The console does not: loading SciPy's statistics alone
-            would take a third of its time.
-    """
-    texts = row.remark.split("; ") if row.remark else []
-    return texts + differences_in_words(row, resampling)
-
-
-def differences_in_words(row: TableRow, resampling: bool = True) -> list[str]:
+def _describe_difference(row: TableRow, has_resampling: bool) -> list[str]:
     """Return the difference by seed, its bootstrap interval, and its power."""
     change, texts = row.difference, []
     if change is not None and change.paired:
         if len(change.pairs) <= MAX_PAIRS:
             texts.append(f"differences by seed: {', '.join(signed(pair) for pair in change.pairs)}")
-        resampled = bootstrap(change) if resampling else None
+        resampled = bootstrap(change) if has_resampling else None
         if resampled is not None:
             texts.append(f"bootstrap interval [{signed(resampled[0])}, {signed(resampled[1])}]")
     return texts + ([str(row.power)] if row.power else [])

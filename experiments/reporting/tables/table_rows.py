@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pandas as pd
 
 from experiments.recipes.tables import Block, Row, Table
-from experiments.reporting.stats.best_values import ranks_by_metric
+from experiments.reporting.stats.best_values import rank_by_metric
 from experiments.reporting.stats.power import power
 from experiments.reporting.tables.controls import controls_of
-from experiments.reporting.tables.groups import Group, compared, counterpart, group_runs
+from experiments.reporting.tables.groups import Group, compare_groups, group_runs, select_baseline
 from experiments.reporting.tables.matching import Matcher
 from experiments.reporting.tables.report_model import TableRow
 
@@ -29,6 +29,7 @@ class RowBuilder:
         runs: By row id.
         columns: Metrics; differences are of the first.
         as_published: Whether published values compare with the measured ones.
+        differs: By row id, in what it differs from the recipe of its name.
     """
 
     table: Table
@@ -36,6 +37,7 @@ class RowBuilder:
     columns: Sequence[str]
     matcher: Matcher
     as_published: bool = False
+    differs: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _groups(self) -> dict[str, list[Group]]:
@@ -59,8 +61,8 @@ class RowBuilder:
         if row.id not in self._groups:
             yield TableRow(row, None, published, None, "no runs" if row.recipe else "no recipe yet")
         for group in self._groups.get(row.id, []):
-            baseline = counterpart(group, self._groups.get(row.baseline or "", []), metric)
-            change, remark = compared(group, baseline, metric) if baseline else (None, "")
+            baseline = select_baseline(group, self._groups.get(row.baseline or "", []), metric)
+            change, remark = compare_groups(group, baseline, metric) if baseline else (None, "")
             gains_only = len(self._groups) > MAX_ROWS_WITH_CONTROLS
             needed = change is not None and (change.verdict == "gain" if gains_only else change.value > 0)
             yield TableRow(
@@ -73,6 +75,7 @@ class RowBuilder:
                 controls=controls_of(group, metric, self.matcher) if needed else (),
                 recipe=self.matcher.recipe_for_id(group.recipe_id),
                 baseline=baseline,
+                differs=self.differs.get(row.id, ""),
             )
 
     def _published_difference(self, row: Row) -> float | None:
@@ -83,7 +86,7 @@ class RowBuilder:
 
     def _ranked(self, rows: list[TableRow], block: Block) -> list[TableRow]:
         main = self.columns[0]
-        published = ranks_by_metric(
+        published = rank_by_metric(
             {r.id: dict(zip(self.columns, r.published or ())) for r in block.rows if not r.reference},
             self.columns,
         )
@@ -106,5 +109,5 @@ class RowBuilder:
         return {
             index: ranks
             for members in by_data.values()
-            for index, ranks in ranks_by_metric(members, self.columns).items()
+            for index, ranks in rank_by_metric(members, self.columns).items()
         }

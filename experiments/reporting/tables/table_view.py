@@ -75,11 +75,6 @@ class TableView:
     def rows(self) -> list[ViewRow]:
         return [row for _, rows in self.blocks for row in rows]
 
-    def select(self, *keys: str) -> TableView:
-        """Return the table with only those of its columns, in the order given."""
-        known = {column.key: column for column in self.columns}
-        return replace(self, columns=[known[key] for key in keys if key in known])
-
     def without(self, *keys: str) -> TableView:
         """Return the table without those of its columns."""
         return replace(self, columns=[column for column in self.columns if column.key not in keys])

@@ -11,6 +11,7 @@ import pytest
 
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
+from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
 from experiments.runs.record import Attempt, Record
 from experiments.runs.run_folder import RunFolder
 
@@ -80,3 +81,18 @@ def run_maker(results: Path) -> MakeRun:
         return run
 
     return make
+
+
+def published(report: Report) -> list[MeasuredTable]:
+    """The tables at full size on their rows' own data."""
+    return [table for table in report.tables if table.context is None and not table.has_differs]
+
+
+def in_contexts(report: Report) -> list[MeasuredTable]:
+    return [table for table in report.tables if table.context is not None and not table.has_differs]
+
+
+def others(report: Report) -> list[TableRow]:
+    """The rows of runs that belong to no table, without those that they are compared with."""
+    rows = [row for table in report.tables if table.has_differs for row in table.rows]
+    return [row for row in rows if not row.definition.reference]

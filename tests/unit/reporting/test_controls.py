@@ -14,14 +14,14 @@ from experiments.reporting.tables.report_model import TableRow
 from experiments.runs.mean_weights import mean_weights
 from experiments.runs.run_folder import RunFolder
 
-from .conftest import MakeRun
+from .conftest import MakeRun, in_contexts
 
 BASE, RLO, AVW = "retinanet-r50", "retinanet-r50-rlo", "retinanet-r50-avw"
 NAMES = ["gamma = 0", "random weights", "its mean weight of each level", "its mean weight, all levels"]
 
 
 def line(results: Path, row: str = "all") -> TableRow:
-    (table,) = build_report(collect(results), ["table3"]).in_contexts
+    (table,) = in_contexts(build_report(collect(results), ["table3"]))
     (found,) = [line for line in table.rows if line.definition.id == row]
     return found
 
@@ -94,7 +94,7 @@ def test_a_row_below_its_baseline_needs_none_and_nothing_learnt_has_none(results
         make_run(RLO, seed, {"AP": 49.0}, profile="tiny")
         make_run(RLO, seed, {"AP": 51.0}, profile="tiny", sets=("weighting.gamma=0",))
     assert line(results).controls == ()
-    controls = build_report(collect(results), ["controls"]).in_contexts[0]
+    controls = in_contexts(build_report(collect(results), ["controls"]))[0]
     assert all(found.controls == () for found in controls.rows)
 
 
@@ -112,7 +112,7 @@ def test_a_recipe_that_no_name_stands_for_is_run_from_its_page(results: Path, ma
     for seed in range(3):
         make_run(BASE, seed, {"AP": 50.0}, profile="tiny", sets=sets)
         run = with_trace(make_run(RLO, seed, {"AP": 51.0}, profile="tiny", sets=sets), 1, 1, 1, 1, 1)
-    (table,) = build_report(collect(results)).variants
+    (table,) = [t for t in build_report(collect(results)).tables if t.has_differs]
     (found,) = [each for each in table.rows if each.controls]
     words = shlex.split(found.controls[0].commands[0])
     assert words[2] == str(run.recipe).replace("seed2", "seed0")

@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from experiments.reporting.collect import collect, execution
-from experiments.reporting.tables.groups import against, group_runs
-from experiments.reporting.tables.run_comparison import compare_runs
+from experiments.reporting.collect import collect, collect_folders, describe_execution
+from experiments.reporting.tables.building import build_run_tables
+from experiments.reporting.tables.groups import Group, compare_groups, group_runs, select_baseline
+from experiments.reporting.tables.report_model import MeasuredTable
 from experiments.runs.record import SCHEMA_VERSION, Attempt
 from experiments.runs.run_folder import RunFolder
 
 from .conftest import MakeRun
 
 BASE, RLO = "retinanet-r50", "retinanet-r50-rlo"
+
+
+def against(group: Group, baselines: list[Group]):
+    base = select_baseline(group, baselines, "AP")
+    return base and compare_groups(group, base, "AP")
 
 
 def tiny(make_run: MakeRun, recipe: str, *aps: float, **more: object) -> list:
@@ -79,9 +85,9 @@ def test_only_finished_runs_have_metrics_and_minus_one_is_none(make_run: MakeRun
 
 def test_execution_of_a_run_that_never_loaded_data_is_unknown():
     attempt = Attempt(started="", host="", pid=1)
-    assert execution([attempt]) == ""
+    assert describe_execution([attempt]) == ""
     same = attempt.model_copy(update={"micro_batch": 2})
-    assert execution([attempt, same, same]) == "1 x 2"
+    assert describe_execution([attempt, same, same]) == "1 x 2"
 
 
 def test_a_failed_run_in_the_middle_is_counted_not_averaged(make_run: MakeRun, results: Path):
@@ -136,7 +142,7 @@ def test_a_baseline_on_other_data_is_no_baseline(make_run: MakeRun, results: Pat
     make_run(RLO, 0, {"AP": 52.0})
     runs = collect(results).runs
     base, rlo = (group_runs(runs[runs["recipe"] == name]) for name in (BASE, RLO))
-    assert against(rlo[0], base, "AP") == (None, "")
+    assert against(rlo[0], base) is None
 
 
 def test_a_baseline_executed_alike_is_preferred_and_another_is_named(make_run: MakeRun, results: Path):
@@ -145,25 +151,10 @@ def test_a_baseline_executed_alike_is_preferred_and_another_is_named(make_run: M
     make_run(RLO, 0, {"AP": 52.0})
     runs = collect(results).runs
     base, (rlo,) = (group_runs(runs[runs["recipe"] == name]) for name in (BASE, RLO))
-    change, remark = against(rlo, base, "AP")
+    change, remark = against(rlo, base)
     assert (change.value, remark) == (1.0, "")
-    change, remark = against(rlo, [g for g in base if g.execution == "4 x 2"], "AP")
+    change, remark = against(rlo, [g for g in base if g.execution == "4 x 2"])
     assert (change.value, remark) == (2.0, "baseline run as 4 x 2")
-
-
-def test_comparison_of_labels_by_hand(make_run: MakeRun):
-    base, rlo = tiny(make_run, BASE, 50.0, 51.0), tiny(make_run, RLO, 52.0, 53.0, 54.0)
-    rlo.insert(1, make_run(RLO, 7, status="failed", profile="tiny"))
-    labels = ["uniform"] * 2 + ["rlo"] * 4
-    made = compare_runs([*base, *rlo], labels)
-    assert made.metrics == ["AP"]
-    assert [row.label for row in made.rows] == ["uniform", "rlo"]
-    first, second = made.rows
-    assert (first.metrics["AP"].mean, first.metrics["AP"].n, first.difference) == (50.5, 2, None)
-    assert second.states == {"done": 3, "failed": 1}
-    assert (second.metrics["AP"].mean, second.metrics["AP"].sd) == (53.0, 1.0)
-    assert second.difference.pairs == (2.0, 2.0)  # seed 2 has no baseline
-    assert second.remark == "Δ over the 2 seeds that both have"
 
 
 def test_imported_runs_are_not_paired(make_run: MakeRun, results: Path):
@@ -172,58 +163,47 @@ def test_imported_runs_are_not_paired(make_run: MakeRun, results: Path):
         make_run(RLO, seed, {"AP": rlo})
     runs = collect(results).runs
     (base,), (rlo,) = (group_runs(runs[runs["recipe"] == name]) for name in (BASE, RLO))
-    change, remark = against(rlo, [base], "AP")
+    change, remark = against(rlo, [base])
     assert (change.paired, remark) == (False, "baseline imported")  # another shuffle under the same number
     assert change.value == pytest.approx(158.5 / 3 - 51.0)
 
 
-def test_comparison_without_labels_names_recipes_and_tells_configs_apart(make_run: MakeRun):
-    runs = [*tiny(make_run, BASE, 50.0), *tiny(make_run, RLO, 51.0)]
-    assert [row.label for row in compare_runs(runs).rows] == [BASE, RLO]
-    runs.append(make_run(RLO, 0, {"AP": 52.0}, profile="tiny", sets=("weighting.n=3",)))
-    hashes = [run.read().config_hash for run in runs]
-    assert [row.label for row in compare_runs(runs).rows] == [
-        BASE,
-        f"{RLO} ({hashes[1]})",
-        f"{RLO} ({hashes[2]})",
+def compared(runs: list[RunFolder]) -> MeasuredTable:
+    (table,) = build_run_tables(collect_folders(runs))
+    return table
+
+
+def test_given_runs_are_compared_with_the_first(make_run: MakeRun):
+    base, rlo = tiny(make_run, BASE, 50.0, 51.0), tiny(make_run, RLO, 52.0, 53.0, 54.0)
+    rlo.insert(1, make_run(RLO, 7, status="failed", profile="tiny"))
+    table = compared([*base, *rlo])
+    assert (table.columns, table.title) == (["AP"], "Comparison, profile tiny on shapes")
+    first, second = table.rows
+    assert (first.label, first.group.metrics["AP"].mean, first.group.metrics["AP"].n) == (BASE, 50.5, 2)
+    assert first.difference is None
+    assert second.group.states == {"done": 3, "failed": 1}
+    assert (second.label, second.group.metrics["AP"].mean, second.group.metrics["AP"].sd) == (RLO, 53.0, 1.0)
+    assert second.difference.pairs == (2.0, 2.0)  # seed 2 has no baseline
+    assert "Δ over the 2 seeds that both have" in second.remark
+
+
+def test_given_runs_say_in_what_they_differ_and_never_share_a_mean(make_run: MakeRun):
+    runs = [
+        *tiny(make_run, RLO, 50.0),
+        make_run(RLO, 0, {"AP": 52.0}, profile="tiny", sets=("weighting.n=3",)),
+    ]
+    assert [(row.differs, row.group.metrics["AP"].mean) for row in compared(runs).rows] == [
+        ("", 50.0),
+        ("weighting.n: 3 (2)", 52.0),
     ]
 
 
-@pytest.mark.parametrize("labels", [["AP"], ["seed", "AP"], ["", "0"]])
-def test_comparison_takes_any_labels(make_run: MakeRun, labels: list[str]):
-    runs = tiny(make_run, BASE, *[50.0 + i for i in range(len(labels))])
-    rows = compare_runs(runs, labels).rows
-    assert [(row.label, row.metrics["AP"].mean) for row in rows] == [
-        (x, 50.0 + i) for i, x in enumerate(labels)
-    ]
+def test_given_runs_of_which_none_has_finished_or_started(make_run: MakeRun):
+    (row,) = compared([make_run(BASE, 0, status="failed")]).rows
+    assert (row.group.metrics, row.group.states) == ({}, {"failed": 1})
+    assert build_run_tables(collect_folders([])) == []
 
 
-def test_comparison_of_nothing_finished_or_nothing_at_all(make_run: MakeRun):
-    made = compare_runs([make_run(BASE, 0, status="failed")])
-    assert (made.metrics, [row.states for row in made.rows]) == ([], [{"failed": 1}])
-    assert compare_runs([]).rows == []
-
-
-def test_comparison_counts_what_was_never_started(make_run: MakeRun, results: Path):
-    first, last = tiny(make_run, BASE, 50.0), tiny(make_run, RLO, 51.0)
-    absent = [RunFolder.of(results, RLO, "00000000", seed) for seed in (0, 1)]
-    made = compare_runs([*first, *absent, *last], ["base", "a", "a", "b"])
-    assert [(row.label, row.states) for row in made.rows] == [
-        ("base", {"done": 1}),
-        ("a", {"not started": 2}),
-        ("b", {"done": 1}),
-    ]
-    assert made.problems == []
-    assert made.rows[2].difference.value == 1.0
-    assert [row.states for row in compare_runs(absent).rows] == [{"not started": 2}]
-
-
-def test_comparison_needs_a_label_for_each_run(make_run: MakeRun):
-    with pytest.raises(ValueError, match="labels: 1 for 2 runs"):
-        compare_runs(tiny(make_run, BASE, 50.0, 51.0), ["one"])
-
-
-def test_a_label_never_averages_two_recipes(make_run: MakeRun):
-    rows = compare_runs([*tiny(make_run, BASE, 50.0), *tiny(make_run, RLO, 60.0)], ["x", "x"]).rows
-    assert [row.metrics["AP"].mean for row in rows] == [50.0, 60.0]
-    assert all("recipe" in row.remark for row in rows)
+def test_runs_on_different_data_stand_in_different_tables(make_run: MakeRun):
+    runs = [make_run("retinanet-r50-voc", 0, {"mAP": 76.0}), make_run(RLO, 0, {"AP": 50.0}, profile="tiny")]
+    assert [table.columns for table in build_run_tables(collect_folders(runs))] == [["mAP"], ["AP"]]

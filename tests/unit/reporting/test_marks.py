@@ -10,11 +10,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from experiments.reporting import compare_runs
 from experiments.runs.record import Launch
 from experiments.runs.run_flags import LEGEND
-from msdet_cli.console.result_tables import print_comparison
 from msdet_cli.app import app
+from msdet_cli.console.result_tables import print_results
 
 from .conftest import MakeRun
 
@@ -89,7 +88,7 @@ def test_imported_runs_are_never_averaged_with_our_own(make_run: MakeRun):
 def test_a_difference_to_an_imported_baseline_says_so(make_run: MakeRun):
     make_run(BASE, 0, {"AP": 36.0}, **IMPORTED)
     make_run(RLO, 0, {"AP": 37.0})
-    line = line_of(typed("report", "table1"), "[2]", "RetinaNet w/ RLO:")
+    line = line_of(typed("report", "table1"), "RetinaNet w/ RLO:")
     assert "baseline imported" in line
     assert "‡" not in line
 
@@ -109,11 +108,11 @@ def test_a_comparison_is_marked(make_run: MakeRun):
         make_run(RLO, 0, {"AP": 40.0}, profile="tiny", sets=("weighting.alpha=5",), notes=["odd"], **REDUCED),
     ]
     stream = io.StringIO()
-    print_comparison(Console(file=stream, width=120), compare_runs(runs, ["alpha=10", "alpha=5"]))
+    print_results(Console(file=stream, width=120), Path("results"), [], runs)
     text = stream.getvalue()
-    assert "40.0 ± - (1)†" in line_of(text, "alpha=5")
-    assert "†" not in line_of(text, "alpha=10")
-    assert "seed 0: odd" in line_of(text, "alpha=5: ")
+    assert "weighting.alpha: 5 (10)" in line_of(text, "40.0 ± - (1)†")
+    assert "50.0 ± - (1) " in text
+    assert "seed 0: odd" in line_of(text, f"{RLO} (weighting.alpha: 5 (10)): ", "halved")
     assert f"† {LEGEND['†']}" in text
 
 

@@ -12,6 +12,8 @@ from experiments.recipes.tables import Row
 from experiments.reporting import build_report, collect
 from experiments.reporting.tables.report_model import MeasuredTable
 
+from .conftest import published
+
 FACTS = Path(__file__).resolve().parents[4] / "shared" / "paper" / "tables.yaml"
 
 pytestmark = pytest.mark.skipif(not FACTS.exists(), reason=f"no {FACTS}")
@@ -25,7 +27,7 @@ def facts() -> dict:
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MeasuredTable]:
     report = build_report(collect(tmp_path_factory.mktemp("empty")))
-    return {table.name: table for table in report.published}
+    return {table.name: table for table in published(report)}
 
 
 def own_rows(table: MeasuredTable) -> list[Row]:

@@ -18,7 +18,7 @@ from experiments.reporting import build_report, collect, render
 from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
 from experiments.runs.run_folder import RunFolder
 
-from .conftest import MakeRun
+from .conftest import MakeRun, in_contexts, others, published
 
 BASE, RLO, AVW = "retinanet-r50", "retinanet-r50-rlo", "retinanet-r50-avw"
 TABLES = [f"table{i}" for i in range(1, 6)]
@@ -36,13 +36,13 @@ def by_id(table: MeasuredTable) -> dict[str, list[TableRow]]:
 
 
 def context(report: Report, name: str) -> dict[str, list[TableRow]]:
-    (table,) = [t for t in report.in_contexts if t.name == name]
+    (table,) = [t for t in in_contexts(report) if t.name == name]
     return by_id(table)
 
 
 def measured(report: Report, name: str) -> dict[str, float]:
     """Row id to mean AP in a published table, for the rows that have runs."""
-    (table,) = [t for t in report.published if t.name == name]
+    (table,) = [t for t in published(report) if t.name == name]
     return {line.definition.id: line.group.metrics["AP"].mean for line in table.rows if line.group}
 
 
@@ -65,15 +65,15 @@ def table_files() -> list[tuple[str, dict]]:
 
 def test_every_published_value_stands_in_its_row(results: Path):
     report = made(results)
-    assert [table.name for table in report.published] == TABLES
-    assert report.in_contexts == report.other == report.problems == []
+    assert [table.name for table in published(report)] == TABLES
+    assert in_contexts(report) == others(report) == report.problems == []
     count = 0
-    for table, (_, page) in zip(report.published, table_files()):
+    for table, (_, page) in zip(published(report), table_files()):
         shown = cells(render.markdown(table, results))
         for row in (row for block in page["blocks"] for row in block["rows"]):
             name = row["label"] + (r"\*" if row.get("reimplemented") else "")
             values = [f"{v:.1f}" for v in row["published"]]
-            head = [name, row["backbone"], "published", *values]
+            head = [name, row["backbone"], *values]
             (found,) = [r for r in shown if [unmarked(cell) for cell in r[: len(head)]] == head]
             assert found[-1] == ("no runs" if "recipe" in row else "no recipe yet")
             count += 1
@@ -81,7 +81,7 @@ def test_every_published_value_stands_in_its_row(results: Path):
 
 
 def test_published_differences_are_to_the_row_of_the_baseline(results: Path):
-    table1, table2, table3, table4, _ = made(results).published
+    table1, table2, table3, table4, _ = published(made(results))
     assert by_id(table1)["retinanet-rlo-r50"][0].published_difference == 0.8
     assert by_id(table1)["fcos-rlo-r101"][0].published_difference == 0.3
     assert by_id(table1)["fcos-r50"][0].published_difference is None
@@ -99,7 +99,7 @@ def test_full_size_runs_fill_the_published_tables(make_run: MakeRun, results: Pa
     make_run(RLO, 0, {"AP": 36.4}, sets=("weighting.alpha=50",))
     make_run(RLO, 0, {"AP": 36.3}, sets=("weighting.actions=[uniform, largest]",))  # the order says nothing
     report = made(results)
-    assert report.in_contexts == report.other == []
+    assert in_contexts(report) == others(report) == []
     for name, expected in (
         ("table1", {"retinanet-r50": 36.1, "retinanet-rlo-r50": 36.9}),
         ("table2", {}),
@@ -108,12 +108,13 @@ def test_full_size_runs_fill_the_published_tables(make_run: MakeRun, results: Pa
         ("table5", {"baseline": 36.1, "n-2": 36.9}),
     ):
         assert measured(report, name) == pytest.approx(expected)
-    (line,) = by_id(report.published[0])["retinanet-rlo-r50"]
+    (line,) = by_id(published(report)[0])["retinanet-rlo-r50"]
     assert line.difference.value == pytest.approx(0.8)
     assert line.difference.error == pytest.approx(0.1)  # of the two seeds that both have: 0.7 and 0.9
-    (row,) = [r for r in cells(render.markdown(report.published[0], results)) if "**36.9 ± 0.2 (3)**" in r]
-    assert row[2:5] == ["measured", "**36.9 ± 0.2 (3)**", "**56.0 ± 0.0 (3)**"]
-    assert row[9:12] == ["+0.8 [-0.5, +2.1]", "too few seeds", "0.0"]  # t of one degree of freedom: 12.706
+    (row,) = [r for r in cells(render.markdown(published(report)[0], results)) if "**36.9 ± 0.2 (3)**" in r]
+    assert row[2:5] == ["36.9", "**36.9 ± 0.2 (3)**", "0.0"]  # published, measured, their difference
+    assert row[5:8] == ["+0.8", "+0.8 [-0.5, +2.1]", "too few seeds"]  # t of one degree of freedom: 12.706
+    assert row[8] == "**56.0 ± 0.0**<br>55.3"  # AP50, the published one below
 
 
 def test_tiny_runs_never_stand_beside_published_numbers(make_run: MakeRun, results: Path):
@@ -121,28 +122,29 @@ def test_tiny_runs_never_stand_beside_published_numbers(make_run: MakeRun, resul
         make_run(BASE, seed, {"AP": 51.0 + seed}, profile="tiny")
         make_run(RLO, seed, {"AP": 53.0 + seed}, profile="tiny")
     report = made(results)
-    assert all(line.group is None for table in report.published for line in table.rows)
-    assert all("measured" not in render.markdown(table, results) for table in report.published)
-    for table in report.in_contexts:
+    assert all(line.group is None for table in published(report) for line in table.rows)
+    assert all("measured" not in render.markdown(table, results) for table in published(report))
+    for table in in_contexts(report):
         assert "profile tiny on shapes (NOT comparable with the published numbers)" in table.title
         text = render.markdown(table, results)
         assert "published |" not in text
         for value in {f"{v:.1f}" for line in table.rows for v in line.definition.published}:
             assert value not in " ".join(cell for row in cells(text) for cell in row[2:])
-    frame = pd.read_csv(io.StringIO(render.csv_text([*report.published, *report.in_contexts], report.other)))
-    published = frame["published_AP"].notna() | frame["published_mAP"].notna()
+    frame = pd.read_csv(io.StringIO(render.csv_text(report.tables)))
+    as_published = frame["published_AP"].notna() | frame["published_mAP"].notna()
     own = frame["measured_AP_mean"].notna()
-    assert published.sum() == 41
-    assert own.sum() == 8
-    assert not (published & own).any()
+    assert as_published.sum() == 41
+    assert own.sum() == 2
+    assert not (as_published & own).any()
 
 
 def test_tiny_runs_land_in_every_row_that_their_recipe_is(make_run: MakeRun, results: Path):
     make_run(BASE, 0, {"AP": 51.0}, profile="tiny")
     run = make_run(RLO, 0, {"AP": 53.0}, profile="tiny")
     assert recipes.load_recipe(str(run.recipe)).weighting["alpha"] == 10
-    report = made(results)
-    assert [t.name for t in report.in_contexts] == ["table1", "table3", "table4", "table5"]
+    assert [t.name for t in in_contexts(made(results))] == ["table1"]  # the others would show the same runs
+    report = made(results, "table1", "table3", "table4", "table5")
+    assert [t.name for t in in_contexts(report)] == ["table1", "table3", "table4", "table5"]
     for name, row in (
         ("table1", "retinanet-rlo-r50"),
         ("table3", "all"),
@@ -153,14 +155,15 @@ def test_tiny_runs_land_in_every_row_that_their_recipe_is(make_run: MakeRun, res
         assert (line.group.metrics["AP"].mean, line.difference.value) == (53.0, 2.0)
     assert set(context(report, "table1")) == {"retinanet-r50", "retinanet-rlo-r50"}
     assert set(context(report, "table4")) == {"baseline", "alpha-100"}
-    notes = " ".join(next(t for t in report.in_contexts if t.name == "table4").notes)
+    notes = " ".join(next(t for t in in_contexts(report) if t.name == "table4").notes)
     assert "alpha = 100 ran as 10" in notes
     assert "4 rows of the table have no runs here" in notes
 
 
 def test_a_reference_row_alone_makes_no_table(make_run: MakeRun, results: Path):
     make_run(BASE, 0, {"AP": 51.0}, profile="tiny")
-    assert [t.name for t in made(results).in_contexts] == ["table1", "table3"]
+    tables = made(results, "table1", "table2", "table3", "table4", "table5")
+    assert [t.name for t in in_contexts(tables)] == ["table1", "table3"]
 
 
 def test_a_literal_alpha_is_matched_by_what_was_run(make_run: MakeRun, results: Path):
@@ -171,7 +174,7 @@ def test_a_literal_alpha_is_matched_by_what_was_run(make_run: MakeRun, results: 
     assert line.group.metrics["AP"].mean == 53.0
     (baseline,) = context(report, "table4")["baseline"]  # shown although it was not run
     assert (baseline.group, baseline.remark, line.difference) == (None, "no runs", None)
-    (other,) = report.other
+    (other,) = others(report)
     assert other.group.metrics["AP"].mean == 54.0
     assert other.differs == "weighting.alpha: 7 (10)"
 
@@ -181,7 +184,7 @@ def test_a_recipe_by_another_name_is_the_same(make_run: MakeRun, results: Path):
     make_run(BASE, 0, {"AP": 36.0}, sets=("schedule.lr=0.01",))  # and by the same name not the same
     report = made(results)
     assert measured(report, "table1") == {"retinanet-rlo-r50": 36.9}
-    assert [runs.differs for runs in report.other] == ["schedule.lr: 0.01 (0.005)"]
+    assert [runs.differs for runs in others(report)] == ["schedule.lr: 0.01 (0.005)"]
 
 
 def test_another_data_set_gives_tables_of_its_own(make_run: MakeRun, results: Path, tmp_path: Path):
@@ -196,8 +199,8 @@ def test_another_data_set_gives_tables_of_its_own(make_run: MakeRun, results: Pa
             run = recipes.load_recipe(recipe, profile, dataset=str(page))
             make_run(run, 0, {"mAP": value + shift})
     report = made(results, "table1", "table2")
-    assert all(line.group is None for table in report.published for line in table.rows)
-    tables = {t.title.partition(" (")[0]: t for t in report.in_contexts}
+    assert all(line.group is None for table in published(report) for line in table.rows)
+    tables = {t.title.partition(" (")[0]: t for t in in_contexts(report)}
     assert set(tables) == {"Table 1, full size on cells", "Table 1, profile tiny on cells"}
     for title, value in (("Table 1, full size on cells", 72.5), ("Table 1, profile tiny on cells", 77.5)):
         assert tables[title].columns == ["mAP"]
@@ -208,7 +211,7 @@ def test_another_data_set_gives_tables_of_its_own(make_run: MakeRun, results: Pa
 def test_two_data_sets_of_one_name_are_told_apart(make_run: MakeRun, results: Path):
     make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
     make_run(RLO, 0, {"AP": 60.0}, profile="tiny", sets=("dataset.generate.size=200",))
-    titles = [t.title for t in made(results, "table1").in_contexts]
+    titles = [t.title for t in in_contexts(made(results, "table1"))]
     assert len(set(titles)) == 2
     assert all("shapes (definition " in title for title in titles)
 
@@ -235,14 +238,14 @@ def test_a_recipe_that_cannot_be_read_is_a_problem_and_its_run_another(make_run:
     run.recipe.unlink()
     report = made(results)
     assert any("recipe.yaml" in sentence for sentence in report.problems)
-    assert [runs.differs for runs in report.other] == [""]
+    assert [runs.differs for runs in others(report)] == [""]
 
 
 def test_different_commits_are_said(make_run: MakeRun, results: Path):
     make_run(BASE, 0, {"AP": 36.0}, commit="aaaa")
-    assert not any("commits" in note for note in made(results).published[0].notes)
+    assert not any("commits" in note for note in published(made(results))[0].notes)
     make_run(BASE, 1, {"AP": 36.0}, commit="bbbb")
-    assert any("2 different commits" in note for note in made(results).published[0].notes)
+    assert any("2 different commits" in note for note in published(made(results))[0].notes)
 
 
 def test_csv_holds_the_numbers_themselves(make_run: MakeRun, results: Path):
@@ -251,10 +254,10 @@ def test_csv_holds_the_numbers_themselves(make_run: MakeRun, results: Path):
         make_run(RLO, seed, {"AP": ap, "APS": ap / 2}, profile="tiny")
     make_run(BASE, 4, {"AP": 48.25, "APS": 20.0}, profile="tiny")
     report = made(results, "table3")
-    frame = pd.read_csv(io.StringIO(render.csv_text([*report.published, *report.in_contexts])))
-    published = frame[frame["context"] == "published"]
-    assert published["published_AP"].tolist() == [36.1, 36.6, 36.3, 36.0, 36.4, 36.9]
-    assert published["published_APL"].tolist() == [47.1, 49.0, 47.3, 46.2, 47.6, 48.5]
+    frame = pd.read_csv(io.StringIO(render.csv_text(report.tables)))
+    as_published = frame[frame["context"] == "published"]
+    assert as_published["published_AP"].tolist() == [36.1, 36.6, 36.3, 36.0, 36.4, 36.9]
+    assert as_published["published_APL"].tolist() == [47.1, 49.0, 47.3, 46.2, 47.6, 48.5]
     own = frame[frame["context"] == "profile tiny on shapes"].set_index("id")
     row = own.loc["all"]
     assert row["measured_AP_mean"] == pytest.approx(pd.Series(aps).mean(), abs=1e-8)
@@ -268,7 +271,7 @@ def test_csv_holds_the_numbers_themselves(make_run: MakeRun, results: Path):
 
 
 def test_csv_of_one_table_is_as_wide_in_every_row(results: Path):
-    rows = list(csv.reader(io.StringIO(render.csv_text(made(results).published))))
+    rows = list(csv.reader(io.StringIO(render.csv_text(published(made(results))))))
     assert {len(row) for row in rows} == {len(rows[0])}
     assert len(rows) == 1 + 41
 
@@ -277,12 +280,12 @@ def test_names_cannot_break_a_page(make_run: MakeRun, results: Path):
     make_run(RLO, 0, {"AP": 50.0}, name="<script>alert(1)| x [y](z)`", sets=("weighting.gamma=0.2",))
     make_run(RLO, 0, {"AP": 36.9}, name="a|b <i>")
     report = made(results)
-    text = render.markdown_other(report.other, results)
-    header, rule, row = cells(text)
-    assert len(header) == len(rule) == len(row)
-    assert row[0] == r"&lt;script&gt;alert(1)\| x \[y\](z)\`"
-    page = render.markdown(report.published[0], results)
-    assert {len(r) for r in cells(page)} == {13}
+    text = render.markdown(report.tables[-1], results)
+    header, rule, *rows = cells(text)
+    assert {len(row) for row in rows} == {len(header)} == {len(rule)}
+    assert rows[-1][0] == r"&lt;script&gt;alert(1)\| x \[y\](z)\`"
+    page = render.markdown(published(report)[0], results)
+    assert {len(r) for r in cells(page)} == {14}
     for each in (text, page):
         assert "<script>" not in each
         assert "<i>" not in re.sub(r"`[^`]*`", "", each)  # code spans show it as it is
@@ -290,7 +293,7 @@ def test_names_cannot_break_a_page(make_run: MakeRun, results: Path):
 
 def test_links_lead_to_the_run_folders(make_run: MakeRun, results: Path, tmp_path: Path):
     make_run(RLO, 0, {"AP": 36.9}, name="with space")
-    page = render.markdown(made(results, "table1").published[0], tmp_path / "report")
+    page = render.markdown(published(made(results, "table1"))[0], tmp_path / "report")
     (link,) = re.findall(r"\]\(([^)]*)\)", page)
     assert " " not in link
     target = (tmp_path / "report" / link.replace("%20", " ")).resolve()
@@ -330,29 +333,29 @@ def test_static_runs_belong_to_the_controls_if_their_weights_are_the_measured_me
         alpha = ("weighting.alpha=10",) if profile else ()
         make_run(BASE, 0, {"AP": ap}, profile=profile, sets=(*sets, *alpha))
     report = made(results)
-    shown = context(report, "controls") if profile else by_id(report.published[-1])
+    shown = context(report, "controls") if profile else by_id(published(report)[-1])
     found = {
         name: [line.group and line.group.metrics["AP"].mean for line in lines]
         for name, lines in shown.items()
     }
     assert sorted(found["static-level"]) == [36.3, 36.5]
     assert found["static-overall"] == [36.1]
-    assert [runs.group.metrics["AP"].mean for runs in report.other] == [35.0]
+    assert [runs.group.metrics["AP"].mean for runs in others(report)] == [35.0]
     assert report.problems == []
 
 
 def test_a_table_that_the_paper_has_no_numbers_for(make_run: MakeRun, results: Path):
     make_run(BASE, 0, {"AP": 36.0})
-    assert [table.name for table in made(results).published] == TABLES  # it would show that run once more
+    assert [table.name for table in published(made(results))] == TABLES  # it would show that run once more
     make_run(BASE, 0, {"AP": 35.0, "AP50": 50.0}, sets=("weighting.rule=dwa",))
-    assert [table.name for table in made(results).published] == [*TABLES, "controls"]
-    (table,) = made(results, "controls").published
+    assert [table.name for table in published(made(results))] == [*TABLES, "controls"]
+    (table,) = published(made(results, "controls"))
     assert not table.has_published
     page = render.markdown(table, results)
     assert "published" not in page
     (row,) = [r for r in cells(page) if r[0] == "Dynamic Weight Average"]
-    assert row[1:4] == ["retinanet-r50", "35.0 ± - (1)", "50.0 ± - (1)"]
-    assert row[8] == "-1.0"
+    assert row[1:5] == ["retinanet-r50", "35.0 ± - (1)", "-1.0", "too few seeds"]
+    assert row[5] == "50.0 ± -"
     frame = pd.read_csv(io.StringIO(render.csv_text([table]))).set_index("id")
     assert frame.loc["dwa", "context"] == "full size"
     assert frame.loc["dwa", "measured_difference"] == -1.0
@@ -377,13 +380,13 @@ def test_a_table_of_ones_own_joins_the_report(
     monkeypatch.chdir(tmp_path)
     make_run(RLO, 0, {"AP": 37.5}, sets=("weighting.gamma=0.1",))
     report = made(results)
-    assert [table.name for table in report.published] == [*TABLES, "mine"]
+    assert [table.name for table in published(report)] == [*TABLES, "mine"]
     assert measured(report, "mine") == {"fast": 37.5}
-    assert report.other == []
+    assert others(report) == []
 
 
 def test_asking_for_a_table_twice_shows_it_once(results: Path):
-    assert [table.name for table in made(results, "table4", "table1", "table4").published] == [
+    assert [table.name for table in published(made(results, "table4", "table1", "table4"))] == [
         "table4",
         "table1",
     ]

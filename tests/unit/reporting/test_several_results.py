@@ -14,7 +14,7 @@ from experiments.reporting.tables.matching import Matcher
 from experiments.runs.record import SCHEMA_VERSION
 from experiments.runs.run_folder import RunFolder
 
-from .conftest import MakeRun
+from .conftest import MakeRun, in_contexts, published
 
 BASE, RLO = "retinanet-r50", "retinanet-r50-rlo"
 
@@ -47,13 +47,13 @@ def test_machines_that_share_no_seed_are_averaged(machines: tuple[Path, Path]):
     shutil.rmtree(next(machines[1].glob("runs/*/*/seed2")))
     (group,) = group_runs(collect(machines).runs)
     assert (group.by_seed("AP"), group.distinguishing_label) == ({0: 50.0, 1: 51.0, 2: 52.0, 3: 53.0}, "")
-    (table,) = [t for t in build_report(collect(machines)).in_contexts if t.name == "table1"]
+    (table,) = [t for t in in_contexts(build_report(collect(machines))) if t.name == "table1"]
     assert len(table.folders) == 2
     assert all(str(machine) in " ".join(table.folders) for machine in machines)
 
 
 def test_a_line_of_the_report_says_which_machine(machines: tuple[Path, Path]):
-    (table,) = [t for t in build_report(collect(machines)).in_contexts if t.name == "table1"]
+    (table,) = [t for t in in_contexts(build_report(collect(machines))) if t.name == "table1"]
     remarks = [line.remark for line in table.rows if line.group]
     assert len(remarks) == 3
     assert all(sum(str(machine) in remark for remark in remarks) == 1 for machine in machines)
@@ -102,10 +102,10 @@ def test_mean_weights_take_seeds_of_several_machines(make_run: MakeRun, results:
     make_run(BASE, 0, {"AP": 46.0}, sets=("weighting.rule=static", f"weighting.weights={[1.7] * 5}"))
     results.rename(tmp_path / "b")
     report = build_report(collect([tmp_path / "a", tmp_path / "b"]), ["controls"])
-    (table,) = report.published
+    (table,) = published(report)
     lines = {line.definition.id: line for line in table.rows}
     assert lines["static-level"].group.metrics["AP"].mean == 47.0
-    (table,) = build_report(collect(tmp_path / "b"), ["controls"]).published
+    (table,) = published(build_report(collect(tmp_path / "b"), ["controls"]))
     alone = {line.definition.id: line for line in table.rows}  # without seed 0, the runs of b give no mean
     assert alone["static-level"].group is None
 
@@ -163,7 +163,7 @@ def test_only_failed_runs_or_only_newer_records_make_a_report(make_run: MakeRun,
 def test_looking_aside_marks_nothing(make_run: MakeRun, results: Path):
     run = make_run(RLO, 0, {"AP": 50.0})
     make_run(BASE, 0, {"AP": 49.0})
-    matcher = Matcher(collect(results).runs)
+    matcher = Matcher(collect(results))
     wanted = [recipes.load_recipe(RLO)]
     assert matcher.runs_of(wanted)["path"].tolist() == [str(run.path)]
     assert len(matcher.unmatched()) == 2

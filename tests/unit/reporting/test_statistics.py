@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.reporting.stats.best_values import ranks
+from experiments.reporting.stats.best_values import rank_values
 from experiments.reporting.stats.power import power
 from experiments.reporting.stats.statistics import Difference, Spread, difference, spread
 
@@ -195,6 +195,6 @@ def test_no_difference_has_no_sign():
 
 
 def test_ties_share_a_rank():
-    assert ranks({"a": 36.1, "b": 36.9, "c": 36.94, "d": 36.0, "e": None}) == {"b": 1, "c": 1, "a": 2}
-    assert ranks({"a": 36.1, "b": 36.1}) == {}  # all alike: nothing stands out
-    assert ranks({"a": 36.1, "b": None}) == {}
+    assert rank_values({"a": 36.1, "b": 36.9, "c": 36.94, "d": 36.0, "e": None}) == {"b": 1, "c": 1, "a": 2}
+    assert rank_values({"a": 36.1, "b": 36.1}) == {}  # all alike: nothing stands out
+    assert rank_values({"a": 36.1, "b": None}) == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -16,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.common import cache
 from experiments.recipes import loading as recipes
-from experiments.reporting import build_report, collect, index
+from experiments.reporting import build_report, collect
 from experiments.reporting.collect import Collected
 from experiments.reporting.tables.matching import Matcher
 from experiments.runs.lookup import iterate
@@ -31,14 +31,17 @@ HOUR = 3600
 
 
 @pytest.fixture(autouse=True)
-def _a_few_runs_are_worth_a_file(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index, "MIN_FACTS", 1)
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the results folder's facts, in a cache of the test's own where a few are worth a file."""
+    monkeypatch.setattr(cache, "MIN_FACTS", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cache._file(["runs", str(tmp_path / "results")])
 
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files count as left alone as soon as they are written."""
-    monkeypatch.setattr(index, "SETTLED_NS", -HOUR * 10**9)
+    monkeypatch.setattr(cache, "_MIN_AGE_S", -HOUR)
 
 
 @pytest.fixture
@@ -61,17 +64,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def fresh(results: Path) -> Collected:
-    """As collected where there is no index."""
-    kept = results / index.FILE
-    aside = results / "aside"
-    if kept.exists():
-        kept.rename(aside)
+    """As collected without a cache."""
+    os.environ["MSDET_NO_CACHE"] = "1"
     try:
         return collect(results)
     finally:
-        kept.unlink(missing_ok=True)
-        if aside.exists():
-            aside.rename(kept)
+        del os.environ["MSDET_NO_CACHE"]
 
 
 def same(one: Collected, two: Collected) -> bool:
@@ -88,11 +86,11 @@ def rewrite(run: RunFolder, **changes: object) -> None:
 def test_what_has_not_changed_is_not_read_again(make_run: MakeRun, results: Path, reads: list[str]):
     one, two = (make_run(RLO, seed, {"AP": 50.0 + seed}, profile="tiny") for seed in (0, 1))
     first = collect(results)
-    Matcher(first.runs, first.indexes)
+    Matcher(first)
     assert reads == [one.name, two.name, f"{one.name}/recipe.yaml"]
     reads.clear()
     again = collect(results)
-    matcher = Matcher(again.runs, again.indexes)
+    matcher = Matcher(again)
     assert reads == []
     assert same(again, first)
     own = matcher.recipe_for_id(again.runs["recipe_id"][0])
@@ -104,7 +102,7 @@ def test_what_has_not_changed_is_not_read_again(make_run: MakeRun, results: Path
 
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("seed", range(3))
-def test_random_changes_show_at_once(make_run: MakeRun, results: Path, seed: int):
+def test_random_changes_show_at_once(make_run: MakeRun, results: Path, seed: int, entry: Path):
     """Adding, removing, rewriting, damaging and repairing records, in any order."""
     chance = random.Random(seed)
     texts: dict[Path, str] = {}
@@ -141,15 +139,17 @@ def test_random_changes_show_at_once(make_run: MakeRun, results: Path, seed: int
         elif move == "rewrite" and text.endswith("}\n") and '"schema_version": 2' in text:
             rewrite(run, status=chance.choice(["done", "failed", "running"]), metrics={"AP": chance.random()})
         assert same(collect(results), fresh(results)), move
-    assert (results / index.FILE).exists()
+    assert entry.exists()
 
 
-def test_what_was_written_a_moment_ago_is_read_again(make_run: MakeRun, results: Path, reads: list[str]):
+def test_what_was_written_a_moment_ago_is_read_again(
+    make_run: MakeRun, results: Path, reads: list[str], entry: Path
+):
     make_run(RLO, 0, {"AP": 50.0})
     collect(results)
     collect(results)
     assert len(reads) == 2
-    assert not (results / index.FILE).exists()
+    assert not entry.exists()
 
 
 @pytest.mark.usefixtures("settled")
@@ -172,45 +172,53 @@ def test_live_runs_are_looked_at_each_time(make_run: MakeRun, results: Path, rea
 
 
 def flip(path: Path) -> None:
-    """One digit of a result in the index changes, which stays JSON."""
+    """One digit of a result in the cache changes, which stays JSON."""
     text = path.read_text(encoding="utf-8")
     assert "50.25" in text
     path.write_text(text.replace("50.25", "51.25"), encoding="utf-8")
 
 
+def rewrite_entry(path: Path, change: Callable[[dict], None]) -> None:
+    """The content changes, with a checksum that fits."""
+    outer = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(outer["content"])
+    change(content)
+    text = json.dumps(content)
+    path.write_text(json.dumps({**outer, "content": text, "digest": cache._digest(text)}), encoding="utf-8")
+
+
 def other_code(path: Path) -> None:
-    head, _, body = path.read_bytes().partition(b"\n")
-    body = body.replace(b"50.25", b"51.25")
-    said = {"code": "0" * len(json.loads(head)["code"]), "digest": hashlib.sha256(body).hexdigest()}
-    path.write_bytes(json.dumps(said).encode() + b"\n" + body)
+    def change(content: dict) -> None:
+        content["answer"]["version"] = "0" * 16
+        for _, row in content["answer"]["facts"].values():
+            row["AP"] = 51.25
 
-
-def nonsense(path: Path) -> None:
-    body = b"[1]"
-    head = {**json.loads(path.read_bytes().partition(b"\n")[0]), "digest": hashlib.sha256(body).hexdigest()}
-    path.write_bytes(json.dumps(head).encode() + b"\n" + body)
+    rewrite_entry(path, change)
 
 
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize(
     "spoil",
     [
-        flip, other_code, nonsense, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"\xff\n\x00"),
+        flip, other_code, lambda path: rewrite_entry(path, lambda content: content.update(answer=[1])),
+        lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"\xff\n\x00"),
         lambda path: path.write_bytes(path.read_bytes()[:-20]), lambda path: path.write_text("[]\n{}"),
         lambda path: (path.unlink(), path.mkdir()), lambda path: path.unlink(),
     ],
 )  # fmt: skip
-def test_a_spoilt_index_changes_nothing(make_run: MakeRun, results: Path, spoil: Callable[[Path], object]):
+def test_a_spoilt_cache_changes_nothing(
+    make_run: MakeRun, results: Path, spoil: Callable[[Path], object], entry: Path
+):
     make_run(RLO, 0, {"AP": 50.25})
     first = collect(results)
-    spoil(results / index.FILE)
+    spoil(entry)
     assert same(collect(results), first)
-    if (results / index.FILE).is_file():
-        assert "50.25" in (results / index.FILE).read_text(encoding="utf-8")  # made anew
+    if entry.is_file():
+        assert "50.25" in entry.read_text(encoding="utf-8")  # made anew
 
 
 @pytest.mark.usefixtures("settled")
-def test_results_that_may_not_be_written_are_read(
+def test_a_cache_that_may_not_be_written_changes_nothing(
     make_run: MakeRun, results: Path, monkeypatch: pytest.MonkeyPatch
 ):
     make_run(RLO, 0, {"AP": 50.0})
@@ -223,25 +231,27 @@ def test_results_that_may_not_be_written_are_read(
     assert [path.name for path in results.iterdir()] == ["runs"]
 
 
-def test_a_few_runs_get_no_file(make_run: MakeRun, results: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index, "SETTLED_NS", -HOUR * 10**9)
-    monkeypatch.setattr(index, "MIN_FACTS", 2)
+@pytest.mark.usefixtures("settled")
+def test_a_few_runs_get_no_file(
+    make_run: MakeRun, results: Path, entry: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cache, "MIN_FACTS", 2)
     make_run(RLO, 0, {"AP": 50.0})
     collect(results)
-    assert not (results / index.FILE).exists()
+    assert not entry.exists()
     make_run(RLO, 1, {"AP": 50.0})
     collect(results)
-    assert (results / index.FILE).exists()
+    assert entry.exists()
 
 
 @pytest.mark.usefixtures("settled")
-def test_what_is_gone_leaves_the_index(make_run: MakeRun, results: Path):
+def test_what_is_gone_leaves_the_cache(make_run: MakeRun, results: Path, entry: Path):
     one, two = (make_run(RLO, seed, {"AP": 50.0}) for seed in (0, 1))
     found = collect(results)
-    Matcher(found.runs, found.indexes)
+    Matcher(found)
     shutil.rmtree(one.path)
     collect(results)
-    kept = json.loads((results / index.FILE).read_bytes().partition(b"\n")[2])
+    kept = json.loads(json.loads(entry.read_text(encoding="utf-8"))["content"])["answer"]["facts"]
     assert list(kept) == [f"{two.name}/record.json"]
 
 
@@ -258,7 +268,7 @@ def test_a_recipe_that_rests_on_other_files_is_read_each_time(
         text = base.read_text(encoding="utf-8").replace("gamma: 0.01", f"gamma: {gamma}")
         base.write_text(text, encoding="utf-8")
         found = collect(results)
-        assert Matcher(found.runs, found.indexes).recipe_for_id(digest).weighting["gamma"] == gamma
+        assert Matcher(found).recipe_for_id(digest).weighting["gamma"] == gamma
 
 
 @pytest.mark.usefixtures("settled")
@@ -271,7 +281,7 @@ def test_traces_are_read_once_and_again_when_they_change(make_run: MakeRun, resu
 
     def means() -> list[list[float]]:
         found = collect(results)
-        return Matcher(found.runs, found.indexes).mean_weights([run.path for run in runs], "level")
+        return Matcher(found).mean_weights([run.path for run in runs], "level")
 
     write(runs[0], 1.0)
     write(runs[1], 2.0)
@@ -281,14 +291,14 @@ def test_traces_are_read_once_and_again_when_they_change(make_run: MakeRun, resu
 
 
 def _collect_often(results: Path, times: int) -> None:
-    index.MIN_FACTS, index.SETTLED_NS = 1, -HOUR * 10**9
+    cache.MIN_FACTS, cache._MIN_AGE_S = 1, -HOUR
     for _ in range(times):
         rows = collect(results).runs
         assert rows["AP"].tolist() == [float(seed) for seed in rows["seed"]]
 
 
 @pytest.mark.usefixtures("settled")
-def test_several_processes_share_a_results_folder(make_run: MakeRun, results: Path):
+def test_several_processes_share_a_results_folder(make_run: MakeRun, results: Path, entry: Path):
     made = [make_run(RLO, seed, {"AP": float(seed)}) for seed in range(6)]
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_collect_often, args=(results, 15)) for _ in range(3)]
@@ -296,23 +306,23 @@ def test_several_processes_share_a_results_folder(make_run: MakeRun, results: Pa
         worker.start()
     for seed in range(6, 12):  # runs come and go meanwhile
         make_run(RLO, seed, {"AP": float(seed)})
-        (results / index.FILE).unlink(missing_ok=True)
+        entry.unlink(missing_ok=True)
         shutil.move(made[seed - 6].path, results / f"gone{seed}")
     for worker in workers:
         worker.join(timeout=60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert same(collect(results), fresh(results))
-    assert not list(results.glob("*.tmp"))
+    assert not list(entry.parent.glob("*.tmp"))
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_whole_report_is_the_same_with_and_without(make_run: MakeRun, results: Path):
+def test_a_whole_report_is_the_same_with_and_without(make_run: MakeRun, results: Path, entry: Path):
     for seed in range(2):
         make_run(BASE, seed, {"AP": 50.0 + seed}, profile="tiny")
         make_run(RLO, seed, {"AP": 51.0 + seed}, profile="tiny")
         make_run(RLO, seed, {"AP": 52.0 + seed}, profile="tiny", sets=("weighting.gamma=0.5",))
     first = _shown(results)
-    assert (results / index.FILE).exists()
+    assert entry.exists()
     assert _shown(results) == first
     assert "gamma" in repr(first)
 
@@ -321,7 +331,7 @@ def _shown(results: Path) -> list[tuple[str, str, str, list[tuple[str, str, str,
     report = build_report(collect(results))
     return [
         (table.name, table.title, table.common, [
-            (line.definition.label, line.remark, str(line.difference), str(line.group and line.group.metrics))
+            (line.full_label, line.remark, str(line.difference), str(line.group and line.group.metrics))
             for line in table.rows
         ])
         for table in report.tables

@@ -1,0 +1,179 @@
+"""A report for programs: a flat record for each row of a table, as CSV, JSON or a data frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.reporting.collect import collect
+from experiments.reporting.render.claims import find_claims
+from experiments.reporting.render.text import file_name
+from experiments.reporting.stats.statistics import Difference
+from experiments.reporting.tables.building import Request, build_report
+from experiments.reporting.tables.controls import Control
+from experiments.reporting.tables.groups import STATES, Group
+from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
+from experiments.reporting.tables.row_evidence import bootstrap
+from experiments.runs.run_flags import IMPORTED, REDUCED
+
+Record = dict[str, Any]
+
+
+def report_frame(
+    results: Path | str | Sequence[Path] = "results", tables: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return what `msdet report --format csv` prints as a data frame, for notebooks.
+
+    Args:
+        results: One or more results folders.
+        tables: Names or paths; none: all that have something to show.
+    """
+    shown = build_report(collect(results if not isinstance(results, str) else Path(results)), Request(tables))
+    names, records = _table_records(shown.tables)
+    return pd.DataFrame(records, columns=names).convert_dtypes()
+
+
+def csv_text(tables: Sequence[MeasuredTable]) -> str:
+    """Return one wide row for each row of the tables; numbers are plain and unrounded.
+
+    `context` is `published`, or says what the runs have in common: then without published values. A table that
+    has none is `full size`. `reduced` and `imported` count the runs that have the mark. Ranks are 1 (best) and 2 of
+    the block. A control's difference is the row minus that control.
+    """
+    names, records = _table_records(tables)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def report_content(report: Report) -> dict[str, Any]:
+    """Return the report for JSON: claims, tables with rows and their results by seed, and warnings."""
+    return {
+        "claims": [
+            {
+                "verdict": claim.verdict,
+                "text": claim.text,
+                "context": claim.context,
+                **_difference(claim.difference),
+            }
+            for claim in find_claims(report.tables)
+        ],
+        "tables": [_table_content(table) for table in report.tables],
+        "warnings": [*report.missing, *report.problems],
+    }
+
+
+def _table_content(table: MeasuredTable) -> dict[str, Any]:
+    rows = []
+    for title, row in ((title, row) for title, rows in table.blocks for row in rows):
+        record = {key: value for key, value in _record(table, title, row).items() if value not in (None, "")}
+        if row.group is not None:
+            record["by_seed"] = {name: row.group.by_seed(name) for name in row.group.metrics}
+            record["folders"] = [str(folder) for folder in row.group.folders]
+        rows.append(record)
+    about = {"name": table.name, "title": table.title, "columns": table.columns, "notes": table.notes}
+    return {**about, "rows": rows}
+
+
+def _table_records(tables: Sequence[MeasuredTable]) -> tuple[list[str], list[Record]]:
+    """Return the columns, and a record for each row of the tables."""
+    records = [_record(table, title, row) for table in tables for title, rows in table.blocks for row in rows]
+    of_groups = (name for table in tables for group in table.groups for name in group.metrics)
+    metrics = list(dict.fromkeys([*(name for table in tables for name in table.columns), *of_groups]))
+    controls = list(dict.fromkeys(c.name for table in tables for row in table.rows for c in row.controls))
+    measured = [f"measured_{name}_{part}" for name in metrics for part in ("mean", "sd", "n")]
+    names = [
+        "table", "context", "profile", "dataset", "block", "id", "label", "backbone", "reimplemented",
+        "reference", "baseline", "recipe", *[f"published_{name}" for name in metrics], "published_difference",
+        *measured, "measured_difference", "measured_difference_error", *STATES, "seeds", "run_as",
+        "reduced", "imported",
+        "fingerprint", "config_hash", "remark", "folders",
+        "measured_difference_low", "measured_difference_high", "paired", "compared_seeds", "differences_by_seed",
+        "bootstrap_low", "bootstrap_high", "verdict", "gap", "seeds_needed", "detectable_difference",
+        *[f"published_{name}_rank" for name in metrics], *[f"measured_{name}_rank" for name in metrics],
+        *[column for name in controls for column in _control_columns(name)], "own", "differs",
+    ]  # fmt: skip
+    return names, records
+
+
+def _record(table: MeasuredTable, block: str, row: TableRow) -> Record:
+    definition = row.definition
+    record: Record = {
+        "table": table.name, "block": block, "id": definition.id, "label": definition.label,
+        "reimplemented": int(definition.reimplemented), "reference": int(definition.reference),
+        "baseline": definition.baseline, "recipe": definition.recipe, "remark": row.remark,
+        "own": int(definition.own), "differs": row.differs,
+    }  # fmt: skip
+    if table.context is None:
+        record |= {"context": "published" if table.has_published else "full size", "gap": _plain(row.gap)}
+        record |= {"backbone": definition.backbone, "published_difference": row.published_difference}
+        published = zip(table.columns, definition.published or ())
+        record |= {f"published_{name}": value for name, value in published}
+        record |= {f"published_{name}_rank": rank for name, rank in row.published_ranks.items()}
+    else:  # a profile may have another backbone
+        dataset = table.context.dataset.name
+        record |= {"context": table.common, "profile": table.context.profile, "dataset": dataset}
+    record |= _difference(row.difference) if row.difference else {}
+    if row.power:
+        record |= {"seeds_needed": row.power.needed, "detectable_difference": _plain(row.power.detectable)}
+    record |= {f"measured_{name}_rank": rank for name, rank in row.ranks.items()}
+    for control in row.controls:
+        record |= _control(control)
+    return record | (_group(row.group) if row.group else {})
+
+
+def _difference(change: Difference) -> Record:
+    low, high = bootstrap(change) or (None, None)
+    return {
+        "measured_difference": _plain(change.value),
+        "measured_difference_error": _plain(change.error),
+        "measured_difference_low": _plain(change.low),
+        "measured_difference_high": _plain(change.high),
+        "paired": int(change.paired),
+        "compared_seeds": change.n,
+        "differences_by_seed": " ".join(str(_plain(pair)) for pair in change.pairs),
+        "bootstrap_low": _plain(low),
+        "bootstrap_high": _plain(high),
+        "verdict": change.verdict,
+    }
+
+
+def _control_columns(name: str) -> list[str]:
+    stem = f"control_{file_name(name).replace('-', '_').lower()}"
+    return [f"{stem}_{part}" for part in ("mean", "difference", "low", "high", "verdict", "missing_seeds")]
+
+
+def _control(control: Control) -> Record:
+    change = control.difference
+    values: list[Any] = [_plain(control.spread.mean) if control.spread else None]
+    numbers = (change.value, change.low, change.high) if change else (None,) * 3
+    values += [*map(_plain, numbers), change.verdict if change else None, " ".join(map(str, control.missing))]
+    return dict(zip(_control_columns(control.name), values))
+
+
+def _group(group: Group) -> Record:
+    record: Record = {state: group.states.get(state, 0) for state in STATES}
+    for name, found in group.metrics.items():
+        parts = {"mean": _plain(found.mean), "sd": _plain(found.sd), "n": found.n}
+        record |= {f"measured_{name}_{part}": value for part, value in parts.items()}
+    return record | {
+        "seeds": " ".join(str(seed) for seed in sorted(group.runs["seed"])),
+        "run_as": group.execution,
+        "reduced": len(group.marked(REDUCED)),
+        "imported": len(group.marked(IMPORTED)),
+        "fingerprint": group.fingerprint,
+        "config_hash": group.column("config_hash"),
+        "folders": " ".join(str(folder) for folder in group.folders),
+    }
+
+
+def _plain(number: float | None) -> float | None:
+    """Return a number without its last digits, which are rounding noise."""
+    return None if number is None else round(number, 9)

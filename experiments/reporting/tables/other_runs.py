@@ -1,0 +1,147 @@
+"""Tables of the runs that belong to no row of any table: one for each context, a row for each recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from experiments.recipes.differences import join_differences, list_differences
+from experiments.recipes.loading import identity, recipe_id
+from experiments.recipes.schema import Recipe
+from experiments.recipes.tables import Block, Row, Table
+from experiments.reporting.collect import metric_names
+from experiments.reporting.tables.matching import Context, Matcher
+from experiments.reporting.tables.report_model import MeasuredTable, describe_context
+from experiments.reporting.tables.table_rows import RowBuilder
+
+NAME, TITLE = "other-runs", "Runs of no table"
+NOTE = "Each row says in what it differs from the recipe of its name, with that recipe's value in brackets."
+RecipeKey = tuple[str, str]  # name under which runs were started, and identity
+
+
+def build_other_tables(
+    matcher: Matcher, runs: pd.DataFrame, is_to_first: bool = False
+) -> list[MeasuredTable]:
+    """Return a table for each context that these runs have; no metric of COCO shares a column with one of VOC.
+
+    Rows are compared with uniformly weighted runs that are otherwise the same, else with the recipe as it stands, if
+    that differs in one key or in the weighting alone. Those are shown, too, wherever else they belong.
+
+    Args:
+        is_to_first: Whether they are all compared with the first row instead, and no other runs are shown.
+    """
+    by_context: dict[Context | None, list[RecipeKey]] = {}
+    first_names = runs.drop_duplicates("recipe_id")
+    for key in zip(first_names["recipe"], first_names["recipe_id"]):
+        own = matcher.recipe_for_id(key[1])
+        by_context.setdefault(matcher.context_of(own) if own else None, []).append(key)
+    uniform = {} if is_to_first else _find_uniform(matcher)
+    return [
+        _OtherTable(matcher, context, uniform, is_to_first).build(keys)
+        for context, keys in by_context.items()
+    ]
+
+
+def _find_uniform(matcher: Matcher) -> dict[str, str]:
+    """Return the identities of all runs with rule `uniform`, by all of their recipes but the weighting."""
+    ids = map(str, matcher.runs["recipe_id"].unique())
+    owned = ((digest, matcher.recipe_for_id(digest)) for digest in ids)
+    return {_without_weighting(own): digest for digest, own in owned if own and _is_uniform(own)}
+
+
+def _is_uniform(recipe: Recipe) -> bool:
+    return recipe.weighting.get("rule") == "uniform"
+
+
+def _without_weighting(recipe: Recipe) -> str:
+    content = identity(recipe)
+    del content["weighting"]
+    return json.dumps(content, sort_keys=True)
+
+
+@dataclass
+class _OtherTable:
+    """The making of one table."""
+
+    matcher: Matcher
+    context: Context | None
+    uniform: dict[str, str]
+    is_to_first: bool
+    runs: dict[str, pd.DataFrame] = field(default_factory=dict)  # by row id
+    differs: dict[str, str] = field(default_factory=dict)
+
+    def build(self, keys: Sequence[RecipeKey]) -> MeasuredTable:
+        by_name: dict[str, list[str]] = {}
+        for name, digest in keys:
+            by_name.setdefault(name, []).append(digest)
+        blocks = [self._block(name, digests) for name, digests in by_name.items()]
+        rows = [row for block in blocks for row in block.rows]
+        if self.is_to_first:
+            blocks = [Block(rows=rows)]
+            for row in rows:
+                row.baseline = rows[0].id if row is not rows[0] else None
+        metrics = metric_names(pd.concat(self.runs.values())) or ["AP"]
+        table = Table(name=NAME, title=TITLE, columns=metrics, blocks=blocks)
+        shown = RowBuilder(table, self.runs, metrics, self.matcher, differs=self.differs).blocks(
+            set(self.runs)
+        )
+        common = "" if self.context is None else describe_context(self.context, self.matcher.contexts)
+        title = f"{'Comparison' if self.is_to_first else TITLE}, {common or 'recipes cannot be read'}"
+        notes = [NOTE] if any(self.differs.values()) else []
+        return MeasuredTable(NAME, title, self.context, metrics, shown, notes, common, has_differs=True)
+
+    def _block(self, name: str, digests: Sequence[str]) -> Block:
+        """Return the rows of one recipe: what they are compared with, then its variants by the keys that differ."""
+        named = self._load_named(name)
+        changes = {digest: self._list_changes(digest, named) for digest in digests}
+        stands = recipe_id(named) if named is not None and not self.is_to_first else ""
+        bases = {digest: self._select_base(digest, stands, changes[digest]) for digest in digests}
+        references = [base for base in dict.fromkeys(bases.values()) if base and base not in bases]
+        ordered = sorted(digests, key=lambda digest: _order(changes[digest]))
+        rows = [self._reference(name, digest) for digest in references]
+        rows += [self._row(name, digest, name, changes[digest], bases[digest]) for digest in ordered]
+        return Block(rows=rows)
+
+    def _select_base(self, digest: str, stands: str, changes: Sequence[str]) -> str:
+        """Return the identity of what a recipe is compared with; empty where there is nothing."""
+        own = self.matcher.recipe_for_id(digest)
+        if own is not None and not _is_uniform(own) and (base := self.uniform.get(_without_weighting(own))):
+            return base
+        is_comparable = len(changes) == 1 or all(text.startswith("weighting.") for text in changes)
+        return stands if is_comparable and stands != digest and self.matcher.has_runs(stands) else ""
+
+    def _row(self, block: str, digest: str, name: str, changes: list[str], base: str = "") -> Row:
+        row_id = f"{block}/{digest}"
+        self.runs[row_id] = self.matcher.runs_with_ids([digest])
+        self.differs[row_id] = join_differences(changes)
+        return Row(id=row_id, label=name, recipe=name, baseline=f"{block}/{base}" if base else None)
+
+    def _reference(self, block: str, digest: str) -> Row:
+        """Return the row of other runs that a block's are compared with, under the name that they have."""
+        name = str(self.matcher.runs_with_ids([digest])["recipe"].iloc[0])
+        row = self._row(block, digest, name, self._list_changes(digest, self._load_named(name)))
+        return row.model_copy(update={"reference": True})
+
+    def _load_named(self, name: str) -> Recipe | None:
+        if self.context is None:
+            return None
+        named = self.matcher.load_named(name, self.context.profile)
+        return named and named.model_copy(update={"dataset": self.context.dataset})
+
+    def _list_changes(self, digest: str, named: Recipe | None) -> list[str]:
+        own = self.matcher.recipe_for_id(digest)
+        return list_differences(own, named) if own and named else []
+
+
+def _order(changes: Sequence[str]) -> list[tuple[str, float, str]]:
+    """Return a sort key: by key, then numbers by size, before everything else by its text."""
+    parts = []
+    for text in changes:
+        key, _, value = text.partition(": ")
+        number = re.match(r"-?[\d.]+(e-?\d+)?(?= \()", value)
+        parts.append((key, float(number[0]) if number else float("inf"), value))
+    return parts
