@@ -31,7 +31,7 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
             merged[key] = value
         elif key == "set":
             merged[key] = _merge_set(old, value)
-        elif key == "weighting" and _has_other_rule(old, value):
+        elif key == "weighting" and value.get("rule", rule := old.get("rule", "uniform")) != rule:
             merged[key] = {**{k: v for k, v in old.items() if k == "where"}, **value}
         elif key == "dataset" and "name" in value:
             merged[key] = dict(value)
@@ -40,11 +40,6 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = merge(old, value)
     return merged
-
-
-def _has_other_rule(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    before = old.get("rule", "uniform")
-    return new.get("rule", before) != before
 
 
 def _merge_set(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +60,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """Return `a.b=1e-3` as ("a.b", 0.001); the value is YAML: a number, text, true, null, [a, b], {a: b}.
 
     Raises:
-        UserError: No `=`, no key, or the value is not YAML.
+        UserError: No `=`, no key, no value, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
     key = key.strip()
@@ -73,6 +68,11 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise UserError(f"--set {text}: {'the key' if equals else 'an =VALUE'} is missing", _SYNTAX)
     if not all(part.strip() == part != "" for part in key.removeprefix("+").split(".")):
         raise UserError(f"--set {text}: '{key}' is not a dotted key", _SYNTAX)
+    if not value.strip():
+        raise UserError(
+            f"--set {text}: the value is missing",
+            f"--set {key}=null for none, --set {key}='\"\"' for no text",
+        )
     return key, parse_yaml(value, f"--set {text}")
 
 
