@@ -181,8 +181,8 @@ def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, 
     lists = [place / part.annotations for split in SPLITS for part in spec.splits[split]]
     before = cache.stamps(lists)
     for path, stamp in before.items():
-        if stamp is not None and stamp[0] > _SLOW_BYTES:
-            megabytes = f"{stamp[0] / 1e6:.0f} MB"
+        if stamp is not None and stamp[2] > _SLOW_BYTES:
+            megabytes = f"{stamp[2] / 1e6:.0f} MB"
             print(f"reading {path} ({megabytes}; remembered for next time)", file=sys.stderr)
     found = inspect(spec, place, stop_early=True)
     for log in found.logs.values():
