@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ class Stepper:
     Args:
         recipe: What is trained; no pretrained weights are loaded.
         profile: As on the command line.
-        sets: `KEY=VALUE`, as on the command line.
+        rule: Takes the place of the recipe's; None: the recipe's.
         stock: MMDetection's own detector in place of the level-weighted one.
         batch_size: Images per batch.
         size: Width and height in pixels.
@@ -26,7 +25,7 @@ class Stepper:
         self,
         recipe: str,
         profile: str | None,
-        sets: Sequence[str] = (),
+        rule: str | None = None,
         stock: bool = False,
         batch_size: int = 8,
         size: tuple[int, int] = (160, 160),
@@ -41,7 +40,8 @@ class Stepper:
         from experiments.training.config.pretrained import without_pretrained
 
         register_all_modules(init_default_scope=True)
-        loaded = recipes.load_recipe(recipe, profile, sets)
+        overrides = {} if rule is None else {"weighting.rule": rule}
+        loaded = recipes.load_recipe(recipe, profile, overrides=overrides)
         config = build_config(loaded, loaded.dataset.classes, Path(), Path()).model
         without_pretrained(config)
         if config.get("bbox_head", {}).get("type") == "GuidedRetinaHead":

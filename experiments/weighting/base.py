@@ -83,7 +83,7 @@ class WeightingRule(nn.Module):
 
         At the end of an interval this is a collective: every rank must have seen the same number of steps.
         """
-        self._losses.append(losses)
+        self._losses.append(losses.detach() if losses.requires_grad else losses)
         if self._losses.is_full:
             self._end_interval()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class IntervalBuffer:
-    """Up to `length` rows of `width` float64 values.
+    """Up to `length` rows of `width` float64 values; what a row leaves out is 0.
 
     Appending is one small copy on the values' device, without host synchronisation. Deliberately no module
     buffer: DistributedDataParallel may broadcast those from rank 0, and these values are each rank's own.
@@ -18,7 +18,10 @@ class IntervalBuffer:
 
     def __init__(self, length: int, width: int) -> None:
         self.length = length
-        self._rows = torch.zeros(length, width, dtype=torch.float64)
+        self.width = width
+        self._values = torch.zeros(
+            length * width, dtype=torch.float64
+        )  # flat: one view for a row of any width
         self._filled = 0
         self._reduced = 0  # rows that are already the mean over ranks
 
@@ -31,10 +34,11 @@ class IntervalBuffer:
         return self._filled == self.length
 
     def append(self, row: Tensor) -> None:
-        """Add one (width,) row."""
-        if self._rows.device != row.device:
-            self._rows = self._rows.to(row.device)
-        self._rows[self._filled].copy_(row.detach())
+        """Add a row of at most `width` values, without gradient."""
+        if self._values.device != row.device:
+            self._values = self._values.to(row.device)
+        start = self._filled * self.width
+        self._values[start : start + len(row)].copy_(row)
         self._filled += 1
 
     def synchronise(self) -> None:
@@ -45,18 +49,22 @@ class IntervalBuffer:
         if self._filled > self._reduced and dist.is_available() and dist.is_initialized():
             world_size = dist.get_world_size()
             if world_size > 1:
-                rows = self._rows[self._reduced : self._filled]
+                rows = self._table()[self._reduced : self._filled]
                 dist.all_reduce(rows)
                 rows /= world_size
         self._reduced = self._filled
 
     def rows(self) -> Tensor:
         """Return the (n, width) rows so far, on the CPU: one transfer."""
-        return self._rows[: self._filled].cpu().clone()
+        return self._table()[: self._filled].cpu().clone()
+
+    def _table(self) -> Tensor:
+        return self._values.view(self.length, self.width)
 
     def clear(self) -> None:
         """Begin the next interval."""
         self._filled = self._reduced = 0
+        self._values.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the open interval."""
@@ -66,4 +74,4 @@ class IntervalBuffer:
         """Continue the interval of `state_dict()`."""
         self._filled = len(state["rows"])
         self._reduced = state["reduced"]
-        self._rows[: self._filled].copy_(state["rows"])
+        self._table()[: self._filled, : state["rows"].shape[1]].copy_(state["rows"])

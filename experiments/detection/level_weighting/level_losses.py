@@ -1,4 +1,4 @@
-"""One head's level losses: their weights, their record over an interval, and the check that they are finite."""
+"""One head's level losses: their record over an interval, and the check that they are finite."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from experiments.common.errors import NOT_FINITE, UserError
 from experiments.weighting.base import Interval, WeightingRule
 from experiments.weighting.buffer import IntervalBuffer
+
+IOU_EVERY = 20  # optimizer steps of an interval, of which one tells the positives' IoUs
 
 
 class NotFiniteError(UserError):
@@ -32,8 +34,8 @@ class LevelRecord:
         iteration: The optimizer step at which the interval ended, counted from 1.
         terms: Loss term to its (K,) interval means, unweighted.
         weights, action: In force during the interval.
-        ious: (K,) mean IoU of the interval's positives with their targets (Fig 1), NaN at a level without any;
-            None where the head does not tell.
+        ious: (K,) mean IoU of positives with their targets (Fig 1) over the steps with `tells_ious`; NaN at a
+            level without any.
         interval: The rule's statistics of it.
         reward, probabilities: As after the update at its end.
     """
@@ -44,14 +46,14 @@ class LevelRecord:
     terms: Mapping[str, Tensor]
     weights: Tensor
     action: str | None
-    ious: Tensor | None
+    ious: Tensor
     interval: Interval
     reward: int
     probabilities: Mapping[str, float]
 
 
 class LevelLosses(nn.Module):
-    """Weight the level losses of one head by a rule, and keep them for the trace.
+    """The level losses of one head, which its rule observes and the trace shows.
 
     It adds nothing to the detector's state dict; its own `level_state` is saved beside it.
 
@@ -74,40 +76,34 @@ class LevelLosses(nn.Module):
         self._micro_batches = 0
         self._restored: dict[str, Any] | None = None
 
-    def objective(
-        self, terms: Mapping[str, Sequence[Tensor]], others: Mapping[str, Tensor], ious: Tensor | None = None
-    ) -> Tensor:
-        """Return the weighted sum of the level losses (Eq 1), and record every value.
+    @property
+    def tells_ious(self) -> bool:
+        """Return whether the open optimizer step tells the positives' IoUs."""
+        step = self.iteration % self.rule.alpha + 1
+        return step % IOU_EVERY == 0 or step == self.rule.alpha
+
+    def record(
+        self, terms: list[str], others: list[str], values: list[Tensor], ious: Tensor | None = None
+    ) -> None:
+        """Record the values of one micro-batch, without gradients.
 
         Args:
-            terms: Loss term to its K scalars, one per level, with gradient.
-            others: Scalar losses outside the levels; recorded for the check, not part of the returned sum.
-            ious: (2, K), sum of the positives' IoUs and their number at each level; recorded for the trace.
-
-        Returns:
-            Scalar Σ_i w_i L_i, with a learnable rule's regulariser where it has one.
+            terms: Names of the loss terms that come by level.
+            others: Names of losses outside the levels; recorded for the check.
+            values: In one tensor or several (n,), each term's K unweighted values, then the others.
+            ious: (2, K), sum of the positives' IoUs and their number at each level, where the step tells them.
         """
-        stacked = torch.stack([torch.stack([value.mean() for value in levels]) for levels in terms.values()])
-        self._record_losses(list(terms), stacked, others, ious)
-        objective = (self.rule.weights * stacked.sum(0)).sum()
-        regulariser = getattr(self.rule, "regulariser", None)
-        return objective if regulariser is None else objective + regulariser()
-
-    def _record_losses(
-        self, names: list[str], stacked: Tensor, others: Mapping[str, Tensor], ious: Tensor | None
-    ) -> None:
-        with torch.no_grad():
-            parts = [stacked.detach().flatten(), *(v.detach().mean().reshape(1) for v in others.values())]
-            row = torch.cat(parts if ious is None else [*parts, ious.flatten()])
-            self._pending = row if self._pending is None else self._pending + row
-        self._micro_batches += 1
-        columns = [*names, *others]
+        columns = [*terms, *others]
         if not self._columns:
-            self._columns, self._num_terms = columns, len(names)
+            self._columns, self._num_terms = columns, len(terms)
         elif columns != self._columns:
             raise RuntimeError(
                 f"{self.head}: the detector's losses changed from {self._columns} to {columns}"
             )
+        parts = values if ious is None else [*values, ious.flatten()]
+        row = parts[0] if len(parts) == 1 else torch.cat(parts)
+        self._pending = row if self._pending is None else self._pending + row
+        self._micro_batches += 1
 
     def finish_step(self) -> LevelRecord | None:
         """End an optimizer step: the rule observes its mean level losses.
@@ -120,25 +116,28 @@ class LevelLosses(nn.Module):
         """
         if self._pending is None:
             return None
-        row, self._pending = self._pending / self._micro_batches, None
-        self._micro_batches = 0
-        buffer = self._values(len(row))
+        row = self._pending if self._micro_batches == 1 else self._pending / self._micro_batches
+        self._pending, self._micro_batches = None, 0
+        buffer = self._values()
         buffer.append(row)
         self.iteration += 1
-        weights, action = self.rule.weights.detach(), self.rule.action
-        means = None
-        if buffer.is_full:
-            self.synchronise()
-            self.check_finite()
-            means = buffer.rows().mean(0)
-            buffer.clear()
-        self.rule.observe(row[: self._num_terms * len(self.levels)].reshape(self._num_terms, -1).sum(0))
-        return None if means is None else self._record(means, weights, action)
+        size = self._num_terms * len(self.levels)
+        losses = (row if len(row) == size else row[:size]).view(self._num_terms, -1).sum(0)
+        if not buffer.is_full:
+            self.rule.observe(losses)
+            return None
+        self.synchronise()
+        self.check_finite()
+        means = buffer.rows().mean(0)
+        buffer.clear()
+        weights, action = self.rule.weights.detach().cpu(), self.rule.action  # in force until now
+        self.rule.observe(losses)
+        return self._record(means, weights, action)
 
     def _record(self, means: Tensor, weights: Tensor, action: str | None) -> LevelRecord:
         assert self.rule.last is not None  # an interval has just ended
         by_term = means[: self._num_terms * len(self.levels)].reshape(self._num_terms, -1)
-        iou_sums = means[self._num_losses :].reshape(-1, len(self.levels))  # two rows, or none
+        iou_sums = means[self._num_losses :].reshape(2, -1)
         probabilities = self.rule.probabilities
         names = getattr(self.rule, "actions", ())
         return LevelRecord(
@@ -146,9 +145,9 @@ class LevelLosses(nn.Module):
             levels=self.levels,
             iteration=self.iteration,
             terms=dict(zip(self._columns, by_term)),
-            weights=weights.cpu(),
+            weights=weights,
             action=action,
-            ious=iou_sums[0] / iou_sums[1] if len(iou_sums) else None,
+            ious=iou_sums[0] / iou_sums[1],
             interval=self.rule.last,
             reward=self.rule.reward,
             probabilities={} if probabilities is None else dict(zip(names, probabilities.tolist())),
@@ -159,9 +158,9 @@ class LevelLosses(nn.Module):
         """Return how many values of a row are losses; those behind them are of IoUs."""
         return self._num_terms * len(self.levels) + len(self._columns) - self._num_terms
 
-    def _values(self, width: int) -> IntervalBuffer:
-        if self._buffer is None:  # how many values a step has is known from the first step on
-            self._buffer = IntervalBuffer(self.rule.alpha, width)
+    def _values(self) -> IntervalBuffer:
+        if self._buffer is None:  # how many losses there are is known from the first step on
+            self._buffer = IntervalBuffer(self.rule.alpha, self._num_losses + 2 * len(self.levels))
             if self._restored is not None:
                 self._buffer.load_state_dict(self._restored)
                 self._restored = None

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmdet.models.detectors import ATSS, FCOS, FOVEA, FSAF, GFL, FasterRCNN, RetinaNet
 from mmdet.registry import MODELS
 from mmengine.runner import BaseLoop
@@ -54,6 +55,7 @@ class LevelWeighted:
         self.weighting_seed = options.pop("seed", None)  # None: the hook seeds the rules with the run's seed
         self.where = options.pop("where", None)
         self.is_driven = False  # whether a LevelWeightingHook ends the optimizer steps
+        self._made_weights: tuple[list, dict, Tensor] | None = None  # see `_value_weights`
         self.weighting = nn.ModuleList()
         for number, (head, names) in enumerate(self.weighted_heads().items()):
             seed = (self.weighting_seed or 0) + number
@@ -70,7 +72,7 @@ class LevelWeighted:
         return super().train_step(*args, **kwargs)
 
     def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the feature maps, the beginning of every loss.
+        """Return the feature maps, the beginning of every loss; it is settled whether the loss tells IoUs.
 
         Raises:
             UserError: An MMEngine training runs without the hook. Inside another model, or a wrapper for several
@@ -78,6 +80,9 @@ class LevelWeighted:
         """
         if self.training and not self.is_driven and _is_inside_loop():
             self.check_driven()
+        for head in self.weighting:
+            module = self.head_of(head)
+            module.should_tell_ious, module.level_ious = head.tells_ious, None
         return super().extract_feat(*args, **kwargs)
 
     def check_driven(self) -> None:
@@ -117,26 +122,79 @@ class LevelWeighted:
             if "loss" in name and isinstance(value, (list, tuple)) and len(value) == len(head.levels)
         }
 
-    def level_ious(self, head: LevelLosses) -> Tensor | None:
-        """Return (2, K), sum and number of the positives' IoUs at each level; None where the head tells none."""
-        return getattr(self.bbox_head, "level_ious", None)
+    def head_of(self, head: LevelLosses) -> Any:
+        """Return the module that computes the level losses."""
+        return self.bbox_head
 
     def parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective with level weights (Eq 1), and what is logged: unweighted terms, and it as `loss`."""
-        _, log_vars = super().parse_losses(losses)
-        remaining = [name for name in losses if "loss" in name]
-        terms = {head: self.level_terms(head, losses) for head in self.weighting}
-        for head, own in terms.items():
-            if not own:
+        """Return the objective with level weights (Eq 1), and what is logged: unweighted terms, and it as `loss`.
+
+        On a GPU each operation is a launch, so all values are stacked once and weighted by one product.
+        """
+        scalars = {name: _scalars(value) for name, value in losses.items() if "loss" in name}
+        owners: dict[str, LevelLosses] = {}
+        for head in self.weighting:
+            level_wise = self.level_terms(head, losses)
+            if not level_wise:
                 owner = type(getattr(self, head.head, self)).__name__
                 raise refuse(owner, f"returns no loss as a list over its {len(head.levels)} levels")
-            remaining = [name for name in remaining if name not in own]
-        others = {name: log_vars[name] for name in remaining}
-        objective = sum(others.values())
-        for head, own in terms.items():
-            objective = objective + head.objective(own, others, self.level_ious(head))
-        log_vars["loss"] = objective
-        return objective, log_vars
+            owners.update(dict.fromkeys(level_wise, head))
+        weights = self._value_weights(scalars, owners)
+        objective, values = WeightedSum.apply(
+            weights, *(part for parts in scalars.values() for part in parts)
+        )
+        for head in self.weighting:
+            regulariser = getattr(head.rule, "regulariser", None)
+            objective = objective if regulariser is None else objective + regulariser()
+        with torch.no_grad():
+            parts = dict(zip(scalars, values.split([*map(len, scalars.values())])))
+            totals = {name: part.sum() for name, part in parts.items()}
+            others = [name for name in scalars if name not in owners]
+            outside = [torch.stack([totals[name] for name in others])] if others else []
+            for head in self.weighting:
+                terms = [name for name, owner in owners.items() if owner is head]
+                own = [values] if terms == [*scalars] else [*(parts[name] for name in terms), *outside]
+                head.record(terms, others, own, getattr(self.head_of(head), "level_ious", None))
+        logged = {name: totals[name] if name in totals else sum(_scalars(v)) for name, v in losses.items()}
+        return objective, {"loss": objective, **logged}
+
+    def _value_weights(
+        self, scalars: Mapping[str, Sequence[Tensor]], owners: Mapping[str, LevelLosses]
+    ) -> Tensor:
+        """Return the weight of each value, 1 outside of the levels; made anew only when a rule has new weights."""
+        weights = {name: owners[name].rule.weights if name in owners else None for name in scalars}
+        key = [(n, len(scalars[n]), None if w is None else (id(w), w._version)) for n, w in weights.items()]
+        if self._made_weights is not None and self._made_weights[0] == key:
+            return self._made_weights[-1]
+        ones = self.weighting[0].rule.weights.new_ones
+        made = torch.cat([ones(len(scalars[name])) if w is None else w for name, w in weights.items()])
+        self._made_weights = None if made.requires_grad else (key, weights, made)  # what has an id must live
+        return made
+
+
+class WeightedSum(torch.autograd.Function):
+    """Σ weight · value in few operations, backward too, and the values stacked, without gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, *values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a scalar and (n,) of n scalars."""
+        stacked = torch.stack(values)
+        ctx.weights, ctx.values = weights, stacked
+        ctx.mark_non_differentiable(stacked)
+        ctx.set_materialize_grads(False)
+        return (weights * stacked).sum(), stacked
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        """Give each value its weight, and a learnable rule's weights the values."""
+        to_weights = gradient * ctx.values if ctx.needs_input_grad[0] else None
+        return to_weights, *(gradient * ctx.weights).unbind()
+
+
+def _scalars(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Return the means of a loss, or of the list that it is."""
+    parts = [value] if isinstance(value, Tensor) else value
+    return [part if part.dim() == 0 else part.mean() for part in parts]
 
 
 def _is_inside_loop() -> bool:
@@ -183,9 +241,8 @@ class LevelWeightedTwoStage(LevelWeighted):
         lists = super().level_terms(head, losses)
         return {name: terms for name, terms in lists.items() if ("rpn" in name) == (head.head == "rpn_head")}
 
-    def level_ious(self, head: LevelLosses) -> Tensor | None:
-        module = self.rpn_head if head.head == "rpn_head" else self.roi_head.bbox_head
-        return getattr(module, "level_ious", None)
+    def head_of(self, head: LevelLosses) -> Any:
+        return self.rpn_head if head.head == "rpn_head" else self.roi_head.bbox_head
 
 
 @MODELS.register_module()

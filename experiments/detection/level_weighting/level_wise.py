@@ -42,20 +42,19 @@ class ListedLevels(LevelWise):
         self._level += 1  # called once per level, finest first
         return super().loss_by_feat_single(*args, **kwargs)  # type: ignore[misc]
 
-    def _record_box_loss(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
-        predicted, target = args[0].detach(), args[1]
+    def _box_loss_inputs(self, predicted: Tensor, target: Tensor, *weights: Tensor) -> BoxLossInputs:
         levels = torch.full((len(target),), self._level, device=target.device)
-        self._seen.append(BoxLossInputs(predicted, target, levels, self._positive(args)))
+        return BoxLossInputs(predicted, target, levels, self._positive(*weights))
 
-    def _positive(self, args: tuple) -> Tensor:
-        return (args[2] > 0).any(1)
+    def _positive(self, weight: Tensor) -> Tensor | None:
+        return (weight > 0).any(1)
 
 
 class ListedPositives(ListedLevels):
     """Mixin of ATSS and GFL: lists, whose `loss_bbox` is given positives only, as decoded boxes."""
 
-    def _positive(self, args: tuple) -> Tensor:
-        return torch.ones(len(args[0]), dtype=torch.bool, device=args[0].device)
+    def _positive(self, *weights: Tensor) -> None:
+        return None
 
     def _boxes(self, regression: Tensor) -> Tensor:
         return regression
@@ -70,25 +69,26 @@ class ChosenLevels(ListedLevels):
     def reweight_loss_single(self, *args: Any, **kwargs: Any) -> Any:
         result = super().reweight_loss_single(*args, **kwargs)  # type: ignore[misc]
         level, chosen = args[4], result[2]
-        self._seen[level].positive = chosen
+        if self.should_tell_ious:
+            self._seen[level].positive = chosen
         return result
 
 
 class SplitLevels(LevelWise):
     """Splits the losses of a head that puts all levels into one tensor.
 
-    Inside `_split`, each of the head's loss modules returns the sum over levels of what it has told apart.
+    Inside `_split` the head's loss modules give the loss of each row. What the head then returns in place of each loss
+    is not used, but for the batches on which it does not call a module.
     """
 
     num_classes: int
     _levels: Tensor | None = None  # (n,) level of every row that is classified; None outside of `_split`
-    _terms: dict[str, list[Tensor]]
 
     def prepare(self) -> None:
         for name, module in self._loss_modules().items():
             check_row_loss(name, module, self)
             module.register_forward_pre_hook(self._ask_for_rows, with_kwargs=True)
-            module.register_forward_hook(self._sum_by_level, with_kwargs=True)
+            module.register_forward_hook(self._keep_rows, with_kwargs=True)
         super().prepare()
 
     def _loss_modules(self) -> dict[str, nn.Module]:
@@ -103,13 +103,15 @@ class SplitLevels(LevelWise):
             count: K.
             loss: Computes the head's losses.
         """
-        self._levels, self._count, self._terms = levels, count, {}
+        self._levels, self._positives = levels, None
+        self._rows: dict[str, Tensor] = {}  # term to the loss of each of its rows, normalised
         try:
             losses = loss()
+            terms = self._sum_by_level(count)
             self._sum_ious(count, levels)
         finally:
-            self._levels = None
-            terms, self._terms = self._terms, {}  # a graph that is kept could not be copied
+            self._levels = self._positives = None
+            self._rows = {}  # a graph that is kept could not be copied
         # Without positives a loss module is not called: what the head returns instead is zero, and stays
         # connected to the predictions, or detached from them, as it is.
         for name, value in losses.items():
@@ -120,44 +122,76 @@ class SplitLevels(LevelWise):
     def _ask_for_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         return None if self._levels is None else (args, {**kwargs, "reduction_override": "none"})
 
-    def _sum_by_level(self, module: nn.Module, args: tuple, kwargs: dict, rows: Any) -> Any:
+    def _keep_rows(self, module: nn.Module, args: tuple, kwargs: dict, rows: Any) -> None:
         if self._levels is None:
-            return None
+            return
         name = next(name for name, child in self._loss_modules().items() if child is module)
         if name == "loss_cls":
             self._labels = args[1]
-        if isinstance(rows, dict):  # Seesaw loss: a part over the positives, and one over all rows
-            return {key: self._sum_rows(key, module, value, kwargs) for key, value in rows.items()}
-        return self._sum_rows(name, module, rows, kwargs)
-
-    def _sum_rows(self, name: str, module: nn.Module, rows: Tensor, kwargs: dict) -> Tensor:
-        """Return the scalar that the module returns by itself; its sums by level become `_terms[name]`."""
-        if rows.dim() == 0:
-            if name in self._loss_modules():
-                raise refuse(type(module).__name__, ONE_NUMBER)
-            return rows  # a part of a dict, zero without positives
-        rows = rows.flatten(1).sum(1) if rows.dim() > 1 else rows
+        # Seesaw loss is a dict: a part over the positives, zero where there are none, and one over all rows.
+        parts = rows if isinstance(rows, dict) else {name: rows}
         normaliser = kwargs.get("avg_factor")
-        divisor = len(rows) if normaliser is None else normaliser + EPSILON
-        levels = self._levels_of(len(rows))
-        self._terms[name] = [torch.where(levels == k, rows, 0).sum() / divisor for k in range(self._count)]
-        return sum(self._terms[name])  # type: ignore[return-value]
+        for key, value in parts.items():
+            if value.dim() == 0 and parts is not rows:
+                raise refuse(type(module).__name__, ONE_NUMBER)
+            if value.dim() > 0:
+                divisor = len(value) if normaliser is None else normaliser + EPSILON
+                self._rows[key] = (value.flatten(1).sum(1) if value.dim() > 1 else value) / divisor
+
+    def _sum_by_level(self, count: int) -> dict[str, list[Tensor]]:
+        """Return the sums of all terms by level: one reduction, since on a GPU each operation is a launch."""
+        if not self._rows:
+            return {}
+        rows = [*self._rows.values()]
+        bins = torch.cat([self._levels_of(len(each)) + count * term for term, each in enumerate(rows)])
+        sums = SumByBin.apply(count * len(rows), bins, *rows).unbind()
+        return {name: [*sums[count * i : count * (i + 1)]] for i, name in enumerate(self._rows)}
 
     def _levels_of(self, count: int) -> Tensor:
         """Return the (count,) levels of rows, which are all that are classified, or the positives among them."""
         assert self._levels is not None
         if count == len(self._levels):
             return self._levels
-        # The rows of the positives, found without asking the host how many there are.
-        positive = (self._labels >= 0) & (self._labels < self.num_classes)
-        numbers = torch.arange(1, count + 1, device=positive.device)
-        return self._levels[torch.searchsorted(positive.cumsum(0), numbers)]
+        if self._positives is None:
+            # The rows of the positives, found without asking the host how many there are.
+            positive = (self._labels >= 0) & (self._labels < self.num_classes)
+            numbers = torch.arange(1, count + 1, device=positive.device)
+            self._positives = self._levels[torch.searchsorted(positive.cumsum(0), numbers)]
+        return self._positives
 
-    def _record_box_loss(self, module: nn.Module, args: tuple, kwargs: dict, loss: Tensor) -> None:
+    def _box_loss_inputs(self, predicted: Tensor, target: Tensor, *weights: Tensor) -> BoxLossInputs:
+        return BoxLossInputs(predicted, target, self._levels_of(len(target)))
+
+    def _record_box_loss(self, module: nn.Module, args: tuple, loss: Tensor) -> None:
         if self._levels is not None:
-            predicted, target = args[0].detach(), args[1]
-            positive = torch.ones(len(target), dtype=torch.bool, device=target.device)
-            self._seen.append(BoxLossInputs(predicted, target, self._levels_of(len(target)), positive))
+            super()._record_box_loss(module, args, loss)
+
+
+@functools.lru_cache(maxsize=64)
+def column(count: int, device: torch.device) -> Tensor:
+    """Return the numbers from 0 to `count` - 1, (count, 1)."""
+    return torch.arange(count, device=device)[:, None]
+
+
+class SumByBin(torch.autograd.Function):
+    """Sums of rows by bin in few operations, backward too; `index_add` would round differently each time on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, bins: Tensor, *rows: Tensor) -> Tensor:
+        """Return (count,) sums; bins (n,) are those of all rows (n_1,), (n_2,), ... one after another."""
+        ctx.bins, ctx.sizes = bins, [*map(len, rows)]
+        return torch.cat(rows).masked_fill(bins != column(count, bins.device), 0).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Give each row the gradient of its bin."""
+        return None, None, *gradient[ctx.bins].split(ctx.sizes)
+
+
+@functools.lru_cache(maxsize=64)  # batches come in few shapes
+def levels_of_maps(rows: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the level of each row, where level k has `rows[k]` rows."""
+    return torch.cat([torch.full((n,), k, device=device) for k, n in enumerate(rows)])
 
 
 class FlatLevels(SplitLevels):
@@ -166,10 +200,9 @@ class FlatLevels(SplitLevels):
     def loss_by_feat(
         self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        rows = [len(score) * score.shape[-2:].numel() for score in cls_scores]
-        levels = torch.cat([torch.full((n,), k, device=cls_scores[0].device) for k, n in enumerate(rows)])
-        own = super().loss_by_feat  # type: ignore[misc]
-        return self._split(levels, len(rows), lambda: own(cls_scores, bbox_preds, *args, **kwargs))
+        rows = tuple(len(score) * score.shape[-2:].numel() for score in cls_scores)
+        own = functools.partial(super().loss_by_feat, cls_scores, bbox_preds, *args, **kwargs)  # type: ignore[misc]
+        return self._split(levels_of_maps(rows, cls_scores[0].device), len(rows), own)
 
     def _boxes(self, regression: Tensor) -> Tensor:
         return regression

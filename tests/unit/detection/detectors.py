@@ -147,6 +147,13 @@ def losses_of(model: Any, data: dict[str, Any], forward: Any = None, seed: int =
     return (forward or model)(**data, mode="loss")
 
 
+def tell_ious(model: Any) -> Any:
+    """Bring a level-weighted detector to the last step of an interval, which tells IoUs; return it."""
+    for head in model.weighting:
+        head.iteration = head.rule.alpha - 1
+    return model
+
+
 def gradients(model: Any, total: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
     total.backward()

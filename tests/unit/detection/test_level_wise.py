@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 
+from experiments.detection.level_weighting import level_losses
 from tests.unit.detection.detectors import (
     CASES,
     CONFIGS,
@@ -21,6 +22,7 @@ from tests.unit.detection.detectors import (
     gradients,
     losses_of,
     some_fast,
+    tell_ious,
 )
 
 from mmdet.registry import MODELS  # isort: skip
@@ -131,7 +133,7 @@ def rows(maps):
 
 @pytest.mark.parametrize("case", CASES)
 def test_fcos_split_by_hand(case):
-    model = build("fcos", dict(rule="uniform"))
+    model = tell_ious(build("fcos", dict(rule="uniform")))
     head, data = model.bbox_head, model.data_preprocessor(batch(case), True)
     with torch.no_grad():
         maps = head(model.extract_feat(data["inputs"]))
@@ -172,7 +174,7 @@ def centerness(sides):
 
 @pytest.mark.parametrize("case", CASES)
 def test_foveabox_split_by_hand(case):
-    model = build("foveabox", dict(rule="uniform"))
+    model = tell_ious(build("foveabox", dict(rule="uniform")))
     head, data = model.bbox_head, model.data_preprocessor(batch(case), True)
     with torch.no_grad():
         maps = head(model.extract_feat(data["inputs"]))
@@ -205,7 +207,7 @@ def test_foveabox_split_by_hand(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_roi_head_split_by_hand(case):
-    model = build("faster-rcnn", dict(rule="uniform"))
+    model = tell_ious(build("faster-rcnn", dict(rule="uniform")))
     seen = {}
     box_head = model.roi_head.bbox_head
     targets_of = box_head.get_targets
@@ -255,10 +257,11 @@ def positives_of_anchors(model, data):
 @pytest.mark.parametrize("case", ["all levels", "one image empty", "no box at all"])
 def test_ious_of_anchor_heads_by_hand(case):
     for name in ("retinanet", "atss"):
-        model = build(name, dict(rule="uniform"))
+        model = tell_ious(build(name, dict(rule="uniform")))
         with torch.no_grad():
             data = model.data_preprocessor(batch(case), True)
             losses_of(model, batch(case))
+            told = model.bbox_head.level_ious
             head, maps, anchors, found = positives_of_anchors(model, data)
             labels = found[0] if name == "retinanet" else found[1]
             targets = found[2] if name == "retinanet" else found[3]
@@ -271,12 +274,12 @@ def test_ious_of_anchor_heads_by_hand(case):
                 if name == "retinanet":
                     target = head.bbox_coder.decode(prior, target)
                 expected = bbox_overlaps(predicted, target, is_aligned=True).sum()
-                assert head.level_ious[0, k].item() == pytest.approx(expected.item(), rel=1e-3, abs=1e-6)
-                assert head.level_ious[1, k].item() == pos.sum().item()
+                assert told[0, k].item() == pytest.approx(expected.item(), rel=1e-3, abs=1e-6)
+                assert told[1, k].item() == pos.sum().item()
 
 
 def test_fsaf_counts_the_positives_of_the_levels_it_chose_without_seeing_weights():
-    model = build("fsaf", dict(rule="uniform"))
+    model = tell_ious(build("fsaf", dict(rule="uniform")))
     losses = losses_of(model, batch("all levels"))
     counted = model.bbox_head.level_ious[1]
     assert counted.sum().item() == pytest.approx(
@@ -292,7 +295,8 @@ def test_fsaf_counts_the_positives_of_the_levels_it_chose_without_seeing_weights
     assert torch.equal(model.bbox_head.level_ious[1], counted)
 
 
-def test_the_trace_is_told_the_mean_iou_of_an_intervals_positives():
+def test_the_trace_is_told_the_mean_iou_of_an_intervals_positives(monkeypatch):
+    monkeypatch.setattr(level_losses, "IOU_EVERY", 1)
     model = build("retinanet", dict(rule="rlo", alpha=2))
     head, sums = model.weighting[0], torch.zeros(2, 5, dtype=torch.float64)
     for case in ("finest level only", "one image empty"):
@@ -301,6 +305,30 @@ def test_the_trace_is_told_the_mean_iou_of_an_intervals_positives():
         record = head.finish_step()
     torch.testing.assert_close(record.ious, sums[0] / sums[1], equal_nan=True)
     assert record.ious[:2].isfinite().all() and record.ious[4].isnan()
+
+
+def test_ious_are_told_by_some_steps_of_an_interval():
+    model = build("retinanet", dict(rule="uniform", alpha=50))
+    (head,) = model.weighting
+    told = []
+    for head.iteration in range(100):
+        if head.tells_ious:
+            told.append(head.iteration + 1)
+    assert told == [20, 40, 50, 70, 90, 100]
+    head.iteration = 0
+    losses_of(model, batch("all levels"))
+    assert model.bbox_head.level_ious is None
+
+
+def test_steps_that_do_not_tell_ious_leave_no_trace_in_their_mean():
+    model = build("retinanet", dict(rule="rlo", alpha=3))
+    (head,) = model.weighting
+    for _ in range(2):  # the second interval is not that of the first, either
+        for case in ("all levels", "all levels", "finest level only"):
+            model.parse_losses(losses_of(model, batch(case)))
+            sums, record = model.bbox_head.level_ious, head.finish_step()
+        torch.testing.assert_close(record.ious, (sums[0] / sums[1]).double(), equal_nan=True)
+        assert record.ious[2:].isnan().all()
 
 
 def test_heads_that_cannot_be_told_apart_by_level_are_refused():

@@ -64,11 +64,13 @@ def told(config: Config) -> dict[str, list[int]]:
     """Positives per level of every weighted head, as the heads tell them with the mean IoU of their trace."""
     model = model_of(config)
     totals = {head.head: torch.zeros(len(head.levels)) for head in model.weighting}
+    for head in model.weighting:
+        head.iteration = head.rule.alpha - 1  # the last step of an interval tells IoUs
     for images, samples in batches(config, model):
         with torch.no_grad():
             model.loss(images, samples)
         for head in model.weighting:
-            totals[head.head] += model.level_ious(head)[1]
+            totals[head.head] += model.head_of(head).level_ious[1]
     return {head: counts.int().tolist() for head, counts in totals.items()}
 
 

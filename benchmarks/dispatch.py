@@ -1,0 +1,90 @@
+"""What a training step asks of the host: operations, waits for the device and allocations, rule by rule.
+
+On a GPU each operation is a launch, each wait keeps the next launch back. All are counted from what PyTorch dispatches
+in one step inside an interval, forward, backward and optimizer, so no GPU is needed: an operation that would wait there
+is known by its name. Kernels that PyTorch runs inside of an operation are not seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.training_step import Stepper
+
+RECIPES = ("retinanet-r50", "fcos-r50", "foveabox-r50", "atss-r50", "faster-rcnn-r50")
+LOOPS = {"stock": "stock MMDetection", "uniform": "uniform", "rlo": "RLO"}
+WARM_UP = 2  # steps in which what is made once is made
+# Reading a number, asking how many elements are not zero, and copying a number of the host's into a tensor.
+WAITING = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "is_nonzero", "equal")
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counts, while it is entered, operations and waits by name, and allocations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+        self.allocations = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.name().partition(".")[0].removeprefix("aten::")
+        given = _tensors((args, kwargs))
+        self.operations[name] += 1
+        if name == "index" and any(each.dtype == torch.bool for each in given[1:]):
+            self.waits["index by mask"] += 1
+        elif name in WAITING:
+            self.waits[name] += 1
+        result = function(*args, **(kwargs or {}))
+        old = {each.untyped_storage()._cdata for each in given}
+        self.allocations += len({each.untyped_storage()._cdata for each in _tensors(result)} - old)
+        return result
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def count_step(stepper: Stepper) -> OperationCounter:
+    """Return what one step does, inside an interval; what MMDetection samples at random is the same each time."""
+    for _ in range(WARM_UP):
+        stepper.step()
+    torch.manual_seed(0)
+    with OperationCounter() as counter:
+        stepper.step()
+    return counter
+
+
+def measure(
+    recipes: Sequence[str] = RECIPES,
+    profile: str | None = None,
+    size: tuple[int, int] = (160, 160),
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Return the counts of each recipe's detector, stock and under two rules, on a batch of two made-up images.
+
+    Args:
+        recipes: Names or paths; their rules are replaced.
+        profile: As on the command line.
+        size: Width and height in pixels; a detector's own operations do not depend on it, ours do not either.
+        progress: Told what is measured next.
+    """
+    found: dict[str, Any] = {"profile": profile, "batch": 2, "size": list(size), "recipes": {}}
+    for recipe in recipes:
+        found["recipes"][recipe] = {}
+        for loop in LOOPS:
+            progress(f"{recipe}, {LOOPS[loop]}")
+            rule = "uniform" if loop == "stock" else loop
+            counter = count_step(Stepper(recipe, profile, rule, loop == "stock", 2, size))
+            found["recipes"][recipe][loop] = {
+                "operations": counter.operations.total(),
+                "waits": counter.waits.total(),
+                "allocations": counter.allocations,
+            }
+    return found
