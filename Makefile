@@ -23,10 +23,11 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-# Wheels and pure Python only: the compiled operators of mmcv are neither built nor needed.
+# Wheels and pure Python only: the compiled operators of mmcv are neither built nor needed. Python compiles each module
+# when it is first imported: to compile all of them here, most of which are never used, takes minutes.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
 clean:

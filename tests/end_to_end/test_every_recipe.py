@@ -20,6 +20,7 @@ RECIPES = [name for name, path in list_pages("recipe").items() if path.parent ==
 UNTRAINED = ["retinanet-r50", "retinanet-r50-guided", "fcos-r50", "faster-rcnn-r50", "fsaf-r50", "foveabox-r50",
              "atss-r50", "retinanet-r50-voc", "faster-rcnn-r50-voc"]  # fmt: skip
 CHANCE, LEARNT = 2.0, 15.0  # what an untrained model stays below, and a trained one reaches
+MAKE_RUN = ("retinanet-r50", "retinanet-r50-rlo")  # what a newcomer sees first: useful and unsaturated
 
 
 def _trained(place: Place, recipe: str, *sets: str) -> tuple[str, float, Record]:
@@ -36,7 +37,7 @@ def _trained(place: Place, recipe: str, *sets: str) -> tuple[str, float, Record]
 def test_every_recipe_learns_under_tiny(recipe: str, place: Place) -> None:
     metric, value, record = _trained(place, recipe)
     _keep(recipe, metric, value, record)
-    assert value > LEARNT
+    assert 35 <= value <= 60 if recipe in MAKE_RUN else value > LEARNT
 
 
 @pytest.mark.slow

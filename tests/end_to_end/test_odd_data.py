@@ -95,7 +95,7 @@ def test_ids_are_only_names(place: Place, trained: Trained, shapes: Path):
         said = place.msdet("run", "retinanet-r50", *options(one.page(), trained))
         assert said.returncode == 0, said.stdout + said.stderr
     expected, run = run_of(place, "plain").read().metrics, run_of(place, "odd")
-    assert expected["AP"] > 20
+    assert expected["AP"] > 15
     assert run.read().metrics == expected
     evaluated = place.msdet("eval", run.name, "--json")
     assert json.loads(evaluated.stdout)["metrics"] == expected, evaluated.stderr
@@ -166,7 +166,7 @@ def test_what_changes_numbers_is_one_line_and_stands_in_the_record(
         "image size differs": 1,
     }
     assert "warning:" in place.msdet("eval", run.name).stderr
-    assert run.read().metrics["AP"] > 20  # no box was lost: the weights are those of the whole set
+    assert run.read().metrics["AP"] > 15  # no box was lost: the weights are those of the whole set
     assert "§" in place.msdet("runs").stdout
 
 

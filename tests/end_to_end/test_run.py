@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
 
-from .conftest import TRAINED, Place, Trained, rows
+from .conftest import TRAINED, TRAINED_ITERATIONS, Place, Trained, rows, shorten_profile
 
-ITERATIONS, ALPHA, LEVELS = 330, 10, ["P3", "P4", "P5", "P6", "P7"]
+ITERATIONS, ALPHA, LEVELS = TRAINED_ITERATIONS, 10, ["P3", "P4", "P5", "P6", "P7"]
 ACTIONS = ["variance", "smallest", "largest", "uniform"]
 COCO_NAMES = ["AP", "AP50", "AP75", "APS", "APM", "APL"]
 
@@ -32,7 +32,7 @@ def test_two_recipes_train_to_a_useful_but_unsaturated_ap(trained: Trained) -> N
     for run in (trained.baseline, trained.rlo):
         record = run.read()
         print(f"{run.name}: {record.timings['total_s']:.0f} s, AP {record.metrics['AP']:.1f}")
-        assert 35 <= record.metrics["AP"] <= 60
+        assert 20 <= record.metrics["AP"] <= 45
         assert f"{run.name}: done" in trained.said.stdout
         assert f"AP {record.metrics['AP']:.1f}" in trained.said.stdout
     assert "next: msdet report" in trained.said.stdout
@@ -44,7 +44,7 @@ def test_the_run_folder_holds_what_the_design_promises(trained: Trained, which: 
     run = getattr(trained, which)
     there = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     promised = {"recipe.yaml", "config.py", "record.json", "progress.json", "metrics.csv", "trace.csv", "log.txt",
-                "detections/val.bbox.json", "checkpoints/iter_330.pth"}  # fmt: skip
+                "detections/val.bbox.json", f"checkpoints/iter_{ITERATIONS}.pth", "checkpoints.sha256"}  # fmt: skip
     assert promised <= there
     assert not [name for name in there if name.endswith(".tmp")]
     assert len(list(run.checkpoints.iterdir())) <= 2
@@ -313,5 +313,6 @@ def test_weights_load_in_stock_mmdetection_and_detect_the_same(
 def test_a_run_that_is_done_resolves_alike_from_any_folder(trained: Trained, place: Place) -> None:
     """The hash is of the experiment: neither the working directory nor the place of the data is in it."""
     results = trained.place.folder / "results"
+    shorten_profile(place.folder)
     said = place.msdet(*TRAINED, "--dry-run", "--json", "--results-dir", str(results))
     assert [planned["todo"] for planned in json.loads(said.stdout)] == ["skip", "skip"]
