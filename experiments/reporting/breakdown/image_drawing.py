@@ -92,7 +92,7 @@ def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float =
     titles = [fold(panel.title, 0.85 * panel_in, TEXT_PT) for panel in rows[0][1]]
     heights = [panel_in * image.shape[0] / image.shape[1] for image, _ in rows]
     above = max(map(len, titles)) * LINE_SPACING * TEXT_PT / 72
-    figure = new_figure(sum(heights) + above + 0.1, figure_in)
+    figure = new_figure(sum(heights) + above + 0.1, figure_in, "compressed")
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (image, panels) in zip(axes, rows):
         for place, panel in zip(row, panels):

@@ -115,9 +115,13 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(height_in: float, width_in: float = COLUMN_IN) -> Figure:
-    """Return an empty figure that lays itself out, without pyplot's state; call it within `drawing`."""
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
+def new_figure(height_in: float, width_in: float = COLUMN_IN, layout: str = "constrained") -> Figure:
+    """Return an empty figure that lays itself out, without pyplot's state; call it within `drawing`.
+
+    Args:
+        layout: Matplotlib's engine; `compressed` for images, whose shape is fixed.
+    """
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, hspace=0.03, wspace=0.03)
     FigureCanvasAgg(figure)
     return figure
