@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.common.errors import UserError
 
 SIGINT_CODE = 130  # as shells report Ctrl-C
 
@@ -30,39 +35,46 @@ def main() -> None:
 
 
 def _run() -> int:
-    from experiments.common.errors import BAD_INPUT, UserError
     from experiments.runs.lookup import SeveralRunsError
-    from experiments.runs.run_folder import RunFolder
     from msdet_cli.console.encoding import spell_out_unencodable
 
     spell_out_unencodable()
     from msdet_cli.app import app
     from msdet_cli.hints import complete_hint, correct_slip
 
-    candidates: list[RunFolder] = []
     try:
         return app(standalone_mode=False) or 0
-    except UserError as error:
-        candidates = error.runs if isinstance(error, SeveralRunsError) else []
-        message, hint, code = error.message, error.hint and complete_hint(error.hint), error.exit_code
     except Exception as error:
-        if not hasattr(error, "format_message"):  # of Typer's, which has no public base class for them
+        mistake = _user_error(error)
+        if mistake is None:
             raise
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.ctx.get_help())
-            return BAD_INPUT
-        text = UserError(error.format_message()).message.rstrip(".")
-        path = error.ctx.command_path if getattr(error, "ctx", None) else "msdet"
-        message, hint, code = text[0].lower() + text[1:], f"{path} --help", BAD_INPUT
-    print(f"error: {message}", file=sys.stderr)
-    if candidates:
+    print(f"error: {mistake.message}", file=sys.stderr)
+    if isinstance(mistake, SeveralRunsError):
         from msdet_cli.console.run_list import print_candidates
 
-        print_candidates(candidates)
-    hint = correct_slip(message) or hint
+        print_candidates(mistake.runs)
+    hint = correct_slip(mistake.message) or (mistake.hint and complete_hint(mistake.hint))
     if hint:
         print(f"  try: {hint}", file=sys.stderr)
-    return code
+    return mistake.exit_code
+
+
+def _user_error(error: Exception) -> UserError | None:
+    """Return a user's mistake as such, also one that Typer or the file system has found; None for other errors."""
+    from experiments.common.errors import UserError
+
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UserError(f"{error.filename}: is longer than a path may be")
+    if not hasattr(error, "format_message"):  # of Typer's own, which have no public base class
+        return None
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.ctx.get_help())  # type: ignore[attr-defined]
+        sys.exit(2)
+    text = error.format_message().rstrip(".")
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "msdet"
+    return UserError(text[0].lower() + text[1:], f"{path} --help")
 
 
 if __name__ == "__main__":

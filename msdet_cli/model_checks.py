@@ -33,7 +33,11 @@ def check_models(recipes: Iterable[Recipe]) -> None:
     """
     unchecked = {json.dumps(_content(recipe)): recipe for recipe in recipes if _needs_model(recipe)}
     for content, recipe in unchecked.items():
-        is_fixed = recipe.model.startswith("mmdet:") and not recipe.imports
+        is_own = not recipe.model.startswith("mmdet:")
+        if is_own and not Path(recipe.model).is_file():  # said without the import
+            hint = "name MMDetection's own as mmdet:<family>/<file>.py"
+            raise UserError(f"recipe {recipe.name}: model: no file {recipe.model}", hint)
+        is_fixed = not is_own and not recipe.imports
         if is_fixed and answers.recall(content):
             continue
         check_model(recipe)
@@ -82,6 +86,11 @@ def _named(recipe: Recipe) -> Iterator[None]:
     except UserError as error:
         hint = error.hint and error.hint.replace("RECIPE", recipe.name)
         raise UserError(f"recipe {recipe.name}: {error.message}", hint) from None
+    except (AttributeError, LookupError, TypeError, ValueError, AssertionError) as error:
+        if not recipe.set:
+            raise
+        text = f"set: no config can be built with these keys: {type(error).__name__}: {error}"
+        raise UserError(f"recipe {recipe.name}: {text}", f"msdet show {recipe.name}   (all keys)") from error
 
 
 def _content(recipe: Recipe) -> list[Any]:
@@ -96,6 +105,7 @@ def _needs_model(recipe: Recipe) -> bool:
     weighting, (models, settings) = recipe.weighting, _shipped_settings()
     return (
         recipe.model not in models
+        or bool(recipe.imports)
         or any((key, json.dumps(value)) not in settings for key, value in recipe.set.items())
         or weighting.get("n", 1) > MIN_LEVELS
         or not weighting.keys().isdisjoint(("weights", "where"))

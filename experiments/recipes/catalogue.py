@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from experiments.common.checking import check_keys, shown_value, validate
+from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError, did_you_mean
 from experiments.common.files import display_path, read_text
 from experiments.data.spec import DatasetSpec
@@ -96,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         raise UserError(f"{display_path(path)}: is empty; it must be a mapping, `key: value`")
     if not isinstance(content, dict):
-        kind = "a list" if isinstance(content, list) else f"the single value {shown_value(content)}"
+        kind = "a list" if isinstance(content, list) else "text or a single value"
         raise UserError(f"{display_path(path)}: is {kind}; it must be a mapping, `key: value`")
     return content
 

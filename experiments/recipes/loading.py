@@ -99,7 +99,7 @@ def _with_sets(raw: dict[str, Any], scale: float, where: str, sets: Sets) -> Rec
     check_keys(layer, Recipe, "--set")
     changed = merge(raw, _anchored(layer, Path.cwd()))
     weighting = layer.get("weighting")
-    if not (isinstance(weighting, dict) and "alpha" in weighting):
+    if not (isinstance(weighting, dict) and weighting.get("alpha") is not None):
         changed["weighting"] = _scaled(changed.get("weighting"), scale)
     return _validated(changed, where, layer)
 
@@ -188,7 +188,7 @@ def _scaled(weighting: Any, scale: float) -> Any:
     if scale == 1.0 or not isinstance(weighting, (dict, type(None))):
         return weighting
     weighting = dict(weighting or {})
-    options = OPTIONS.get(weighting.get("rule", "uniform"))
+    options = OPTIONS.get(str(weighting.get("rule", "uniform")))
     alpha = weighting.get("alpha")
     if alpha is None and options is not None:
         alpha = options.model_fields["alpha"].default

@@ -15,6 +15,8 @@ from experiments.weighting.options import OPTIONS, check_options
 # The weighted head of a two-stage detector, the default first: an option of the detector, not of a rule.
 WHERE = ("roi", "rpn", "both")
 
+MAX_SECTION_CHARS = 100_000  # of `set` and `weighting` as JSON: MMEngine takes minutes to write more
+
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
@@ -71,7 +73,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
     model: str  # mmdet:<path>.py, or the absolute path of a user's own config
     dataset: DatasetSpec
     image_size: Annotated[list[AtLeastOne], Field(min_length=2, max_length=2)] | None = None  # pixels
@@ -106,13 +108,16 @@ class Recipe(BaseModel):
         chosen = {"rule": rule} if where is None else {"rule": rule, "where": where}
         chosen |= check_options(rule, options)
         try:
-            return json.loads(json.dumps(chosen, allow_nan=False))  # tuples become lists
+            text = json.dumps(chosen, allow_nan=False)
         except (TypeError, ValueError):
             raise ValueError("options must be numbers, text, lists or mappings") from None
+        _check_length(text)
+        return json.loads(text)  # tuples become lists
 
     @field_validator("set")
     @classmethod
     def _in_order(cls, keys: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        _check_length(json.dumps(keys))
         for key in keys:
             if not re.fullmatch(r"\+?[^.\s+]+(\.[^.\s]+)*", key):
                 raise ValueError(f"{key!r} is not a dotted MMEngine key")
@@ -127,6 +132,13 @@ class Recipe(BaseModel):
             if not all(part.isidentifier() for part in module.split(".")):
                 raise ValueError(f"{module!r} is not the name of a Python module")
         return imports
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_SECTION_CHARS:
+        raise ValueError(
+            f"holds {len(text)} characters, aliases written out; at most {MAX_SECTION_CHARS} are allowed"
+        )
 
 
 def _whole_and_type_first(key: str) -> list[tuple[bool, str]]:

@@ -10,6 +10,7 @@ import yaml
 from experiments.common.errors import UserError
 
 MAX_YAML_VALUES = 100_000  # of one page, counted as if each alias were written out
+MAX_DIGITS = 80  # of a whole number, in any base
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -28,10 +29,14 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a control character; a number too long to read
-        raise UserError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise UserError(f"{where}: not valid YAML: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # a control character; a value that does not fit its tag, as in `!!bool x`
+        raise UserError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+
+
+MAX_QUICK_NODES = 5000  # lists and mappings that may be nested
 
 
 def parse_quickly(text: str) -> Any:
@@ -40,15 +45,18 @@ def parse_quickly(text: str) -> Any:
     Raises:
         yaml.YAMLError, ValueError: It is not valid YAML; `parse_yaml` says where.
     """
+    if sum(map(text.count, ("[", "{", "- ", "? "))) > MAX_QUICK_NODES:
+        raise ValueError("too much for the C parser, which crashes where a page is nested too deeply")
     return yaml.load(text, QuickLoader)
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return the values below a node, itself included, as if each alias were written out."""
+    """Return the values below a node, itself included, as if each alias were written out; long text counts more."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1 + len(node.value) // 100
     if id(node) not in sizes:
         sizes[id(node)] = 0  # of a node within itself, which the constructor refuses
-        below = node.value if isinstance(node, yaml.CollectionNode) else []
-        nodes = (part for item in below for part in (item if isinstance(item, tuple) else (item,)))
+        nodes = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
         sizes[id(node)] = 1 + sum(_expanded_size(part, sizes) for part in nodes)
     return sizes[id(node)]
 
@@ -106,6 +114,20 @@ def _mistake(message: str, node: yaml.Node) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
 
 
+def _read_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    text = loader.construct_scalar(node)
+    if "\0" in text or (not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)):
+        raise _mistake("a text holds NUL or half of a surrogate pair", node)
+    return str(text)
+
+
+def _read_integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    number = loader.construct_yaml_int(node) if len(node.value) <= MAX_DIGITS else None  # type: ignore[no-untyped-call]
+    if number is None or abs(number) >= 2**63:
+        raise _mistake(f"a whole number of {len(node.value)} digits; at most 18 are allowed", node)
+    return int(number)
+
+
 def _read_list(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> list[Any]:
     return loader.construct_sequence(node, deep=True)
 
@@ -115,8 +137,11 @@ def _write_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_short or None)
 
 
-PlainLoader.add_constructor("tag:yaml.org,2002:map", _read_mapping)
-PlainLoader.add_constructor("tag:yaml.org,2002:seq", _read_list)
+_READERS = {"map": _read_mapping, "seq": _read_list, "str": _read_text, "int": _read_integer}
+for _name, _read in _READERS.items():
+    PlainLoader.add_constructor(f"tag:yaml.org,2002:{_name}", _read)
+for _name in ("binary", "timestamp", "omap", "pairs", "set"):  # their values are no plain types
+    del PlainLoader.yaml_constructors[f"tag:yaml.org,2002:{_name}"]
 PlainDumper.add_representer(list, _write_list)
 QuickLoader.yaml_constructors = PlainLoader.yaml_constructors
 QuickLoader.yaml_implicit_resolvers = PlainLoader.yaml_implicit_resolvers

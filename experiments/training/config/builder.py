@@ -65,10 +65,11 @@ def build_config(
     for key, value in recipe.set.items():
         set_key(config, key, value)
     _drive_weighting(config, recipe)
-    if (counts := config.optim_wrapper.get("accumulative_counts", 1)) % accumulation:
+    counts = config.optim_wrapper.get("accumulative_counts", 1)
+    if not isinstance(counts, int) or counts < 1 or counts % accumulation:
         raise UserError(
-            f"set: optim_wrapper.accumulative_counts: {counts} is not allowed:"
-            f" a step has {accumulation} micro-batches here",
+            f"set: optim_wrapper.accumulative_counts: {counts} is not allowed: a multiple of {accumulation},"
+            " the micro-batches of a step here",
             "leave it out: accumulation follows from the schedule and the workers",
         )
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
@@ -102,7 +103,7 @@ def check_detector(config: Config) -> None:
         except Exception as error:
             failed = error
     if isinstance(
-        failed, (KeyError, TypeError, ValueError, AssertionError)
+        failed, (AttributeError, KeyError, TypeError, ValueError, AssertionError)
     ):  # else this machine may lack something
         raise UserError(f"the config cannot be built: {failed}", "msdet show RECIPE --config")
 

@@ -21,6 +21,12 @@ _TAKEN_BESIDE = {
 }  # fmt: skip
 
 
+_REQUIRED = (
+    "model", "optim_wrapper", "optim_wrapper.optimizer", "train_cfg", "env_cfg", "default_hooks",
+    "train_dataloader", "train_dataloader.dataset", "val_dataloader", "val_dataloader.dataset", "val_evaluator",
+)  # fmt: skip
+
+
 def set_key(config: Config, key: str, value: Any) -> None:
     """Set one dotted MMEngine key in place; a number counts into a list; a mapping replaces the old value.
 
@@ -42,9 +48,21 @@ def set_key(config: Config, key: str, value: Any) -> None:
         return
     if not isinstance(node, dict):
         raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{last}'")
-    if not free and last not in node:
-        _check_parameter(node, last, where, key)
+    if not free:
+        _check_kind(node.get(last), value, key)
+        if last not in node:
+            _check_parameter(node, last, where, key)
     node[last] = value if free else _checked(value, key)
+
+
+def _check_kind(old: Any, new: Any, key: str) -> None:
+    """Refuse a number or text for a part of the config, and null for one that every training needs."""
+    is_part = isinstance(old, (dict, list, tuple)) and bool(old)
+    if is_part and not (isinstance(new, (dict, list)) and new) and (new is not None or key in _REQUIRED):
+        kind = "mapping" if isinstance(old, dict) else "list"
+        raise UserError(
+            f"set.{key}: {_short(new)} is not allowed: a {kind}", f"--set {key}.KEY=VALUE sets a part of it"
+        )
 
 
 def _step(node: Any, part: str, where: str, key: str, free: bool) -> Any:
@@ -88,6 +106,8 @@ def _check_parameter(node: dict, name: str, where: str, key: str) -> None:
 
 def _checked(value: Any, key: str) -> Any:
     """Check the keys of a mapping that names a `type`, at every depth."""
+    if key.endswith(".type") and not isinstance(value, str):
+        raise UserError(f"set.{key}: {_short(value)} is not allowed: the name of a class")
     if isinstance(value, dict):
         parameters = class_parameters(value.get("type")) if "type" in value else None
         for name in value:
@@ -132,7 +152,7 @@ def _find_class(kind: Any) -> Any:
     from mmdet.utils import register_all_modules
 
     if not isinstance(kind, str):
-        return kind
+        return kind if callable(kind) else None
     if kind == "Runner":
         from mmengine.runner import Runner
 

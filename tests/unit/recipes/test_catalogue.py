@@ -90,7 +90,7 @@ def test_what_is_not_found_names_the_nearest():
         ("", "is empty"),
         ("# only a comment\n", "is empty"),
         ("- a\n- b\n", "is a list; it must be a mapping"),
-        ("just words", "is the single value 'just words'; it must be a mapping"),
+        ("just words", "is text or a single value; it must be a mapping"),
         ("a: 1\nb: [1, 2\nc: 3\n", "line 3: not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", "line 3: not valid YAML: the key 'a' is given twice"),
         ("a:\n  b: {c: 1, c: 2}\n", "line 2: not valid YAML: the key 'c' is given twice"),

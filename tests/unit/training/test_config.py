@@ -249,7 +249,7 @@ def test_a_batch_that_cannot_be_shared_is_refused():
     said = refusal("retinanet-r50", processes=8, micro_batch=2)
     assert said.message == "8 workers cannot share a batch of 4 x 2 images in micro-batches of 2"
     said = refusal("retinanet-r50", "set.optim_wrapper.accumulative_counts=6")
-    assert "accumulative_counts: 6 is not allowed: a step has 4 micro-batches" in said.message
+    assert "accumulative_counts: 6 is not allowed: a multiple of 4, the micro-batches" in said.message
 
 
 @pytest.mark.parametrize(
