@@ -85,7 +85,7 @@ class Command(TyperCommand):
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for param in self.get_params(ctx):
             if param.param_type_name == "argument":
-                sections["Arguments"].append((_name(param), param.help or ""))
+                sections["Arguments"].append((_name(param), getattr(param, "help", None) or ""))
             elif record := param.get_help_record(ctx):
                 sections.setdefault(getattr(param, "rich_help_panel", None) or "Options", []).append(record)
         for title, rows in sections.items():

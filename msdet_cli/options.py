@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable
@@ -18,15 +19,15 @@ from experiments.common.trackers import check as check_trackers
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
-from experiments.recipes.schema import Recipe
+from experiments.recipes.schema import AMP_DTYPES, Recipe
 from experiments.runs.lookup import results_dir
 from experiments.runs.record import Status
+from msdet_cli.completion import complete, complete_runs, complete_settings, complete_words
 from msdet_cli.model_checks import check_models
 
 if TYPE_CHECKING:
     from experiments.launching.slurm.options import SlurmOptions
 
-AMP_DTYPES = ("bf16", "fp16")
 RESULTS = Path("results")  # the default of ResultsOpt
 STATES = get_args(Status)
 
@@ -34,17 +35,6 @@ STATES = get_args(Status)
 def print_note(sentence: str) -> None:
     """Print what a person should know beside the result of a command."""
     print(f"note: {sentence}", file=sys.stderr)
-
-
-def complete(kind: str) -> Callable[[str], list[str]]:
-    """Return a shell completion with the names of one kind: recipe, profile, dataset or table."""
-
-    def matching(incomplete: str) -> list[str]:
-        from experiments.recipes.catalogue import list_pages
-
-        return [name for name in list_pages(kind) if name.startswith(incomplete)]
-
-    return matching
 
 
 def check_choice(option: str, value: str, allowed: Iterable[str]) -> str:
@@ -62,18 +52,29 @@ RecipeArg = Annotated[
 ]
 RunArg = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="Folder, name (recipe/hash/seed), or any unambiguous part of a name."),
+    typer.Argument(
+        metavar="RUN",
+        help="Folder, name (recipe/hash/seed), or any unambiguous part of a name.",
+        autocompletion=complete_runs,
+    ),
 ]
 ProfileOpt = Annotated[
     str | None,
     typer.Option(
-        "--profile", "-p", metavar="NAME", help="Profile, such as tiny.", autocompletion=complete("profile")
+        "--profile",
+        "-p",
+        metavar="NAME",
+        help="A purpose that changes the recipe: tiny runs on a CPU.",
+        autocompletion=complete("profile"),
     ),
 ]
 SetOpt = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Set a key of the recipe, or of its MMEngine config. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key, as in weighting.alpha=5. Repeatable.",
+        autocompletion=complete_settings,
     ),
 ]
 DatasetOpt = Annotated[
@@ -81,7 +82,7 @@ DatasetOpt = Annotated[
     typer.Option(
         "--dataset",
         metavar="NAME",
-        help="Another data set: a name or a path.",
+        help="Use another data set: its name, or a YAML file.",
         autocompletion=complete("dataset"),
     ),
 ]
@@ -112,7 +113,7 @@ DatasetsOpt = Annotated[
 ]
 DataRootOpt = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="DIR", help="Folder of the data set, instead of its own."),
+    typer.Option("--data-root", metavar="DIR", help="Where the data set lies, if not in its own folder."),
 ]
 ResultsOpt = Annotated[
     Path, typer.Option("--results-dir", metavar="DIR", envvar="MSDET_RESULTS", help="Folder of the runs.")
@@ -125,11 +126,14 @@ StatesOpt = Annotated[
         metavar="STATE",
         help=f"Only runs in this state: {', '.join(STATES)}. Repeatable.",
         callback=lambda values: [check_choice("--state", value, STATES) for value in values or ()],
-        autocompletion=lambda incomplete: [name for name in STATES if name.startswith(incomplete)],
+        autocompletion=complete_words(STATES),
     ),
 ]
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+_execution = functools.partial(typer.Option, rich_help_panel="Execution")
 
 
 @dataclass(frozen=True)
@@ -151,48 +155,54 @@ class RunOptions:
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Resume failed runs from their last checkpoint.")
     ] = False
-    force: Annotated[bool, typer.Option("--force", help="Delete what these runs have; start anew.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Delete what these runs have, and start anew.")] = (
+        False
+    )
     yes: YesOpt = False
     as_json: JsonOpt = False
     gpus: Annotated[
-        int | None,
-        typer.Option(
-            "--gpus", metavar="N", min=1, help="GPUs per run, or processes. Default: the schedule's."
-        ),
+        int | None, _execution("--gpus", metavar="N", min=1, help="GPUs of each run. Default: the recipe's.")
     ] = None
     gpus_per_run: Annotated[
         int | None,
-        typer.Option("--gpus-per-run", metavar="M", min=1, help="GPUs per run; --gpus then caps the total."),
+        _execution(
+            "--gpus-per-run", metavar="M", min=1, help="GPUs of each run; --gpus then caps the total."
+        ),
     ] = None
     jobs: Annotated[
         int | None,
-        typer.Option(
-            "--jobs", metavar="J", min=1, help="Max runs in parallel. Default: one per free GPU, or 1."
-        ),
+        _execution("--jobs", metavar="J", min=1, help="Runs at a time. Default: one per free GPU, or 1."),
     ] = None
-    nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=1, help="Machines per run.")] = 1
+    nodes: Annotated[int, _execution("--nodes", metavar="N", min=1, help="Machines of each run.")] = 1
     rdzv: Annotated[
         str | None,
-        typer.Option(
-            "--rdzv",
-            metavar="HOST:PORT",
-            help="Rendezvous endpoint: a host all machines reach, and a free port.",
-        ),
+        _execution("--rdzv", metavar="HOST:PORT", help="Rendezvous: a host all machines reach, a free port."),
     ] = None
     scale_lr: Annotated[
-        bool,
-        typer.Option("--scale-lr", help="Scale batch and learning rate with --gpus: another experiment."),
+        bool, _execution("--scale-lr", help="Batch and learning rate grow with --gpus: another experiment.")
     ] = False
     amp: Annotated[
-        str | None, typer.Option("--amp", metavar="bf16|fp16", help="Mixed precision: another experiment.")
+        str | None,
+        _execution(
+            "--amp",
+            metavar="bf16|fp16",
+            help="Mixed precision: another experiment.",
+            autocompletion=complete_words(AMP_DTYPES),
+        ),
     ] = None
     track: Annotated[
-        str | None, typer.Option("--track", metavar="NAMES", help=f"Trackers: {', '.join(TRACKERS)}.")
+        str | None,
+        _execution(
+            "--track",
+            metavar="NAMES",
+            help=f"Log there as well: {', '.join(TRACKERS)}.",
+            autocompletion=complete_words(TRACKERS, ","),
+        ),
     ] = None
-    detach: Annotated[bool, typer.Option("--detach", help="Plan, then run in the background.")] = False
+    detach: Annotated[bool, _execution("--detach", help="Plan, then run in the background.")] = False
     slurm: Annotated[
         str | None,
-        typer.Option(
+        _execution(
             "--slurm", metavar="KEY=VALUE,...", help="Submit to Slurm: partition=gpu,time=12h,mem=64G."
         ),
     ] = None

@@ -107,19 +107,20 @@ def _path(key: str) -> list[str]:
     return ["set", key]
 
 
+def dotted_keys() -> dict[str, str]:
+    """Return the last word of each key of a recipe to the whole key, options of all rules included."""
+    keys = {name: f"schedule.{name}" for name in Schedule.model_fields}
+    keys |= {name: f"weighting.{name}" for options in OPTIONS.values() for name in options.model_fields}
+    keys |= {"rule": "weighting.rule", "where": "weighting.where", "root": "dataset.root"}
+    return keys | {name: name for name in RECIPE_KEYS}
+
+
 def _refuse_misspelt(word: str) -> None:
     """Raise UserError for a word without dots that resembles a recipe's key."""
-    inner = {name: f"schedule.{name}" for name in Schedule.model_fields}
-    inner |= {name: f"weighting.{name}" for options in OPTIONS.values() for name in options.model_fields}
-    inner |= {
-        "rule": "weighting.rule",
-        "where": "weighting.where",
-        "root": "dataset.root",
-        **{name: name for name in RECIPE_KEYS},
-    }
-    close = difflib.get_close_matches(word, inner, n=1, cutoff=0.6)
+    keys = dotted_keys()
+    close = difflib.get_close_matches(word, keys, n=1, cutoff=0.6)
     if close:
-        raise _unknown(word, inner[close[0]])
+        raise _unknown(word, keys[close[0]])
 
 
 def _unknown(key: str, meant: str) -> UserError:

@@ -15,6 +15,8 @@ from experiments.weighting.options import OPTIONS, check_options
 # The weighted head of a two-stage detector, the default first: an option of the detector, not of a rule.
 WHERE = ("roi", "rpn", "both")
 
+AMP_DTYPES = ("bf16", "fp16")
+
 MAX_SECTION_CHARS = 100_000  # of `set` and `weighting` as JSON: MMEngine takes minutes to write more
 
 AtLeastOne = Annotated[int, Field(ge=1)]

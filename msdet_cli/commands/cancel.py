@@ -15,6 +15,7 @@ from experiments.common.errors import DONE, FAILED, UserError
 from experiments.launching.cancel import Cancel
 from experiments.runs.lookup import results_dir, select
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.completion import complete_runs
 from msdet_cli.console.formatting import ACTIVE_STATES
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
 
@@ -25,7 +26,11 @@ POLL_INTERVAL_S = 0.2
 def cancel(
     which: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Folders, names, or parts of names: see msdet runs."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Folders, names, or parts of names: see msdet runs.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="All active runs, or all active runs that match.")

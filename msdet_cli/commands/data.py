@@ -16,9 +16,10 @@ from experiments.data.find import make as make_dataset
 from experiments.data.verify import verify as verify_dataset
 from experiments.recipes.catalogue import list_pages, load_dataset
 from msdet_cli.commands import download
+from msdet_cli.completion import complete
 from msdet_cli.console.dataset_view import plain_console, print_findings
 from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import DataRootOpt, JsonOpt, complete
+from msdet_cli.options import DataRootOpt, JsonOpt
 
 app = typer.Typer(no_args_is_help=True, help="List, check, make or download data sets.")
 app.command("download")(download.download)

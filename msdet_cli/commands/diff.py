@@ -13,6 +13,7 @@ from rich.text import Text
 
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.completion import complete_runs
 from msdet_cli.console.result_tables import make_console
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
 
@@ -23,8 +24,16 @@ MAX_VALUE_CHARACTERS = 70  # on the console; --json has all
 
 
 def diff(
-    first: Annotated[str, typer.Argument(metavar="RUN", help="A run, or the path of its folder.")],
-    second: Annotated[str, typer.Argument(metavar="RUN", help="Another; from any results folder, by path.")],
+    first: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run, or the path of its folder.", autocompletion=complete_runs),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Another; from any results folder, by path.", autocompletion=complete_runs
+        ),
+    ],
     as_json: JsonOpt = False,
     results: ResultsOpt = RESULTS,
 ) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from experiments.common.errors import UserError
 from experiments.runs.lookup import matching_runs, results_dir
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
 from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt
@@ -26,7 +27,12 @@ def errors(
     baseline: Annotated[
         str, typer.Argument(metavar="BASELINE", help="A run, or a recipe/hash: all its finished seeds.")
     ],
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="What to compare with it, likewise.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="What to compare with it, likewise.", autocompletion=complete_runs
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Draw the differences there, PNG and SVG.")
     ] = None,

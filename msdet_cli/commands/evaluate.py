@@ -15,15 +15,19 @@ from experiments.recipes.loading import load_recipe
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.completion import complete, complete_runs
 from msdet_cli.console.file_output import make_output_folder
 from msdet_cli.console.formatting import format_metrics
-from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt, complete
+from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt
 from msdet_cli.run_plan import warn_of_data
 
 
 def evaluate(
     what: Annotated[
-        str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, or a file of weights (.pth).")
+        str,
+        typer.Argument(
+            metavar="RUN|CHECKPOINT", help="A run, or a file of weights (.pth).", autocompletion=complete_runs
+        ),
     ],
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,

@@ -22,6 +22,7 @@ from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import results_dir
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.completion import complete
 from msdet_cli.console.formatting import format_metrics
 from msdet_cli.model_checks import mmengine_config
 from msdet_cli.options import (
@@ -32,7 +33,6 @@ from msdet_cli.options import (
     ResultsOpt,
     SeedOpt,
     SetOpt,
-    complete,
 )
 
 

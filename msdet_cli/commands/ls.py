@@ -14,6 +14,7 @@ from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes import catalogue
 from experiments.recipes.tables import ablations, load_table
 from experiments.runs.lookup import results_dir
+from msdet_cli.completion import complete_words
 from msdet_cli.options import JsonOpt
 
 KINDS = {f"{kind}s": kind for kind in catalogue.FOLDERS}
@@ -25,7 +26,7 @@ def ls(
         typer.Argument(
             metavar="KIND",
             help="One of recipes, profiles, datasets, tables (default: all).",
-            autocompletion=lambda incomplete: [kind for kind in KINDS if kind.startswith(incomplete)],
+            autocompletion=complete_words(KINDS),
         ),
     ] = None,
     as_json: JsonOpt = False,

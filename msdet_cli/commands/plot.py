@@ -13,6 +13,7 @@ from rich.text import Text
 
 from experiments.common.errors import UserError
 from experiments.runs.lookup import results_dir, select
+from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
 from msdet_cli.options import RESULTS, ResultsOpt
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 def plot(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Runs, folders, or parts of names: all that fit are drawn."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Runs, folders, or parts of names: all that fit are drawn.",
+            autocompletion=complete_runs,
+        ),
     ],
     curves: Annotated[
         bool, typer.Option("--curves", help="Draw loss and AP of all these runs into one figure.")

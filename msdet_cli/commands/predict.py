@@ -16,6 +16,7 @@ from experiments.common.files import unique_name
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands.predict_images import ChosenImage, choose_images
+from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import make_output_folder, naming_folder
 from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg
@@ -33,7 +34,12 @@ def predict(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="RUN", help="A baseline, drawn in blue beside RUN in red."),
+        typer.Option(
+            "--against",
+            metavar="RUN",
+            help="A baseline, drawn in blue beside RUN in red.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     val: Annotated[
         int | None,

@@ -17,6 +17,7 @@ from rich.text import Text
 from experiments.common.errors import UserError
 from experiments.runs.lookup import existing_results_dir
 from msdet_cli import __version__
+from msdet_cli.completion import complete, complete_words
 from msdet_cli.console.file_output import write_all
 from msdet_cli.console.result_tables import (
     make_console,
@@ -25,7 +26,7 @@ from msdet_cli.console.result_tables import (
     print_problems,
     print_tables,
 )
-from msdet_cli.options import DatasetsOpt, JsonOpt, ProfilesOpt, RecipesOpt, check_choice, complete
+from msdet_cli.options import DatasetsOpt, JsonOpt, ProfilesOpt, RecipesOpt, check_choice
 
 if TYPE_CHECKING:
     from experiments.reporting import Report
@@ -62,7 +63,7 @@ def report(
             "--format",
             metavar="FORMAT",
             help="console, md, csv, latex, html, or all of these.",
-            autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
+            autocompletion=complete_words(FORMATS),
         ),
     ] = "console",
     as_json: JsonOpt = False,

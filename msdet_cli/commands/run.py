@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from experiments.recipes.loading import load_recipe
-from msdet_cli.options import RunOptions, SetOpt, complete, with_run_options
+from msdet_cli.completion import complete
+from msdet_cli.options import RunOptions, SetOpt, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
 

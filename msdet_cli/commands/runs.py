@@ -16,6 +16,7 @@ from experiments.launching.run_states import read_runs
 from experiments.recipes import catalogue
 from experiments.runs.lookup import existing_results_dir, iterate, matching_runs
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.completion import complete_runs, complete_words
 from msdet_cli.console.result_tables import make_console, print_problems
 from msdet_cli.console.run_list import ListedRun, list_runs, print_details, print_runs
 from msdet_cli.options import (
@@ -44,7 +45,11 @@ DESCENDING = ("metric", "started", "took", "size")  # best, newest, longest, lar
 def runs(
     which: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Only these: names, folders, or parts of names."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Only these: names, folders, or parts of names.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     recipes: RecipesOpt = None,
     profiles: ProfilesOpt = None,
@@ -56,7 +61,7 @@ def runs(
             "--sort",
             metavar="KEY",
             help=f"Order: {', '.join(SORT_KEYS)}.",
-            autocompletion=lambda incomplete: [k for k in SORT_KEYS if k.startswith(incomplete)],
+            autocompletion=complete_words(SORT_KEYS),
         ),
     ] = "run",
     with_size: Annotated[bool, typer.Option("--size", help="Show the disk use of each run.")] = False,

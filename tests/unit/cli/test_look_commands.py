@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from experiments.common.errors import UserError
 from experiments.recipes.loading import load_recipe, recipe_id
 from msdet_cli.commands import cp, ls, show, validate
-from msdet_cli.options import complete
+from msdet_cli.completion import complete
 
 app = typer.Typer(rich_markup_mode=None)
 for module in (ls, show, cp, validate):
