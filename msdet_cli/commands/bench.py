@@ -9,23 +9,21 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.status import Status
-from rich.table import Table
 from rich.text import Text
 
 from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
 from experiments.runs.lookup import results_dir
-from msdet_cli.console.result_tables import make_console
+from msdet_cli.console.result_tables import draw_view, make_console
 from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt
 
 if TYPE_CHECKING:
     from benchmarks.results_file import BenchFile
 
-DEFAULT_PARTS = ("observe", "startup", "many_runs", "operators", "overhead", "inference")
+DEFAULT_PARTS = ("observe", "startup", "many_runs", "operators", "dispatch", "overhead", "inference")
 PARTS = (*DEFAULT_PARTS, "eval", "gpu")
 NO_PROFILE = "none"
 
@@ -36,7 +34,10 @@ Measure = Callable[[Progress], dict[str, Any]]
 def bench(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PART]...", help=f"{', '.join(PARTS)}; default all but eval and gpu."),
+        typer.Argument(
+            metavar="[PART]...",
+            help=f"{', '.join(PARTS)}; default all but eval and gpu. Recipes may follow dispatch.",
+        ),
     ] = None,
     recipe: Annotated[
         str, typer.Option("--recipe", metavar="RECIPE", help="Recipe that `overhead` trains with each rule.")
@@ -84,32 +85,36 @@ def bench(
     observe    a call of a rule inside an interval, and at its end (microseconds)
     startup    msdet --help, and whether it imports torch (seconds)
     many_runs  planning and listing a thousand runs, and reporting many (seconds)
+    dispatch   operations, waits and allocations of a step: stock, uniform, RLO; RECIPEs may follow
     operators  NMS and RoIAlign without mmcv's compiled operators (milliseconds)
     overhead   a training iteration: uniform, AVW, RLO and stock MMDetection, interleaved (ratios)
     inference  an image: RetinaNet, RLO and the necks of Figure 4, model only and end to end
     eval       faster-coco-eval against pycocotools: time and results (minutes)
-    gpu        a step of every full-size recipe at (1333, 800), peak memory, 200 iterations with and without RLO
+    gpu        a step of every full-size recipe at (1333, 800), peak memory, waits for the device
 
     \b
     msdet bench
     msdet bench overhead inference -p tiny
+    msdet bench dispatch retinanet-r50 fcos-r50
     msdet bench overhead --recipe retinanet-r50 --batch 2 -p none
     msdet bench eval --images 500
     msdet bench observe startup --json
     """
     for part in parts or ():
-        if part not in PARTS:
+        if part not in PARTS and "dispatch" not in parts:
             raise UserError(f"bench: '{part}' is unknown; {did_you_mean(part, PARTS)}", "msdet bench --help")
     if size is not None and min(size) < 32:
         raise UserError(f"--size: {size[0]} {size[1]} is not allowed: at least 32 32", "--size 1333 800")
     from benchmarks.results_file import BenchFile, content
 
     file = BenchFile(results_dir(results), host)
-    options = {"--recipe": recipe, "-p": profile, "--dataset": dataset, "--data-root": data_root, "--batch": batch,
-               "--size": size, "--rounds": rounds, "--steps": steps, "--images": images}  # fmt: skip
+    chosen = [part for part in parts if part in PARTS] if parts else DEFAULT_PARTS
+    options = {"RECIPE": [part for part in parts or () if part not in PARTS], "--recipe": recipe, "-p": profile,
+               "--dataset": dataset, "--data-root": data_root, "--batch": batch, "--size": size, "--rounds": rounds,
+               "--steps": steps, "--images": images}  # fmt: skip
     done: dict[str, Any] = {}
     try:
-        _measure(list(dict.fromkeys(parts or DEFAULT_PARTS)), options, file, done)
+        _measure(list(dict.fromkeys(chosen)), options, file, done)
     except KeyboardInterrupt:
         Console(stderr=True).print(f"interrupted; written: {', '.join(done) or 'nothing'}")
         raise typer.Exit(INTERRUPTED) from None
@@ -128,10 +133,13 @@ def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: d
     ignored = io.StringIO()  # libraries print about annotations and missing packages
     with console.status("measuring ...") as status, contextlib.redirect_stdout(ignored):
         for part in parts:
-            status.update(f"measuring {part} ...")
-            measure, takes = measures[part]
-            command = _command(part, {name: options[name] for name in takes})
-            report = functools.partial(_report, status, part)
+            measure, taken = measures[part]
+
+            def report(text: str, part: str = part) -> None:
+                status.update(f"measuring {part}: {text} ...")
+
+            report("starting")
+            command = _command(part, taken)
             done[part] = results_file.part(functools.partial(measure, report), command, file.host, load)
             file.add({part: done[part]})
             console.print(
@@ -139,38 +147,48 @@ def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: d
             )
 
 
-def _report(status: Status, part: str, text: str) -> None:
-    status.update(f"measuring {part}: {text} ...")
-
-
-def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, tuple[str, ...]]]:
-    """Return for each part its measurement and the options that it takes."""
+def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any]]]:
+    """Return for each part its measurement, and the options that it takes with their values."""
     import torch
 
-    from benchmarks import evaluation, gpu, inference, many_runs, observe, operators, overhead, startup
+    from benchmarks import (
+        dispatch,
+        evaluation,
+        gpu,
+        inference,
+        many_runs,
+        observe,
+        operators,
+        overhead,
+        startup,
+    )
     from benchmarks.loops import Task
 
-    options["-p"] = options["-p"] or (NO_PROFILE if torch.cuda.is_available() else "tiny")
-    profile = None if options["-p"] == NO_PROFILE else options["-p"]
+    own = options["-p"] or (NO_PROFILE if torch.cuda.is_available() else "tiny")
+    profile, given = (None if name in (None, NO_PROFILE) else name for name in (own, options["-p"]))
+    shared = {"-p": own, **{name: options[name] for name in ("--dataset", "--size", "--rounds")}}
     dataset, size, rounds = options["--dataset"], options["--size"], options["--rounds"]
-
-    def measure_training(progress: Progress) -> dict[str, Any]:
-        task = Task(options["--recipe"], profile, dataset, options["--batch"], size, options["--data-root"])
-        return overhead.measure(task, rounds, options["--steps"], progress)
-
-    def measure_inference(progress: Progress) -> dict[str, Any]:
-        return inference.measure(profile, dataset, size, rounds, progress=progress)
-
-    shared = ("-p", "--dataset", "--size", "--rounds")
+    task = Task(options["--recipe"], profile, dataset, options["--batch"], size, options["--data-root"])
+    steps, images, recipes = options["--steps"], options["--images"], options["RECIPE"]
     return {
-        "observe": (lambda _: observe.measure(), ()),
-        "startup": (lambda _: startup.measure(), ()),
-        "many_runs": (lambda _: many_runs.measure(), ()),
-        "operators": (lambda _: operators.measure(), ()),
-        "overhead": (measure_training, ("--recipe", *shared, "--batch", "--steps")),
-        "inference": (measure_inference, shared),
-        "eval": (lambda progress: evaluation.measure(options["--images"], progress=progress), ("--images",)),
-        "gpu": (lambda _: gpu.measure(), ()),
+        "observe": (lambda _: observe.measure(), {}),
+        "startup": (lambda _: startup.measure(), {}),
+        "many_runs": (lambda _: many_runs.measure(), {}),
+        "operators": (lambda _: operators.measure(), {}),
+        "dispatch": (
+            lambda progress: dispatch.measure(recipes or dispatch.RECIPES, given, progress=progress),
+            {"RECIPE": recipes, "-p": given},
+        ),
+        "overhead": (
+            lambda progress: overhead.measure(task, rounds, steps, progress),
+            {"--recipe": task.recipe, **shared, "--batch": task.batch, "--steps": steps},
+        ),
+        "inference": (
+            lambda progress: inference.measure(profile, dataset, size, rounds, progress=progress),
+            shared,
+        ),
+        "eval": (lambda progress: evaluation.measure(images, progress=progress), {"--images": images}),
+        "gpu": (lambda _: gpu.measure(), {}),
     }
 
 
@@ -179,12 +197,15 @@ def _command(part: str, options: dict[str, Any]) -> str:
     words = ["msdet", "bench", part]
     for name, value in options.items():
         if value is not None:
-            words += [name, *map(str, value if isinstance(value, tuple) else [value])]
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [*([name] if name.startswith("-") else []), *map(str, values)]
     return shlex.join(words)
 
 
 def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
     from experiments.common.files import write_json
+    from experiments.reporting.bench.results import sections
+    from experiments.reporting.tables.table_view import grid_view
 
     if out is not None:
         try:
@@ -196,23 +217,11 @@ def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> Non
             ) from None
     if as_json:
         print(json.dumps(found, indent=2))
-    else:
-        _print_tables(found)
-
-
-def _print_tables(found: dict[str, Any]) -> None:
-    from experiments.reporting.bench.results import sections
-
+        return
     console = make_console()
     for section in sections([{**found, "file": ""}]):
         for grid in section.grids:
             console.print(Text(f"\n{section.title}: {grid.title}"), soft_wrap=True)
-            table = Table(box=None, pad_edge=False)
-            for number, name in enumerate(grid.header):
-                justify: Literal["left", "right"] = "left" if number < grid.texts else "right"
-                table.add_column(name, justify=justify, overflow="fold")
-            for row in grid.rows:
-                table.add_row(*map(Text, row))
-            console.print(table)
+            console.print(draw_view(grid_view(grid)))
         for text in section.texts:
             console.print(Text(f"\n{text}"))

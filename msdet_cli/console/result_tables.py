@@ -173,16 +173,16 @@ def print_problems(console: Console, problems: Sequence[str]) -> None:
 def _fit(console: Console, view: TableView, optional: Sequence[str]) -> Table:
     """Return the table without as many of its optional columns, in their order, as the console has no room for."""
     means = [key for key in optional if key.startswith("measured ")]
-    grid = _grid(view, means)
+    grid = draw_view(view, means)
     for key in optional:
         if Measurement.get(console, console.options.update(width=10_000), grid).maximum <= console.width:
             break
         view = view.without(key)
-        grid = _grid(view, means)
+        grid = draw_view(view, means)
     return grid
 
 
-def _grid(view: TableView, means: Sequence[str] = ()) -> Table:
+def draw_view(view: TableView, means: Sequence[str] = ()) -> Table:
     """Return a table for the console.
 
     Args:

@@ -83,6 +83,22 @@ def evaluation(part: Part) -> list[Grid]:
     return [Grid(header, rows, title=f"{what}; {same} ({verdict}). {where(part)}")]
 
 
+def dispatch(part: Part) -> list[Grid]:
+    """Return what a step asks of the host, by recipe and rule."""
+    result = part["result"]
+    rows = []
+    for recipe, counts in result["recipes"].items():
+        stock = counts["stock"]["operations"]
+        for rule, count in counts.items():
+            more = "" if rule == "stock" else f"{count['operations'] - stock:+d}"
+            rows.append(
+                [recipe, rule, str(count["operations"]), more, str(count["waits"]), str(count["allocations"])]
+            )
+    header = ["recipe", "rule", "operations", "to stock", "waits", "allocations"]
+    title = f"batch {result['batch']} at {_by(result['size'])}{_profile(result)}. {where(part)}"
+    return [Grid(header, rows, 2, title)]
+
+
 def others(name: str) -> Callable[[Part], list[Grid]]:
     """Return a function that lists figures by name, however nested."""
 
@@ -99,7 +115,7 @@ def grids_of(name: str, part: Part) -> list[Grid]:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: It does not fit the schema.
     """
-    known = {"overhead": overhead, "inference": inference, "eval": evaluation}
+    known = {"dispatch": dispatch, "overhead": overhead, "inference": inference, "eval": evaluation}
     return known.get(name, others(name))(part)
 
 

@@ -29,6 +29,8 @@ A file is one machine's measurements of one day (schema 1; times in seconds, unl
                 "pycocotools": TIMES, "ratio": RATIO or null (how many times as long pycocotools takes),
                 "metrics": {"AP": [faster, pycocotools], ...},
                 "largest_difference": 1e-16, "equal": true}
+    dispatch   {"profile", "batch", "size", "recipes": {"retinanet-r50": {"stock": COUNTS, "uniform": COUNTS,
+                "rlo": COUNTS}, ...}}, COUNTS {"operations", "waits", "allocations"}
     any other  Figures by name, nested.
 
     TIMES  {"median_s", "q1_s", "q3_s", "n"}                 over single inferences, blocks of iterations, evaluations
@@ -136,6 +138,14 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
             "other ratios uniform is the mean of both. The "
             "rule's step (observe, decide, write the trace) is timed directly, for it is less than the ratios can "
             "show; on a GPU it includes waiting for the device at an interval's end.",
+        ),
+    ),
+    (
+        "What a training step asks of the host",
+        ("dispatch",),
+        (
+            "Operations that PyTorch dispatches in one step inside an interval, forward, backward and optimizer; those "
+            "that wait for the device on a GPU; tensors allocated. Stock is MMDetection's own detector.",
         ),
     ),
     (

@@ -130,7 +130,7 @@ def test_what_stopped_the_command_leaves_the_parts_that_were_done(tmp_path, monk
     def interrupted(progress):
         raise KeyboardInterrupt
 
-    measures = {"observe": (lambda progress: {"us": 1.0}, ()), "startup": (interrupted, ())}
+    measures = {"observe": (lambda progress: {"us": 1.0}, {}), "startup": (interrupted, {})}
     monkeypatch.setattr(command, "_measures", lambda options: measures)
     with pytest.raises(typer.Exit) as caught:
         bench(
@@ -300,16 +300,30 @@ def test_overhead_tells_all_loops(task):
     assert len(section.grids[0].rows) == 5
 
 
-def test_a_step_of_a_recipe_and_two_in_turns(tmp_path, monkeypatch):
+def test_a_step_of_a_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = dict(profile="tiny", batch_size=1, size=(160, 96), device="cpu")
-    found = gpu.measure(["fcos-r50-rlo", "retinanet-r50-guided"], iterations=2, **small)
-    assert list(found["one step"]) == ["fcos-r50-rlo", "retinanet-r50-guided"]
-    for figures in found["one step"].values():
-        assert figures["seconds, the first"] > 0 and figures["loss"] > 0
-    turns = found["retinanet-r50"]
-    expected = turns["rlo, seconds per iteration"] / turns["baseline, seconds per iteration"]
-    assert turns["rlo to baseline"]["ratio"] == pytest.approx(expected)  # one block of each
+    found = gpu.measure(["retinanet-r50-guided"], **small)
+    assert list(found["one step"]) == ["retinanet-r50-guided"]
+    figures = found["one step"]["retinanet-r50-guided"]
+    assert figures["seconds, the first"] > 0 and figures["loss"] > 0
+
+
+def test_dispatch_counts_a_step_of_each_recipe_under_each_rule(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    bench(["dispatch", "fcos-r50"], profile="tiny", results=tmp_path, host="here")
+    ((kept,), problems) = read([tmp_path])
+    measured = kept["parts"]["dispatch"]
+    assert measured["command"] == "msdet bench dispatch fcos-r50 -p tiny" and not problems
+    counts = measured["result"]["recipes"]["fcos-r50"]
+    assert list(counts) == ["stock", "uniform", "rlo"]
+    assert counts["uniform"] == counts["rlo"]
+    more = counts["rlo"]["operations"] - counts["stock"]["operations"]
+    assert counts["rlo"]["waits"] == counts["stock"]["waits"] > 0 and 0 < more <= 30
+    (section,) = sections([kept])
+    (*_, row) = section.grids[0].rows
+    assert row[:4] == ["fcos-r50", "rlo", str(counts["rlo"]["operations"]), f"+{more}"]
+    assert "What a training step asks of the host" in capsys.readouterr().out
 
 
 def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
