@@ -94,8 +94,10 @@ def inspect(
     for split in SPLITS:
         log = found.logs[split] = ProblemLog()
         read = found.annotations[split] = read_split(spec, root, split, log)
-        if split == "train":
-            found.classes = _classes_to_train(spec, read)
+        if split == "train":  # their labels follow the order of the file in COCO format, of the page in VOC
+            is_chosen = spec.format == "voc" or not spec.classes
+            chosen = spec.classes or read.classes
+            found.classes = list(chosen) if is_chosen else [n for n in read.classes if n in spec.classes]
         _check_names(found, split)
         _check_classes(found, split)
         if stop_early and log.error:
@@ -108,20 +110,7 @@ def inspect(
     return found
 
 
-def _where(spec: DatasetSpec, root: Path, split: Split) -> str:
-    """Return what messages call a split's annotations."""
-    path = root / spec.splits[split][0].annotations
-    return str(path) if spec.format == "coco" else f"the XML files listed in {path}"
-
-
 # Classes
-
-
-def _classes_to_train(spec: DatasetSpec, read: Annotations) -> list[str]:
-    """Return the classes in the order of their labels: that of the file for COCO, of the page for VOC."""
-    if not spec.classes:
-        return list(read.classes)
-    return list(spec.classes) if spec.format == "voc" else [n for n in read.classes if n in spec.classes]
 
 
 def _check_names(found: Inspection, split: Split) -> None:
@@ -140,9 +129,14 @@ def _check_classes(found: Inspection, split: Split) -> None:
     if not there or not trained or (spec.generate is not None and spec.format == "voc"):
         return  # a small built-in set may lack a shape by chance
     if spec.format == "coco" or split == "train":
-        for name in spec.classes:
-            if name not in there:
-                _log_missing(spec, name, there, _where(spec, found.root, split), log)
+        path = found.root / spec.splits[split][0].annotations
+        where = str(path) if spec.format == "coco" else f"the XML files listed in {path}"
+        listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
+        for name in (name for name in spec.classes if name not in there):
+            best = nearest(name, there)
+            close = f"did you mean '{best}'? " if best else ""
+            text = f"data set '{spec.name}', classes: '{name}' is not in {where}; {close}there are: {listed}"
+            log.add("classes wrong", text)
     if split == "train":
         return
     if spec.classes:
@@ -151,14 +145,6 @@ def _check_classes(found: Inspection, split: Split) -> None:
         _check_met_in_training(found, there, trained)
     else:
         _check_same_order(found, there, trained)
-
-
-def _log_missing(spec: DatasetSpec, name: str, there: Sequence[str], where: str, log: ProblemLog) -> None:
-    best = nearest(name, there)
-    close = f"did you mean '{best}'? " if best else ""
-    listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
-    text = f"data set '{spec.name}', classes: '{name}' is not in {where}; {close}there are: {listed}"
-    log.add("classes wrong", text)
 
 
 def _check_met_in_training(found: Inspection, there: Sequence[str], trained: Sequence[str]) -> None:
@@ -215,8 +201,10 @@ def _check_boxes(found: Inspection, split: Split) -> None:
                 has_usable = True
             else:
                 unused[why_unused] += 1
-            if kind is None and _is_partly_outside(box, image.size):
-                kind = "box partly outside"
+            if kind is None and image.size is not None:
+                x1, y1, x2, y2 = box.corners
+                far = max(x2 - image.size[0], y2 - image.size[1])
+                kind = "box partly outside" if max(-x1, -y1, far) > _SLACK_PX else None
             if kind is not None:
                 log.add(kind, f"{_label(spec, image, box)}: {box.category} {_geometry(box, image.size)}")
             key = (box.category, box.xywh, box.role)
@@ -235,13 +223,6 @@ def _check_boxes(found: Inspection, split: Split) -> None:
         why = ": " + ", ".join(f"{count} {kind}" for kind, count in unused.most_common()) if unused else ""
         source = found.root / spec.splits[split][0].annotations
         log.add(problem, f"{what} {problem}{why}", source)
-
-
-def _is_partly_outside(box: Box, size: tuple[int, int] | None) -> bool:
-    x1, y1, x2, y2 = box.corners
-    if size is None:
-        return False
-    return min(x1, y1) < -_SLACK_PX or x2 > size[0] + _SLACK_PX or y2 > size[1] + _SLACK_PX
 
 
 def _label(spec: DatasetSpec, image: Image, box: Box) -> str:

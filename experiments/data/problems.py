@@ -157,17 +157,13 @@ def missing_files(folder: Path, names: Collection[str]) -> list[str]:
     for name in names:
         below, _, last = name.rpartition("/")
         if below not in listed:
-            listed[below] = _listing(folder / below)
+            try:
+                with os.scandir(folder / below) as entries:
+                    listed[below] = {entry.name for entry in entries}
+            except (FileNotFoundError, NotADirectoryError):
+                listed[below] = set()
+            except OSError as error:
+                raise UserError(f"{folder / below}: cannot be listed: {error.strerror or error}") from None
         if last not in listed[below]:
             missing.append(name)
     return missing
-
-
-def _listing(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed: {error.strerror or error}") from None

@@ -57,20 +57,11 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
         whole.raw_digests += part.raw_digests
     if spec.format == "voc":
         whole.classes.sort()
-    _check_listed_once(spec, root, split, whole, log)
-    return whole
-
-
-def _check_listed_once(
-    spec: DatasetSpec, root: Path, split: Split, read: Annotations, log: ProblemLog
-) -> None:
-    """Log an image that several lists name, or an id that two images of a validation set share."""
-    if len(spec.splits[split]) < 2:
-        return
     seen: set[Path | int | str] = set()
-    for image in read.images:
+    for image in whole.images if len(spec.splits[split]) > 1 else ():
         if image.path in seen or (split == "val" and image.id in seen):
             lists = ", ".join(str(root / part.annotations) for part in spec.splits[split])
             log.add("duplicate id", f"image id '{image.id}' is listed twice in {lists}")
-            return
+            break
         seen |= {image.path, image.id}
+    return whole

@@ -165,22 +165,17 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 def _fits(shape: Shape, others: list[Shape]) -> bool:
     """Whether the others stay visible enough under `shape`, and keep their tight boxes."""
     for other in others:
-        overlap = _overlap(shape.box, other.box)
-        if not overlap:
+        (ax, ay, aw, ah), (bx, by, bw, bh) = shape.box, other.box
+        width, height = min(ax + aw, bx + bw) - max(ax, bx), min(ay + ah, by + bh) - max(ay, by)
+        if width <= 0 or height <= 0:
             continue
-        smaller = min(shape.box[2] * shape.box[3], other.box[2] * other.box[3])
+        smaller = min(aw * ah, bw * bh)
         left = other.visible & ~shape.mask
-        if overlap >= MAX_OVERLAP * smaller or left.sum() < MIN_VISIBLE * other.mask.sum():
+        if width * height >= MAX_OVERLAP * smaller or left.sum() < MIN_VISIBLE * other.mask.sum():
             return False
         if tight_box(left) != other.box:
             return False
     return True
-
-
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0)
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, shape: Shape) -> None:
