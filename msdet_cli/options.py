@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -263,6 +264,8 @@ class RunOptions:
     def plan(self, labelled: Iterable[tuple[str, Recipe]]) -> list[PlannedRun]:
         """Return the runs of the recipes with every seed. Args and Raises: as `plan` and `check_models`."""
         labelled = list(labelled)
+        if self.data_root is not None and self.dataset is None and self.data_root.is_dir():
+            _check_made_there([recipe for _, recipe in labelled], self.data_root)
         check_models(recipe for _, recipe in labelled)
         return plan(
             labelled,
@@ -278,6 +281,27 @@ class RunOptions:
                 notify=print_note,
             ),
         )
+
+
+def _check_made_there(recipes: Iterable[Recipe], root: Path) -> None:
+    """Refuse a folder of other data for a set that is made there: -p tiny --data-root lacks --dataset."""
+    from experiments.data.find import check_place
+    from experiments.data.shapes.generator import MANIFEST
+    from experiments.recipes.catalogue import list_pages, load_dataset
+
+    made = next((recipe for recipe in recipes if recipe.dataset.generate is not None), None)
+    if made is None or (root / MANIFEST).exists() or not any(root.iterdir()):
+        return
+    for name in list_pages("dataset"):
+        with contextlib.suppress(UserError):
+            spec = load_dataset(name)
+            if spec.generate is None:
+                check_place(spec, root)
+                break
+    else:
+        name = "NAME"
+    what = f"--data-root {root}: recipe {made.name} makes its data set '{made.dataset.name}', and this folder holds"
+    raise UserError(f"{what} other files", f"--dataset {name}")
 
 
 def with_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
