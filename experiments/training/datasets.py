@@ -24,7 +24,7 @@ from mmdet.registry import DATASETS
 from experiments.common.errors import UserError
 from experiments.data.image_files import decode, image_facts
 from experiments.data.problems import ProblemLog
-from experiments.data.readers import Box, Image
+from experiments.data.readers import Image
 from experiments.data.readers.coco import read_coco
 from experiments.data.readers.voc import read_voc
 from experiments.data.selection import has_training_boxes, why_not_trained
@@ -70,13 +70,16 @@ class AnnotatedDataset(BaseDetDataset):
     def _info(self, image: Image, labels: Mapping[str, int], min_box_size: int) -> dict:
         assert image.size is not None
         instances = []
-        for box in image.boxes:
-            if box.category not in labels:
-                continue
+        for box in (box for box in image.boxes if box.category in labels):
             reason = None if self.test_mode else why_not_trained(box, image.size, min_box_size)
             if reason in (None, "box under min_box_size"):
                 instances.append(
-                    _instance(box, labels[box.category], is_ignored=box.is_ignored or reason is not None)
+                    {
+                        "bbox": list(box.corners),
+                        "bbox_label": labels[box.category],
+                        "ignore_flag": int(box.is_ignored or reason is not None),
+                        **({"mask": box.segmentation} if box.segmentation else {}),
+                    }
                 )
         width, height = image.size
         return dict(
@@ -104,13 +107,6 @@ class AnnotatedDataset(BaseDetDataset):
                 width, height = decoded.size
                 raise ImageError(f"image {path}: {width} x {height} pixels: {error.err}") from error
             raise
-
-
-def _instance(box: Box, label: int, is_ignored: bool) -> dict:
-    made = dict(bbox=list(box.corners), bbox_label=label, ignore_flag=int(is_ignored))
-    if box.segmentation:
-        made["mask"] = box.segmentation
-    return made
 
 
 @DATASETS.register_module()

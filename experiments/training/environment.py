@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from experiments.common.files import file_digest
 from experiments.recipes.schema import Recipe
 from experiments.runs.record import Record
 
@@ -22,17 +24,6 @@ PACKAGES = (
 )  # fmt: skip
 CODE = ("msdet_cli", "experiments", "recipes", "benchmarks")
 MAX_PATCH_CHARACTERS = 100_000  # characters: a record is read whole by every list of runs
-
-
-def versions() -> dict[str, str]:
-    """Return the installed versions of the packages that can change a result."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def describe(recipe: Recipe | None = None) -> dict[str, Any]:
@@ -46,15 +37,19 @@ def describe(recipe: Recipe | None = None) -> dict[str, Any]:
     from experiments.detection import operators
 
     cuda = torch.cuda.is_available()
+    packages = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     return {
         "python": platform.python_version(),
-        "packages": versions(),
+        "packages": packages,
         "operators": operators.backend(),
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "driver": driver_version() if cuda else None,
+        "driver": _driver_version() if cuda else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
-        "cpu": cpu_name(),
+        "cpu": _cpu_name(),
         "cpu_threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
@@ -63,7 +58,7 @@ def describe(recipe: Recipe | None = None) -> dict[str, Any]:
     }
 
 
-def driver_version() -> str | None:
+def _driver_version() -> str | None:
     """Return the NVIDIA driver's version, from `nvidia-smi`."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
@@ -73,14 +68,13 @@ def driver_version() -> str | None:
     return done[0] if done else None
 
 
-def cpu_name() -> str:
+def _cpu_name() -> str:
     """Return the processor's name, or its kind where the system tells no more."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def source_digest(package: Path) -> str:
@@ -97,21 +91,15 @@ def source_digest(package: Path) -> str:
 
 def own_modules(recipe: Recipe) -> dict[str, str | None]:
     """Return the SHA-256 of the user's modules, under `imports` or as a rule; None where there is no file."""
-    names = {*recipe.imports, *filter(None, [_module_of_rule(recipe)])}
+    module, colon, _ = str(recipe.weighting.get("rule", "")).partition(":")
     found: dict[str, str | None] = {}
-    for name in sorted(names):
+    for name in sorted({*recipe.imports, *([module] if colon else [])}):
         try:
             spec = importlib.util.find_spec(name)
-            file = spec.origin if spec else None
-            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+            found[name] = file_digest(Path(spec.origin)) if spec and spec.origin else None
         except (ImportError, ValueError, OSError):  # its use reports what is wrong with it
             found[name] = None
     return found
-
-
-def _module_of_rule(recipe: Recipe) -> str:
-    module, colon, _ = str(recipe.weighting.get("rule", "")).partition(":")
-    return module if colon else ""
 
 
 def git_state(root: Path | None = None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +30,22 @@ def evaluate_checkpoint(
     Raises:
         UserError: The checkpoint is broken, or of another model.
     """
-    sys.path.append(str(Path.cwd()))  # the user's `imports`
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open(os.devnull, "w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-    ):
-        return _evaluate(recipe, checkpoint, data, out, Path(folder))
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        from experiments.training.config.builder import build_runner
+
+        config = config_of(recipe, checkpoint, data.classes, data.root, data.fingerprint, Path(folder))
+        config.test_evaluator.outfile_prefix = str((out or Path(folder)).resolve() / "val")
+        runner = build_runner(config)
+        load_weights(runner.model, checkpoint, recipe)
+        return dict(runner.test())
 
 
-def _evaluate(
-    recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None, folder: Path
-) -> dict[str, float]:
-    from experiments.training import components  # noqa: F401
-    from experiments.training.config.builder import build_runner
-
-    config = config_of(recipe, checkpoint, data.classes, data.root, data.fingerprint, folder)
-    config.test_evaluator.outfile_prefix = str((out or folder).resolve() / "val")
-    runner = build_runner(config)
-    load_weights(runner.model, checkpoint, recipe)
-    return dict(runner.test())
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Print nothing of what MMDetection says, and let it find the user's `imports`."""
+    sys.path.append(str(Path.cwd()))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def config_of(

@@ -59,8 +59,7 @@ class ExactCocoMetric(BaseMetric):
             for image, *columns in results
             for (x1, y1, x2, y2), score, label in zip(*columns)
         ]
-        if self.outfile_prefix is not None:
-            keep_detections(self.outfile_prefix, detections)
+        keep_detections(self.outfile_prefix, detections)
         return coco_average_precisions(truth, detections)
 
 
@@ -81,11 +80,12 @@ def coco_average_precisions(truth: GroundTruth, detections: Sequence[dict[str, A
     return {n: 100 * float(v) for n, v in zip(COCO_METRICS, evaluation.stats) if v >= 0}
 
 
-def keep_detections(prefix: str, detections: Sequence[dict[str, Any]]) -> None:
-    """Write `<prefix>.bbox.json`, whole or not at all."""
-    target = Path(f"{prefix}.bbox.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target, detections, indent=None)
+def keep_detections(prefix: str | None, detections: Sequence[dict[str, Any]]) -> None:
+    """Write `<prefix>.bbox.json`, whole or not at all; nothing where there is no prefix."""
+    if prefix is not None:
+        target = Path(f"{prefix}.bbox.json")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, detections, indent=None)
 
 
 @METRICS.register_module()
@@ -110,17 +110,13 @@ class ExactVocMetric(VOCMetric):
             truth["img_id"] = sample["img_id"]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        if self.outfile_prefix is not None:
-            self._keep_detections(results)
+        classes = self.dataset_meta["classes"]
+        kept = [
+            {"image_id": truth["img_id"], "category_id": label, "category": classes[label],
+             "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            for truth, by_class in results
+            for label, boxes in enumerate(by_class)
+            for x1, y1, x2, y2, score in boxes.tolist()
+        ]  # fmt: skip
+        keep_detections(self.outfile_prefix, kept)
         return {"mAP": 100 * float(super().compute_metrics(results)["mAP"])}
-
-    def _keep_detections(self, results: list) -> None:
-        kept = []
-        for truth, by_class in results:
-            for label, boxes in enumerate(by_class):
-                for x1, y1, x2, y2, score in boxes.tolist():
-                    category = self.dataset_meta["classes"][label]
-                    box = [x1, y1, x2 - x1, y2 - y1]
-                    kept.append({"image_id": truth["img_id"], "category_id": label, "category": category,
-                                 "bbox": box, "score": score})  # fmt: skip
-        keep_detections(str(self.outfile_prefix), kept)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ from typing import Any
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.run_folder import RunFolder
-from experiments.training.evaluation import config_of, load_weights
+from experiments.training.evaluation import config_of, load_weights, quiet
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,7 @@ class Predictor:
         self.checkpoint, self.record = run.newest_checkpoint(), run.read()
         self._in_batches: dict[int, list[Detection]] = {}  # by place in the validation set
         self.classes = list(self.record.dataset.get("classes") or ())
-        sys.path.append(str(Path.cwd()))  # the user's `imports`
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with quiet():
             self._load(load_recipe(str(run.recipe)))
 
     def _load(self, recipe: Recipe) -> None:

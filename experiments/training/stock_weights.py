@@ -28,11 +28,9 @@ class _Nothing:
     def __new__(cls, *arguments: Any) -> _Nothing:
         return object.__new__(cls)
 
-    def __init__(self, *arguments: Any) -> None:
-        pass
+    def __init__(self, *arguments: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
-        pass
+    def __setstate__(self, state: Any) -> None: ...
 
 
 def copy_weights(source: Path, target: Path) -> None:
@@ -54,10 +52,8 @@ def copy_weights(source: Path, target: Path) -> None:
 def _ignoring(names: tuple[str, ...]) -> Iterator[None]:
     """Let `weights_only` loading put a `_Nothing` where one of the names is called."""
     before = torch.serialization.get_safe_globals()
-    stand_ins = []
-    for name in names:
-        module, _, last = name.rpartition(".")
-        stand_ins.append(type(last, (_Nothing,), {"__module__": module}))
+    split = (name.rpartition(".") for name in names)
+    stand_ins: list[Any] = [type(last, (_Nothing,), {"__module__": module}) for module, _, last in split]
     torch.serialization.add_safe_globals(stand_ins)
     try:
         yield

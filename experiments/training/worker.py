@@ -184,7 +184,9 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
             head.check_finite()  # a loss that is NaN may be the cause of a later error
         raise
     finally:
-        attempt.last_iteration = _iterations_done(runner, sys.exc_info()[1])
+        is_built = not isinstance(runner._train_loop, dict)  # to ask the runner would build it
+        # the runner counts an iteration behind its last hook
+        attempt.last_iteration = getattr(sys.exc_info()[1], "iteration", runner.iter) if is_built else 0
         runner.visualizer.close()  # trackers write the last values when they close
     record.iterations = runner.iter
     progress = next(hook for hook in runner.hooks if isinstance(hook, ProgressHook))
@@ -227,12 +229,6 @@ def _start_from(config: Any, checkpoint: Path | None, run: RunFolder, recipe: Re
         )
     config.load_from, config.resume = str(checkpoint), True
     return iteration_of(checkpoint)
-
-
-def _iterations_done(runner: Any, error: BaseException | None) -> int:
-    if runner._train_loop is None or isinstance(runner._train_loop, dict):
-        return 0  # it was never built
-    return getattr(error, "iteration", runner.iter)  # the runner counts an iteration behind its last hook
 
 
 def start_processes(world_size: int) -> None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_reduce_params
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
@@ -96,13 +96,8 @@ def average_over_ranks(buffers: list[torch.Tensor]) -> None:
     Else each rank would evaluate with its own, the checkpoint would hold those of rank 0, and a resumed run would
     go on with them on every rank. It happens at each step, so that it does not matter when a run is saved.
     """
-    if not buffers or not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return
-    together = torch.cat([buffer.flatten() for buffer in buffers])
-    dist.all_reduce(together)
-    together /= dist.get_world_size()
-    for buffer, mean in zip(buffers, together.split([buffer.numel() for buffer in buffers])):
-        buffer.copy_(mean.view_as(buffer))
+    if buffers:
+        all_reduce_params(buffers, op="mean")
 
 
 def _mean(outputs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,15 +20,14 @@ from torch.utils.data import BatchSampler, Dataset, Sampler
 class SampleIndex(int):
     """The index of a sample, and the epoch that wants it: together with the seed all that augments it."""
 
-    epoch: int
+    epoch = 0
 
-    def __new__(cls, index: int, epoch: int = 0) -> SampleIndex:
-        made = super().__new__(cls, index)
+    @classmethod
+    def of(cls, index: int, epoch: int) -> SampleIndex:
+        """Return the index as that epoch wants it; a data worker is sent both."""
+        made = cls(index)
         made.epoch = epoch
         return made
-
-    def __reduce__(self) -> tuple[Any, ...]:  # on its way to a data worker
-        return SampleIndex, (int(self), self.epoch)
 
 
 class SeededDataset(Dataset):
@@ -135,7 +134,7 @@ class ResumableBatchSampler(BatchSampler):
             pieces = [piece for batch in batches for piece in _cut(batch, self.pieces)]
             own = pieces[self.rank :: self.world_size]
             self.sizes.append([len(piece) for piece in own])
-            yield [SampleIndex(index, epoch) for piece in own for index in piece]
+            yield [SampleIndex.of(index, epoch) for piece in own for index in piece]
 
     def __len__(self) -> int:
         return self._steps

@@ -93,13 +93,11 @@ class ResumableCheckpointHook(Hook):
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise UserError(self._not_written(done, error), exit_code=INTERRUPTED) from error
+            last = self.run.last_checkpoint()
+            good = f"the last good one is {last.name}" if last else "there is none yet"
+            reason = error.strerror or str(error)
+            place = f"the checkpoint of iteration {done} cannot be written to {self.run.checkpoints}"
+            raise UserError(f"{place}: {reason}; {good}", exit_code=INTERRUPTED) from error
         if runner.rank == 0:
             for old in self.run.saved_checkpoints()[self.keep :]:
                 old.unlink()
-
-    def _not_written(self, done: int, error: OSError) -> str:
-        saved = self.run.saved_checkpoints()
-        last = f"the last good one is {saved[0].name}" if saved else "there is none yet"
-        reason = error.strerror or str(error)
-        return f"the checkpoint of iteration {done} cannot be written to {self.run.checkpoints}: {reason}; {last}"

@@ -38,39 +38,38 @@ def add(config: Config, names: Sequence[str], run: RunFolder, first_iteration: i
     if not names:
         return
     trackers.check(names)
-    makers = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
-    added = [makers[name](run, first_iteration) for name in dict.fromkeys(names)]
+    place = run.path.resolve()
+    by_name: dict[str, dict[str, Any]] = {
+        "tensorboard": dict(
+            type="ResumedTensorboard", save_dir=str(place / "tensorboard"), first_iteration=first_iteration
+        ),
+        "wandb": dict(
+            type="ResumedWandb",
+            save_dir=str(place),
+            init_kwargs=dict(
+                project=PROJECT,
+                name=run.name,
+                group="/".join(run.name.split("/")[:-1]),  # the seeds of one recipe
+                id=_identity(place),
+                resume="allow",
+                dir=str(place),
+                mode=os.environ.get("WANDB_MODE", "online" if "WANDB_API_KEY" in os.environ else "offline"),
+            ),
+        ),
+        "mlflow": dict(
+            type="ResumedMLflow",
+            save_dir=str(place),
+            run_name=run.name,
+            key=_identity(place),
+            server=os.environ.get("MLFLOW_TRACKING_URI"),
+        ),
+    }
     config.visualizer.name = run.name  # MMEngine gives out the one that it has, if the name is known
-    config.visualizer.vis_backends = [*config.visualizer.get("vis_backends", []), *added]
+    config.visualizer.vis_backends = [
+        *config.visualizer.get("vis_backends", []),
+        *(by_name[name] for name in dict.fromkeys(names)),
+    ]
     config.default_hooks.logger.log_metric_by_epoch = False  # one axis for all: iterations
-
-
-def _tensorboard(run: RunFolder, first_iteration: int) -> dict[str, Any]:
-    folder = str(run.path.resolve() / "tensorboard")
-    return dict(type="ResumedTensorboard", save_dir=folder, first_iteration=first_iteration)
-
-
-def _wandb(run: RunFolder, first_iteration: int) -> dict[str, Any]:
-    online = "online" if "WANDB_API_KEY" in os.environ else "offline"
-    place = run.path.resolve()
-    init = dict(
-        project=PROJECT,
-        name=run.name,
-        group="/".join(run.name.split("/")[:-1]),  # the seeds of one recipe
-        id=_identity(place),
-        resume="allow",
-        dir=str(place),
-        mode=os.environ.get("WANDB_MODE", online),
-    )
-    return dict(type="ResumedWandb", save_dir=str(place), init_kwargs=init)
-
-
-def _mlflow(run: RunFolder, first_iteration: int) -> dict[str, Any]:
-    place = run.path.resolve()
-    server = os.environ.get("MLFLOW_TRACKING_URI")
-    return dict(
-        type="ResumedMLflow", save_dir=str(place), run_name=run.name, key=_identity(place), server=server
-    )
 
 
 def _identity(place: Path) -> str:
