@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from experiments.detection.operators import extension as operators
 from experiments.detection.operators import kernels
 from experiments.detection.operators import roi_align as roi_align_kernels
+from experiments.detection.operators.extension import torchvision_operators
 from experiments.detection.operators.roi_align import RoISettings
 
 SEED = 0
@@ -26,45 +26,33 @@ def measure(repeats: int = 20) -> dict:
     """Time NMS and RoIAlign in plain PyTorch, and in torchvision where it works.
 
     Args:
-        repeats: timed calls of each, after one that is not timed; at least 1.
+        repeats: Timed calls of each, after one that is not timed; at least 1.
 
     Returns:
         `{"threads": 1, "repeats": ..., "torch": version, "pytorch": {case: times}}` and, with a
         working torchvision, the same cases under "torchvision"; times are `median_ms`, `min_ms`
         and `max_ms`.
-
-    Raises:
-        ValueError: fewer than one repeat.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}; it must be at least 1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         report = {"threads": 1, "repeats": repeats, "torch": torch.__version__}
-        report["pytorch"] = _time_all(_plain_cases(), repeats)
-        torchvision = operators.torchvision_operators("cpu")
-        if torchvision is not None:
-            report["torchvision"] = _time_all(_torchvision_cases(torchvision), repeats)
+        for library, cases in _cases().items():
+            report[library] = {name: _time(case, repeats) for name, case in cases.items()}
     finally:
         torch.set_num_threads(threads)
     return report
 
 
-def _time_all(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    return {name: _time(case, repeats) for name, case in cases.items()}
-
-
 def _time(case: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Call once to warm caches, then `repeats` times against the clock."""
-    case()
     times_ms = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         start = time.perf_counter()
         case()
         times_ms.append((time.perf_counter() - start) * 1000)
-    summary: dict[str, Callable[[list[float]], float]] = {"median": statistics.median, "min": min, "max": max}
-    return {f"{name}_ms": round(function(times_ms), 3) for name, function in summary.items()}
+    times_ms = times_ms[1:]  # the first one warms up
+    summary = {"median_ms": statistics.median(times_ms), "min_ms": min(times_ms), "max_ms": max(times_ms)}
+    return {name: round(value, 3) for name, value in summary.items()}
 
 
 def _boxes(count: int) -> tuple[Tensor, Tensor]:
@@ -77,38 +65,31 @@ def _boxes(count: int) -> tuple[Tensor, Tensor]:
     return boxes, torch.rand(count, generator=generator)
 
 
-def _features_and_rois() -> tuple[Tensor, Tensor]:
-    """Return a map of 256 channels and 100 x 100 cells, and 512 RoIs on its 800 x 800 pixels."""
+def _cases() -> dict[str, dict[str, Callable[[], object]]]:
+    """Return the calls to be timed by library; 512 RoIs on the 800 x 800 pixels of a map of 100 x 100 cells."""
+    few, many = _boxes(1_000), _boxes(10_000)
     features = torch.randn(1, 256, 100, 100, generator=torch.Generator().manual_seed(SEED))
-    boxes = _boxes(512)[0].clamp(max=800)
-    return features, torch.cat([boxes.new_zeros(512, 1), boxes], 1)
-
-
-def _plain_cases() -> dict[str, Callable[[], object]]:
-    few, many = _boxes(1_000), _boxes(10_000)
-    features, rois = _features_and_rois()
+    rois = torch.nn.functional.pad(_boxes(512)[0].clamp(max=800), (1, 0))
+    bins = torch.ones(512, 256, 7, 7)
     settings = RoISettings((7, 7), spatial_scale=1 / 8, sampling_ratio=0, aligned=True)
-    bins = torch.ones(512, 256, 7, 7)
-    return {
-        "nms_1000_boxes": lambda: kernels.nms(*few, IOU_THRESHOLD, 0),
-        "nms_10000_boxes": lambda: kernels.nms(*many, IOU_THRESHOLD, 0),
-        "roi_align_512_rois": lambda: roi_align_kernels.roi_align_average(features, rois, settings),
-        "roi_align_512_rois_backward": lambda: roi_align_kernels.roi_align_average_backward(
-            bins, rois, features.shape, settings
-        ),
+    cases: dict[str, dict[str, Callable[[], object]]] = {
+        "pytorch": {
+            "nms_1000_boxes": lambda: kernels.nms(*few, IOU_THRESHOLD, 0),
+            "nms_10000_boxes": lambda: kernels.nms(*many, IOU_THRESHOLD, 0),
+            "roi_align_512_rois": lambda: roi_align_kernels.roi_align_average(features, rois, settings),
+            "roi_align_512_rois_backward": lambda: roi_align_kernels.roi_align_average_backward(
+                bins, rois, features.shape, settings
+            ),
+        }
     }
-
-
-def _torchvision_cases(torchvision) -> dict[str, Callable[[], object]]:
-    """Return the cases of `_plain_cases`."""
-    few, many = _boxes(1_000), _boxes(10_000)
-    features, rois = _features_and_rois()
-    bins = torch.ones(512, 256, 7, 7)
-    return {
-        "nms_1000_boxes": lambda: torchvision.nms(*few, IOU_THRESHOLD),
-        "nms_10000_boxes": lambda: torchvision.nms(*many, IOU_THRESHOLD),
-        "roi_align_512_rois": lambda: torchvision.roi_align(features, rois, 1 / 8, 7, 7, 0, True),
-        "roi_align_512_rois_backward": lambda: torchvision._roi_align_backward(
-            bins, rois, 1 / 8, 7, 7, *features.shape, 0, True
-        ),
-    }
+    library = torchvision_operators("cpu")
+    if library is not None:
+        cases["torchvision"] = {
+            "nms_1000_boxes": lambda: library.nms(*few, IOU_THRESHOLD),
+            "nms_10000_boxes": lambda: library.nms(*many, IOU_THRESHOLD),
+            "roi_align_512_rois": lambda: library.roi_align(features, rois, 1 / 8, 7, 7, 0, True),
+            "roi_align_512_rois_backward": lambda: library._roi_align_backward(
+                bins, rois, 1 / 8, 7, 7, *features.shape, 0, True
+            ),
+        }
+    return cases
