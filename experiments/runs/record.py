@@ -3,15 +3,85 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+from typing_extensions import TypedDict
 
 from experiments.common.errors import UserError
 
 SCHEMA_VERSION = 2  # 1 had no launch, notes, slurm and imported
 
 Status = Literal["queued", "running", "interrupted", "done", "failed", "cancelled"]
+# Bounds are far beyond any run, and within what Python and the system take.
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+ProcessNumber = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Keys:
+    """Checks keys of a `dict[str, Any]` by those of a TypedDict; the dict keeps what else it has."""
+
+    def __init__(self, keys: type) -> None:
+        self.keys = keys
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        self.keys.__pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[attr-defined]
+        return handler.generate_schema(self.keys)
+
+
+class _Process(TypedDict):
+    host: str
+    pid: ProcessNumber
+    pid_started: str | None
+
+
+class _SlurmJob(TypedDict):
+    job_id: Annotated[str, Field(pattern=r"^[0-9]{1,12}(_[0-9]{1,12})?$")]
+    folder: str
+
+
+class _Git(TypedDict, total=False):
+    commit: str | None
+    dirty: bool
+    patch: str | None
+    patch_sha256: str
+    patch_characters: Count
+    untracked: dict[str, Count]
+
+
+class _Dataset(TypedDict, total=False):
+    name: str | None
+    format: str | None
+    root: str | None
+    fingerprint: str | None
+    images: dict[str, Count]
+    classes: list[str]
+    problems: dict[str, dict[str, Count]]
+    warning: str | None
+    foreground_prior: Number | None
+
+
+class _Environment(TypedDict, total=False):
+    packages: dict[str, str]
+    gpus: list[str]
+    host: str
+    own_modules: dict[str, str | None]
+
+
+class _Imported(TypedDict, total=False):
+    source: str
+    checkpoint: str | None
+    files: dict[str, str]
+    unknown: list[str]
+    differs: list[str]
+
+
+class _Earlier(TypedDict, total=False):
+    attempts: Count
+    environment: _Environment
+    git: _Git | None
 
 
 class NewerSchemaError(UserError):
@@ -32,14 +102,14 @@ class Attempt(BaseModel):
 
     started: str
     host: str
-    pid: int
+    pid: ProcessNumber
     pid_started: str | None = None
-    world_size: int = 1
-    micro_batch: int = 0
-    accumulation: int = 1
+    world_size: Count = 1
+    micro_batch: Count = 0
+    accumulation: Count = 1
     device: str = "cpu"
-    first_iteration: int = 0
-    last_iteration: int | None = None
+    first_iteration: Count = 0
+    last_iteration: Count | None = None
     ended: str | None = None
     exit_code: int | None = None
     exit_class: str | None = None
@@ -63,11 +133,11 @@ class Launch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    processes: int = 1
-    nodes: int = 1
-    micro_batch: int | None = None
+    processes: Count = 1
+    nodes: Count = 1
+    micro_batch: Count | None = None
     reduced: bool = False
-    threads: int | None = None
+    threads: Count | None = None
     track: list[str] = []
 
 
@@ -93,23 +163,23 @@ class Record(BaseModel):
     recipe: str
     recipe_id: str
     config_hash: str
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     profile: str | None = None
     status: Status = "queued"
-    metrics: dict[str, float] = {}
-    iterations: int = 0
-    timings: dict[str, float] = {}
+    metrics: dict[str, Number] = {}
+    iterations: Count = 0
+    timings: dict[str, Number] = {}
     attempts: list[Attempt] = []
-    dataset: dict[str, Any] = {}
-    git: dict[str, Any] | None = None
-    environment: dict[str, Any] = {}
-    earlier: list[dict[str, Any]] = []
+    dataset: Annotated[dict[str, Any], _Keys(_Dataset)] = {}
+    git: Annotated[dict[str, Any], _Keys(_Git)] | None = None
+    environment: Annotated[dict[str, Any], _Keys(_Environment)] = {}
+    earlier: list[Annotated[dict[str, Any], _Keys(_Earlier)]] = []
     command: list[str] = []
     launch: Launch = Launch()
     notes: list[str] = []
-    queue: dict[str, Any] | None = None
-    slurm: dict[str, Any] | None = None
-    imported: dict[str, Any] | None = None
+    queue: Annotated[dict[str, Any], _Keys(_Process)] | None = None
+    slurm: Annotated[dict[str, Any], _Keys(_SlurmJob)] | None = None
+    imported: Annotated[dict[str, Any], _Keys(_Imported)] | None = None
     created: str = ""
     updated: str = ""
 
@@ -117,3 +187,13 @@ class Record(BaseModel):
 def now() -> str:
     """Return the time as ISO 8601 in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Return a recorded time, in UTC where it has no zone; None where it is none, or before 1970."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return moment if 1970 < moment.year < 9000 else None

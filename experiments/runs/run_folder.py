@@ -8,12 +8,14 @@ import re
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from experiments.common.errors import UserError
 from experiments.common.files import write_text
 from experiments.common.processes import STALE_AFTER_S, has_ended, is_alive, seconds_unchanged
+from experiments.common.regular_files import why_unreadable
 from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, now
 
 _CHECKPOINT = re.compile(r"iter_[0-9]{1,18}\.pth")
@@ -91,13 +93,17 @@ class RunFolder:
             NewerSchemaError: Its schema is newer than this msdet.
             UserError: It is missing or broken.
         """
+        fault = why_unreadable(self.record_file)
+        if fault == "no such file":
+            raise UserError(f"{self.path} has no record.json, so it is no run folder", "msdet runs")
         try:
-            content = json.loads(self.record_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{self.path} has no record.json, so it is no run folder", "msdet runs") from None
-        except (OSError, ValueError) as error:
+            text = "" if fault else self.record_file.read_text(encoding="utf-8")
+            content = json.loads(text)
+            if "\\u" in text:  # half a character is no text, and cannot be printed
+                json.dumps(content, ensure_ascii=False).encode()
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
-                f"{self.record_file} cannot be read: {error}", "msdet run RECIPE --force"
+                f"{self.record_file} cannot be read: {fault or error}", "msdet run RECIPE --force"
             ) from None
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -111,6 +117,14 @@ class RunFolder:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{self.record_file} is not a run record: {where}: {first['msg']}") from None
+
+    def read_progress(self) -> dict[str, Any] | None:
+        """Return what the worker wrote last; None where there is nothing, or it is damaged."""
+        try:
+            content = json.loads(self.progress.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return content if isinstance(content, dict) else None
 
     def write(self, record: Record) -> None:
         """Write `record.json`, with the time of writing, whole or not at all."""

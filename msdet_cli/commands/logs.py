@@ -126,7 +126,7 @@ def _find_log(folder: RunFolder) -> Path | None:
 
 def _has_text(path: Path) -> bool:
     try:
-        return path.stat().st_size > 0
+        return path.is_file() and path.stat().st_size > 0
     except OSError:
         return False
 

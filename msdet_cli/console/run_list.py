@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ from rich.text import Text
 from experiments.common.metric_names import MAIN_METRICS
 from experiments.launching.run_states import KnownRun, read_runs
 from experiments.recipes.differences import NamedRecipes, join_differences
-from experiments.runs.record import Attempt, Record, Status
+from experiments.runs.record import Attempt, Record, Status, parse_time
 from experiments.runs.removal import disk_use
 from experiments.runs.run_flags import marks_of
 from experiments.runs.run_folder import RunFolder
@@ -97,13 +96,7 @@ class ListedRun:
     @cached_property
     def progress(self) -> dict[str, Any] | None:
         """Progress of a running or interrupted run; None if there is none."""
-        if self.state not in ("running", "interrupted"):
-            return None
-        try:
-            content = json.loads(self.run.progress.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
+        return self.run.read_progress() if self.state in ("running", "interrupted") else None
 
     @property
     def seconds(self) -> float | None:
@@ -112,7 +105,7 @@ class ListedRun:
             return self.record.timings["total_s"]
         total = None
         for attempt in self.record.attempts:
-            began, ended = _time(attempt.started), _time(attempt.ended)
+            began, ended = parse_time(attempt.started), parse_time(attempt.ended)
             if attempt is self.last_attempt and self.state == "running":
                 ended = datetime.now(timezone.utc)
             if began and ended:
@@ -254,17 +247,9 @@ def print_details(console: Console, one: ListedRun) -> None:
         _print_line(console, f"{name.ljust(width)}  {text}")
 
 
-def _time(text: str | None) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
 def format_local_time(text: str) -> str:
     """Return a recorded time in the local time zone, to the minute."""
-    moment = _time(text)
+    moment = parse_time(text)
     return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
 from typing import Any
 
@@ -15,6 +15,18 @@ from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import format_duration
 
 BAR_WIDTH = 24  # characters
+KEYS = {
+    "phase",
+    "iteration",
+    "total",
+    "epoch",
+    "epochs",
+    "seconds_per_iteration",
+    "eta_s",
+    "loss",
+    "lr",
+    "heads",
+}
 
 
 class RunView:
@@ -33,12 +45,11 @@ class RunView:
 
     def progress(self) -> dict[str, Any]:
         """Return the latest progress of this attempt; empty before there is any."""
-        try:
+        with contextlib.suppress(OSError):
             changed = self.run.progress.stat().st_mtime
-            if changed > self._seen[0]:
-                self._seen = (changed, json.loads(self.run.progress.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            pass
+            content = self.run.read_progress() if changed > self._seen[0] else None
+            if content is not None and content.keys() >= KEYS:
+                self._seen = (changed, content)
         return self._seen[1] if self._seen[0] >= self._began - 1 else {}
 
     def panel(self) -> RenderableType:
