@@ -46,6 +46,12 @@ class Row(BaseModel):
     baseline: str | None = None  # id of the row that this one is compared with
     own: bool = False  # the recipe as it stands, among rows that vary it
 
+    @property
+    def recipe_name(self) -> str | None:
+        """The name of its recipe, wherever its page lies."""
+        is_path = self.recipe is not None and catalogue.is_path(self.recipe)
+        return Path(self.recipe or "").stem if is_path else self.recipe
+
     def overrides(self, weights: Sequence[float] = (1.0,)) -> dict[str, Any]:
         """Return `set`, with `weights` for a row of mean weights; the default stands for unknown ones."""
         return self.set if self.mean_weights_of is None else {**self.set, "weighting.weights": list(weights)}

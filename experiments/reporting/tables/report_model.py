@@ -75,7 +75,7 @@ class TableRow:
         if self.recipe is None or self.definition.recipe is None:
             return self.label
         rule = str(self.recipe.weighting.get("rule"))
-        name = f"{rule.upper() if rule in ABBREVIATED else rule}, {self.definition.recipe}"
+        name = f"{rule.upper() if rule in ABBREVIATED else rule}, {self.definition.recipe_name}"
         detail = self.differs or (self.label if self.definition.set else "")
         return f"{name} ({detail})" if detail else name
 

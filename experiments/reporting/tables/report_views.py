@@ -64,7 +64,7 @@ def _blocks(table: MeasuredTable) -> list[tuple[str, list[dict[str, Cell]]]]:
 
 def _cells(row: TableRow, table: MeasuredTable, is_first: bool) -> dict[str, Cell]:
     main, definition = table.columns[0], row.definition
-    own = definition.backbone if table.is_as_published else definition.recipe
+    own = definition.backbone if table.is_as_published else definition.recipe_name
     cells = {
         "label": Cell(row.label),
         "context": Cell((row.differs if table.has_differs else own) or ""),
