@@ -59,6 +59,23 @@ RunArg = Annotated[
         autocompletion=complete_runs,
     ),
 ]
+RunsArg = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Folders, names, or parts of names: see msdet runs.",
+        autocompletion=complete_runs,
+    ),
+]
+RecipeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Recipe of what msdet has not trained.",
+        autocompletion=complete("recipe"),
+    ),
+]
 ProfileOpt = Annotated[
     str | None,
     typer.Option(

@@ -15,23 +15,15 @@ from experiments.common.errors import DONE, FAILED, UserError
 from experiments.launching.cancel import Cancel
 from experiments.runs.lookup import results_dir, select
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.completion import complete_runs
 from msdet_cli.console.formatting import ACTIVE_STATES
-from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
+from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, RunsArg
 
 WAIT_S = 120  # a full-size optimizer step on a CPU and a checkpoint take long
 POLL_INTERVAL_S = 0.2
 
 
 def cancel(
-    which: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN]...",
-            help="Folders, names, or parts of names: see msdet runs.",
-            autocompletion=complete_runs,
-        ),
-    ] = None,
+    which: RunsArg = None,
     every: Annotated[
         bool, typer.Option("--all", help="All active runs, or all active runs that match.")
     ] = False,

@@ -15,10 +15,10 @@ from experiments.recipes.loading import load_recipe
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.completion import complete, complete_runs
+from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import make_output_folder
 from msdet_cli.console.formatting import format_metrics
-from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt
+from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, RecipeOpt, ResultsOpt
 from msdet_cli.run_plan import warn_of_data
 
 
@@ -31,15 +31,7 @@ def evaluate(
     ],
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="Recipe of weights outside a run folder.",
-            autocompletion=complete("recipe"),
-        ),
-    ] = None,
+    recipe: RecipeOpt = None,
     profile: ProfileOpt = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write the detections there.")

@@ -13,18 +13,12 @@ from experiments.runs.export import SUFFIXES, write_bundle
 from experiments.runs.lookup import results_dir, select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli import __version__
-from msdet_cli.completion import complete_runs
 from msdet_cli.console.formatting import format_size
-from msdet_cli.options import RESULTS, ResultsOpt
+from msdet_cli.options import RESULTS, ResultsOpt, RunsArg
 
 
 def export(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN...", help="Runs, or paths of their folders.", autocompletion=complete_runs
-        ),
-    ] = None,
+    runs: RunsArg = None,
     all_runs: Annotated[
         bool, typer.Option("--all", help="All runs, or all that match RUN, but running ones.")
     ] = False,

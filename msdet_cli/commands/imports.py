@@ -22,7 +22,6 @@ from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import results_dir
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.completion import complete
 from msdet_cli.console.formatting import format_metrics
 from msdet_cli.model_checks import mmengine_config
 from msdet_cli.options import (
@@ -30,6 +29,7 @@ from msdet_cli.options import (
     DataRootOpt,
     DatasetOpt,
     ProfileOpt,
+    RecipeOpt,
     ResultsOpt,
     SeedOpt,
     SetOpt,
@@ -38,15 +38,7 @@ from msdet_cli.options import (
 
 def import_(
     work_dir: Annotated[Path, typer.Argument(metavar="WORK_DIR", help="Folder that tools/train.py wrote.")],
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="The recipe that it corresponds to (default: by the config's name).",
-            autocompletion=complete("recipe"),
-        ),
-    ] = None,
+    recipe: RecipeOpt = None,
     profile: ProfileOpt = None,
     sets: SetOpt = None,
     dataset: DatasetOpt = None,

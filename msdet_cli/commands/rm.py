@@ -13,23 +13,15 @@ from experiments.launching.run_states import read_runs
 from experiments.runs.lookup import existing_results_dir, select
 from experiments.runs.removal import disk_use, old_checkpoints, remove_files, remove_run
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.completion import complete_runs
 from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import ACTIVE_STATES, format_size
 from msdet_cli.console.result_tables import make_console
 from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, ResultsOpt, StatesOpt, YesOpt
+from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, StatesOpt, YesOpt
 
 
 def rm(
-    which: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN]...",
-            help="Folders, names, or parts of names: see msdet runs.",
-            autocompletion=complete_runs,
-        ),
-    ] = None,
+    which: RunsArg = None,
     states: StatesOpt = None,
     every: Annotated[bool, typer.Option("--all", help="All runs, or all that match RUN.")] = False,
     checkpoints: Annotated[

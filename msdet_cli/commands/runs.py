@@ -16,7 +16,7 @@ from experiments.launching.run_states import read_runs
 from experiments.recipes import catalogue
 from experiments.runs.lookup import existing_results_dir, iterate, matching_runs
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.completion import complete_runs, complete_words
+from msdet_cli.completion import complete_words
 from msdet_cli.console.result_tables import make_console, print_problems
 from msdet_cli.console.run_list import ListedRun, list_runs, print_details, print_runs
 from msdet_cli.options import (
@@ -27,6 +27,7 @@ from msdet_cli.options import (
     ProfilesOpt,
     RecipesOpt,
     ResultsOpt,
+    RunsArg,
     StatesOpt,
     check_choice,
 )
@@ -43,14 +44,7 @@ DESCENDING = ("metric", "started", "took", "size")  # best, newest, longest, lar
 
 
 def runs(
-    which: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN]...",
-            help="Only these: names, folders, or parts of names.",
-            autocompletion=complete_runs,
-        ),
-    ] = None,
+    which: RunsArg = None,
     recipes: RecipesOpt = None,
     profiles: ProfilesOpt = None,
     datasets: DatasetsOpt = None,
