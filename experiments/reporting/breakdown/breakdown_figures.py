@@ -59,7 +59,8 @@ def class_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) ->
         f"{metric} of {other.label} minus {baseline.label} by class: from {rows[0].difference.value:+.1f} points"
         f" ({rows[0].label}) to {rows[-1].difference.value:+.1f} ({rows[-1].label})."
     )
-    return picture(draw_differences([Effect("all classes", overall), *drawn], metric), name, caption, alt)
+    figure = draw_differences([Effect("all classes", overall), *drawn], metric, baseline.label)
+    return picture(figure, name, caption, alt)
 
 
 def level_picture(baseline: BreakdownGroup, other: BreakdownGroup, name: str) -> Picture | None:

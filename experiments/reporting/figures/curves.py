@@ -53,7 +53,9 @@ def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[
         name: Stem of the picture's name.
     """
     problems: list[str] = []
-    read_all = [_read(folders, label, problems) for folders, label in zip(configs, labels_of(configs))]
+    read_all = [
+        read_training(folders, label, problems) for folders, label in zip(configs, labels_of(configs))
+    ]
     trainings = [training for training in read_all if training.frames]
     if not trainings:
         return [], problems
@@ -109,7 +111,8 @@ def labels_of(configs: Sequence[Sequence[Path]]) -> list[str]:
     return labels
 
 
-def _read(folders: Sequence[Path], label: str, problems: list[str]) -> Training:
+def read_training(folders: Sequence[Path], label: str, problems: list[str]) -> Training:
+    """Return what one config's runs recorded; `problems` gets a sentence for each file that is not whole."""
     traces = read(folders)
     problems += traces.problems
     frames = {}

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 
 from experiments.reporting.figures.style import (
     BLUE,
+    COLUMN_IN,
     GREY,
     NOTE_PT,
     RED,
     drawing,
+    fold,
     name_rows,
     new_figure,
     picture,
@@ -44,14 +46,13 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
     rows = effects(table)
     if not 0 < len(rows) <= MAX_ROWS:
         return None
-    metric, labels = table.columns[0], {row.definition.id: row.definition.label for row in table.rows}
-    baselines = {
-        labels.get(row.definition.baseline or "", "the baseline") for row in table.rows if row.difference
-    }
-    to = baselines.pop() if len(baselines) == 1 else "each row's own baseline"
+    metric, labels = table.columns[0], {row.definition.id: row.full_label for row in table.rows}
+    to = {labels.get(row.definition.baseline or "", "the baseline") for row in table.rows if row.difference}
+    baseline = to.pop() if len(to) == 1 else "each row's own baseline"
     caption = (
-        f"{table.title}. Difference in {metric} to {to}, in points: mean (filled) with its 95 % confidence interval,"
-        " small dots the single seeds' differences. Blue: gain, red: loss, grey: within noise or too few seeds."
+        f"{table.title}. Difference in {metric} to {baseline}, in points: mean (filled) with its 95 % confidence"
+        " interval, small dots the single seeds' differences. Blue: gain, red: loss, grey: within noise or too few"
+        " seeds."
     )
     if any(row.published is not None for row in rows):
         caption += " Open diamonds: the published difference."
@@ -60,7 +61,7 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
     if table.context is not None and table.has_published:
         caption += f" {table.notes[0]}" if table.notes else ""  # what a profile made of the rows' intervals
     alt = f"{table.title}: " + "; ".join(f"{row.label} {row.difference}" for row in rows) + "."
-    return picture(draw_differences(rows, metric), name, caption, alt)
+    return picture(draw_differences(rows, metric, baseline), name, caption, alt)
 
 
 def effects(table: MeasuredTable) -> list[Effect]:
@@ -77,7 +78,7 @@ def effects(table: MeasuredTable) -> list[Effect]:
 
 
 @drawing()
-def draw_differences(rows: list[Effect], metric: str) -> Figure:
+def draw_differences(rows: list[Effect], metric: str, baseline: str) -> Figure:
     """Draw one row each, top to bottom, with the numbers beside it."""
     figure = new_figure(ROW_IN * len(rows) + 0.75)
     axes = figure.subplots()
@@ -88,7 +89,7 @@ def draw_differences(rows: list[Effect], metric: str) -> Figure:
     name_rows(axes, [row.label for row in rows])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.set_xlabel(f"Δ {metric} to the baseline, points")
+    axes.set_xlabel("\n".join(fold(f"Δ {metric} to {baseline}, points", 0.7 * COLUMN_IN)))
     return figure
 
 
@@ -127,7 +128,7 @@ def _limits(rows: list[Effect]) -> tuple[float, float]:
 
 
 def _label(row: TableRow, with_backbone: bool) -> str:
-    text, group = row.definition.label, row.group
+    text, group = row.full_label, row.group
     if with_backbone and row.definition.backbone:
         text += f", {row.definition.backbone}"
     if group is not None and group.distinguishing_label:

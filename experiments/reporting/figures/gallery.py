@@ -62,9 +62,7 @@ def _of_context(tables: Sequence[MeasuredTable], used: set[str]) -> Section | No
     drawn = [table for table in tables if table.folders]
     pictures: list[Picture] = []
     for table in drawn[:MAX_TABLES]:
-        stem = new_stem(
-            f"{table.name}-{table.common}" if table.common not in table.name else table.name, used
-        )
+        stem = new_stem(table.long_name, used)
         forest = differences(table, f"{stem}-differences") if _says_more(table, drawn) else None
         pictures += [forest] if forest is not None else []
         pictures += curves(table, stem)
@@ -98,7 +96,7 @@ def _add_trainings(
         if drawn:
             pictures += drawn
             seeds = len(row.group.finished_folders) if row.group else 0
-            which = f"{row.definition.label}, which has most seeds of the RLO rows ({seeds})"
+            which = f"{row.full_label}, which has most seeds of the RLO rows ({seeds})"
             texts.append(f"The trainings that are drawn are those of {which}, and of its baseline.")
             return folders
     return []

@@ -78,7 +78,8 @@ def curves(table: MeasuredTable, name: str) -> list[Picture]:
 
 def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
     """Return what varies among a block's own rows; None where that is not one number."""
-    own_rows = [row for row in rows if not row.definition.reference]
+    own_rows = [row for row in rows if not _is_baseline(row)]
+    own_rows = own_rows or [row for row in rows if not row.definition.reference]
     if not 2 <= len(own_rows) <= MAX_ROWS:
         return None
     found = [(row, recipe) for row in own_rows if (recipe := _recipe(row, table.context is None))]
@@ -86,7 +87,7 @@ def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
     varied = [key for key in keys if len({repr(recipe.get(key)) for _, recipe in found}) > 1]
     if len(varied) != 1 or not all(type(recipe.get(varied[0])) in (int, float) for _, recipe in found):
         return None
-    by_value = {float(recipe[varied[0]]): row for row, recipe in found}
+    by_value = {float(recipe[varied[0]]): row for row, recipe in reversed(found)}
     own = set(map(id, own_rows))
     base = next((row for row in [*rows, *table.rows] if id(row) not in own and _is_baseline(row)), None)
     sweep = Sweep(table, varied[0], dict(sorted(by_value.items())), base)

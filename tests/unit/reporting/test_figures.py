@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import statistics
 import struct
@@ -246,7 +247,7 @@ def test_differences_are_drawn_with_the_paired_interval_and_published_ones_only_
     for in_context in (True, False):
         rows = forest.effects(table(report, "table1", in_context))
         assert [row.label for row in rows] == ["RetinaNet w/ RLO"]
-        axes = forest.draw_differences(rows, "AP").axes[0]
+        axes = forest.draw_differences(rows, "AP", "uniform").axes[0]
         drawn = {(line.get_marker(), line.get_linestyle()): line.get_xdata() for line in axes.lines[1:]}
         assert drawn["None", "-"] == pytest.approx([interval.low, interval.high])
         assert drawn[".", "None"] == pytest.approx([one - base for one, base in zip(RLO, BASE)])
@@ -260,7 +261,7 @@ def test_an_interval_of_two_seeds_does_not_stretch_the_axis(results, make_run):
         make_run("retinanet-r50-rlo", seed, {"AP": RLO[seed]}, profile="tiny")
     rows = forest.effects(table(build_report(collect(results), ["table1"]), "table1", True))
     assert rows[0].difference.high > 4
-    axes = forest.draw_differences(rows, "AP").axes[0]
+    axes = forest.draw_differences(rows, "AP", "uniform").axes[0]
     assert axes.get_xlim()[1] < 1.1
     assert {"<", ">"} <= {line.get_marker() for line in axes.lines}
 
@@ -364,6 +365,39 @@ def test_a_report_gets_a_set_of_figures_for_each_context(results, make_run, unre
     assert len(set(names)) == len(names)
     assert "mean over seeds 0, 1" in section.pictures[-1].caption
     assert len(section.folders) == 4
+
+
+def test_the_trainings_that_are_drawn_are_those_of_most_seeds(results, make_run, unrendered):
+    for seed in range(3):
+        make_run("retinanet-r50", seed, {"AP": BASE[seed]}, profile="tiny")
+        for sets in ((), ("weighting.alpha=5",))[(seed == 2) :]:  # alpha 5 has a seed more
+            run = make_run("retinanet-r50-rlo", seed, {"AP": RLO[seed]}, profile="tiny", sets=sets)
+            write_trace(run.path, 4, policy_cells(["", "largest", "uniform", "smallest"]))
+    (section,) = sections(build_report(collect(results)), [])
+    (shown,) = [picture for picture in section.pictures if picture.name.endswith("policy")]
+    assert "alpha 5" in shown.caption and "mean over seeds 0, 1, 2" in shown.caption
+    assert any("most seeds of the RLO rows (3)" in text for text in section.texts)
+
+
+def test_an_ablations_curve_has_the_uniform_baseline_of_another_block(results, make_run):
+    recipe, values = "retinanet-r50-rlo", {5: 51.0, 10: 52.0, 50: 50.5}
+    rows = [
+        {"id": f"a{v}", "label": f"α = {v}", "recipe": recipe, "set": {"weighting.alpha": v}} for v in values
+    ]
+    uniform = {"id": "baseline", "label": "uniform", "recipe": recipe, "set": {"weighting.rule": "uniform"}}
+    content = {"name": "mine", "title": "Mine", "columns": ["AP"], "profile": "tiny"}
+    content["blocks"] = [{"rows": [uniform]}, {"title": "α", "rows": rows}]
+    (results / "ablations").mkdir(parents=True)
+    (results / "ablations" / "mine.yaml").write_text(json.dumps(content))
+    make_run(recipe, 0, {"AP": 49.0}, profile="tiny", sets=("weighting.rule=uniform",))
+    for value, ap in values.items():
+        make_run(recipe, 0, {"AP": ap}, profile="tiny", sets=(f"weighting.alpha={value}",))
+    shown = next(t for t in build_report(collect(results)).tables if t.name == "mine")
+    assert [sweeps.sweep_of(shown, rows) is None for _, rows in shown.blocks] == [True, False]
+    axes = sweeps.draw_sweep(sweeps.sweep_of(shown, shown.blocks[1][1])).axes[0]
+    assert set(lines_of(axes)["baseline"][1]) == {49.0}
+    (measured,) = axes.containers
+    assert np.array(measured[0].get_data(), float).tolist() == [list(values), list(values.values())]
 
 
 def test_nothing_to_draw_is_no_section(results, make_run):

@@ -75,7 +75,7 @@ def test_texts_that_overlap_are_noticed():
 def test_rows_of_a_figure_never_collide(count: int, length: int):
     names = make_names(length, count)
     change = Difference(0.5, 0.1, -1.0, 2.0, True, 3, (0.1, 0.5, 0.9))
-    figure = forest.draw_differences([forest.Effect(name, change, 0.8) for name in names], "AP")
+    figure = forest.draw_differences([forest.Effect(name, change, 0.8) for name in names], "AP", "uniform")
     assert collisions(figure) == []
     assert_readable(names, figure)
     has_numbers = any(label.get_text() == "[1]" for label in figure.axes[0].get_yticklabels())
