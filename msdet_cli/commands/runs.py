@@ -35,7 +35,7 @@ from msdet_cli.options import (
 SORT_KEYS: dict[str, Callable[[ListedRun], Any]] = {
     "run": lambda one: "",
     "state": lambda one: STATES.index(one.state),
-    "metric": lambda one: -1 if one.metric is None else one.metric,
+    "metric": lambda one: max(one.metrics.values(), default=-1),
     "started": lambda one: one.started,
     "took": lambda one: one.seconds or 0.0,
     "size": lambda one: one.size,

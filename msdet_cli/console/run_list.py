@@ -7,7 +7,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +16,7 @@ from rich.text import Text
 from experiments.common.metric_names import MAIN_METRICS
 from experiments.launching.run_states import KnownRun, read_runs
 from experiments.recipes.differences import NamedRecipes, join_differences
-from experiments.runs.record import Attempt, Record, Status, parse_time
+from experiments.runs.record import Attempt, Record, Status, now, parse_time
 from experiments.runs.removal import disk_use
 from experiments.runs.run_flags import marks_of
 from experiments.runs.run_folder import RunFolder
@@ -42,25 +41,11 @@ MAX_CANDIDATES = 12  # of an ambiguous reference
 class ListedRun:
     """A run with what is read of it only where it is shown or sorted by."""
 
-    known: KnownRun
+    run: RunFolder
+    record: Record
+    state: Status
+    slurm_reason: str | None
     named: NamedRecipes
-
-    @property
-    def run(self) -> RunFolder:
-        return self.known.run
-
-    @property
-    def record(self) -> Record:
-        return self.known.record
-
-    @property
-    def state(self) -> Status:
-        return self.known.state
-
-    @property
-    def data(self) -> str:
-        """The name of the data set."""
-        return str(self.record.dataset.get("name") or "")
 
     @cached_property
     def differs(self) -> list[str]:
@@ -73,6 +58,11 @@ class ListedRun:
         return disk_use(self.run.path)
 
     @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.record.dataset.get("name") or ""
+
+    @property
     def last_attempt(self) -> Attempt | None:
         return self.record.attempts[-1] if self.record.attempts else None
 
@@ -81,19 +71,19 @@ class ListedRun:
         return self.record.attempts[0].started if self.record.attempts else self.record.created
 
     @property
-    def metric(self) -> float | None:
-        """AP or mAP of a finished run."""
-        values = self.record.metrics if self.state == "done" else {}
-        return next((values[name] for name in MAIN_METRICS if name in values), None)
+    def metrics(self) -> dict[str, float]:
+        """AP or mAP of a finished run; an earlier attempt of another may have left some."""
+        return {name: self.record.metrics[name] for name in MAIN_METRICS
+                if self.state == "done" and name in self.record.metrics}  # fmt: skip
 
     @property
     def reason(self) -> str | None:
         """Why it failed, or ended before its end."""
-        if self.known.slurm_reason is None and self.state == "failed" and self.last_attempt is not None:
-            return self.last_attempt.message
-        return None if self.state in ACTIVE_STATES else self.known.slurm_reason
+        if self.state in ACTIVE_STATES or self.slurm_reason is not None:
+            return None if self.state in ACTIVE_STATES else self.slurm_reason
+        return self.last_attempt.message if self.last_attempt and self.state == "failed" else None
 
-    @cached_property
+    @property
     def progress(self) -> dict[str, Any] | None:
         """Progress of a running or interrupted run; None if there is none."""
         return self.run.read_progress() if self.state in ("running", "interrupted") else None
@@ -103,14 +93,12 @@ class ListedRun:
         """Duration of all attempts, without those of unknown end."""
         if self.state == "done" and "total_s" in self.record.timings:
             return self.record.timings["total_s"]
-        total = None
+        known = []
         for attempt in self.record.attempts:
-            began, ended = parse_time(attempt.started), parse_time(attempt.ended)
-            if attempt is self.last_attempt and self.state == "running":
-                ended = datetime.now(timezone.utc)
-            if began and ended:
-                total = (total or 0.0) + max((ended - began).total_seconds(), 0.0)
-        return total
+            is_running = attempt is self.last_attempt and self.state == "running"
+            began, ended = parse_time(attempt.started), parse_time(now() if is_running else attempt.ended)
+            known += [max((ended - began).total_seconds(), 0.0)] if began and ended else []
+        return sum(known) if known else None
 
     def as_json(self) -> dict[str, Any]:
         """Return what `msdet runs --json` prints."""
@@ -118,7 +106,7 @@ class ListedRun:
             "run": self.run.name,
             "folder": str(self.run.path),
             "state": self.state,
-            "why": self.known.slurm_reason,
+            "why": self.slurm_reason,
             "differs": self.differs,
             "progress": self.progress,
             "record": self.record.model_dump(),
@@ -128,7 +116,7 @@ class ListedRun:
 def list_runs(known: Iterable[KnownRun]) -> list[ListedRun]:
     """Return the runs as a list shows them; pages of recipes are read once for all."""
     named = NamedRecipes()
-    return [ListedRun(one, named) for one in known]
+    return [ListedRun(*one, named) for one in known]
 
 
 def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = False) -> None:
@@ -179,7 +167,10 @@ def _print_rows(
         cells: list[Cell] = [one.run.name, join_differences(own, MAX_DIFFERENCES)]
         cells += [(one.record.profile or "none") if has_profiles else "", one.data if has_data else ""]
         cells += [(one.state, COLOURS.get(one.state, "")), format_iterations(one.progress or {})]
-        cells += [_metric(one, name) for name in MAIN_METRICS]
+        cells += [
+            f"{one.metrics[name]:.1f}{marks_of(one.record)}" if name in one.metrics else ""
+            for name in MAIN_METRICS
+        ]
         started = format_local_time(one.started)
         cells += [format_duration(one.seconds), started[5 if console.width < WIDE_CONSOLE else 0 :]]
         cells += [format_size(one.size) if with_size else "", _where(one)]
@@ -187,12 +178,6 @@ def _print_rows(
     header = ["run", "differs", "profile", "data set", "state", "progress", *MAIN_METRICS, "took", "started"]
     header += ["size", ""]
     print_lines(console, header, rows, right=("progress", *MAIN_METRICS, "took", "size"))
-
-
-def _metric(one: ListedRun, name: str) -> str:
-    if one.state != "done" or name not in one.record.metrics:
-        return ""
-    return f"{one.record.metrics[name]:.1f}{marks_of(one.record)}"
 
 
 def _where(one: ListedRun) -> str:
@@ -204,7 +189,7 @@ def _where(one: ListedRun) -> str:
         host = "" if attempt.host == socket.gethostname() else f"on {attempt.host}"
         return ", ".join(part for part in (many, host, job) if part)
     if one.state in ACTIVE_STATES:
-        return ": ".join(part for part in (job, one.known.slurm_reason) if part)
+        return ": ".join(part for part in (job, one.slurm_reason) if part)
     return ""
 
 
