@@ -67,10 +67,8 @@ def complete_hint(hint: str) -> str:
         return repeat_command(*words) + gap + remark
     if words[:1] != ["msdet"]:
         return hint
-    keep = _PLACES.intersection(_options_of(words[1:])).difference(words)
-    return (
-        f"msdet {command.removeprefix('msdet ')}{next_command(keep=keep).removeprefix('msdet')}{gap}{remark}"
-    )
+    keep = _PLACES.intersection(_options_of(words[1:])).difference(SHORT.get(word, word) for word in words)
+    return command + next_command(keep=keep).removeprefix("msdet") + gap + remark
 
 
 def _options_of(words: Sequence[str]) -> set[str]:

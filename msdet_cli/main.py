@@ -43,7 +43,7 @@ def _run() -> int:
     from msdet_cli.hints import complete_hint, correct_slip
 
     try:
-        return app(standalone_mode=False) or 0
+        return app(prog_name="msdet", standalone_mode=False) or 0
     except Exception as error:
         mistake = _user_error(error)
         if mistake is None:
@@ -73,7 +73,8 @@ def _user_error(error: Exception) -> UserError | None:
         print(error.ctx.get_help())  # type: ignore[attr-defined]
         sys.exit(2)
     text = error.format_message().rstrip(".")
-    path = error.ctx.command_path if getattr(error, "ctx", None) else "msdet"
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "msdet"
     return UserError(text[0].lower() + text[1:], f"{path} --help")
 
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from experiments.data.shapes import generator as shapes
-from experiments.runs.lookup import iterate
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 from msdet_cli import main as command_line
+from msdet_cli import model_checks
 
 
 @pytest.fixture
@@ -261,21 +261,116 @@ def test_error_and_exit_code_of_the_installed_command(tmp_path):
         assert ended.stdout == ""
 
 
-@pytest.mark.slow
-def test_more_levels_than_the_detector_has_are_refused(tmp_path):
-    """Only the worker, which builds the detector, knows how many levels there are."""
-    few = ["--set", "dataset.generate.train_images=2", "--set", "dataset.generate.val_images=1"]
-    words = ["run", "retinanet-r50-rlo", "-p", "tiny", "--set", "weighting.n=9", *few]
-    ended = in_a_process(tmp_path, *words)
-    assert ended.returncode == 2
-    (line,) = [line for line in ended.stdout.splitlines() if "bad input" in line]
-    for word in ("weighting.n: 9", "5 levels", "1 to 5"):
-        assert word in line
-    assert "Traceback" not in ended.stdout + ended.stderr
-    (run,) = iterate(tmp_path / "results")
-    attempt = run.read().attempts[-1]
-    assert (attempt.exit_code, attempt.exit_class) == (2, "bad input")
-    assert "Traceback" not in run.log.read_text()
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "retinanet-r50-rlo", "-p", "tiny"),
+        ("run", "retinanet-r50-rlo", "-p", "tiny", "--dry-run"),
+        ("ablate", "-p", "tiny", "--alpha", "5,10"),
+        ("validate", "retinanet-r50-rlo", "-p", "tiny"),
+        ("reproduce", "mine.yaml", "-p", "tiny"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("weighting.n", 6, ["weighting.n: 6", "5 levels", "1 to 5"]),
+        ("model.bbox_head.loss_cls.gama", 1.5, ["model.bbox_head.loss_cls", "gama", "did you mean 'gamma'"]),
+    ],
+)
+def test_what_the_model_refuses_is_refused_before_anything_is_written(
+    msdet, tmp_path, words, key, value, said
+):
+    row = {"id": "a", "label": "a", "recipe": "retinanet-r50-rlo", "set": {key: value}}
+    page(tmp_path / "mine.yaml", name="mine", title="Mine", columns=["AP"], blocks=[{"rows": [row]}])
+    more = () if words[0] == "reproduce" else ("--set", f"{key}={value}")
+    assert_one_line(msdet(*words, *more), *said)
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_levels_are_those_of_the_weighted_head(msdet):
+    words = ["run", "faster-rcnn-r50-rlo", "-p", "tiny", "--dry-run", "--set", "weighting.n=5"]
+    assert_one_line(msdet(*words), "weighting.n: 5", "4 levels")
+    assert msdet(*words, "--set", "weighting.where=rpn")[0] == 0  # P2 to P6
+    assert_one_line(msdet("validate", "retinanet-r50", "--set", "weighting.where=rpn"), "where", "one head")
+
+
+def test_an_empty_value_is_no_value(msdet):
+    words = ["run", "retinanet-r50-rlo", "-p", "tiny", "--dry-run", "--set"]
+    assert_one_line(msdet(*words, "weighting.alpha="), "weighting.alpha=", "the value is missing")
+
+
+def test_shipped_settings_need_no_model(msdet, monkeypatch):
+    monkeypatch.setattr(model_checks, "check_model", lambda recipe: pytest.fail("MMDetection is imported"))
+    for words in (["retinanet-r50-pafpn"], ["retinanet-r50-rlo", "--set", "weighting.n=3"]):
+        assert msdet("run", *words, "-p", "tiny", "--dry-run")[0] == 0
+
+
+def test_a_check_that_was_passed_is_remembered(msdet, monkeypatch):
+    checked = []
+    monkeypatch.setattr(model_checks, "check_model", lambda recipe: checked.append(recipe.name))
+    words = ["run", "retinanet-r50-rlo", "-p", "tiny", "--dry-run", "--set"]
+    for key in ("model.neck.num_outs=5", "model.neck.num_outs=5", "model.neck.num_outs=6", "weighting.n=5"):
+        assert msdet(*words, key)[0] == 0
+    assert len(checked) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "corrected"),
+    [
+        ("run retinanet-r50 weighting.alpha=3 -p tiny", "run retinanet-r50 -p tiny --set weighting.alpha=3"),
+        ("run mine -p tiny --seeds 2", "run mine.yaml -p tiny --seeds 2"),
+        ("ablate --alpha 5 10 -p tiny", "ablate --alpha 5,10 -p tiny"),
+        ("ablate -p tiny --n 1 2 3 --seeds 2", "ablate -p tiny --n 1,2,3 --seeds 2"),
+        ("run retinanet-r50 -p tiny --data-root here", "run retinanet-r50 -p tiny --data-root here --dataset coco"),
+        ("runs --state dnoe", None),
+    ],
+)  # fmt: skip
+def test_hints_repeat_what_was_typed(msdet, tmp_path, words, corrected):
+    page(tmp_path / "mine.yaml", extends="retinanet-r50")
+    for name in ("annotations/instances_train2017.json", "annotations/instances_val2017.json"):
+        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here" / name).touch()
+    for name in ("here/train2017", "here/val2017"):
+        (tmp_path / name).mkdir()
+    hint = assert_one_line(msdet(*words.split()))
+    assert hint.strip() == (f"try: msdet {corrected}" if corrected else "")
+
+
+def test_mistakes_of_typing_have_the_same_form(msdet):
+    for words in (["no-such"], ["run"], ["run", "x", "--sedes", "2"], ["run", "x", "--seeds", "two"]):
+        hint = assert_one_line(msdet(*words))
+        assert hint.strip().startswith("try: msdet") and "--help" in hint
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    command = [sys.executable, "-c", "from msdet_cli.main import main; main()", "ls", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+
+
+def test_interrupted_imports_end_quietly(tmp_path):
+    """The worst moment for Ctrl-C: the command is known to Python, and its packages are being imported."""
+    code = "import builtins, signal; from msdet_cli.main import main; old = builtins.__import__\n"
+    code += "def new(name, *more):\n    name == 'typer' and signal.raise_signal(signal.SIGINT)\n"
+    code += "    return old(name, *more)\nbuiltins.__import__ = new; main()"
+    ended = subprocess.run([sys.executable, "-c", code, "ls"], cwd=tmp_path, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, b"")
+
+
+def test_ascii_output_is_spelt_out(tmp_path):
+    page(tmp_path / "mine.yaml", extends="retinanet-r50")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "own.yaml").write_text(
+        "# 3 ± 1 α, grün\nextends: retinanet-r50\n", encoding="utf-8"
+    )
+    command = [sys.executable, "-c", "from msdet_cli.main import main; main()", "ls", "recipes"]
+    kept = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, timeout=60)
+    assert ended.returncode == 0
+    assert b"3 +/- 1 alpha, grun" in ended.stdout
 
 
 def in_a_process(folder, *words):

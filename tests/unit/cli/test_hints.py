@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from msdet_cli.hints import next_command, repeat_command
+from msdet_cli.hints import complete_hint, next_command, repeat_command
 
 TYPED = [
     "run",
@@ -43,3 +43,24 @@ def test_next_command_keeps_what_both_have(monkeypatch):
     assert (
         next_command("show", keep=("--profile", "--set")) == "msdet show -p tiny --set x=1 '--set=y=[1, 2]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("hint", "completed"),
+    [
+        (
+            "--results-dir DIR",
+            "msdet run 'a b.yaml' -p tiny --set x=1 '--set=y=[1, 2]' --seed 3 --results-dir DIR",
+        ),
+        ("msdet runs", "msdet runs -p tiny --results-dir=out"),
+        ("msdet show x   (all options)", "msdet show x -p tiny   (all options)"),
+        ("msdet run x -p other", "msdet run x -p other --results-dir=out"),
+        ("msdet data verify x", "msdet data verify x"),
+        ("msdet ls recipes", "msdet ls recipes"),
+        ("--seed 3 is one seed; --seeds 3 are three", "--seed 3 is one seed; --seeds 3 are three"),
+        ("name a file's folder", "name a file's folder"),
+    ],
+)
+def test_a_hint_is_completed_with_the_places_that_were_typed(monkeypatch, hint, completed):
+    monkeypatch.setattr(sys, "argv", ["msdet", *TYPED])
+    assert complete_hint(hint) == completed
