@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.common.processes import PATHS
+
 if TYPE_CHECKING:
     from experiments.recipes.schema import Recipe
 
@@ -139,7 +141,7 @@ def _cpu_seconds() -> float:
 
 
 def _seconds(words: list[str], folder: str) -> float:
-    command = [sys.executable, "-c", "from msdet_cli.main import main; main()", *words]
+    command = [sys.executable, "-c", PATHS + "from msdet_cli.main import main; main()", *words]
     start = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=folder)
     return time.perf_counter() - start

@@ -18,10 +18,11 @@ from rich.markup import escape
 
 from experiments.common.errors import BAD_INPUT, DONE, INTERRUPTED, UserError
 from experiments.common.files import refusing
+from experiments.common.processes import PATHS
 from experiments.data.find import FoundDataset
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
-from experiments.launching.local import PATHS, last_lines, shared_exit_code
+from experiments.launching.local import last_lines, shared_exit_code
 from experiments.launching.plan import PlannedRun
 from experiments.launching.queue import Queue, QueueItem
 from experiments.launching.run_states import read_runs

@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+# Begins the code of each Python process that msdet starts with `-c`. The working directory goes to the end of the
+# path: the user's `imports` are found there, but a `signal.py` or a folder `experiments` hides no other module.
+PATHS = "import os, sys; sys.path[:] = [p for p in sys.path if p] + [os.getcwd()]; "
 STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
 _seen: dict[Path, tuple[int, float]] = {}  # modification time of a file, and since when it has been that
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.common.launcher import launcher_environment
-from experiments.common.processes import is_alive
+from experiments.common.processes import PATHS, is_alive
 from experiments.launching.torchrun import (
     RankFailure,
     Rendezvous,
@@ -25,9 +25,6 @@ from experiments.launching.torchrun import (
 from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
 
-# The working directory goes to the end of the path: the user's `imports` are found there, but a folder that
-# happens to be called `experiments` does not take the place of ours.
-PATHS = "import os, sys; sys.path[:] = [p for p in sys.path if p] + [os.getcwd()]; "
 BOOT = PATHS + "from experiments.training.worker import main; sys.exit(main())"
 TAIL_BYTES = 64 * 1024
 

@@ -18,7 +18,7 @@ from experiments.common.errors import (
     NOT_FINITE,
     OUT_OF_MEMORY,
 )
-from experiments.common.processes import process_started
+from experiments.common.processes import PATHS, process_started
 from experiments.runs.record import Attempt, Launch, Record, now
 from experiments.runs.run_folder import RunFolder
 
@@ -34,6 +34,7 @@ CONNECTION_LOST = (
     "gloo",
     "socket",
 )
+BOOT = PATHS + "from torch.distributed.run import main; main()"
 MEETING_TIMEOUT_S = 900  # for all machines to come
 
 
@@ -105,7 +106,7 @@ def torchrun_command(worker: Sequence[str], launch: Launch, rendezvous: Rendezvo
             f"--rdzv-conf=join_timeout={MEETING_TIMEOUT_S},read_timeout={MEETING_TIMEOUT_S}",
         ]
     return [
-        *(sys.executable, "-u", "-m", "torch.distributed.run", *meeting),
+        *(sys.executable, "-u", "-c", BOOT, *meeting),
         *(f"--nproc-per-node={launch.processes}", "--max-restarts=0", "--no-python", *worker),
     ]
 

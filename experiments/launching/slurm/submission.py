@@ -18,6 +18,7 @@ from typing import Any
 from experiments.common.errors import UserError
 from experiments.common.files import refusing
 from experiments.common.locks import file_lock
+from experiments.common.processes import PATHS
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, claim_run, prepare
 from experiments.launching.slurm.job import SlurmRun, cancel_jobs, slurm_states
@@ -31,6 +32,8 @@ REASONS = {
     "running": "locked by another msdet process",
     "unreadable": "record written by a newer msdet",
 }
+# Does what `python -u -m <module> <arguments>` does, which submitit appends.
+BOOT = PATHS + 'import runpy; sys.argv = sys.argv[3:]; runpy.run_module(sys.argv[0], run_name="__main__")'
 MAX_REQUEUES = 1_000_000  # of a job after its time-outs; submitit counts them down
 SINFO_TIMEOUT_S = 30
 
@@ -186,11 +189,8 @@ def _executor(options: SlurmOptions, launch: Launch, logs: Path, name: str) -> A
     """Return submitit's executor of jobs that ask for what the options say, and are held back."""
     import submitit
 
-    # The working directory stays off the path: a folder there that is called `experiments` is not ours.
-    safe = " -P" if sys.version_info >= (3, 11) else ""
-    executor = submitit.SlurmExecutor(
-        logs, max_num_timeout=MAX_REQUEUES, python=shlex.quote(sys.executable) + safe
-    )
+    python = shlex.join([sys.executable, "-u", "-c", BOOT])
+    executor = submitit.SlurmExecutor(logs, max_num_timeout=MAX_REQUEUES, python=python)
     srun = [f"--cpus-per-task={options.cpus}"] if options.cpus else []  # it does not inherit that
     if launch.nodes > 1:
         srun += ["--kill-on-bad-exit=1", "--wait=60"]  # nodes wait for each other

@@ -23,4 +23,4 @@
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output LOGS/%A_%a_%t_log.out --error LOGS/%A_%a_%t_log.err --cpus-per-task=16 PYTHON -u -m submitit.core._submit LOGS
+srun --unbuffered --output LOGS/%A_%a_%t_log.out --error LOGS/%A_%a_%t_log.err --cpus-per-task=16 PYTHON -u -c 'import os, sys; sys.path[:] = [p for p in sys.path if p] + [os.getcwd()]; import runpy; sys.argv = sys.argv[3:]; runpy.run_module(sys.argv[0], run_name="__main__")' -u -m submitit.core._submit LOGS

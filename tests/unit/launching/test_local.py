@@ -145,6 +145,7 @@ def test_the_real_worker_is_ours_whatever_lies_in_the_working_directory(folder: 
     """A package of the same name does not take its place, and a user's modules are found all the same."""
     Path("experiments").mkdir()
     Path("experiments/__init__.py").write_text("raise SystemExit('the wrong package')")
+    Path("signal.py").write_text("raise SystemExit('the wrong signal')")
     folder.record_file.unlink()
     process = LocalWorker(folder)
     assert process.wait(2 * PATIENCE_S)

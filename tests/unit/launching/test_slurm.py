@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from experiments.common.errors import UserError
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.launching.slurm.options import parse
-from experiments.launching.slurm.submission import check_installed, on_slurm, submit
+from experiments.launching.slurm.submission import BOOT, check_installed, on_slurm, submit
 from experiments.recipes.loading import load_recipe
 
 from .test_slurm_state import calls, command
@@ -52,8 +53,7 @@ def submitted(place: Path, options: str, runs: list[PlannedRun]) -> list[tuple[s
 
 def sbatch_text(place: Path) -> str:
     (script,) = place.glob("results/slurm/*/42_submission.sh")
-    text = script.read_text().replace(str(script.parent), "LOGS")
-    return text.replace(sys.executable, "PYTHON").replace("PYTHON -P", "PYTHON")
+    return script.read_text().replace(str(script.parent), "LOGS").replace(sys.executable, "PYTHON")
 
 
 FULL = (
@@ -74,6 +74,13 @@ def test_what_sbatch_gets_for_a_sweep(slurm: Path, tmp_path: Path) -> None:
     # held back until all folders were ready
     assert [call.split()[0] for call in calls(slurm)] == ["sinfo", "sbatch", "scontrol"][1:]
     assert calls(slurm)[-1] == "scontrol release 42"
+
+
+def test_no_file_of_the_working_directory_hides_a_module_of_the_job(tmp_path: Path) -> None:
+    (tmp_path / "signal.py").write_text("raise SystemExit('the wrong signal')")
+    command = [sys.executable, "-u", "-c", BOOT, "-u", "-m", "submitit.core._submit", "--help"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 0 and "usage: " in said.stdout, said.stderr
 
 
 def test_one_run_is_one_job(slurm: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from experiments.common import launcher
-from experiments.common.processes import is_alive
+from experiments.common.processes import PATHS, is_alive
 from experiments.launching import local
 from experiments.launching.execution import Execution
 from experiments.launching.local import LocalWorker
@@ -29,7 +29,7 @@ from experiments.runs.run_folder import RunFolder
 
 PATIENCE_S = 60
 FAKE_RANK = Path(__file__).with_name("fake_rank.py")
-BOOT = f"import runpy; runpy.run_path({str(FAKE_RANK)!r}, run_name='__main__')"
+BOOT = PATHS + f"import runpy; runpy.run_path({str(FAKE_RANK)!r}, run_name='__main__')"
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = """
 import sys
@@ -86,7 +86,11 @@ def last(run: RunFolder) -> Attempt:
     return attempt
 
 
-def test_torchrun_starts_the_ranks_on_a_free_port(run: RunFolder, start: Start):
+def test_torchrun_starts_the_ranks_on_a_free_port(
+    run: RunFolder, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("signal.py").write_text("raise SystemExit('the wrong signal')")  # must hide nothing from torchrun
     worker = start("done")
     assert worker.wait(PATIENCE_S)
     assert (worker.exit_code(), worker.message()) == (0, None)
