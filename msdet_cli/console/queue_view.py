@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from rich.cells import cell_len
@@ -23,6 +22,8 @@ from msdet_cli.console.run_view import status_line
 
 BAR_WIDTH, MIN_BAR_WIDTH = 16, 4  # characters
 GAP = 2  # characters between columns
+NEVER_CUT, EXTRA = ("run", "varied", "state"), ("loss", "s/it")  # columns; the latter only beside a bar
+FOLDED = ("run", "varied")  # where they are longer than the screen
 PLAIN_INTERVAL_S = 15  # between lines if the output is no terminal
 RESERVED_LINES = 5  # of the screen: header, omitted rows, totals, note, cursor
 
@@ -49,6 +50,11 @@ class QueueView:
         self._announced: set[int] = set()
         self._line_at = time.monotonic()
         self._live: Live | None = None
+        runs = [entry.run for entry in queue.entries]
+        self._has_labels = len({run.label for run in runs}) > 1
+        self._has_unique_names = len({(run.recipe.name, run.seed, run.label) for run in runs}) == len(runs)
+        formats = {"coco": "AP", "voc": "mAP"}
+        self._metric_title = " or ".join(sorted({formats[run.recipe.dataset.format] for run in runs}))
 
     def __enter__(self) -> QueueView:
         if self.console is not None and self.console.is_terminal:
@@ -97,61 +103,58 @@ class QueueView:
         Name, varied value and state are whole at any width. Of the rest that much is shown which fits, as short as
         it must be; the bar takes what is left.
         """
-        entries = [self.queue.entries[index] for index in visible]
-        has_labels = len({entry.run.label for entry in self.queue.entries}) > 1
-        labels = [strip_section(entry.run.label) if has_labels else "" for entry in entries]
-        states = _Column("state", [_describe_state(entry) for entry in entries])
-        has_unique_names = len(
-            {(_without_hash(entry), label) for entry, label in zip(entries, labels)}
-        ) == len(entries)
         for is_short in (False, True):
-            names = [
-                _without_hash(e) if is_short and has_unique_names else e.run.folder.name for e in entries
-            ]
-            shown = [
-                column for column in (_Column("run", names), _Column("varied", labels)) if any(column.cells)
-            ]
-            shown.append(states)
-            wanted = self._progress_columns(visible, is_short)
-            if sum(column.width for column in (*shown, *wanted)) <= width + GAP:
+            rows = [self._row(index, is_short) for index in visible]
+            titles = [title for title in rows[0] if any(row[title] for row in rows)]
+            widths = {t: max(cell_len(t), *(cell_len(row[t]) for row in rows)) + GAP for t in titles}
+            if sum(widths[title] for title in titles if title not in EXTRA) <= width + GAP:
                 break
-        reports = [self._progress(index) for index in visible]
-        extra = [
-            _Column("loss", [_format_number(report, "loss", 3) for report in reports], True),
-            _Column("s/it", [_format_number(report, "seconds_per_iteration", 2) for report in reports], True),
-        ]
-        room = width + GAP - sum(column.width for column in shown)
-        for columns, reserved in ((wanted, 0), (extra, MIN_BAR_WIDTH + GAP)):
-            for column in columns:
-                if any(column.cells) and column.width + reserved <= room:
-                    shown.append(column)
-                    room -= column.width
-        return _as_table(shown, min(room - GAP, BAR_WIDTH), entries, reports)
+        room, shown = width + GAP, []
+        for title in titles:
+            reserved = MIN_BAR_WIDTH + GAP if title in EXTRA else 0
+            if title in NEVER_CUT or widths[title] + reserved <= room:
+                shown.append(title)
+                room -= widths[title]
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+        for title in shown:
+            justify: Literal["left", "right"] = "left" if title in (*NEVER_CUT, "GPUs") else "right"
+            table.add_column(title, justify=justify, no_wrap=title not in FOLDED, overflow="fold")
+            if title == "state" and room - GAP >= MIN_BAR_WIDTH:
+                table.add_column("", width=min(room - GAP, BAR_WIDTH))
+        has_bar = len(table.columns) > len(shown)
+        for index, row in zip(visible, rows):
+            cells: list[RenderableType] = [Text(row[title]) for title in shown]
+            state = shown.index("state")
+            cells[state] = Text(row["state"], COLOURS.get(self.queue.entries[index].state, ""))
+            report = self._report(index)
+            bar = ProgressBar(report["total"] or 1, report["iteration"]) if report else ""
+            table.add_row(*cells[: state + 1], *([bar] if has_bar else []), *cells[state + 1 :])
+        return table
 
-    def _progress_columns(self, visible: Sequence[int], is_short: bool) -> list[_Column]:
-        """Return progress, time left, metric and GPUs; a short one has no counts of iterations."""
-        progress, left, metrics, gpus = [], [], [], []
-        for index in visible:
-            entry, report = self.queue.entries[index], self._progress(index)
-            iterations = format_iterations(report)
-            progress.append(
-                "evaluating"
-                if report.get("phase") == "evaluate"
-                else iterations.split()[-1]
-                if iterations and is_short
-                else iterations
-            )
-            left.append("" if report.get("phase") == "evaluate" else format_duration(report.get("eta_s")))
-            metric = self.progress.metric(index)
-            metrics.append(metric.partition(" at ")[0] if is_short else metric)
-            gpus.append(",".join(entry.gpus))
-        formats = {entry.run.recipe.dataset.format for entry in self.queue.entries}
-        title = " or ".join(name for name, form in (("AP", "coco"), ("mAP", "voc")) if form in formats)
-        titles = ("progress", "ETA", title)
-        columns = [_Column(name, cells, True) for name, cells in zip(titles, (progress, left, metrics))]
-        return [column for column in (*columns, _Column("GPUs", gpus)) if any(column.cells)]
+    def _row(self, index: int, is_short: bool) -> dict[str, str]:
+        """Return what is known of a run, by title of column; a short one without hash and counts of iterations."""
+        entry, report = self.queue.entries[index], self._report(index)
+        recipe, _, seed = entry.run.folder.path.parts[-3:]
+        is_evaluating = report.get("phase") == "evaluate"
+        iterations, metric = format_iterations(report), self.progress.metric(index)
+        if is_short:
+            iterations, metric = iterations.rpartition(" ")[2], metric.partition(" at ")[0]
+        attempt = f" (attempt {entry.attempts})" if entry.attempts > 1 and not entry.is_over else ""
+        rates = {
+            title: report.get(key) for title, key in (("loss", "loss"), ("s/it", "seconds_per_iteration"))
+        }
+        return {
+            "run": f"{recipe} {seed}" if is_short and self._has_unique_names else entry.run.folder.name,
+            "varied": strip_section(entry.run.label) if self._has_labels else "",
+            "state": entry.state + attempt,
+            "progress": "evaluating" if is_evaluating else iterations,
+            "ETA": "" if is_evaluating else format_duration(report.get("eta_s")),
+            self._metric_title: metric,
+            "GPUs": ",".join(entry.gpus),
+            **{title: "" if rate is None else f"{rate:#.3g}" for title, rate in rates.items()},
+        }
 
-    def _progress(self, index: int) -> dict[str, Any]:
+    def _report(self, index: int) -> dict[str, Any]:
         view = self.progress.view(index)
         return view.progress() if view else {}
 
@@ -183,57 +186,3 @@ def select_rows(entries: Sequence[QueueItem], room: int) -> list[int]:
         return QUEUE_STATES.index(state), -index if state in ("done", "skipped") else index
 
     return sorted(sorted(range(len(entries)), key=urgency)[:room])
-
-
-@dataclass
-class _Column:
-    title: str
-    cells: list[str]
-    is_number: bool = False
-
-    @property
-    def width(self) -> int:
-        """Characters with the gap behind it."""
-        return max(map(cell_len, (self.title, *self.cells))) + GAP
-
-
-def _as_table(
-    columns: Sequence[_Column],
-    bar_width: int,
-    entries: Sequence[QueueItem],
-    reports: Sequence[dict[str, Any]],
-) -> Table:
-    """Return the columns with a bar behind the state, where it has room."""
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
-    cells: list[list[RenderableType]] = []
-    for column in columns:
-        is_whole = column.title in ("run", "varied")
-        justify: Literal["left", "right"] = "right" if column.is_number else "left"
-        table.add_column(column.title, justify=justify, no_wrap=not is_whole, overflow="fold")
-        styles = [COLOURS.get(e.state, "") if column.title == "state" else "" for e in entries]
-        cells.append([Text(text, style) for text, style in zip(column.cells, styles)])
-        if column.title == "state" and bar_width >= MIN_BAR_WIDTH:
-            table.add_column("", width=bar_width)
-            cells.append([_bar(report, bar_width) for report in reports])
-    for row in zip(*cells):
-        table.add_row(*row)
-    return table
-
-
-def _bar(report: dict[str, Any], width: int) -> RenderableType:
-    if not report:
-        return ""
-    return ProgressBar(total=max(report["total"], 1), completed=report["iteration"], width=width)
-
-
-def _without_hash(entry: QueueItem) -> str:
-    recipe, _, seed = entry.run.folder.path.parts[-3:]
-    return f"{recipe} {seed}"
-
-
-def _describe_state(entry: QueueItem) -> str:
-    return entry.state + (f" (attempt {entry.attempts})" if entry.attempts > 1 and not entry.is_over else "")
-
-
-def _format_number(report: dict[str, Any], key: str, decimals: int) -> str:
-    return "" if report.get(key) is None else f"{report[key]:.{decimals}f}"

@@ -74,9 +74,9 @@ def test_table_has_state_progress_eta_metric_and_gpus_per_run(entries: list[Queu
     assert head.split() == ["run", "varied", "state", "progress", "ETA", "AP", "GPUs", "loss", "s/it"]
     assert first.split() == [entries[0].run.folder.name, "n=1", "done", "41.3"]
     assert second.split()[:3] == [entries[1].run.folder.name, "n=1", "running"]
-    assert second.split()[-7:] == ["1:50", "12.3", "at", "100", "0", "1.000", "0.50"]
+    assert second.split()[-7:] == ["1:50", "12.3", "at", "100", "0", "1.00", "0.500"]
     assert second.split()[-9:-7] == ["110/330", "33%"]
-    assert third.split()[-4:] == ["evaluating", "0", "1.000", "0.50"]
+    assert third.split()[-4:] == ["evaluating", "0", "1.00", "0.500"]
     assert fourth.split()[1:] == ["n=2", "failed"]
     assert totals.startswith("1 done, 2 running, 2 waiting, 1 failed; about ")
     assert note == "stopping"
