@@ -133,9 +133,24 @@ def git_state(root: Path | None = None) -> dict[str, Any] | None:
 
 
 def _git(root: Path, verb: str, *arguments: str) -> str:
-    options = ["--no-color", "--no-ext-diff", "--binary"] if verb == "diff" else []
-    command = ["git", "-C", str(root), "-c", "core.quotepath=off", verb, *options, *arguments]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
+    """Return what git says of the repository at `root`, whatever others it is called in, without its programs."""
+    options = ["--no-color", "--no-ext-diff", "--no-textconv", "--binary"] if verb == "diff" else []
+    settings = [
+        "-c",
+        "core.quotepath=off",
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        f"core.hooksPath={os.devnull}",
+    ]
+    done = subprocess.run(
+        ["git", "-C", str(root), *settings, verb, *options, *arguments],
+        env={key: value for key, value in os.environ.items() if not key.startswith("GIT_")},  # set in a hook
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=30,
+    )
     if done.returncode > ("--no-index" in arguments):  # which ends with 1 where it finds a difference
         done.check_returncode()
     return done.stdout

@@ -75,6 +75,33 @@ def test_a_long_patch_is_told_by_its_digest_and_a_large_new_file_by_its_name(
     assert first["patch_sha256"] != second["patch_sha256"]
 
 
+def test_in_a_hook_of_another_repository_this_one_is_described(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And no program that its settings name is run."""
+    commit, other = git(checkout, "rev-parse", "HEAD").strip(), tmp_path / "other"
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\ncat\n")
+    program.chmod(0o755)
+    for key in ("core.fsmonitor", "diff.odd.textconv", "diff.odd.command"):
+        git(checkout, "config", key, str(program))
+    (checkout / ".git" / "info" / "attributes").write_text("*.py diff=odd\n")
+    (checkout / "experiments" / "rule.py").write_text("alpha = 5\n")
+    git(tmp_path, "init", "-q", str(other))
+    git(other, "commit", "-q", "--allow-empty", "-m", "another")
+    (tmp_path / "ran").unlink(missing_ok=True)
+    for name, place in (
+        ("GIT_DIR", other / ".git"),
+        ("GIT_WORK_TREE", other),
+        ("GIT_INDEX_FILE", other / "i"),
+    ):
+        monkeypatch.setenv(name, str(place))
+    state = git_state(checkout)
+    assert state is not None
+    assert state["commit"] == commit and "+alpha = 5" in state["patch"]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_outside_a_checkout_the_source_still_has_a_digest(checkout: Path, tmp_path: Path):
     assert git_state(tmp_path) is None
     before = source_digest(checkout / "experiments")
