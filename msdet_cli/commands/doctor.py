@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from experiments.common.errors import BAD_INPUT, UserError
@@ -44,20 +43,23 @@ def doctor(as_json: JsonOpt = False) -> None:
     if as_json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
-        table = Table("", "found", "what to do", box=None, pad_edge=False)
-        for finding in findings:
-            found = Text(finding.found, COLOURS[finding.level])
-            table.add_row(Text(finding.what), found, Text(finding.advice))
-        Console(highlight=False).print(table)
+        console = Console(highlight=False)
+        width = max(len(finding.what) for finding in findings)
+        for what, level, found, advice in findings:  # lines, not a table: a file's name is never cut
+            console.print(Text.assemble(f"{what:<{width}}  ", (found, COLOURS[level])), soft_wrap=True)
+            if advice:
+                console.print(Text(f"{'':<{width}}  try: {advice}"), soft_wrap=True)
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(BAD_INPUT)
 
 
+def _judge(is_good: bool, advice: str) -> tuple[Level, str]:
+    return ("ok", "") if is_good else ("problem", advice)
+
+
 def _python() -> Iterator[Finding]:
-    good = sys.version_info >= (3, 10)
-    yield Finding(
-        "Python", "ok" if good else "problem", platform.python_version(), "" if good else "use 3.10 or newer"
-    )
+    level, advice = _judge(sys.version_info >= (3, 10), "use 3.10 or newer")
+    yield Finding("Python", level, platform.python_version(), advice)
 
 
 def _torch() -> Iterator[Finding]:
@@ -67,17 +69,15 @@ def _torch() -> Iterator[Finding]:
         yield Finding("torch", "problem", str(error), "pip install 'torch>=2.4'")
         return
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    old = version < (2, 4)
-    yield Finding(
-        "torch", "problem" if old else "ok", torch.__version__, "pip install -U 'torch>=2.4'" if old else ""
-    )
+    level, advice = _judge(version >= (2, 4), "pip install -U 'torch>=2.4'")
+    yield Finding("torch", level, torch.__version__, advice)
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
             yield Finding(f"GPU {index}", "ok", found)
     else:
-        advice = "trains on the CPU: use -p tiny; for GPUs install a CUDA build of torch (pytorch.org)"
+        advice = "-p tiny, which a CPU can train; for GPUs install a CUDA build of torch (pytorch.org)"
         yield Finding("GPU", "note", "none", advice)
 
 
@@ -110,12 +110,9 @@ def _operators() -> Iterator[Finding]:
         return
     yield Finding("MMDetection", "ok", "imports")
     backend = operators.backend()
-    advice = {
-        "compiled": "",
-        "torchvision": "",
-        "pytorch": "same results, slower; install the torchvision that fits torch",
-    }[backend]
-    yield Finding("operators", "note" if advice else "ok", backend, advice)
+    is_slow = backend == "pytorch"
+    advice = "install the torchvision that fits torch: same results, faster" if is_slow else ""
+    yield Finding("operators", "note" if is_slow else "ok", backend, advice)
 
 
 def _data() -> Iterator[Finding]:
@@ -133,7 +130,7 @@ def _data() -> Iterator[Finding]:
         except UserError as error:
             yield Finding(f"data {name}", "note", error.message, error.hint or "")
         else:
-            yield Finding(f"data {name}", "ok", str(root), f"to check it: msdet data verify {name}")
+            yield Finding(f"data {name}", "ok", str(root))
 
 
 def _version(package: str) -> str | None:

@@ -7,8 +7,8 @@ from importlib import metadata
 import pytest
 from typer.testing import CliRunner
 
-from msdet_cli.commands import doctor
 from msdet_cli.app import app
+from msdet_cli.commands import doctor
 
 
 def versions(monkeypatch, **known):
@@ -99,3 +99,11 @@ def test_without_a_gpu_the_advice_is_the_tiny_profile(monkeypatch):
     gpu = next(finding for finding in doctor._torch() if finding.what == "GPU")
     assert gpu.level == "note"
     assert "-p tiny" in gpu.advice
+
+
+def test_names_of_files_are_whole_in_a_narrow_terminal(monkeypatch):
+    name = "/data/a/very/long/folder/annotations/instances_train2017.json"
+    finding = doctor.Finding("data coco", "note", f"no such file: {name}", f"put it there: {name}")
+    monkeypatch.setattr(doctor, "CHECKS", (lambda: iter([finding]),))
+    monkeypatch.setenv("COLUMNS", "40")
+    assert CliRunner().invoke(app, ["doctor"], catch_exceptions=False).output.count(name) == 2
