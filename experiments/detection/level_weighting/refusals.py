@@ -20,48 +20,27 @@ class NotLevelWiseError(UserError, OptionError):
     """The losses of a model cannot be told apart by pyramid level."""
 
 
-PER_IMAGE = "lists its losses per image, not per level"
 ONE_NUMBER = "returns each loss as one number for all levels"
-ONE_MASK_LOSS = "returns its mask loss as one number for all levels"
 ONE_MAP = "predicts from one feature map, not from pyramid levels"
-QUERIES = "predicts from queries, which belong to no level"
-LANES = "predicts lanes, which belong to no level"
 STAGES = "refines its predictions in stages, each with losses of its own"
 NO_STRIDES = "has no `prior_generator.strides`, which name the levels"
 
 # The class whose `loss_by_feat` (of a box head: `loss`) a head runs, and why its levels cannot be weighted.
 REASONS: dict[str, str] = {
-    "ATSSVLFusionHead": ONE_NUMBER,
-    "AutoAssignHead": ONE_NUMBER,
-    "CLRHead": LANES,
-    "CascadeRPNHead": STAGES,
-    "CenterNetHead": ONE_MAP,
-    "CenterNetUpdateHead": ONE_NUMBER,
-    "CentripetalHead": ONE_MAP,
-    "CondInstBboxHead": ONE_NUMBER,
-    "CornerHead": ONE_MAP,
-    "DDQDETRHead": QUERIES,
-    "DETRHead": QUERIES,
-    "DINOHead": QUERIES,
-    "DeformableDETRHead": QUERIES,
-    "EmbeddingRPNHead": QUERIES,
-    "FreeAnchorRetinaHead": ONE_NUMBER,
-    "GARPNHead": NO_STRIDES,
-    "GuidedAnchorHead": NO_STRIDES,
-    "LADHead": ONE_NUMBER,
-    "MaskFormerHead": QUERIES,
-    "MultiInstanceBBoxHead": ONE_NUMBER,
-    "PAAHead": ONE_NUMBER,
-    "PISARetinaHead": ONE_NUMBER,
-    "PISASSDHead": PER_IMAGE,
-    "RTMDetInsHead": ONE_MASK_LOSS,
-    "SABLHead": ONE_NUMBER,
-    "SABLRetinaHead": NO_STRIDES,
-    "SSDHead": PER_IMAGE,
-    "VFNetHead": ONE_NUMBER,
-    "YOLACTHead": PER_IMAGE,
-    "YOLOFHead": ONE_MAP,
-    "YOLOXHead": ONE_NUMBER,
+    name: reason
+    for reason, names in {
+        ONE_NUMBER: "ATSSVLFusionHead AutoAssignHead CenterNetUpdateHead CondInstBboxHead FreeAnchorRetinaHead LADHead "
+        "MultiInstanceBBoxHead PAAHead PISARetinaHead SABLHead VFNetHead YOLOXHead",
+        ONE_MAP: "CenterNetHead CentripetalHead CornerHead YOLOFHead",
+        STAGES: "CascadeRPNHead",
+        NO_STRIDES: "GARPNHead GuidedAnchorHead SABLRetinaHead",
+        "lists its losses per image, not per level": "PISASSDHead SSDHead YOLACTHead",
+        "returns its mask loss as one number for all levels": "RTMDetInsHead",
+        "predicts from queries, which belong to no level": "DDQDETRHead DETRHead DINOHead DeformableDETRHead "
+        "EmbeddingRPNHead MaskFormerHead",
+        "predicts lanes, which belong to no level": "CLRHead",
+    }.items()
+    for name in names.split()
 }
 # Losses that ignore `reduction_override`, and so never tell the loss of a row.
 WITHOUT_ROWS = (losses.GHMC, losses.GHMR, losses.EQLV2Loss)

@@ -49,10 +49,10 @@ def install() -> str:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        loader = _FallbackLoader()
-        spec = importlib.machinery.ModuleSpec(EXTENSION, loader, origin=__file__)
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
+        module = FallbackModule(EXTENSION, "Operators of experiments.detection.operators.")
+        # mmcv and mmengine look for a spec with a loader.
+        module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, importlib.abc.Loader(), origin=__file__)
+        vars(module).update(OPERATORS)
         sys.modules[EXTENSION] = module
     return backend()
 
@@ -224,13 +224,3 @@ class FallbackModule(types.ModuleType):
             )
 
         return missing
-
-
-class _FallbackLoader(importlib.abc.Loader):
-    """Gives the module a proper spec, which mmcv and mmengine look for."""
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> FallbackModule:
-        return FallbackModule(spec.name, "Operators of experiments.detection.operators.")
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        vars(module).update(OPERATORS)
