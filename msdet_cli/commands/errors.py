@@ -124,11 +124,7 @@ def _as_json(baseline: BreakdownGroup, others: list[BreakdownGroup]) -> dict[str
         content["sides"][one.label] = {"runs": [str(f) for f in one.folders], "by_seed": by_seed}
     for other in others:
         content["differences"][other.label] = {
-            kind: {
-                part: dataclasses.asdict(change)
-                for part in baseline.parts(kind)
-                if (change := other.minus(baseline, kind, part)) is not None
-            }
+            kind: {part: dataclasses.asdict(c) for part, c in other.differences(baseline, kind).items() if c}
             for kind in KINDS
         }
     return content

@@ -128,8 +128,8 @@ def _draw(
         BASELINE,
         TRUTH,
         WEIGHTED,
+        Labelled,
         Panel,
-        labelled,
         read_image,
         side_by_side,
     )
@@ -140,10 +140,10 @@ def _draw(
     for image, by_run in zip(chosen, found):
         panels = []
         if image.truth is not None:
-            boxes = [labelled(box.xywh, box.category) for box in image.truth if not box.is_ignored]
+            boxes = [Labelled(box.xywh, box.category) for box in image.truth if not box.is_ignored]
             panels.append(Panel("ground truth", TRUTH, boxes))
         for title, ink, detections in zip(titles, inks, by_run):
-            shown = [labelled(d.box, d.category, d.score) for d in detections if d.score >= threshold]
+            shown = [Labelled(d.box, d.category, d.score) for d in detections if d.score >= threshold]
             panels.append(Panel(title, ink, shown))
         figure = side_by_side([(read_image(image.path), panels)], COLUMN_WIDTH_IN * len(panels))
         drawings.append(out / f"{unique_name(image.path.stem, taken)}.png")

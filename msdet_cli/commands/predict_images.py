@@ -43,7 +43,7 @@ def choose_images(
     Raises:
         UserError: No image is named, or one is missing, unreadable, or not in the validation set.
     """
-    from experiments.reporting.breakdown.validation_set import truth_of
+    from experiments.reporting.breakdown.run_breakdown import truth_of
 
     if not given and val is None and val_ids is None:
         raise UserError("no image is named: give IMAGE, --val or --val-ids", "msdet predict RUN --val 6")
@@ -83,7 +83,7 @@ def _list_files(path: Path) -> Iterator[Path]:
 
 def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
     """Yield indices in the validation set."""
-    from experiments.reporting.breakdown.validation_set import random_places
+    from experiments.reporting.breakdown.image_drawing import random_places
 
     places = {str(image.id): place for place, image in enumerate(truth.images)}
     for name in (val_ids or "").split(",") if val_ids is not None else ():

@@ -17,7 +17,7 @@ from experiments.reporting.breakdown.comparison import (
     has_same_levels,
     load_group,
 )
-from experiments.reporting.breakdown.detection_gallery import detections_picture
+from experiments.reporting.breakdown.image_drawing import detections_picture
 from experiments.reporting.breakdown.run_breakdown import evaluated
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Section
@@ -96,7 +96,9 @@ def _differences(pair: Pair, stem: str) -> Section:
 
 def remarks(baseline: BreakdownGroup, other: BreakdownGroup) -> list[str]:
     """Return what must be said beside the numbers."""
-    found = [change.verdict for change in other.classes_by_gain(baseline).values() if change is not None]
+    found = [
+        change.verdict for change in other.differences(baseline, "classes").values() if change is not None
+    ]
     judged = [verdict for verdict in found if verdict != "too few seeds"]
     texts = [
         "Mean ± sample standard deviation over seeds (number of seeds); Δ: difference with its 95 % interval, paired"

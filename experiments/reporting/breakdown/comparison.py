@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,10 +53,12 @@ class BreakdownGroup:
         """Return the difference of one part in points, paired by seed as everywhere."""
         return difference(self.values(kind, part), baseline.values(kind, part))
 
-    def classes_by_gain(self, baseline: BreakdownGroup) -> dict[str, Difference | None]:
-        """Return the baseline's classes, the greatest gain first, those without a difference last."""
-        changes = {part: self.minus(baseline, "classes", part) for part in baseline.parts("classes")}
-        return dict(sorted(changes.items(), key=lambda one: (one[1] is None, -getattr(one[1], "value", 0.0))))
+    def differences(self, baseline: BreakdownGroup, kind: str) -> dict[str, Difference | None]:
+        """Return those of the baseline's parts: classes by their gain, those without a difference last."""
+        changes = {part: self.minus(baseline, kind, part) for part in baseline.parts(kind)}
+        if kind == "classes":
+            changes = dict(sorted(changes.items(), key=lambda one: -one[1].value if one[1] else math.inf))
+        return changes
 
 
 def load_group(
@@ -102,7 +105,7 @@ def comparison_grid(baseline: BreakdownGroup, others: Sequence[BreakdownGroup], 
     Classes come from the greatest gain of the first of `others` to its greatest loss, levels and sizes in their
     own order.
     """
-    parts = list(others[0].classes_by_gain(baseline)) if kind == "classes" else baseline.parts(kind)
+    parts = list(others[0].differences(baseline, kind))
     if not parts or (kind == "levels" and not has_same_levels(baseline, *others)):
         return None
 

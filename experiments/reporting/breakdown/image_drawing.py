@@ -1,7 +1,11 @@
-"""Boxes on images, side by side as in the paper's Fig 3: ground truth green, baseline blue, RLO red."""
+"""Boxes on images, side by side as in the paper's Fig 3: ground truth green, baseline blue, RLO red.
+
+A report's are drawn from kept detections: what was evaluated is drawn, and no model is run.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from experiments.common.errors import UserError
+from experiments.reporting.breakdown.run_breakdown import Evaluated
 from experiments.reporting.figures.style import (
     BLUE,
     DPI,
@@ -25,12 +30,16 @@ from experiments.reporting.figures.style import (
     drawing,
     fold,
     new_figure,
+    picture,
     text_width_in,
 )
+from experiments.reporting.tables.sections import Picture
 
 THRESHOLD = 0.5  # the score from which the paper draws a detection
 WIDTH_IN = 5.4  # of three columns, so that four rows of them fit on a page
 BOX_PT = 6
+IMAGES = 4
+CHOICE_SEED = 0  # the images are drawn once and for all, before anybody has seen what is on them
 
 TRUTH = Look(GREEN, "-")
 BASELINE = Look(BLUE, (0, (4, 1.2)))
@@ -39,10 +48,15 @@ WEIGHTED = Look(RED, (0, (6, 1, 1.5, 1)))
 
 @dataclass(frozen=True)
 class Labelled:
-    """x, y, width, height in pixels of the image, and what stands at it: a class, with its score if it has one."""
+    """x, y, width, height in pixels of the image, and what stands at it: the score only of a detection."""
 
-    box: tuple[float, float, float, float]
-    label: str
+    box: Sequence[float]
+    category: str
+    score: float | None = None
+
+    @property
+    def label(self) -> str:
+        return self.category if self.score is None else f"{self.category} {self.score:.2f}"
 
 
 @dataclass(frozen=True)
@@ -54,10 +68,61 @@ class Panel:
     boxes: Sequence[Labelled]
 
 
-def labelled(box: Sequence[float], category: str, score: float | None = None) -> Labelled:
-    """Return a box with its text: the category, and the score of a detection."""
-    x, y, width, height = box
-    return Labelled((x, y, width, height), category if score is None else f"{category} {score:.2f}")
+def detections_picture(
+    baseline: Evaluated, other: Evaluated, labels: tuple[str, str], name: str, threshold: float = THRESHOLD
+) -> Picture:
+    """Draw random images with ground truth and the detections that two runs' evaluations kept.
+
+    Args:
+        labels: Of the baseline and of the other.
+
+    Raises:
+        UserError: An image is not on this machine, or detections cannot be read; names it.
+    """
+    places = random_places(len(other.truth.images), IMAGES, CHOICE_SEED)
+    images = [other.truth.images[place] for place in places]
+    ids = [image.id for image in images]
+    pixels = [read_image(image.path) for image in images]
+    truth = {
+        i.id: [Labelled(box.xywh, box.category) for box in i.boxes if not box.is_ignored] for i in images
+    }
+    found = [truth, *(drawn_boxes(one, ids, threshold) for one in (baseline, other))]
+    columns = list(zip(("ground truth", *labels), (TRUTH, BASELINE, WEIGHTED), found))
+    rows = [
+        (image, [Panel(title, ink, boxes[i]) for title, ink, boxes in columns])
+        for i, image in zip(ids, pixels)
+    ]
+    seeds = f"seed {other.record.seed}"
+    if baseline.record.seed != other.record.seed:
+        seeds += f" against seed {baseline.record.seed}"
+    caption = (
+        f"Ground truth (green), {labels[0]} (blue) and {labels[1]} (red), {seeds}, detections with a score of"
+        f" {threshold:g} or more, as their evaluation kept them. {len(ids)} images drawn at random (generator seed"
+        f" {CHOICE_SEED}) from the {len(other.truth.images)} of the validation set, none picked by hand: image"
+        f" {', '.join(map(str, ids))}."
+    )
+    counts = [sum(map(len, boxes.values())) for boxes in found]
+    alt = (
+        f"{len(ids)} validation images with boxes: {counts[0]} objects, {counts[1]} detections by {labels[0]},"
+        f" {counts[2]} by {labels[1]}."
+    )
+    return picture(side_by_side(rows), name, caption, alt)
+
+
+def drawn_boxes(
+    one: Evaluated, ids: Sequence[int | str], threshold: float
+) -> dict[int | str, list[Labelled]]:
+    """Return a run's kept detections on some images, with at least the threshold's score."""
+    boxes: dict[int | str, list[Labelled]] = {i: [] for i in ids}
+    for entry in one.detections():
+        if entry["image_id"] in boxes and entry["score"] >= threshold:
+            boxes[entry["image_id"]].append(Labelled(entry["bbox"], entry["category"], entry["score"]))
+    return boxes
+
+
+def random_places(images: int, count: int, seed: int = 0) -> list[int]:
+    """Return `count` places among the images of a set, ascending, always the same for one seed."""
+    return sorted(random.Random(seed).sample(range(images), min(count, images)))
 
 
 def read_image(path: Path) -> Any:

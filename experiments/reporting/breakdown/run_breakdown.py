@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing_extensions import NotRequired, TypedDict
 from experiments.common import cache
 from experiments.common.config_text import read_config
 from experiments.common.errors import UserError
-from experiments.data.ground_truth import GroundTruth
+from experiments.data.find import resolve_root
+from experiments.data.ground_truth import GroundTruth, read_ground_truth
+from experiments.data.spec import DatasetSpec
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
 from experiments.reporting.breakdown.level_ranges import Levels, levels_of
-from experiments.reporting.breakdown.validation_set import truth_of
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 
@@ -121,6 +123,27 @@ def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
         why = "was imported" if record.imported else "keeps no detections"
         raise UserError(f"run {run.name} {why}: there is no {run.detections / 'val.bbox.json'}", "msdet runs")
     return Evaluated(run, record, recipes.load_recipe(str(run.recipe)), truth_of(run, data_root))
+
+
+def truth_of(run: RunFolder, data_root: Path | None = None) -> GroundTruth:
+    """Return the annotations that a run was evaluated with; shared, so not to be changed.
+
+    Args:
+        data_root: Where the data set lies, if neither where the run had it nor where its recipe says.
+
+    Raises:
+        UserError: The record, the recipe or an annotation file is missing or broken.
+    """
+    record, spec = run.read(), recipes.load_recipe(str(run.recipe)).dataset
+    recorded = Path(str(record.dataset.get("root") or ""))
+    there = recorded.is_absolute() and recorded.is_dir()
+    root = data_root or (recorded if there else resolve_root(spec))
+    return _read_truth(spec.model_dump_json(), root, tuple(record.dataset.get("classes") or ()))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_truth(spec: str, root: Path, classes: tuple[str, ...]) -> GroundTruth:
+    return read_ground_truth(DatasetSpec.model_validate_json(spec), root, classes)
 
 
 def breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Breakdown:

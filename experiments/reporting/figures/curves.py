@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.common.metric_names import MAIN_METRICS
 from experiments.recipes.differences import NamedRecipes, join_differences
 from experiments.reporting.figures import series
-from experiments.reporting.figures.style import add_legend, drawing, new_figure, picture, series_looks
+from experiments.reporting.figures.style import picture
 from experiments.reporting.figures.traces import Traces, describe_runs, read, read_rows, seed_of
 from experiments.reporting.tables.sections import Picture
 from experiments.runs.run_folder import RunFolder
@@ -27,22 +27,13 @@ class Training:
 
     Attributes:
         heads: Whose losses are summed.
-        frames: Of each of PANELS that there is: a row per run and point, with `run`, `iteration` and the value.
+        lines: Of each of PANELS that there is, as `series.over_seeds` has it.
     """
 
     label: str
     what: str
-    heads: tuple[str, ...]
-    frames: dict[str, pd.DataFrame]
-
-    def spread(self, column: str) -> pd.DataFrame:
-        """Return mean and standard deviation over the runs at each point."""
-        frame = self.frames[column]
-        if column == "loss":
-            points, _ = series.thinned(frame, ["loss"])
-        else:
-            points = frame.assign(point=frame["iteration"].rank(method="dense").astype(int) - 1)
-        return series.over_seeds(points, column)
+    heads: list[str]
+    lines: dict[str, pd.DataFrame]
 
 
 def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[Picture], list[str]]:
@@ -53,48 +44,29 @@ def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[
         name: Stem of the picture's name.
     """
     problems: list[str] = []
-    read_all = [
-        read_training(folders, label, problems) for folders, label in zip(configs, labels_of(configs))
-    ]
-    trainings = [training for training in read_all if training.frames]
+    found = [read_training(folders, label, problems) for folders, label in zip(configs, labels_of(configs))]
+    trainings = [training for training in found if training.lines]
     if not trainings:
         return [], problems
-    losses = {training.heads for training in trainings if training.heads}
-    if len(losses) > 1:
+    if len({str(training.heads) for training in trainings if training.heads}) > 1:
         problems.append("The losses are of different heads: they do not compare.")
     figure, shown = draw_curves(trainings)
-    has_band = any(
-        training.spread(column)["sd"].notna().any() for training in trainings for column in training.frames
-    )
-    caption = "Over training: " + ", ".join(
-        {"loss": "mean loss of each interval, unweighted and summed over the levels"}.get(column, column)
-        for column in shown
-    )
-    caption += (
-        ". Lines: mean over the seeds that came so far; bands: ± one standard deviation" if has_band else ""
-    )
-    caption += ". " + "; ".join(each.what for each in trainings) + "."
+    loss = "loss (unweighted, of all levels together, mean of each interval)"
+    caption = f"{', '.join(column.replace('loss', loss) for column in shown)} over training"
+    if any(line["sd"].notna().any() for training in trainings for line in training.lines.values()):
+        caption += "; lines: mean over the seeds that came so far, bands: ± one standard deviation"
+    caption += f". {'; '.join(each.what for each in trainings)}."
     alt = f"Curves of {', '.join(shown)} over iterations: {', '.join(each.label for each in trainings)}."
-    return [picture(figure, name, caption, alt)], problems
+    return [picture(figure, name, caption[0].upper() + caption[1:], alt)], problems
 
 
-@drawing()
 def draw_curves(trainings: Sequence[Training]) -> tuple[Figure, list[str]]:
     """Draw a panel a quantity and a line a config; return also which quantities."""
-    shown = [column for column in PANELS if any(column in training.frames for training in trainings)]
-    looks = series_looks([training.label for training in trainings])
-    figure = new_figure(PANEL_IN * len(shown) + 0.25)
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, column in zip(panels, shown):
-        for number, training in enumerate(trainings):
-            if column in training.frames:
-                look = looks[training.label]
-                series.draw_line(axes, training.spread(column), look, training.label, number)
-        axes.set_title(PANELS[column])
-        axes.grid(axis="y")
-    series.iteration_axis(panels[-1])
-    add_legend(figure)
-    return figure, shown
+    shown = {column: {t.label: t.lines[column] for t in trainings if column in t.lines} for column in PANELS}
+    shown = {column: lines for column, lines in shown.items() if lines}
+    return series.draw_panels({PANELS[column]: lines for column, lines in shown.items()}, PANEL_IN), list(
+        shown
+    )
 
 
 def labels_of(configs: Sequence[Sequence[Path]]) -> list[str]:
@@ -115,21 +87,23 @@ def read_training(folders: Sequence[Path], label: str, problems: list[str]) -> T
     """Return what one config's runs recorded; `problems` gets a sentence for each file that is not whole."""
     traces = read(folders)
     problems += traces.problems
-    frames = {}
+    lines = {}
     loss = _total_loss(traces)
     if not loss.empty:
-        frames["loss"] = loss
+        lines["loss"] = series.over_seeds(series.thinned(loss, ["loss"])[0], "loss")
     evaluations = [
-        rows.drop_duplicates("iteration", keep="last").assign(run=number)
-        for number, folder in enumerate(folders)
+        rows.drop_duplicates("iteration", keep="last")
+        for folder in folders
         if (rows := _evaluations(RunFolder(folder).metrics, problems)) is not None
     ]
     found = pd.concat(evaluations, ignore_index=True) if evaluations else pd.DataFrame()
     for column in MAIN_METRICS:
         if column in found and found[column].notna().any():
-            frames[column] = found.dropna(subset=[column])
+            rows = found.dropna(subset=[column])
+            points = rows["iteration"].rank(method="dense").astype(int) - 1
+            lines[column] = series.over_seeds(rows.assign(point=points), column)
     seeds = series.name_seeds(sorted(seed_of(folder) for folder in folders))
-    return Training(label, f"{describe_runs(folders)}, {seeds}", tuple(traces.heads), frames)
+    return Training(label, f"{describe_runs(folders)}, {seeds}", traces.heads, lines)
 
 
 def _evaluations(path: Path, problems: list[str]) -> pd.DataFrame | None:

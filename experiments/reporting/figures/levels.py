@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from experiments.reporting.figures import series
-from experiments.reporting.figures.style import add_legend, drawing, new_figure, picture, series_looks
+from experiments.reporting.figures.style import picture
 from experiments.reporting.figures.traces import Traces
 from experiments.reporting.tables.sections import Picture
 
@@ -40,22 +40,20 @@ def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
     return picture(figure, name, caption, alt)
 
 
-@drawing()
 def draw_levels(traces: Traces) -> tuple[Figure, int]:
     """Draw a panel a quantity and a line a level; return also the intervals in a point."""
     shown = _panels(traces)
     points, every = series.thinned(traces.levels, shown)
-    figure = new_figure(PANEL_IN * len(shown) + 0.25)
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, column in zip(panels, shown):
-        for number, (level, look) in enumerate(series_looks(traces.level_names).items()):
-            own = points.query("level == @level")
-            series.draw_line(axes, series.over_seeds(own, column), look, level, number)
-        axes.set_title(PANELS[column][0].upper() + PANELS[column][1:])
+    by_level = {str(level): own for level, own in points.groupby("level", sort=False)}
+    panels = {
+        PANELS[column][0].upper() + PANELS[column][1:]: {
+            level: series.over_seeds(by_level[level], column) for level in traces.level_names
+        }
+        for column in shown
+    }
+    figure = series.draw_panels(panels, PANEL_IN)
+    for axes in figure.axes:
         axes.set_ylim(bottom=0)
-        axes.grid(axis="y")
-    series.iteration_axis(panels[-1])
-    add_legend(figure)
     return figure, every
 
 

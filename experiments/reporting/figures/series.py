@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from experiments.reporting.figures.style import Look
+from experiments.reporting.figures.style import Look, add_legend, drawing, new_figure, series_looks
 
 MAX_POINTS = 200  # of a line: more than a column can show
 MARKERS = 6  # on a line, to tell it apart in grey
@@ -40,7 +41,7 @@ def over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return spread.reindex(range(int(spread.index.max()) + 1))
 
 
-def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: int = 0) -> None:
+def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: int) -> None:
     """Draw the mean as a line, with a band of ± one standard deviation."""
     step = max(1, len(spread) // MARKERS)
     axes.plot(
@@ -54,6 +55,22 @@ def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: 
         axes.fill_between(spread["iteration"], low, high, color=look.colour, alpha=0.15, linewidth=0)
         for edge in (low, high):  # where bands overlap
             axes.plot(spread["iteration"], edge, color=look.colour, alpha=0.4, linewidth=0.4)
+
+
+@drawing()
+def draw_panels(panels: Mapping[str, Mapping[str, pd.DataFrame]], panel_in: float) -> Figure:
+    """Draw a panel for each title and in it a line for each name; frames are those of `over_seeds`."""
+    looks = series_looks(list(dict.fromkeys(name for lines in panels.values() for name in lines)))
+    figure = new_figure(panel_in * len(panels) + 0.25)
+    each = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, lines) in zip(each, panels.items()):
+        for number, (name, spread) in enumerate(lines.items()):
+            draw_line(axes, spread, looks[name], name, number)
+        axes.set_title(title)
+        axes.grid(axis="y")
+    iteration_axis(each[-1])
+    add_legend(figure)
+    return figure
 
 
 def draw_steps(axes: Axes, spread: pd.DataFrame, start: float, look: Look) -> None:

@@ -24,7 +24,7 @@ from experiments.recipes import loading as recipes
 from experiments.reporting import breakdown as errors
 from experiments.reporting import build_report, collect
 from experiments.reporting.breakdown.comparison import load_group
-from experiments.reporting.breakdown.detection_gallery import drawn_boxes
+from experiments.reporting.breakdown.image_drawing import drawn_boxes
 from experiments.reporting.breakdown.level_ranges import BY_HALF_SIDE, Resize, levels_of
 from experiments.reporting.breakdown.run_breakdown import breakdown, evaluated
 from experiments.runs.run_folder import RunFolder
@@ -261,7 +261,7 @@ def test_a_report_says_where_differences_lie(
 ):
     import cv2
 
-    monkeypatch.setattr("experiments.reporting.breakdown.detection_gallery.IMAGES", 1)
+    monkeypatch.setattr("experiments.reporting.breakdown.image_drawing.IMAGES", 1)
     (tmp_path / "images").mkdir()
     for image in range(3, 33):
         cv2.imwrite(str(tmp_path / "images" / f"{image}.jpg"), np.zeros((48, 64, 3), np.uint8))

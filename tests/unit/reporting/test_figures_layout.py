@@ -11,10 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from experiments.reporting.breakdown.breakdown_figures import draw_level_bars
-from experiments.reporting.breakdown.comparison import BreakdownGroup
 from experiments.reporting.breakdown.image_drawing import BASELINE, TRUTH, Panel, side_by_side
-from experiments.reporting.breakdown.run_breakdown import Breakdown
 from experiments.reporting.figures import forest, style, timing
 from experiments.reporting.stats.statistics import Difference, Spread
 
@@ -102,15 +99,10 @@ def test_figures_of_two_or_eight_names_never_collide(length: int):
     names = make_names(length, 8)
     times = {"median_s": 0.1, "q1_s": 0.09, "q3_s": 0.12}
     models = [{"id": n, "label": n, "model": times, "end_to_end": times} for n in names]
-    levels = {f"P{k}": 40.0 for k in range(3, 8)}
-    sizes = {level: f"{362 * k} to {724 * k} px" for k, level in enumerate(levels, start=1)}
-    counts = {"levels": dict.fromkeys(levels, 12345)}
-    each = Breakdown("AP", "", 40.0, {}, {}, levels, sizes, "sqrt(w h)", counts)
     panels = [Panel(name, ink, []) for name, ink in zip(names, (TRUTH, BASELINE))]
     for figure, shown in (
         (timing.draw_times(models), names),
         (timing.draw_ap_against_time(models, {n: Spread(40.0, 1.0, 3) for n in names}, "AP"), names),
-        (draw_level_bars(*(BreakdownGroup(name, {0: each}) for name in names[:2])), names[:2]),
         (side_by_side([(np.zeros((48, 64, 3), np.uint8), panels)]), names[:2]),
     ):
         assert collisions(figure) == []
