@@ -35,38 +35,14 @@ from msdet_cli.commands import (
     validate,
 )
 
-GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
-    "Train": {
-        "run": run.run,
-        "ablate": ablate.ablate,
-        "reproduce": reproduce.reproduce,
-        "logs": logs.logs,
-        "cancel": cancel.cancel,
-    },
-    "Compare": {
-        "report": report.report,
-        "errors": errors.errors,
-        "diff": diff.diff,
-        "plot": plot.plot,
-        "bench": bench.bench,
-    },
-    "Inspect": {
-        "runs": runs.runs,
-        "eval": evaluate.evaluate,
-        "predict": predict.predict,
-        "import": imports.import_,
-        "export": export.export,
-        "rm": rm.rm,
-    },
-    "Data": {"data": data.app, "prior": prior.prior},
-    "Set-up": {
-        "ls": ls.ls,
-        "show": show.show,
-        "cp": cp.cp,
-        "validate": validate.validate,
-        "doctor": doctor.doctor,
-    },
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Train": (run.run, ablate.ablate, reproduce.reproduce, logs.logs, cancel.cancel),
+    "Compare": (report.report, errors.errors, diff.diff, plot.plot, bench.bench),
+    "Inspect": (runs.runs, evaluate.evaluate, predict.predict, imports.import_, export.export, rm.rm),
+    "Data": (prior.prior,),
+    "Set-up": (ls.ls, show.show, cp.cp, validate.validate, doctor.doctor),
 }
+NAMES = {"evaluate": "eval", "import_": "import"}  # of commands that Python has words for
 
 
 class Command(TyperCommand):
@@ -105,11 +81,10 @@ class Group(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section per group."""
         width = max(map(len, self.commands))
-        for title, names in GROUPS.items():
+        for title in GROUPS:
+            named = {n: c for n, c in self.commands.items() if getattr(c, "rich_help_panel", None) == title}
+            rows = [(n.ljust(width), (c.help or "").partition("\n")[0]) for n, c in named.items()]
             with formatter.section(title):
-                rows = [
-                    (name.ljust(width), (self.commands[name].help or "").partition("\n")[0]) for name in names
-                ]
                 formatter.write_dl(rows)
 
 
@@ -117,22 +92,21 @@ app = typer.Typer(
     cls=Group,
     name="msdet",
     help="Reproduce, extend and compare experiments on multi-scale loss weighting for object detectors.\n\n\b\n"
-    "msdet run retinanet-r50-rlo -p tiny    train one recipe, minutes on a CPU, no download\n"
-    "msdet ablate --alpha 5,50,100          vary it\n"
-    "msdet report                           the paper's tables, published beside measured",
+    "msdet run retinanet-r50-rlo -p tiny  train a recipe: minutes on a CPU, no download\n"
+    "msdet ablate --alpha 5,50,100        vary it\n"
+    "msdet report                         the paper's tables, published and measured",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _group in GROUPS.values():
-    for _title, _command in _group.items():
-        if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_title)
-            for _info in _command.registered_commands:
-                _info.cls = Command
-        else:
-            app.command(_title, cls=Command)(_command)
+for _title, _commands in GROUPS.items():
+    for _command in _commands:
+        _name_typed = NAMES.get(_command.__name__, _command.__name__)
+        app.command(_name_typed, cls=Command, rich_help_panel=_title)(_command)
+app.add_typer(data.app, name="data", rich_help_panel="Data")
+for _info in data.app.registered_commands:
+    _info.cls = Command
 
 
 def _print_version(is_asked: bool) -> None:
