@@ -45,8 +45,8 @@ def write_run(
     training: MatchedTraining,
     command: list[str],
     copy_weights: Callable[[Path, Path], None] | None = None,
-) -> None:
-    """Write the run folder, replacing an existing one.
+) -> Record:
+    """Write the run folder and return its record; an existing one stays until this one is whole.
 
     Args:
         folder: The run.
@@ -113,6 +113,7 @@ def write_run(
         if folder.path.exists():
             shutil.rmtree(folder.path)
         made.path.rename(folder.path)
+    return record
 
 
 def _attempts(stock: StockRun, recipe: Recipe) -> list[Attempt]:

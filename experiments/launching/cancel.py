@@ -9,6 +9,7 @@ import socket
 from typing import Literal
 
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.common.processes import is_alive
 from experiments.launching.slurm.job import cancel_jobs, slurm_states
 from experiments.runs.record import Record, Status
@@ -47,13 +48,8 @@ class Cancel:
             UserError: The run's folder cannot be written.
         """
         if self.outcome is None:
-            try:
+            with refusing(f"{self.run.path} cannot be written", "cancel it as the user who started it"):
                 self._step()
-            except OSError as error:
-                raise UserError(
-                    f"{self.run.path} cannot be written: {error.strerror or error}",
-                    "cancel it as the user who started it",
-                ) from None
         return self.outcome is not None
 
     def _step(self) -> None:

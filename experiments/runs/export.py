@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from experiments.common.errors import UserError
-from experiments.common.files import replacing
+from experiments.common.files import refusing, replacing
 from experiments.runs.run_folder import RunFolder
 
 SUFFIXES = (".tar.gz", ".tgz", ".zip")
@@ -47,14 +47,11 @@ def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str
     named = _by_name(runs)
     manifest: dict[str, Any] = {"msdet": version, "runs": {}, "files": {}, "links_left_out": []}
     manifest["runs"] |= {name: _summarise(run) for name, run in named.items()}
-    try:
-        with replacing(out, "w+b") as stream:
-            members = _members(out.name.removesuffix(suffix), named, manifest)
-            (_write_zip if suffix == ".zip" else _write_tar)(stream, members)
-            stream.seek(0)
-            check_bundle(stream, out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}", "-o FILE.tar.gz") from None
+    with refusing(f"{out} cannot be written", "-o FILE.tar.gz"), replacing(out, "w+b") as stream:
+        members = _members(out.name.removesuffix(suffix), named, manifest)
+        (_write_zip if suffix == ".zip" else _write_tar)(stream, members)
+        stream.seek(0)
+        check_bundle(stream, out)
     return manifest
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.interop import stock_recipe
 from experiments.interop.import_run import MatchedTraining, write_run
@@ -63,24 +62,36 @@ def import_(
     stock = read_stock_run(work_dir)
     claimed = load_recipe(recipe or stock_recipe.recipe_name(stock), profile, sets or (), dataset)
     made, unknown = stock_recipe.as_recipe(claimed, stock)
-    chosen = _seed(stock, seed)
-    data, more = _data(made, stock, data_root)
-    folder = RunFolder.of(
-        results_dir(results), made.name, recipes.config_hash(made, data.fingerprint if data else ""), chosen
-    )
-    _check_free(folder, force)
-    differs = stock_recipe.differences(stock.content, mmengine_config(_placed(made, data)).to_dict())
-    try:
+    chosen = _choose_seed(stock, seed)
+    data, more = _find_data(made, stock, data_root)
+    digest = recipes.config_hash(made, data.fingerprint if data else "")
+    folder = RunFolder.of(results_dir(results), made.name, digest, chosen)
+    if folder.record_file.exists() and folder.read().imported is None:
+        raise UserError(f"{folder.path} is a run of msdet, not an import", "--results-dir DIR")
+    if folder.record_file.exists() and not force:
+        raise UserError(f"{folder.name} exists already", "replace it with --force")
+    if copy_checkpoint and stock.checkpoint is None:
+        raise UserError(f"{stock.source}: the last checkpoint is missing", "omit --copy-checkpoint")
+    copy_weights: Callable[[Path, Path], None] | None = None
+    if copy_checkpoint:
+        from experiments.training.stock_weights import copy_weights
+    placed = made.dataset if data is None else made.dataset.model_copy(update={"root": str(data.root)})
+    config = mmengine_config(made.model_copy(update={"dataset": placed})).to_dict()  # with the data's classes
+    differs = stock_recipe.differences(stock.content, config)
+    with refusing(f"{folder.path} cannot be written", "--results-dir DIR"):
         training = MatchedTraining(stock, made, chosen, data, [*unknown, *more], differs)
-        write_run(folder, training, ["msdet", *sys.argv[1:]], _copier(stock, copy_checkpoint))
-    except OSError as error:
-        raise UserError(
-            f"{folder.path} cannot be written: {error.strerror or error}", "--results-dir DIR"
-        ) from None
-    _print_result(folder, claimed, made)
+        record = write_run(folder, training, ["msdet", *sys.argv[1:]], copy_weights)
+    other = join_differences(list_differences(made, claimed))
+    print(f"{folder.path}\n  {format_metrics(record.metrics)}")
+    if other:
+        print(f"  a variant of recipe {claimed.name}: {other}")
+    for note in record.notes:
+        print(f"  note: {note}")
+    for text in (record.imported or {})["unknown"]:
+        print(f"  unknown: {text}")
 
 
-def _seed(stock: StockRun, given: int | None) -> int:
+def _choose_seed(stock: StockRun, given: int | None) -> int:
     configured = stock.config.seed
     known = configured if configured is not None or not stock.logs else stock.logs[-1].seed
     if given is not None and known is not None and given != known:
@@ -90,9 +101,9 @@ def _seed(stock: StockRun, given: int | None) -> int:
     return given if known is None else known  # type: ignore[return-value]  # one of them is not None
 
 
-def _data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDataset | None, list[str]]:
+def _find_data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDataset | None, list[str]]:
     """Return the data set, first from its training location, and what is unknown of it."""
-    trained = next((Path(root) for root in stock.training_data("data_root") if root), None)
+    trained = next((Path(str(root)) for root in stock.training_data("data_root") if root), None)
     if given is None and trained is not None and trained.exists():
         try:
             data, unknown = find_dataset(recipe.dataset, trained, generate=False), []
@@ -113,41 +124,3 @@ def _data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDat
         unknown = [f"whether the data in {data.root} are those in {trained}"]
     stock_recipe.check_classes(stock, data)
     return data, unknown
-
-
-def _copier(stock: StockRun, wanted: bool) -> Callable[[Path, Path], None] | None:
-    if not wanted:
-        return None
-    if stock.checkpoint is None:
-        raise UserError(f"{stock.source}: the last checkpoint is missing", "omit --copy-checkpoint")
-    from experiments.training.stock_weights import copy_weights
-
-    return copy_weights
-
-
-def _placed(recipe: Recipe, data: FoundDataset | None) -> Recipe:
-    """Return the recipe with the data set's actual root, so that its config has the classes."""
-    if data is None:
-        return recipe
-    return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"root": str(data.root)})})
-
-
-def _check_free(folder: RunFolder, force: bool) -> None:
-    if not folder.record_file.exists():
-        return
-    if folder.read().imported is None:
-        raise UserError(f"{folder.path} is a run of msdet, not an import", "--results-dir DIR")
-    if not force:
-        raise UserError(f"{folder.name} exists already", "replace it with --force")
-
-
-def _print_result(folder: RunFolder, claimed: Recipe, made: Recipe) -> None:
-    record, console = folder.read(), Console()
-    lines = [f"{folder.path}", f"  {format_metrics(record.metrics)}"]
-    other = join_differences(list_differences(made, claimed))
-    if other:
-        lines.append(f"  a variant of recipe {claimed.name}: {other}")
-    lines += [f"  note: {note}" for note in record.notes]
-    lines += [f"  unknown: {text}" for text in (record.imported or {})["unknown"]]
-    for line in lines:
-        console.print(Text(line), soft_wrap=True)

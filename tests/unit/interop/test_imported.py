@@ -20,6 +20,7 @@ from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes.loading import config_hash, load_recipe
 from experiments.runs.lookup import iterate
 from experiments.runs.run_folder import RunFolder
+from experiments.training.stock_weights import copy_weights
 from msdet_cli.app import app
 
 HEADER = """\
@@ -340,8 +341,6 @@ class Evil:
 def test_only_weights_are_taken_from_a_checkpoint(tmp_path: Path, _here: None):
     from mmengine.logging import MessageHub
 
-    from experiments.training.stock_weights import copy_weights
-
     hub = MessageHub("a work folder's")
     hub.update_scalar("train/loss", 1.5)
     weights = {"a.weight": torch.arange(6.0), "a.count": torch.tensor(3)}
@@ -361,3 +360,18 @@ def test_only_weights_are_taken_from_a_checkpoint(tmp_path: Path, _here: None):
     assert not Path("made").exists() and not Path("copy2.pth").exists()
     with pytest.raises(Exception, match="HistoryBuffer"):  # as before
         torch.load("stock.pth", weights_only=True)
+
+
+def test_a_checkpoint_that_cannot_be_taken_leaves_the_earlier_import(tmp_path: Path):
+    run, folder = stock(tmp_path), RunFolder(tmp_path / "runs" / "imported" / "1a2b3c4d" / "seed5")
+    torch.save({"state_dict": {"a": torch.ones(1)}}, run.source / "epoch_12.pth")
+    run.checkpoint = run.source / "epoch_12.pth"
+    recipe, unknown = stock_recipe.as_recipe(load_recipe("retinanet-r50"), run)
+    training = MatchedTraining(run, recipe, 5, None, unknown, [])
+    write_run(folder, training, ["msdet"], copy_weights)
+    assert torch.load(folder.newest_checkpoint(), weights_only=True)["state_dict"]["a"] == 1
+    run.checkpoint.write_bytes(b"cut short")
+    with pytest.raises(UserError):
+        write_run(folder, training, ["msdet", "again"], copy_weights)
+    assert folder.read().command == ["msdet"]
+    assert folder.newest_checkpoint().name == f"iter_{12 * 7330}.pth"
