@@ -22,30 +22,29 @@ def time_means(run: RunFolder) -> dict[str, float]:
         UserError: The trace is missing or broken, has no rows, or several heads.
     """
     weights: dict[tuple[str, str], list[float]] = {}
-    intervals = []
+    last, fault = 0, None
     try:
         with open(run.trace, newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 weights.setdefault((row["head"], row["level"]), []).append(float(row["weight"]))
-                intervals.append(int(row["interval"]))
+                last = max(last, int(row["interval"]))
     except OSError as error:
-        raise UserError(
-            f"{run.trace} cannot be read: {error.strerror or error}", _retrain_command(run)
-        ) from None
+        fault = f"cannot be read: {error.strerror or error}"
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{run.trace} is not a trace", _retrain_command(run)) from None
-    if len({head for head, _ in weights}) != 1:
+        fault = "is not a trace"
+    if fault is None and len({head for head, _ in weights}) != 1:
         found = "several weighted heads" if weights else "no complete interval"
         raise UserError(f"{run.trace} has {found}, so it has no mean weights")
-    last = max(intervals)
-    if any(len(values) != last for values in weights.values()):
+    means = {} if fault else {level: fmean(values) for (_, level), values in weights.items()}
+    if fault is None and any(len(values) != last for values in weights.values()):
+        fault = f"lacks some of its {last} intervals, so it has no mean weights"
+    elif fault is None and not all(map(math.isfinite, means.values())):
+        fault = "has weights that are not finite"
+    if fault is not None:
+        seed = run.path.name.removeprefix("seed")
         raise UserError(
-            f"{run.trace} lacks some of its {last} intervals, so it has no mean weights",
-            _retrain_command(run),
+            f"{run.trace} {fault}", f"train it again: msdet run {run.recipe} --seed {seed} --force"
         )
-    means = {level: fmean(values) for (_, level), values in weights.items()}
-    if not all(map(math.isfinite, means.values())):
-        raise UserError(f"{run.trace} has weights that are not finite", _retrain_command(run))
     return means
 
 
@@ -85,7 +84,3 @@ def mean_weights(
             weights = [fmean(weights)] * len(weights)
         so_far.append([round(weight, DECIMALS) for weight in weights])
     return so_far
-
-
-def _retrain_command(run: RunFolder) -> str:
-    return f"train it again: msdet run {run.recipe} --seed {run.path.name.removeprefix('seed')} --force"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from experiments.common.errors import UserError
 from experiments.launching.forecast import iterations_of
@@ -23,7 +24,7 @@ class QueueProgress:
     def __init__(self, entries: Sequence[QueueItem]) -> None:
         self.entries = entries
         self.max_parallel = 1  # runs seen running at once
-        self._views: dict[int, RunView] = {}  # by index in the queue
+        self.views: dict[int, RunView] = {}  # of running runs, by index in the queue
         self._results: dict[int, tuple[str, float | None]] = {}  # metric, seconds per iteration
         self._evaluated: dict[int, tuple[float, str]] = {}  # modification time, metric
         self._left: dict[int, int] = {}  # iterations left of waiting runs
@@ -32,37 +33,30 @@ class QueueProgress:
         """Note which runs have started and ended."""
         total = len(self.entries)
         for index, entry in enumerate(self.entries):
-            if entry.state in WORKING_STATES and index not in self._views:
+            if entry.state in WORKING_STATES and index not in self.views:
                 title = f"{index + 1} of {total}" if total > 1 else ""
-                self._views[index] = RunView(entry.run.folder, title)
+                self.views[index] = RunView(entry.run.folder, title)
             elif entry.state not in WORKING_STATES:
-                self._views.pop(index, None)
+                self.views.pop(index, None)
                 if entry.state in ("done", "skipped") and index not in self._results:
                     self._results[index] = _result(entry.run.folder)
         self.max_parallel = max(self.max_parallel, sum(e.state == "running" for e in self.entries))
 
-    def view(self, index: int) -> RunView | None:
-        """Return the view of the run at this index; None if it is not running."""
-        return self._views.get(index)
-
-    def views(self) -> Iterable[RunView]:
-        """Return the views of all running runs."""
-        return self._views.values()
+    def report(self, index: int) -> dict[str, Any]:
+        """Return a running run's latest progress; empty if there is none."""
+        return self.views[index].progress() if index in self.views else {}
 
     def metric(self, index: int) -> str:
         """Return a done run's result, a running run's last evaluation and its iteration, or ''."""
         if index in self._results:
             return self._results[index][0]
-        if index not in self._views:
+        if index not in self.views:
             return ""
-        run = self._views[index].run
-        try:
-            changed = run.metrics.stat().st_mtime
-        except OSError:
-            return ""
+        run = self.views[index].run
+        changed = run.metrics.stat().st_mtime if run.metrics.is_file() else 0.0
         if self._evaluated.get(index, (0.0, ""))[0] != changed:
             self._evaluated[index] = changed, _last_evaluation(run)
-        return self._evaluated[index][1]
+        return self._evaluated.get(index, (0.0, ""))[1]
 
     def seconds_left(self) -> tuple[float, int]:
         """Estimate the training time left, and count the runs that the estimate leaves out.
@@ -73,17 +67,14 @@ class QueueProgress:
         rates: dict[str, list[float]] = {}
         work, longest, unknown = 0.0, 0.0, 0
         for index, entry in enumerate(self.entries):
-            rate = (
-                self._results[index][1]
-                if index in self._results
-                else self._progress(index, "seconds_per_iteration")
-            )
+            is_known = index in self._results
+            rate = self._results[index][1] if is_known else self.report(index).get("seconds_per_iteration")
             if rate:
                 rates.setdefault(entry.run.recipe.model, []).append(rate)
         for index, entry in enumerate(self.entries):
             if entry.is_over:
                 continue
-            seconds, known = self._progress(index, "eta_s"), rates.get(entry.run.recipe.model)
+            seconds, known = self.report(index).get("eta_s"), rates.get(entry.run.recipe.model)
             if seconds is None and known:
                 seconds = self._iterations_left(index) * sum(known) / len(known)
             if seconds is None:
@@ -91,9 +82,6 @@ class QueueProgress:
             else:
                 work, longest = work + seconds, max(longest, seconds)
         return max(longest, work / self.max_parallel), unknown
-
-    def _progress(self, index: int, key: str) -> float | None:
-        return self._views[index].progress().get(key) if index in self._views else None
 
     def _iterations_left(self, index: int) -> int:
         if index not in self._left:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -81,7 +81,7 @@ class QueueView:
         entries = self.queue.entries
         note = [Text(self.note, "yellow")] if self.note else []
         if len(entries) == 1:
-            view = self.progress.view(0)
+            view = self.progress.views.get(0)
             return Group(*([view.panel()] if view else []), *note)
         assert self.console is not None
         room = count = max(self.console.size.height - RESERVED_LINES, 3)
@@ -126,14 +126,14 @@ class QueueView:
             cells: list[RenderableType] = [Text(row[title]) for title in shown]
             state = shown.index("state")
             cells[state] = Text(row["state"], COLOURS.get(self.queue.entries[index].state, ""))
-            report = self._report(index)
+            report = self.progress.report(index)
             bar = ProgressBar(report["total"] or 1, report["iteration"]) if report else ""
             table.add_row(*cells[: state + 1], *([bar] if has_bar else []), *cells[state + 1 :])
         return table
 
     def _row(self, index: int, is_short: bool) -> dict[str, str]:
         """Return what is known of a run, by title of column; a short one without hash and counts of iterations."""
-        entry, report = self.queue.entries[index], self._report(index)
+        entry, report = self.queue.entries[index], self.progress.report(index)
         recipe, _, seed = entry.run.folder.path.parts[-3:]
         is_evaluating = report.get("phase") == "evaluate"
         iterations, metric = format_iterations(report), self.progress.metric(index)
@@ -154,10 +154,6 @@ class QueueView:
             **{title: "" if rate is None else f"{rate:#.3g}" for title, rate in rates.items()},
         }
 
-    def _report(self, index: int) -> dict[str, Any]:
-        view = self.progress.view(index)
-        return view.progress() if view else {}
-
     def _print_lines(self, console: Console) -> None:
         total = len(self.queue.entries)
         for index, entry in enumerate(self.queue.entries):
@@ -170,7 +166,7 @@ class QueueView:
         if time.monotonic() - self._line_at < PLAIN_INTERVAL_S:
             return
         self._line_at = time.monotonic()
-        for view in self.progress.views():
+        for view in self.progress.views.values():
             if progress := view.progress():
                 line = f"{view.run.name}  {status_line(progress)}"
                 console.print(line, soft_wrap=True, markup=False, highlight=False)

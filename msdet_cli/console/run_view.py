@@ -15,18 +15,8 @@ from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import format_duration
 
 BAR_WIDTH = 24  # characters
-KEYS = {
-    "phase",
-    "iteration",
-    "total",
-    "epoch",
-    "epochs",
-    "seconds_per_iteration",
-    "eta_s",
-    "loss",
-    "lr",
-    "heads",
-}
+KEYS = {"phase", "iteration", "total", "epoch", "epochs", "seconds_per_iteration", "eta_s", "loss", "lr",
+        "heads"}  # fmt: skip
 
 
 class RunView:
