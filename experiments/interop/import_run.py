@@ -55,7 +55,7 @@ def write_run(
         copy_weights: Copies a checkpoint from one path to another; None imports no weights.
     """
     stock, recipe, data = training.stock, training.recipe, training.data
-    steps = _optimizer_steps(stock)
+    steps = _count_optimizer_steps(stock)
     unknown = [*training.unknown, *(["the number of iterations"] if steps is None else [])]
     unknown += ["the data's content: it is not available here"] if data is None else []
     differs = (
@@ -132,7 +132,7 @@ def _attempts(stock: StockRun, recipe: Recipe) -> list[Attempt]:
     ]
 
 
-def _optimizer_steps(stock: StockRun) -> int | None:
+def _count_optimizer_steps(stock: StockRun) -> int | None:
     if not stock.by_epoch:
         return stock.length // stock.accumulation
     length = next((log.epoch_length for log in stock.logs if log.epoch_length), None)

@@ -23,7 +23,7 @@ _PLACES = re.compile(r"(^|\.)(data_root|ann_file|backend_args|data_prefix\..*|me
 _STOCK_TYPES = {"AnnotatedCocoDataset": "CocoDataset", "AnnotatedVocDataset": "VOCDataset"}
 
 
-def recipe_name(stock: StockRun) -> str:
+def find_recipe_name(stock: StockRun) -> str:
     """Return the name of the unweighted recipe with the file name and data of the trained config.
 
     Raises:
@@ -47,7 +47,7 @@ def recipe_name(stock: StockRun) -> str:
     return fitting[0]
 
 
-def as_recipe(recipe: Recipe, stock: StockRun) -> tuple[Recipe, list[str]]:
+def match_recipe(recipe: Recipe, stock: StockRun) -> tuple[Recipe, list[str]]:
     """Return the recipe with the schedule and precision of the training, under an own name.
 
     Returns:
@@ -140,7 +140,7 @@ def _schedule(stock: StockRun, recipe: Recipe) -> dict[str, Any]:
     return found
 
 
-def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+def select_comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted config keys that define training and evaluation, with stock MMDetection's types."""
     parts: dict[str, Any] = {key: config.get(key) for key in ("model", "param_scheduler")}
     parts |= {key: at(config, f"optim_wrapper.{key}") for key in ("optimizer", "paramwise_cfg", "clip_grad")}
@@ -159,9 +159,9 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def differences(trained: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+def list_differences(trained: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """Return `key: trained value (the recipe's)` for each difference of two configs."""
-    one, two = comparable(trained), comparable(expected)
+    one, two = select_comparable(trained), select_comparable(expected)
     return [
         f"{key}: {one.get(key, '-')} ({two.get(key, '-')})"
         for key in sorted({*one, *two})

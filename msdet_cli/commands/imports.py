@@ -60,8 +60,8 @@ def import_(
     msdet import work_dirs/mine --recipe retinanet-r50 --dataset cells.yaml
     """
     stock = read_stock_run(work_dir)
-    claimed = load_recipe(recipe or stock_recipe.recipe_name(stock), profile, sets or (), dataset)
-    made, unknown = stock_recipe.as_recipe(claimed, stock)
+    claimed = load_recipe(recipe or stock_recipe.find_recipe_name(stock), profile, sets or (), dataset)
+    made, unknown = stock_recipe.match_recipe(claimed, stock)
     chosen = _choose_seed(stock, seed)
     data, more = _find_data(made, stock, data_root)
     digest = recipes.config_hash(made, data.fingerprint if data else "")
@@ -77,7 +77,7 @@ def import_(
         from experiments.training.stock_weights import copy_weights
     placed = made.dataset if data is None else made.dataset.model_copy(update={"root": str(data.root)})
     config = mmengine_config(made.model_copy(update={"dataset": placed})).to_dict()  # with the data's classes
-    differs = stock_recipe.differences(stock.content, config)
+    differs = stock_recipe.list_differences(stock.content, config)
     with refusing(f"{folder.path} cannot be written", "--results-dir DIR"):
         training = MatchedTraining(stock, made, chosen, data, [*unknown, *more], differs)
         record = write_run(folder, training, ["msdet", *sys.argv[1:]], copy_weights)

@@ -161,14 +161,14 @@ def test_other_folders_are_refused(tmp_path: Path):
 
 
 def test_the_schedule_is_the_work_folders(tmp_path: Path):
-    recipe, unknown = stock_recipe.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path))
+    recipe, unknown = stock_recipe.match_recipe(load_recipe("retinanet-r50"), stock(tmp_path))
     schedule = recipe.schedule
     assert recipe.name == "imported-retinanet-r50"
     assert (schedule.gpus, schedule.images_per_gpu, schedule.lr) == (8, 2, 0.01)
     assert (schedule.epochs, schedule.iterations, schedule.milestones) == (12, None, [8, 11])
     assert (recipe.amp, unknown) == (None, [])
     same = {"optim_wrapper__optimizer__lr": 0.005, "train_dataloader__batch_size": 1}  # 8 GPUs x 1
-    recipe, _ = stock_recipe.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path, "same", **same))
+    recipe, _ = stock_recipe.match_recipe(load_recipe("retinanet-r50"), stock(tmp_path, "same", **same))
     assert config_hash(recipe, "f") == config_hash(load_recipe("retinanet-r50"), "f")
 
 
@@ -179,7 +179,7 @@ def test_scaled_rates_accumulation_and_precision(tmp_path: Path):
         "optim_wrapper__accumulative_counts": 2,
         "optim_wrapper__type": "AmpOptimWrapper",
     }
-    recipe, _ = stock_recipe.as_recipe(load_recipe("retinanet-r50"), stock(tmp_path, **changes))
+    recipe, _ = stock_recipe.match_recipe(load_recipe("retinanet-r50"), stock(tmp_path, **changes))
     assert recipe.schedule.lr == pytest.approx(0.01 * 8 * 4 / 16)
     assert (recipe.schedule.gpus, recipe.schedule.images_per_gpu, recipe.amp) == (8, 8, "fp16")
 
@@ -187,14 +187,14 @@ def test_scaled_rates_accumulation_and_precision(tmp_path: Path):
 def test_what_contradicts_the_recipe_is_refused(tmp_path: Path):
     run = stock(tmp_path)
     with pytest.raises(UserError, match=r"trained with weighting uniform \(none\)"):
-        stock_recipe.as_recipe(load_recipe("retinanet-r50-rlo"), run)
+        stock_recipe.match_recipe(load_recipe("retinanet-r50-rlo"), run)
     with pytest.raises(UserError, match=r"instances_train2017.json, .* data set 'voc'"):
-        stock_recipe.as_recipe(load_recipe("retinanet-r50-voc"), run)
+        stock_recipe.match_recipe(load_recipe("retinanet-r50-voc"), run)
     weighted = stock(tmp_path, "weighted", model__weighting={"rule": "rlo", "alpha": 50})
     with pytest.raises(UserError, match="'alpha': 50"):
-        stock_recipe.as_recipe(load_recipe("retinanet-r50-rlo"), weighted)
+        stock_recipe.match_recipe(load_recipe("retinanet-r50-rlo"), weighted)
     recipe = load_recipe("retinanet-r50-rlo", sets=["weighting.alpha=50"])
-    assert stock_recipe.as_recipe(recipe, weighted)[0].weighting["alpha"] == 50
+    assert stock_recipe.match_recipe(recipe, weighted)[0].weighting["alpha"] == 50
 
 
 BAD_VALUES = (
@@ -233,8 +233,8 @@ def test_a_malformed_config_is_one_line(tmp_path: Path, key: str):
         (tmp_path / "20260102_100000" / "vis_data" / "config.py").write_text(text)
         try:
             run = read_stock_run(tmp_path)
-            stock_recipe.as_recipe(recipe, run)
-            stock_recipe.differences(run.content, CONFIG)
+            stock_recipe.match_recipe(recipe, run)
+            stock_recipe.list_differences(run.content, CONFIG)
             stock_recipe.check_classes(run, SimpleNamespace(spec=recipe.dataset, root="", classes=["a"]))
         except UserError as error:
             assert len(error.message) < 600
@@ -251,7 +251,7 @@ def test_a_long_log_is_read_in_time(tmp_path: Path):
 
 def test_an_import_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run, folder = stock(tmp_path), RunFolder(tmp_path / "runs" / "imported" / "1a2b3c4d" / "seed5")
-    recipe, unknown = stock_recipe.as_recipe(load_recipe("retinanet-r50"), run)
+    recipe, unknown = stock_recipe.match_recipe(load_recipe("retinanet-r50"), run)
     training = MatchedTraining(run, recipe, 5, None, unknown, [])
     write_run(folder, training, ["msdet"])
     write_run(folder, training, ["msdet", "again"])
@@ -278,8 +278,8 @@ def test_differences_leave_out_places_and_msdets_own_names():
 
     trained = config({"type": "RetinaNet", "a": (1, 2), "b": None}, "x", (1333, 800), type="RepeatDataset")
     weighted = {"type": "LevelWeightedRetinaNet", "a": [1, 2], "weighting": {"rule": "uniform"}}
-    assert stock_recipe.differences(trained, config(weighted, "y", [1333, 800])) == []
-    assert stock_recipe.differences(trained, config(weighted, "y", [1333, 640])) == [
+    assert stock_recipe.list_differences(trained, config(weighted, "y", [1333, 800])) == []
+    assert stock_recipe.list_differences(trained, config(weighted, "y", [1333, 640])) == [
         "train_dataset.pipeline.0.scale: [1333, 800] ([1333, 640])"
     ]
 
@@ -366,7 +366,7 @@ def test_a_checkpoint_that_cannot_be_taken_leaves_the_earlier_import(tmp_path: P
     run, folder = stock(tmp_path), RunFolder(tmp_path / "runs" / "imported" / "1a2b3c4d" / "seed5")
     torch.save({"state_dict": {"a": torch.ones(1)}}, run.source / "epoch_12.pth")
     run.checkpoint = run.source / "epoch_12.pth"
-    recipe, unknown = stock_recipe.as_recipe(load_recipe("retinanet-r50"), run)
+    recipe, unknown = stock_recipe.match_recipe(load_recipe("retinanet-r50"), run)
     training = MatchedTraining(run, recipe, 5, None, unknown, [])
     write_run(folder, training, ["msdet"], copy_weights)
     assert torch.load(folder.newest_checkpoint(), weights_only=True)["state_dict"]["a"] == 1
