@@ -19,7 +19,7 @@ from experiments.common.files import display_path
 from experiments.recipes import catalogue
 from experiments.recipes.overrides import layer_of, merge, parse_assignment
 from experiments.recipes.schema import WHERE, Recipe
-from experiments.recipes.yaml_format import PlainDumper, parse_quickly
+from experiments.recipes.yaml_format import dump_yaml, parse_quickly
 from experiments.weighting.options import OPTIONS
 
 Sets = Sequence[str] | Mapping[str, Any]  # `KEY=VALUE` strings, or dotted recipe keys to values
@@ -268,11 +268,4 @@ def dump(recipe: Recipe) -> str:
     header = f"# {recipe.name}{made_by}, fully resolved: nothing comes from other files.\n"
     header += "#   msdet run FILE                   this file, wherever it lies\n"
     content = {key: value for key, value in recipe.model_dump().items() if value is not None and value != []}
-    return header + yaml.dump(
-        content,
-        Dumper=PlainDumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=110,
-        default_flow_style=False,
-    )
+    return header + dump_yaml(content)

@@ -15,7 +15,7 @@ from experiments.common.files import display_path, read_text, refusing, write_te
 from experiments.common.locks import file_lock
 from experiments.recipes import catalogue
 from experiments.recipes.tables import Block, Row, Table, load_table
-from experiments.recipes.yaml_format import PlainDumper, parse_yaml
+from experiments.recipes.yaml_format import dump_yaml, parse_yaml
 
 
 def update_table(path: Path, make: Callable[[], Table]) -> Table:
@@ -43,13 +43,13 @@ def save_table(table: Table) -> None:
     text, header = None, _header(table)
     if table.path.exists():
         before = load_table(str(table.path))
-        if before.model_dump() == table.model_dump():
+        if before.modeldump_yaml() == table.modeldump_yaml():
             return
         text = _with_added_rows(read_text(table.path), before, table)
         header = catalogue.header_comment(table.path)
     if text is None:
         comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
-        text = comment + _dump(table.model_dump(exclude_defaults=True))
+        text = comment + dump_yaml(table.modeldump_yaml(exclude_defaults=True))
     write_text(table.path, text)
 
 
@@ -86,7 +86,7 @@ def _with_added_rows(text: str, before: Table, after: Table) -> str | None:
         read = validate(Table, parse_yaml(changed, after.name), after.name).at_path(after.path)
     except UserError:
         return None
-    return changed if read.model_dump() == after.model_dump() else None
+    return changed if read.modeldump_yaml() == after.modeldump_yaml() else None
 
 
 def _value(mapping: Any, name: str) -> yaml.Node:
@@ -109,10 +109,6 @@ def _end(node: yaml.Node) -> int:
 
 def _item(content: Row | Block, beside: yaml.Node) -> str:
     """Return a row or block as an item of a list, indented as the others."""
-    return textwrap.indent(_dump([content.model_dump(exclude_defaults=True)]), " " * beside.start_mark.column)
-
-
-def _dump(content: Any) -> str:
-    return yaml.dump(
-        content, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=False
+    return textwrap.indent(
+        dump_yaml([content.modeldump_yaml(exclude_defaults=True)]), " " * beside.start_mark.column
     )

@@ -121,6 +121,13 @@ def _read_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     return str(text)
 
 
+def dump_yaml(content: Any) -> str:
+    """Return plain values as a page that `parse_yaml` reads back equal, keys in their order."""
+    return yaml.dump(
+        content, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=False
+    )
+
+
 def _read_integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     number = loader.construct_yaml_int(node) if len(node.value) <= MAX_DIGITS else None  # type: ignore[no-untyped-call]
     if number is None or abs(number) >= 2**63:
