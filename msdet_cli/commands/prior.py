@@ -44,10 +44,7 @@ def prior(
     """
     resolved = load_recipe(recipe, profile, sets or (), dataset)
     found = find_dataset(resolved.dataset, data_root)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        counted = _count(resolved, found, progress, exact)
+    counted = _count(resolved, found, exact)
     if as_json:
         content = {
             "recipe": resolved.name, "dataset": resolved.dataset.name, "fingerprint": found.fingerprint,
@@ -57,40 +54,37 @@ def prior(
         }  # fmt: skip
         print(json.dumps(content, indent=2))
         return
-    out = Console(highlight=False, markup=False)
     images = f"{counted.images} " + (f"of {counted.sampled_from} " if counted.sampled_from else "")
-    out.print(
+    print(
         f"{counted.foreground} of {counted.anchors} anchors are foreground in {images}training images"
-        f" of {resolved.dataset.name}, {counted.classes} classes",
-        soft_wrap=True,
+        f" of {resolved.dataset.name}, {counted.classes} classes"
     )
-    out.print(f"prior π               {counted.value:.4g}")
+    print(f"prior π               {counted.value:.4g}")
     if counted.sampled_from:
-        out.print(f"standard error of π   {counted.standard_error:.2g}; --exact counts all images")
-    out.print(f"score threshold π · C {counted.score_threshold:.4g}")
+        print(f"standard error of π   {counted.standard_error:.2g}; --exact counts all images")
+    print(f"score threshold π · C {counted.score_threshold:.4g}")
 
 
-def _count(recipe: Recipe, found: FoundDataset, progress: Progress, exact: bool) -> ForegroundPrior:
-    task = progress.add_task("reading annotations", total=None)
-
-    def show(done: int, total: int) -> None:
-        progress.update(task, description="assigning anchors", completed=done, total=total)
-
+def _count(recipe: Recipe, found: FoundDataset, exact: bool) -> ForegroundPrior:
     with contextlib.redirect_stdout(io.StringIO()):  # MMDetection prints on import
+        from experiments.training.config import foreground_prior as priors
         from experiments.training.config.builder import build_config
-        from experiments.training.config.foreground_prior import (
-            count_prior,
-            is_guided,
-            known_prior,
-            report_lines,
-        )
 
         config = build_config(recipe, found.classes, Path(found.root), Path("results"))
-        if not is_guided(config):
-            raise UserError(
-                f"recipe {recipe.name}: the detector has no Guided Loss, so it has no prior",
-                "msdet prior retinanet-r50-guided",
-            )
-        known = known_prior(config, found.fingerprint, exact)
-        report = report_lines() if progress.disable else show
-        return known or count_prior(config, found.fingerprint, report, exact)
+    if not priors.is_guided(config):
+        raise UserError(
+            f"recipe {recipe.name}: the detector has no Guided Loss, so it has no prior",
+            "msdet prior retinanet-r50-guided",
+        )
+    known = priors.known_prior(config, found.fingerprint, exact)
+    console = Console(stderr=True)
+    if known is not None or not console.is_terminal:
+        return known or priors.count_prior(config, found.fingerprint, priors.print_progress, exact)
+    columns = (TextColumn("assigning anchors"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        return priors.count_prior(config, found.fingerprint, show, exact)

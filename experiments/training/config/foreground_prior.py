@@ -7,16 +7,14 @@ bias and the score threshold of detection, π times the number of classes (Chen 
 from __future__ import annotations
 
 import json
-import math
 import random
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from mmengine import Config, ConfigDict
+import numpy as np
+from mmengine import Config
 from mmengine.dist import is_main_process
 
 from experiments.common import cache
@@ -30,7 +28,6 @@ from experiments.training.engine.stopping import STOP
 from mmdet.registry import DATASETS, MODELS  # isort: skip
 
 _VERSION = 1  # raise it when the count changes
-_REPORT_INTERVAL_S = 10.0
 SAMPLE_IMAGES = 2_000  # more training images than this are sampled: all 117,000 of COCO take 20 minutes
 SAMPLE_SEED = 0  # one for all runs, whatever their own: they share the prior
 
@@ -110,7 +107,7 @@ def set_prior(
         if prior is None:
             known = known_prior(config, fingerprint)
             if known is None and count:
-                known = count_prior(config, fingerprint, report_lines())
+                known = count_prior(config, fingerprint, print_progress)
                 if is_main_process():
                     print(f"foreground prior: {known}", file=sys.stderr, flush=True)
             prior = None if known is None else known.value
@@ -136,7 +133,7 @@ def known_prior(config: Config, fingerprint: str, exact: bool = False) -> Foregr
     """Return the prior of an earlier count, an exact one first; None where nothing fits."""
     answer = cache.recall(_key(config, fingerprint))
     if answer is None and not exact:
-        answer = cache.recall(_sample_key(config, fingerprint))
+        answer = cache.recall(_key(config, fingerprint, is_sample=True))
     return None if answer is None else ForegroundPrior(**answer)
 
 
@@ -186,8 +183,7 @@ def count_prior(
     if is_sample:
         error = standard_error_of_ratio(counts, total) / counter.classes
         prior = replace(prior, sampled_from=total, standard_error=error)
-    key = (_sample_key if is_sample else _key)(config, fingerprint)
-    cache.remember(key, asdict(prior), rests_on)
+    cache.remember(_key(config, fingerprint, is_sample), asdict(prior), rests_on)
     return prior
 
 
@@ -198,19 +194,17 @@ def standard_error_of_ratio(pairs: Sequence[tuple[int, int]], total: int) -> flo
         pairs: (y, x) of each of the n >= 2 units drawn.
         total: Units in the population; drawn without replacement, hence the factor 1 - n / total.
     """
-    size, sum_x = len(pairs), sum(x for _, x in pairs)
-    ratio = sum(y for y, _ in pairs) / sum_x
-    variance = sum((y - ratio * x) ** 2 for y, x in pairs) / (size - 1)
-    return math.sqrt((1 - size / total) * variance * size) / sum_x
+    size, (y, x) = len(pairs), np.array(pairs, float).T
+    variance = np.var(y - y.sum() / x.sum() * x, ddof=1)
+    return float(np.sqrt((1 - size / total) * variance * size) / x.sum())
 
 
-def _key(config: Config, fingerprint: str) -> list:
-    """Return all that the exact count follows from, but for what it reads."""
+def _key(config: Config, fingerprint: str, is_sample: bool = False) -> list:
+    """Return all that a count follows from, but for what it reads."""
     from mmdet import __version__
 
-    left_out = ("pipeline", "data_root")
     parts = [
-        {k: v for k, v in part.items() if k not in left_out}
+        {k: v for k, v in part.items() if k not in ("pipeline", "data_root")}
         for part in innermost(config.train_dataloader.dataset)
     ]
     head = config.model.bbox_head
@@ -218,31 +212,12 @@ def _key(config: Config, fingerprint: str) -> list:
     content = [
         "foreground prior", _VERSION, __version__, fingerprint, parts, list(test_pipeline(config)),
         config.model.get("data_preprocessor"), assigned_by, config.model.get("train_cfg"),
+        *(("sample", SAMPLE_IMAGES, SAMPLE_SEED) if is_sample else ()),
     ]  # fmt: skip
-    return json.loads(json.dumps(content, default=_plain, sort_keys=True))
+    return json.loads(json.dumps(content, default=str, sort_keys=True))
 
 
-def _sample_key(config: Config, fingerprint: str) -> list:
-    return [*_key(config, fingerprint), "sample", SAMPLE_IMAGES, SAMPLE_SEED]
-
-
-def _plain(value: Any) -> Any:
-    return value.to_dict() if isinstance(value, ConfigDict) else str(value)
-
-
-def report_lines() -> Progress | None:
-    """Return what logs how far the count is and how long it will take; None but on the main process."""
-    if not is_main_process():
-        return None
-    began = last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done == total or now - last >= _REPORT_INTERVAL_S:
-            last = now
-            left = (now - began) / done * (total - done)
-            text = f"{done} of {total} images" + (f", {left / 60:.1f} minutes left" if done < total else "")
-            print(f"counting the foreground prior: {text}", file=sys.stderr, flush=True)
-
-    return show
+def print_progress(done: int, total: int) -> None:
+    """Print each tenth of a count on standard error, for a log."""
+    if is_main_process() and (done == total or done % max(1, total // 10) == 0):
+        print(f"counting the foreground prior: {done} of {total} images", file=sys.stderr, flush=True)
