@@ -43,13 +43,13 @@ def save_table(table: Table) -> None:
     text, header = None, _header(table)
     if table.path.exists():
         before = load_table(str(table.path))
-        if before.modeldump_yaml() == table.modeldump_yaml():
+        if before.model_dump() == table.model_dump():
             return
         text = _with_added_rows(read_text(table.path), before, table)
         header = catalogue.header_comment(table.path)
     if text is None:
         comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
-        text = comment + dump_yaml(table.modeldump_yaml(exclude_defaults=True))
+        text = comment + dump_yaml(table.model_dump(exclude_defaults=True))
     write_text(table.path, text)
 
 
@@ -86,7 +86,7 @@ def _with_added_rows(text: str, before: Table, after: Table) -> str | None:
         read = validate(Table, parse_yaml(changed, after.name), after.name).at_path(after.path)
     except UserError:
         return None
-    return changed if read.modeldump_yaml() == after.modeldump_yaml() else None
+    return changed if read.model_dump() == after.model_dump() else None
 
 
 def _value(mapping: Any, name: str) -> yaml.Node:
@@ -110,5 +110,5 @@ def _end(node: yaml.Node) -> int:
 def _item(content: Row | Block, beside: yaml.Node) -> str:
     """Return a row or block as an item of a list, indented as the others."""
     return textwrap.indent(
-        dump_yaml([content.modeldump_yaml(exclude_defaults=True)]), " " * beside.start_mark.column
+        dump_yaml([content.model_dump(exclude_defaults=True)]), " " * beside.start_mark.column
     )
