@@ -19,9 +19,10 @@ def list_differences(recipe: Recipe, other: Recipe) -> list[str]:
     one, two = (loading.identity(each) for each in (recipe, other))
     is_same_data = one.pop("dataset") == two.pop("dataset")
     data = [] if is_same_data else [f"dataset: {recipe.dataset.name} ({other.dataset.name})"]
-    values, others = ({key: json.dumps(value) for key, value in flat(each).items()} for each in (one, two))
-    keys = [key for key in {**values, **others} if values.get(key, "-") != others.get(key, "-")]
-    return [*(f"{key}: {values.get(key, '-')} ({others.get(key, '-')})" for key in keys), *data]
+    values, others = flat(one), flat(two)
+    keys = [key for key in {**values, **others} if repr(values.get(key, "-")) != repr(others.get(key, "-"))]
+    texts = ([json.dumps(each[key]) if key in each else "-" for key in keys] for each in (values, others))
+    return [*(f"{key}: {own} ({named})" for key, own, named in zip(keys, *texts)), *data]
 
 
 def join_differences(found: list[str], max_keys: int = 4) -> str:

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import math
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -51,10 +50,6 @@ class Collected:
     problems: list[str]
     facts: dict[str, FileFacts] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
-    def metrics(self) -> list[str]:
-        return metric_names(self.runs)
-
     def select(self, **values: Sequence[str] | None) -> Collected:
         """Return only the runs with one of these values in a column; `none` is an empty one, nothing asks for none."""
         runs = self.runs
@@ -78,10 +73,9 @@ def collect(results: Path | Sequence[Path]) -> Collected:
     seen: dict[tuple[int, int], str] = {}
 
     def report_unreadable(error: OSError) -> None:
-        problems.append(_unreadable(error))
+        problems.append(f"{error.filename} cannot be read: {error.strerror}.")
 
     for place in dict.fromkeys(places):
-        problems += _no_results(place, len(places) > 1)
         known = facts[str(place)] = FileFacts(["runs", str(place.absolute())], _code_digest())
         names = set()
         for folder in iterate(place, report_unreadable):
@@ -113,27 +107,6 @@ def _code_digest() -> str:
     for source in (*sources, *(package / name for name in more)):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _no_results(place: Path, among_others: bool) -> list[str]:
-    """Return what is wrong with a results folder; a missing one is normal where it is the only one."""
-    try:
-        if stat.S_ISDIR(place.stat().st_mode):
-            looks_inside = place.name == "runs" and not (place / "runs").exists()
-            return (
-                [f"{place} has no folder `runs`: the results folder is the one above."]
-                if looks_inside
-                else []
-            )
-    except FileNotFoundError:
-        return [f"There is no folder {place}."] if among_others else []
-    except OSError as error:
-        return [_unreadable(error)]
-    return [f"{place} is a file, no results folder."]
-
-
-def _unreadable(error: OSError) -> str:
-    return f"{error.filename} cannot be read: {error.strerror}."
 
 
 def _is_again(folder: RunFolder, seen: dict[tuple[int, int], str]) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from experiments.recipes.loading import load_recipe
 from msdet_cli.completion import complete
+from msdet_cli.console.result_tables import print_results
 from msdet_cli.options import RunOptions, SetOpt, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
@@ -39,4 +41,9 @@ def run(
     resolved = [load_recipe(name, options.profile, sets or (), options.dataset) for name in recipes]
     planned = options.plan((label, options.execution.changed(recipe)) for recipe in resolved)
 
-    run_plan(planned, options, lambda console, code: print_next(console, code, options))
+    def print_table(console: Console, code: int) -> None:
+        if len(recipes) > 1:
+            print_results(console, options.results_folder, [], [one.folder for one in planned])
+        print_next(console, code, options)
+
+    run_plan(planned, options, print_table)

@@ -79,10 +79,10 @@ class RowBuilder:
             )
 
     def _published_difference(self, row: Row) -> float | None:
-        baseline = self.table.row(row.baseline) if row.baseline else None
-        if row.published is None or baseline is None or baseline.published is None:
+        if row.published is None or row.baseline is None:
             return None
-        return round(row.published[0] - baseline.published[0], 1)
+        baseline = self.table.row(row.baseline).published
+        return None if baseline is None else round(row.published[0] - baseline[0], 1)
 
     def _ranked(self, rows: list[TableRow], block: Block) -> list[TableRow]:
         main = self.columns[0]

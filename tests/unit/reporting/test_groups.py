@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.reporting.collect import collect, collect_folders, describe_execution
+from experiments.reporting.collect import collect, collect_folders, describe_execution, metric_names
 from experiments.reporting.tables.building import build_run_tables
 from experiments.reporting.tables.groups import Group, compare_groups, group_runs, select_baseline
 from experiments.reporting.tables.report_model import MeasuredTable
@@ -34,7 +34,7 @@ def test_one_row_a_run_with_what_its_record_says(make_run: MakeRun, results: Pat
     make_run(BASE, 0, status="failed")
     found = collect(results)
     assert found.problems == []
-    assert found.metrics == ["AP", "AP50"]
+    assert metric_names(found.runs) == ["AP", "AP50"]
     assert len(found.runs) == 2
     row = found.runs.set_index("recipe").loc[RLO]
     record = run.read()
@@ -53,7 +53,7 @@ def test_one_row_a_run_with_what_its_record_says(make_run: MakeRun, results: Pat
 def test_an_empty_folder_has_no_rows(results: Path):
     found = collect(results)
     assert len(found.runs) == 0
-    assert found.problems == found.metrics == []
+    assert found.problems == metric_names(found.runs) == []
 
 
 def test_a_broken_record_is_a_sentence_and_hides_no_other(make_run: MakeRun, results: Path):
@@ -80,7 +80,7 @@ def test_only_finished_runs_have_metrics_and_minus_one_is_none(make_run: MakeRun
     assert list(runs["state"]) == ["done", "failed", "interrupted"]
     assert runs["AP"].tolist()[0] == 50.0
     assert runs["AP"].isna().tolist() == [False, True, True]
-    assert collect(results).metrics == ["AP"]
+    assert metric_names(collect(results).runs) == ["AP"]
 
 
 def test_execution_of_a_run_that_never_loaded_data_is_unknown():

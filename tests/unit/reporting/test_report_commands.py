@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
-from experiments.recipes.loading import config_hash, load_variants, recipe_id
+from experiments.recipes.loading import config_hash, prepare_variants, recipe_id
 from experiments.reporting import report_frame
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands import report
@@ -103,7 +103,7 @@ def test_claims_are_one_screen_whatever_the_number_of_rows(make_run: MakeRun, re
     for seed in range(3):
         make_run(BASE, seed, {"AP": 50.0 + seed}, profile="tiny")
     folder = make_run(RLO, 0, {"AP": 50.0}, profile="tiny").path
-    variants = load_variants(RLO, "tiny", [[f"weighting.gamma={i / 2000}"] for i in range(1, 1001)])
+    variants = map(prepare_variants(RLO, "tiny"), ([f"weighting.gamma={i / 2000}"] for i in range(1, 1001)))
     page, record = (folder / "recipe.yaml").read_text(), json.loads((folder / "record.json").read_text())
     for number, variant in enumerate(variants):
         digest = config_hash(variant, record["dataset"]["fingerprint"])
@@ -293,6 +293,11 @@ def test_mistakes():
     assert "did you mean 'md'" in refusal("report", "--format", "mdd").message
     assert "did you mean 'table3'" in refusal("report", "table_3").message
     assert "--out" in refusal("report", "--out", "x").message
+    assert "--out" in refusal("report", "--json", "--format", "md", "--out", "x").message
+    Path("other").mkdir()
+    Path("other/file").touch()
+    assert "does not exist" in refusal("report", "--results-dir", "absent").message
+    assert "is no results folder" in refusal("report", "--results-dir", "other").message
     Path("taken").touch()
     assert "cannot be written" in refusal("report", "--format", "md", "--out", "taken").message
 

@@ -110,22 +110,6 @@ def test_mean_weights_take_seeds_of_several_machines(make_run: MakeRun, results:
     assert alone["static-level"].group is None
 
 
-def test_what_is_no_results_folder_is_said(machines: tuple[Path, Path], tmp_path: Path):
-    a, _ = machines
-    page = tmp_path / "page.txt"
-    page.write_text("", encoding="utf-8")
-    (tmp_path / "empty").mkdir()
-    found = collect([a, tmp_path / "absent", page, a / "runs", tmp_path / "empty"])
-    assert len(found.runs) == 3
-    assert found.problems == [
-        f"There is no folder {tmp_path / 'absent'}.",
-        f"{page} is a file, no results folder.",
-        f"{a / 'runs'} has no folder `runs`: the results folder is the one above.",
-    ]
-    assert collect(tmp_path / "absent").problems == []  # where nothing has run yet
-    assert collect(page).problems == [f"{page} is a file, no results folder."]
-
-
 def test_a_folder_that_may_not_be_looked_into_is_said(
     machines: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ):
