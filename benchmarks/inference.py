@@ -11,13 +11,12 @@ each level), all equally many. Trained, with the usual threshold, each would be 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +55,12 @@ def measure(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         image = Path(folder) / "image.jpg"
-        with _quiet():
+        logging.disable(logging.WARNING)  # MMEngine has a line for every weight
+        try:
             systems = _systems(profile, dataset, size, image, device, progress)
             counts = {system.id: system.count() for system in systems}
+        finally:
+            logging.disable(logging.NOTSET)
         seconds = _in_turns(systems, rounds, repeats, progress)
     first = systems[0]
     return {
@@ -73,16 +75,6 @@ def measure(
         "candidates": first.candidates(),
         "models": [_model(system, counts[system.id], seconds) for system in systems],
     }
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence MMEngine's line for every weight that it initialises and operator that it does not count."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 @dataclass

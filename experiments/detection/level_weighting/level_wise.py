@@ -21,7 +21,6 @@ from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
-from experiments.detection.level_weighting.boxes import from_log_distances
 from experiments.detection.level_weighting.localisation import BoxLossInputs, LevelWise
 from experiments.detection.level_weighting.refusals import ONE_NUMBER, check_head, check_row_loss, refuse
 from experiments.detection.models.guided_loss import GuidedRetinaHead
@@ -212,7 +211,8 @@ class FoveaLevels(FlatLevels):
     """Mixin of FoveaBox: as FCOS, but `loss_bbox` is given the logarithms of the distances to a box's sides."""
 
     def _boxes(self, regression: Tensor) -> Tensor:
-        return from_log_distances(regression)
+        left, top, right, bottom = regression.exp().unbind(1)
+        return torch.stack([-left, -top, right, bottom], 1)
 
 
 class RoILevels(SplitLevels):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
-from experiments.detection.level_weighting.boxes import aligned_iou, from_deltas
+MAX_SIZE_DELTA = math.log(1000 / 16)  # of width and height, where the coder clips them
 
 
 @dataclass
@@ -72,9 +75,49 @@ class LevelWise:
             if not is_waited_for(positive):  # most anchors are no positives
                 predicted, target, levels = predicted[positive], target[positive], levels[positive]
                 positive = positive[positive]
-        ious = aligned_iou(self._boxes(predicted), self._boxes(target))
+        ious = aligned_iou(self._boxes(torch.cat([predicted, target])).view(2, -1, 4))
         at_level = positive & (levels == torch.arange(count, device=levels.device)[:, None])
         self.level_ious = torch.stack([torch.where(at_level, ious, 0).sum(1), at_level.sum(1).to(ious)])
+
+
+# MMDetection's own IoU and decoding copy between host and device.
+
+
+def aligned_iou(boxes: Tensor) -> Tensor:
+    """Return the IoU of pairs of boxes.
+
+    Args:
+        boxes: (2, n, 4) as x1, y1, x2, y2 in any common unit.
+
+    Returns:
+        (n,), 0 where a box has no area.
+    """
+    low, high = boxes.split(2, dim=2)
+    intersection = (high.amin(0) - low.amax(0)).clamp(min=0).prod(1)
+    union = (high - low).clamp(min=0).prod(2).sum(0) - intersection
+    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def from_deltas(deltas: Tensor, coder: Any) -> Tensor:
+    """Return the boxes of regression deltas, as if every anchor were the unit square from (0, 0) to (1, 1).
+
+    The IoU of two boxes that are coded against one anchor does not depend on it: another anchor stretches and
+    shifts both alike.
+
+    Args:
+        deltas: (n, 4), as `coder` encodes boxes.
+        coder: A box coder of MMDetection.
+
+    Returns:
+        (n, 4) as x1, y1, x2, y2.
+    """
+    if type(coder) is not DeltaXYWHBBoxCoder:
+        corners = torch.cat([torch.zeros_like(deltas[:, :2]), torch.ones_like(deltas[:, 2:])], 1)
+        return coder.decode(corners, deltas)
+    x, y, w, h = (d * std + mean for d, std, mean in zip(deltas.unbind(1), coder.stds, coder.means))
+    half_w = w.clamp(-MAX_SIZE_DELTA, MAX_SIZE_DELTA).exp() / 2
+    half_h = h.clamp(-MAX_SIZE_DELTA, MAX_SIZE_DELTA).exp() / 2
+    return torch.stack([x - half_w, y - half_h, x + half_w, y + half_h], 1)
 
 
 def is_waited_for(tensor: Tensor) -> bool:
