@@ -37,22 +37,28 @@ def set_key(config: Config, key: str, value: Any) -> None:
     """
     free, path = key.startswith("+"), key.removeprefix("+").split(".")
     node: Any = config._cfg_dict
-    for depth, part in enumerate(path[:-1]):
-        node = _step(node, part, ".".join(path[:depth]), key, free)
-    last, where = path[-1], ".".join(path[:-1])
-    if isinstance(node, (list, tuple)):
-        _index(node, last, where, key)
-        if isinstance(node, tuple):
-            raise UserError(f"set.{key}: '{where}' is a tuple; set it as a whole")
-        node[int(last)] = _checked(value, key)
-        return
-    if not isinstance(node, dict):
-        raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{last}'")
+    for depth, part in enumerate(path):
+        where, index = ".".join(path[:depth]), part
+        if isinstance(node, (list, tuple)):
+            if not (part.isdecimal() and int(part) < len(node)):
+                last = len(node) - 1
+                raise UserError(
+                    f"set.{key}: '{where}' is a list of {len(node)}; '{part}' is not one of 0..{last}"
+                )
+            index = int(part)  # type: ignore[assignment]
+        elif not isinstance(node, dict):
+            raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{part}'")
+        elif not free and part not in node:
+            _check_parameter(node, part, where, key)
+        if depth < len(path) - 1:
+            if isinstance(node, dict) and node.get(part) is None:
+                node[part] = ConfigDict()
+            node = node[index]
+    if isinstance(node, tuple):
+        raise UserError(f"set.{key}: '{where}' is a tuple; set it as a whole")
     if not free:
-        _check_kind(node.get(last), value, key)
-        if last not in node:
-            _check_parameter(node, last, where, key)
-    node[last] = value if free else _checked(value, key)
+        _check_kind(node[index] if isinstance(node, list) else node.get(index), value, key)
+    node[index] = value if free and isinstance(node, dict) else _checked(value, key)
 
 
 def _check_kind(old: Any, new: Any, key: str) -> None:
@@ -65,29 +71,9 @@ def _check_kind(old: Any, new: Any, key: str) -> None:
         )
 
 
-def _step(node: Any, part: str, where: str, key: str, free: bool) -> Any:
-    if isinstance(node, (list, tuple)):
-        return node[_index(node, part, where, key)]
-    if not isinstance(node, dict):
-        raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{part}'")
-    if part not in node or node[part] is None:
-        if not free and part not in node:
-            _check_parameter(node, part, where, key)
-        node[part] = ConfigDict()
-    return node[part]
-
-
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _index(node: Any, part: str, where: str, key: str) -> int:
-    if not (part.isdecimal() and int(part) < len(node)):
-        raise UserError(
-            f"set.{key}: '{where}' is a list of {len(node)}; '{part}' is not one of 0..{len(node) - 1}"
-        )
-    return int(part)
 
 
 def _check_parameter(node: dict, name: str, where: str, key: str) -> None:
