@@ -179,7 +179,7 @@ def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     for part, m in measured:
         load, where = m.get("load"), f"{m['host']}, {m['date']}"
         notes += [loops(m)] if part == "overhead" else []
-        if load is not None and load >= BUSY:
+        if load is not None and load >= BUSY and part != "dispatch":  # counts are no times
             cores = m["environment"].get("cpu_cores", "?")
             notes.append(
                 f"{where}, {part}: the machine was at other work when it began (load {load} on {cores} cores)."
