@@ -109,7 +109,7 @@ def stock_config(config: Any) -> Any:
 def build_runner(config: Any, stock: bool) -> Any:
     """Return the runner that trains a config: the worker's, or MMEngine's own."""
     if not stock:
-        from experiments.training.worker import build_runner as of_the_worker
+        from experiments.training.config.builder import build_runner as of_the_worker
 
         return of_the_worker(config)
     from mmengine.runner import Runner

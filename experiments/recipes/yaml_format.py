@@ -144,7 +144,7 @@ def _write_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_short or None)
 
 
-_READERS = {"map": _read_mapping, "seq": _read_list, "str": _read_text, "int": _read_integer}
+_READERS: dict[str, Any] = {"map": _read_mapping, "seq": _read_list, "str": _read_text, "int": _read_integer}
 for _name, _read in _READERS.items():
     PlainLoader.add_constructor(f"tag:yaml.org,2002:{_name}", _read)
 for _name in ("binary", "timestamp", "omap", "pairs", "set"):  # their values are no plain types

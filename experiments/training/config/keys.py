@@ -38,14 +38,15 @@ def set_key(config: Config, key: str, value: Any) -> None:
     free, path = key.startswith("+"), key.removeprefix("+").split(".")
     node: Any = config._cfg_dict
     for depth, part in enumerate(path):
-        where, index = ".".join(path[:depth]), part
+        where = ".".join(path[:depth])
+        index: Any = part
         if isinstance(node, (list, tuple)):
             if not (part.isdecimal() and int(part) < len(node)):
                 last = len(node) - 1
                 raise UserError(
                     f"set.{key}: '{where}' is a list of {len(node)}; '{part}' is not one of 0..{last}"
                 )
-            index = int(part)  # type: ignore[assignment]
+            index = int(part)
         elif not isinstance(node, dict):
             raise UserError(f"set.{key}: '{where}' is {_short(node)}, which has no '{part}'")
         elif not free and part not in node:
