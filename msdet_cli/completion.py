@@ -10,7 +10,7 @@ Completion = Callable[[str], list[str]]
 
 
 def complete(kind: str) -> Completion:
-    """Return a shell completion with the names of one kind: recipe, profile, dataset or table."""
+    """Return a shell completion with the names of one kind: recipe, profile or dataset."""
 
     def matching(incomplete: str) -> list[str]:
         from experiments.recipes.catalogue import list_pages
@@ -35,6 +35,17 @@ def complete_runs(ctx: typer.Context, incomplete: str) -> list[str]:
     from experiments.runs.lookup import iterate, results_dir
 
     return [r.name for r in iterate(results_dir(ctx.params.get("results"))) if r.name.startswith(incomplete)]
+
+
+def complete_tables(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a table, or of an ablation in a results folder."""
+    from experiments.recipes.tables import ablations, all_tables
+    from experiments.runs.lookup import results_dir
+
+    typed = ctx.params.get("results")  # `report` takes several
+    places = typed if isinstance(typed, (list, tuple)) and typed else [typed or None]
+    names = [*all_tables(), *(name for place in places for name in ablations(results_dir(place)))]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_settings(incomplete: str) -> list[str]:

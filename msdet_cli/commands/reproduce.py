@@ -13,7 +13,7 @@ from experiments.launching.plan import PlannedRun
 from experiments.launching.table_runs import RecipeOf, first_recipes, later_recipes
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table, load_table
-from msdet_cli.completion import complete
+from msdet_cli.completion import complete_tables
 from msdet_cli.console.result_tables import print_results
 from msdet_cli.options import RunOptions, print_note, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
@@ -23,9 +23,7 @@ from msdet_cli.run_plan import print_next, run_plan
 def reproduce(
     tables: Annotated[
         list[str],
-        typer.Argument(
-            metavar="TABLE...", help="Names of tables, or paths.", autocompletion=complete("table")
-        ),
+        typer.Argument(metavar="TABLE...", help="Names of tables, or paths.", autocompletion=complete_tables),
     ],
     *,
     options: RunOptions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from experiments.common.errors import INTERRUPTED, NOT_FINITE
 from experiments.launching import queue
 from msdet_cli import main as command_line
+from msdet_cli.completion import complete_tables
 from tests.unit.cli.test_execute import FakeWorker
 
 TABLE = Path("results/ablations/small-alpha.yaml")
@@ -102,3 +104,11 @@ def test_options_that_make_other_experiments_are_in_the_table(monkeypatch, capsy
     before = len(Worker.started)
     code, _, _ = msdet(monkeypatch, capsys, "reproduce", str(TABLE))
     assert (code, len(Worker.started)) == (0, before)
+
+
+def test_shell_completes_ablations(tmp_path):
+    (tmp_path / "elsewhere/ablations").mkdir(parents=True)
+    (tmp_path / "elsewhere/ablations/table-of-mine.yaml").write_text("")
+    for typed, expected in ((["elsewhere"], ["table-of-mine"]), (None, [])):
+        context = SimpleNamespace(params={"results": typed})
+        assert complete_tables(context, "table-") == expected
