@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import shlex
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
 from experiments.runs.lookup import results_dir
+from msdet_cli.completion import complete_words
 from msdet_cli.console.result_tables import draw_view, make_console
 from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt
 
@@ -37,6 +39,7 @@ def bench(
         typer.Argument(
             metavar="[PART]...",
             help=f"{', '.join(PARTS)}; default all but eval and gpu. Recipes may follow dispatch.",
+            autocompletion=complete_words(PARTS),
         ),
     ] = None,
     recipe: Annotated[
@@ -100,21 +103,22 @@ def bench(
     msdet bench eval --images 500
     msdet bench observe startup --json
     """
-    for part in parts or ():
-        if part not in PARTS and "dispatch" not in parts:
+    parts = parts or list(DEFAULT_PARTS)
+    others = [part for part in parts if part not in PARTS]  # recipes, where it counts their steps
+    for part in others:
+        if "dispatch" not in parts:
             raise UserError(f"bench: '{part}' is unknown; {did_you_mean(part, PARTS)}", "msdet bench --help")
     if size is not None and min(size) < 32:
         raise UserError(f"--size: {size[0]} {size[1]} is not allowed: at least 32 32", "--size 1333 800")
     from benchmarks.results_file import BenchFile, content
 
     file = BenchFile(results_dir(results), host)
-    chosen = [part for part in parts if part in PARTS] if parts else DEFAULT_PARTS
-    options = {"RECIPE": [part for part in parts or () if part not in PARTS], "--recipe": recipe, "-p": profile,
-               "--dataset": dataset, "--data-root": data_root, "--batch": batch, "--size": size, "--rounds": rounds,
-               "--steps": steps, "--images": images}  # fmt: skip
+    options = {"RECIPE": others, "--recipe": recipe, "-p": profile, "--dataset": dataset,
+               "--data-root": data_root, "--batch": batch, "--size": size, "--rounds": rounds, "--steps": steps,
+               "--images": images}  # fmt: skip
     done: dict[str, Any] = {}
     try:
-        _measure(list(dict.fromkeys(chosen)), options, file, done)
+        _measure([part for part in dict.fromkeys(parts) if part in PARTS], options, file, done)
     except KeyboardInterrupt:
         Console(stderr=True).print(f"interrupted; written: {', '.join(done) or 'nothing'}")
         raise typer.Exit(INTERRUPTED) from None
@@ -131,7 +135,12 @@ def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: d
     load = results_file.load()
     console = Console(stderr=True)
     ignored = io.StringIO()  # libraries print about annotations and missing packages
-    with console.status("measuring ...") as status, contextlib.redirect_stdout(ignored):
+    with (
+        console.status("measuring ...") as status,
+        contextlib.redirect_stdout(ignored),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
         for part in parts:
             measure, taken = measures[part]
 
