@@ -60,7 +60,8 @@ def build_report(collected: Collected, wanted: Request | Sequence[str] = ()) -> 
         shown = _with_something_new(shown, own) + build_other_tables(matcher, matcher.unmatched())
     if wanted.recipes:
         shown = _of_recipes(shown, set(wanted.recipes))
-    missing = [text for table in tables for text in builder.nearest(table)] if names else []
+    measured = {table.name for table in shown if table.is_measured}
+    missing = [text for t in tables for text in builder.find_nearest(t, t.name in measured)] if names else []
     problems = [*collected.problems, *problems, *matcher.problems]
     return Report(list(map(_with_notes, shown)), problems, len(collected.runs) > 0, missing)
 
@@ -203,8 +204,12 @@ class _TableBuilder:
                 scaled.append(f"alpha = {asked} ran as {got}")
         return runs, list(dict.fromkeys(scaled))
 
-    def nearest(self, table: Table) -> list[str]:
-        """Return in which keys finished runs that are in no row differ from the nearest row."""
+    def find_nearest(self, table: Table, is_measured: bool) -> list[str]:
+        """Return in which keys finished runs that are in no row differ from the nearest row.
+
+        Args:
+            is_measured: Whether the table has runs; then only what is near says something.
+        """
         done = self.matcher.runs[self.matcher.runs["state"] == "done"]
         done = done[~done["path"].isin(self.matcher.matched)]
         found: list[tuple[int, str]] = []
@@ -224,8 +229,8 @@ class _TableBuilder:
                 text = f"{folder} is in no row of {table.name}: nearest is '{label}'"
                 found.append((len(changes), f"{text} but for {join_differences(changes)}."))
         found.sort(key=lambda pair: pair[0])
-        near = sum(count <= MAX_NEAR_KEYS for count, _ in found)
-        return [text for _, text in found[: min(max(near, 1), MAX_NEAREST)]]
+        near = [text for count, text in found[:MAX_NEAREST] if count <= MAX_NEAR_KEYS]
+        return near or [text for _, text in found[: 0 if is_measured else 1]]
 
 
 def _has_one_form(table: Table) -> bool:
