@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -172,7 +173,7 @@ def _add_rows(
 ) -> None:
     """Add the rows that a block lacks, each before the first with larger values."""
     block = next((b for b in table.blocks if any(row.set.keys() == set(keys) for row in b.rows)), None)
-    lacks_own = block is None or any(map(_is_uniform, block.rows)) or any(row.own for row in block.rows)
+    should_have_own = block is None or any(map(_is_uniform, block.rows)) or any(row.own for row in block.rows)
     if block is None:
         block = Block.model_construct(title=", ".join(map(_short, keys)), rows=[])
         table.blocks.append(block)
@@ -181,7 +182,7 @@ def _add_rows(
     }
     for identity, row in known.items():  # the recipe may have changed since
         row.own = identity == recipe_id(own)
-    if lacks_own and not any(row.own for row in block.rows):
+    if should_have_own and not any(row.own for row in block.rows):
         variants = [*variants, _own_values(table, recipe, own, keys)]
     for values in variants:
         row = _make_row(table, recipe, values)
@@ -202,7 +203,10 @@ def _own_values(table: Table, recipe: str, own: Recipe, keys: tuple[str, ...]) -
     if None in values.values():
         return {}
     row = Row(id="own", label="", recipe=recipe, set=values)
-    return values if recipe_id(table.recipe_of(row)) == recipe_id(own) else {}
+    with contextlib.suppress(UserError):  # a data set that is in the recipe's page has no page of its own
+        if recipe_id(table.recipe_of(row)) == recipe_id(own):
+            return values
+    return {}
 
 
 def _make_row(table: Table, recipe: str, values: dict[str, Any]) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -188,6 +189,20 @@ def test_keys_of_mmengine_have_the_recipe_as_it_stands_first():
     assert [row.label for row in table.blocks[1].rows] == ["as it stands", f"{key} = 1.5", f"{key} = 2.5"]
     assert [recipe_id(table.recipe_of(row)) == recipe_id(load_recipe(RECIPE, "tiny"))
             for row in table.blocks[1].rows] == [True, False, False]  # fmt: skip
+
+
+def test_data_sets_are_values_and_one_in_the_page_stands_as_it_is():
+    page = {
+        "extends": RECIPE,
+        "dataset": {**catalogue.load_dataset("shapes").model_dump(), "name": "mine", "repeat": 2},
+    }
+    Path("mine.yaml").write_text(json.dumps(page))
+    for recipe, labels in (
+        ("retinanet-r50-rlo", ["dataset = coco", "dataset = shapes"]),
+        ("mine.yaml", ["as it stands", "dataset = shapes"]),
+    ):
+        table = ablate(recipe, None, axes={"dataset": ["shapes"]})
+        assert [row.label for row in table.blocks[1].rows] == labels
 
 
 def test_uniform_row_is_there_with_shared_options_that_it_lacks_and_not_beside_itself():
