@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,39 @@ if TYPE_CHECKING:
     from experiments.training.prediction import Detection
 
 COLUMN_WIDTH_IN = 3.2
+
+
+@dataclass
+class Predicted:
+    """One image, the detections of each run on it, and where they are drawn."""
+
+    image: ChosenImage
+    found: list[list[Detection]]
+    drawing: Path
+
+    def counts(self, threshold: float) -> list[str]:
+        """Return the objects of each class: ground truth, then what each run found."""
+        truth = self.image.truth
+        row = ["" if truth is None else _count(box.category for box in truth if not box.is_ignored)]
+        return row + [_count(d.category for d in found if d.score >= threshold) for found in self.found]
+
+    def as_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return all detections of the runs with these names, whatever their score."""
+        truth = [
+            {"class": box.category, "ignored": box.is_ignored, "box": list(box.xywh)}
+            for box in self.image.truth or ()
+        ]
+        detections = {
+            name: [{"class": d.category, "score": d.score, "box": list(d.box)} for d in found]
+            for name, found in zip(names, self.found)
+        }
+        return {
+            "image": str(self.image.path),
+            "id": self.image.id,
+            "drawn": str(self.drawing),
+            "ground_truth": None if self.image.truth is None else truth,
+            "detections": detections,
+        }
 
 
 def predict(
@@ -79,14 +113,26 @@ def predict(
         one.newest_checkpoint()
     chosen, whole_set = choose_images(runs[-1], images or [], val, seed, val_ids, data_root)
     make_output_folder(out)
-    by_run = [list(_detect(one, runs[-1], chosen, whole_set)) for one in runs]
-    found = list(zip(*by_run))
-    drawings = _draw(chosen, found, _titles(runs), threshold, out)
+    by_run = [_detect(one, runs[-1], chosen, whole_set) for one in runs]
+    titles, taken, predicted = _titles(runs), set[str](), []
+    for image, *found in zip(chosen, *map(list, by_run)):
+        drawing = out / f"{unique_name(image.path.stem, taken)}.png"
+        predicted.append(Predicted(image, found, drawing))
+        with naming_folder(out):
+            _draw(predicted[-1], titles, threshold)
     if as_json:
-        print(json.dumps(_as_json(chosen, by_run, drawings, runs, threshold), indent=2))
-    else:
-        _print(chosen, found, _titles(runs), threshold)
-        print(f"{len(chosen)} images, score {threshold:g} or more, drawn in {out}/")
+        weights = [{"run": str(one.path), "checkpoint": str(one.last_checkpoint())} for one in runs]
+        names = [str(one.path) for one in runs]
+        content = {
+            "runs": weights,
+            "threshold": threshold,
+            "images": [one.as_json(names) for one in predicted],
+        }
+        print(json.dumps(content, indent=2))
+        return
+    rows = [[str(one.image.path), *one.counts(threshold)] for one in predicted]
+    print_lines(Console(), ["image", "ground truth", *titles], rows)
+    print(f"{len(chosen)} images, score {threshold:g} or more, drawn in {out}/")
 
 
 def _detect(
@@ -116,40 +162,19 @@ def _with_progress(chosen: Sequence[ChosenImage], title: str) -> Iterator[Chosen
             print(f"{title}: {number} of {len(chosen)} images", file=sys.stderr)
 
 
-def _draw(
-    chosen: Sequence[ChosenImage],
-    found: Sequence[Sequence[list[Detection]]],
-    titles: Sequence[str],
-    threshold: float,
-    out: Path,
-) -> list[Path]:
-    """Write a PNG per image, named after it: ground truth, then each run's detections; return their paths."""
-    from experiments.reporting.breakdown.image_drawing import (
-        BASELINE,
-        TRUTH,
-        WEIGHTED,
-        Labelled,
-        Panel,
-        read_image,
-        side_by_side,
-    )
+def _draw(one: Predicted, titles: Sequence[str], threshold: float) -> None:
+    """Write the drawing: a panel with the ground truth, then one with the detections of each run."""
+    from experiments.reporting.breakdown import image_drawing as drawing
 
-    taken: set[str] = set()
-    drawings = []
-    inks = [BASELINE, WEIGHTED][-len(titles) :]
-    for image, by_run in zip(chosen, found):
-        panels = []
-        if image.truth is not None:
-            boxes = [Labelled(box.xywh, box.category) for box in image.truth if not box.is_ignored]
-            panels.append(Panel("ground truth", TRUTH, boxes))
-        for title, ink, detections in zip(titles, inks, by_run):
-            shown = [Labelled(d.box, d.category, d.score) for d in detections if d.score >= threshold]
-            panels.append(Panel(title, ink, shown))
-        figure = side_by_side([(read_image(image.path), panels)], COLUMN_WIDTH_IN * len(panels))
-        drawings.append(out / f"{unique_name(image.path.stem, taken)}.png")
-        with naming_folder(out):
-            figure.savefig(drawings[-1])
-    return drawings
+    panels = []
+    if one.image.truth is not None:
+        boxes = [drawing.Labelled(box.xywh, box.category) for box in one.image.truth if not box.is_ignored]
+        panels.append(drawing.Panel("ground truth", drawing.TRUTH, boxes))
+    for title, ink, found in zip(titles, [drawing.BASELINE, drawing.WEIGHTED][-len(titles) :], one.found):
+        shown = [drawing.Labelled(d.box, d.category, d.score) for d in found if d.score >= threshold]
+        panels.append(drawing.Panel(title, ink, shown))
+    image = drawing.read_image(one.image.path)
+    drawing.side_by_side([(image, panels)], COLUMN_WIDTH_IN * len(panels)).savefig(one.drawing)
 
 
 def _titles(runs: Sequence[RunFolder]) -> list[str]:
@@ -158,51 +183,8 @@ def _titles(runs: Sequence[RunFolder]) -> list[str]:
     return short if len(set(short)) == len(runs) else [run.name for run in runs]
 
 
-def _print(
-    chosen: Sequence[ChosenImage],
-    found: Sequence[Sequence[list[Detection]]],
-    titles: Sequence[str],
-    threshold: float,
-) -> None:
-    """Print a line per image with the objects of each class: ground truth, then each run."""
-    rows = []
-    for image, by_run in zip(chosen, found):
-        truth = image.truth
-        row = ["" if truth is None else _counts(box.category for box in truth if not box.is_ignored)]
-        row += [_counts(d.category for d in detections if d.score >= threshold) for detections in by_run]
-        rows.append([str(image.path), *row])
-    print_lines(Console(), ["image", "ground truth", *titles], rows)
-
-
-def _counts(categories: Iterable[str]) -> str:
+def _count(categories: Iterable[str]) -> str:
     """Return `5: 3 disc, 2 star`, the most frequent class first."""
     counted = Counter(categories)
     total = sum(counted.values())
     return f"{total}: " + ", ".join(f"{n} {name}" for name, n in counted.most_common()) if total else "none"
-
-
-def _as_json(
-    chosen: Sequence[ChosenImage],
-    by_run: Sequence[Sequence[list[Detection]]],
-    drawings: Sequence[Path],
-    runs: Sequence[RunFolder],
-    threshold: float,
-) -> dict[str, Any]:
-    names = [str(run.path) for run in runs]
-    images = [
-        {
-            "image": str(image.path),
-            "id": image.id,
-            "drawn": str(drawing),
-            "ground_truth": None
-            if image.truth is None
-            else [{"class": b.category, "ignored": b.is_ignored, "box": list(b.xywh)} for b in image.truth],
-            "detections": {
-                name: [{"class": d.category, "score": d.score, "box": list(d.box)} for d in detections]
-                for name, detections in zip(names, found)
-            },
-        }
-        for image, drawing, found in zip(chosen, drawings, zip(*by_run))
-    ]
-    weights = [{"run": name, "checkpoint": str(run.last_checkpoint())} for name, run in zip(names, runs)]
-    return {"runs": weights, "threshold": threshold, "images": images}
