@@ -47,7 +47,8 @@ def ablate(
         bool, typer.Option("--grid", help="All combinations instead of one option at a time.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Of the table. Default: recipe and options.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="The table's name. Default: recipe and options."),
     ] = None,
     against: Annotated[
         str | None,
