@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.reporting.breakdown.comparison import BreakdownGroup, has_same_levels
 from experiments.reporting.figures.forest import Effect, draw_differences
+from experiments.reporting.figures.series import name_seeds
 from experiments.reporting.figures.style import picture
 from experiments.reporting.tables.sections import Picture
 
@@ -53,5 +54,5 @@ def breakdown_pictures(baseline: BreakdownGroup, other: BreakdownGroup, stem: st
 
 
 def _seeds(baseline: BreakdownGroup, other: BreakdownGroup) -> str:
-    one, two = (", ".join(map(str, sorted(s.by_seed))) for s in (other, baseline))
-    return f"seeds {one}" if one == two else f"seeds {one} against {two}"
+    one, two = (name_seeds(sorted(group.by_seed)) for group in (other, baseline))
+    return one if one == two else f"{one} against {two}"

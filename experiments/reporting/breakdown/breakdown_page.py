@@ -70,7 +70,7 @@ def _pairs_of(table: MeasuredTable) -> Iterator[Pair]:
         if not row.is_rlo or row.group is None or row.baseline is None:
             continue
         if not row.group.is_imported and not row.baseline.is_imported:  # those keep no detections
-            names = labels[row.definition.baseline or ""], row.definition.label
+            names = labels.get(row.definition.baseline or "", "the baseline"), row.definition.label
             title = f"{names[1]} against {names[0]}, {table.common or 'full size'}"
             yield Pair(names, (row.baseline.finished_folders, row.group.finished_folders), title)
 

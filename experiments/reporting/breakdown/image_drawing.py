@@ -19,20 +19,7 @@ from matplotlib.transforms import Bbox
 
 from experiments.common.errors import UserError
 from experiments.reporting.breakdown.run_breakdown import Evaluated
-from experiments.reporting.figures.style import (
-    BLUE,
-    DPI,
-    GREEN,
-    LINE_SPACING,
-    RED,
-    TEXT_PT,
-    Look,
-    drawing,
-    fold,
-    new_figure,
-    picture,
-    text_width_in,
-)
+from experiments.reporting.figures import style
 from experiments.reporting.tables.sections import Picture
 
 THRESHOLD = 0.5  # the score from which the paper draws a detection
@@ -41,9 +28,9 @@ BOX_PT = 6
 IMAGES = 4
 CHOICE_SEED = 0  # the images are drawn once and for all, before anybody has seen what is on them
 
-TRUTH = Look(GREEN, "-")
-BASELINE = Look(BLUE, (0, (4, 1.2)))
-WEIGHTED = Look(RED, (0, (6, 1, 1.5, 1)))
+TRUTH = style.Look(style.GREEN, "-")
+BASELINE = style.Look(style.BLUE, (0, (4, 1.2)))
+WEIGHTED = style.Look(style.RED, (0, (6, 1, 1.5, 1)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +51,7 @@ class Panel:
     """One drawing of an image."""
 
     title: str
-    ink: Look
+    ink: style.Look
     boxes: Sequence[Labelled]
 
 
@@ -106,7 +93,7 @@ def detections_picture(
         f"{len(ids)} validation images with boxes: {counts[0]} objects, {counts[1]} detections by {labels[0]},"
         f" {counts[2]} by {labels[1]}."
     )
-    return picture(side_by_side(rows), name, caption, alt)
+    return style.picture(side_by_side(rows), name, caption, alt)
 
 
 def drawn_boxes(
@@ -144,7 +131,7 @@ def read_image(path: Path) -> Any:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-@drawing()
+@style.drawing()
 def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float = WIDTH_IN) -> Figure:
     """Return a figure with one row an image and one column a panel.
 
@@ -154,10 +141,10 @@ def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float =
     """
     columns = max(len(panels) for _, panels in rows)
     panel_in = figure_in / columns
-    titles = [fold(panel.title, 0.85 * panel_in, TEXT_PT) for panel in rows[0][1]]
+    titles = [style.fold(panel.title, 0.85 * panel_in, style.TEXT_PT) for panel in rows[0][1]]
     heights = [panel_in * image.shape[0] / image.shape[1] for image, _ in rows]
-    above = max(map(len, titles)) * LINE_SPACING * TEXT_PT / 72
-    figure = new_figure(sum(heights) + above + 0.1, figure_in, "compressed")
+    above = max(map(len, titles)) * style.LINE_SPACING * style.TEXT_PT / 72
+    figure = style.new_figure(sum(heights) + above + 0.1, figure_in, "compressed")
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (image, panels) in zip(axes, rows):
         for place, panel in zip(row, panels):
@@ -169,7 +156,9 @@ def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float =
 
 def _draw(axes: Axes, image: Any, panel: Panel, panel_in: float) -> None:
     height, width = image.shape[:2]
-    axes.imshow(_smaller(image, round(panel_in * DPI)), extent=(0, width, height, 0), interpolation="auto")
+    axes.imshow(
+        _smaller(image, round(panel_in * style.DPI)), extent=(0, width, height, 0), interpolation="auto"
+    )
     axes.set_axis_off()
     for one in panel.boxes:
         x, y, w, h = one.box
@@ -195,7 +184,7 @@ def _place(one: Labelled, image: tuple[int, int], inch: float, taken: Sequence[B
         inch: How many of its pixels are an inch of the figure.
     """
     x, y, w, h = one.box
-    width, height = text_width_in(one.label, BOX_PT) * inch, 1.25 * BOX_PT / 72 * inch
+    width, height = style.text_width_in(one.label, BOX_PT) * inch, 1.25 * BOX_PT / 72 * inch
     right = x + w - width
     places = [(x, y - height), (x, y + h), (right, y - height), (right, y + h), (x, y), (x, y + h - height)]
     inside = [

@@ -7,25 +7,14 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.reporting.figures.style import (
-    BLUE,
-    COLUMN_IN,
-    GREY,
-    NOTE_PT,
-    RED,
-    drawing,
-    fold,
-    name_rows,
-    new_figure,
-    picture,
-)
+from experiments.reporting.figures import style
 from experiments.reporting.stats.statistics import MIN_SEEDS, Difference
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.sections import Picture
 
 MAX_ROWS = 40  # more cannot be read on a page
 ROW_IN = 0.27
-COLOURS = {"gain": BLUE, "loss": RED, "within noise": GREY, "too few seeds": GREY}
+COLOURS = {"gain": style.BLUE, "loss": style.RED, "within noise": style.GREY, "too few seeds": style.GREY}
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
     if table.context is not None and table.has_published:
         caption += f" {table.notes[0]}" if table.notes else ""  # what a profile made of the rows' intervals
     alt = f"{table.title}: " + "; ".join(f"{row.label} {row.difference}" for row in rows) + "."
-    return picture(draw_differences(rows, metric, baseline), name, caption, alt)
+    return style.picture(draw_differences(rows, metric, baseline), name, caption, alt)
 
 
 def effects(table: MeasuredTable) -> list[Effect]:
@@ -77,19 +66,19 @@ def effects(table: MeasuredTable) -> list[Effect]:
     ]
 
 
-@drawing()
+@style.drawing()
 def draw_differences(rows: list[Effect], metric: str, baseline: str) -> Figure:
     """Draw one row each, top to bottom, with the numbers beside it."""
-    figure = new_figure(ROW_IN * len(rows) + 0.75)
+    figure = style.new_figure(ROW_IN * len(rows) + 0.75)
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(*_limits(rows))
     for place, row in enumerate(rows):
         _draw_row(axes, place, row)
-    name_rows(axes, [row.label for row in rows])
+    style.name_rows(axes, [row.label for row in rows])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.set_xlabel("\n".join(fold(f"Δ {metric} to {baseline}, points", 0.7 * COLUMN_IN)))
+    axes.set_xlabel("\n".join(style.fold(f"Δ {metric} to {baseline}, points", 0.7 * style.COLUMN_IN)))
     return figure
 
 
@@ -112,7 +101,9 @@ def _draw_row(axes: Axes, place: int, row: Effect) -> None:
             [row.published], [place - 0.2], "D", markerfacecolor="white", markeredgecolor="black", markersize=3.5,
             markeredgewidth=0.8,
         )  # fmt: skip
-    axes.text(1.06, place, str(change), transform=axes.get_yaxis_transform(), va="center", fontsize=NOTE_PT)
+    axes.text(
+        1.06, place, str(change), transform=axes.get_yaxis_transform(), va="center", fontsize=style.NOTE_PT
+    )
 
 
 def _limits(rows: list[Effect]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from experiments.reporting.figures import traces as trace_files
 from experiments.reporting.figures.forest import differences
 from experiments.reporting.figures.levels import level_curves
 from experiments.reporting.figures.policy import policy
+from experiments.reporting.figures.series import name_seeds
 from experiments.reporting.figures.sweeps import curves
 from experiments.reporting.figures.timing import ap_against_time, inference_time
 from experiments.reporting.tables.matching import Context
@@ -95,9 +96,13 @@ def _add_trainings(
                 texts += [problem for problem in problems if problem not in texts]
         if drawn:
             pictures += drawn
-            seeds = len(row.group.finished_folders) if row.group else 0
-            which = f"{row.full_label}, which has most seeds of the RLO rows ({seeds})"
-            texts.append(f"The trainings that are drawn are those of {which}, and of its baseline.")
+            seeds = name_seeds(
+                sorted(map(trace_files.seed_of, row.group.finished_folders if row.group else ()))
+            )
+            texts.append(
+                f"The trainings drawn are those of {row.full_label} ({seeds}), for no RLO row has more seeds,"
+                " and of its baseline."
+            )
             return folders
     return []
 

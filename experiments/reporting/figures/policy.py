@@ -8,16 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.reporting.figures import series
-from experiments.reporting.figures.style import (
-    Look,
-    action_looks,
-    add_legend,
-    drawing,
-    new_figure,
-    picture,
-    series_looks,
-)
+from experiments.reporting.figures import series, style
 from experiments.reporting.figures.traces import POLICY, Traces
 from experiments.reporting.tables.sections import Picture
 
@@ -43,7 +34,7 @@ def policy(traces: Traces, name: str, what: str) -> Picture | None:
         )
     if "actions" in every:
         caption += _of_actions(traces, every["actions"])
-    return picture(
+    return style.picture(
         figure, name, caption, f"Weights of {', '.join(traces.level_names)} over iterations: {what}."
     )
 
@@ -54,15 +45,15 @@ def weights_move(traces: Traces) -> bool:
     return bool((weights.max() > weights.min()).any())
 
 
-@drawing()
+@style.drawing()
 def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
     """Draw panels `weights`, `probabilities`, `actions`; return also the intervals of a point."""
-    looks, actions = series_looks(traces.level_names), _actions(traces)
+    looks, actions = style.series_looks(traces.level_names), _actions(traces)
     has_policy = bool(traces.intervals[POLICY].notna().any().any())
     heights = [LEVEL_IN] * len(looks) + [PROBABILITIES_IN] * has_policy
     if len(actions) > 1:
         heights.append(ROW_IN * min(MAX_ROWS, len(traces.seeds)) + 0.12)
-    figure = new_figure(sum(heights) + 0.17 * len(heights) + 0.25)
+    figure = style.new_figure(sum(heights) + 0.17 * len(heights) + 0.25)
     panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     every = {"weights": _draw_weights(panels[: len(looks)], traces, looks)}
     panels, last = panels[len(looks) :], panels[-1]
@@ -79,16 +70,15 @@ def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
             )
             for action, look in actions.items()
         ]  # fmt: skip
-        add_legend(figure, handles, "outside lower center")
+        style.add_legend(figure, handles, "outside lower center")
     return figure, every
 
 
-def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, Look]) -> int:
+def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, style.Look]) -> int:
     """Draw a low panel for each level, because overlapping steps cannot be read."""
     points, every = series.thinned(traces.levels, ["weight"], MAX_STEPS)
-    start = float(traces.levels["iteration"].iloc[0] - _alpha(traces) * traces.levels["interval"].iloc[0])
     for axes, (level, look) in zip(panels, looks.items()):
-        series.draw_steps(axes, series.over_seeds(points.query("level == @level"), "weight"), start, look)
+        series.draw_steps(axes, series.over_seeds(points.query("level == @level"), "weight"), look)
         axes.axhline(1, color="black", linewidth=0.5)
         axes.set_ylabel(level, rotation=0, ha="right", va="center", color=look.colour, fontweight="bold")
     low = min(axes.get_ylim()[0] for axes in panels)
@@ -101,7 +91,7 @@ def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, Look]) ->
 
 def _draw_probabilities(axes: Axes, traces: Traces) -> int:
     points, every = series.thinned(traces.intervals, POLICY)
-    looks = action_looks(())
+    looks = style.action_looks(())
     for number, column in enumerate(c for c in POLICY if points[c].notna().any()):
         action = column.removeprefix("p_")
         series.draw_line(axes, series.over_seeds(points, column), looks[action], action, number)
@@ -111,7 +101,7 @@ def _draw_probabilities(axes: Axes, traces: Traces) -> int:
     return every
 
 
-def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, Look]) -> int:
+def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, style.Look]) -> int:
     """Draw a strip a run; where intervals outnumber columns, every n-th."""
     cells, every = action_cells(traces, list(actions))
     colours = ListedColormap([look.area for look in actions.values()])
@@ -143,11 +133,11 @@ def action_cells(traces: Traces, actions: list[str]) -> tuple[np.ndarray, int]:
     return table.reindex(columns=range(every, last + 1, every)).iloc[:MAX_ROWS].to_numpy(float), every
 
 
-def _actions(traces: Traces) -> dict[str, Look]:
+def _actions(traces: Traces) -> dict[str, style.Look]:
     """Return actions drawn or with a probability, the paper's first, then others by name."""
     drawn = set(traces.intervals["action"].dropna())
     drawn |= {c.removeprefix("p_") for c in POLICY if traces.intervals[c].notna().any()}
-    return {action: look for action, look in action_looks(sorted(drawn)).items() if action in drawn}
+    return {action: look for action, look in style.action_looks(sorted(drawn)).items() if action in drawn}
 
 
 def _of_actions(traces: Traces, every: int) -> str:
@@ -161,9 +151,3 @@ def _of_actions(traces: Traces, every: int) -> str:
             f". Of {len(rewards)} rewards {(rewards > 0).mean():.0%} were positive: the total loss had fallen"
         )
     return text + "."
-
-
-def _alpha(traces: Traces) -> float:
-    """Return the iterations of an interval."""
-    first = traces.intervals.iloc[0]
-    return float(first["iteration"] / first["interval"])

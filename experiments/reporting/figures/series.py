@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from experiments.reporting.figures.style import Look, add_legend, drawing, new_figure, series_looks
+from experiments.reporting.figures import style
 
 MAX_POINTS = 200  # of a line: more than a column can show
 MARKERS = 6  # on a line, to tell it apart in grey
@@ -41,7 +41,7 @@ def over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return spread.reindex(range(int(spread.index.max()) + 1))
 
 
-def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: int) -> None:
+def draw_line(axes: Axes, spread: pd.DataFrame, look: style.Look, label: str, number: int) -> None:
     """Draw the mean as a line, with a band of ± one standard deviation."""
     step = max(1, len(spread) // MARKERS)
     axes.plot(
@@ -57,11 +57,11 @@ def draw_line(axes: Axes, spread: pd.DataFrame, look: Look, label: str, number: 
             axes.plot(spread["iteration"], edge, color=look.colour, alpha=0.4, linewidth=0.4)
 
 
-@drawing()
+@style.drawing()
 def draw_panels(panels: Mapping[str, Mapping[str, pd.DataFrame]], panel_in: float) -> Figure:
     """Draw a panel for each title and in it a line for each name; frames are those of `over_seeds`."""
-    looks = series_looks(list(dict.fromkeys(name for lines in panels.values() for name in lines)))
-    figure = new_figure(panel_in * len(panels) + 0.25)
+    looks = style.series_looks(list(dict.fromkeys(name for lines in panels.values() for name in lines)))
+    figure = style.new_figure(panel_in * len(panels) + 0.25)
     each = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, lines) in zip(each, panels.items()):
         for number, (name, spread) in enumerate(lines.items()):
@@ -69,18 +69,14 @@ def draw_panels(panels: Mapping[str, Mapping[str, pd.DataFrame]], panel_in: floa
         axes.set_title(title)
         axes.grid(axis="y")
     iteration_axis(each[-1])
-    add_legend(figure)
+    style.add_legend(figure)
     return figure
 
 
-def draw_steps(axes: Axes, spread: pd.DataFrame, start: float, look: Look) -> None:
-    """Draw what was in force as steps filled down to 1, with a band as in `draw_line`.
-
-    Args:
-        start: Iteration at which the first interval begins.
-    """
+def draw_steps(axes: Axes, spread: pd.DataFrame, look: style.Look) -> None:
+    """Draw what was in force as steps filled down to 1, with a band as in `draw_line`."""
     ends = spread["iteration"].interpolate()  # of an interval that is missing
-    edges = np.concatenate([[start], ends])
+    edges = np.concatenate([[0], ends])
     axes.stairs(spread["mean"], edges, color=look.colour, linewidth=0.9, baseline=None)
     axes.stairs(spread["mean"], edges, color=look.colour, alpha=0.3, fill=True, baseline=1)
     if spread["sd"].notna().any():

@@ -12,18 +12,7 @@ from matplotlib.figure import Figure
 from experiments.common.config_text import flat
 from experiments.common.errors import UserError
 from experiments.recipes import loading as recipes
-from experiments.reporting.figures.style import (
-    BLUE,
-    COLUMN_IN,
-    GREY,
-    ORANGE,
-    add_legend,
-    drawing,
-    fold,
-    new_figure,
-    picture,
-    thin_ticks,
-)
+from experiments.reporting.figures import style
 from experiments.reporting.stats.statistics import Spread
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.sections import Picture
@@ -73,7 +62,7 @@ class Sweep:
 def curves(table: MeasuredTable, name: str) -> list[Picture]:
     """Draw each block in which one number varies and at least two of its values were run."""
     found = [sweep for _, rows in table.blocks if (sweep := sweep_of(table, rows)) is not None]
-    return [picture(draw_sweep(sweep), f"{name}-{sweep.short_key}", *_texts(sweep)) for sweep in found]
+    return [style.picture(draw_sweep(sweep), f"{name}-{sweep.short_key}", *_texts(sweep)) for sweep in found]
 
 
 def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
@@ -94,39 +83,39 @@ def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
     return sweep if len(sweep.measured) > 1 else None
 
 
-@drawing()
+@style.drawing()
 def draw_sweep(sweep: Sweep) -> Figure:
     """Draw mean ± standard deviation with single seeds, the baseline's band, published values."""
     measured = sweep.measured
-    figure = new_figure(2.0)
+    figure = style.new_figure(2.0)
     axes = figure.subplots()
     _draw_baseline(axes, sweep)
     published = {x: sweep.published(row) for x, row in sweep.rows.items() if sweep.published(row) is not None}
     if published:
-        axes.plot(*zip(*published.items()), color=ORANGE, linestyle="--", marker="D", markersize=3.5,
+        axes.plot(*zip(*published.items()), color=style.ORANGE, linestyle="--", marker="D", markersize=3.5,
                   markerfacecolor="white", label="published")  # fmt: skip
     several = any(spread.n > 1 for spread in measured.values())
     axes.errorbar(
         list(measured), [spread.mean for spread in measured.values()],
         yerr=[spread.sd or 0.0 for spread in measured.values()] if several else None,
-        color=BLUE, marker="o", markersize=4, capsize=2.5, elinewidth=1.2, zorder=3,
+        color=style.BLUE, marker="o", markersize=4, capsize=2.5, elinewidth=1.2, zorder=3,
         label="measured" + (", mean ± sd" if several else ""),
     )  # fmt: skip
     if several:
         groups = {x: sweep.rows[x].group for x in measured}
         dots = [(x, y) for x, group in groups.items() if group for y in group.by_seed(sweep.metric).values()]
-        axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=BLUE,
+        axes.plot(*zip(*dots), "o", markersize=2.6, markerfacecolor="none", markeredgecolor=style.BLUE,
                   markeredgewidth=0.6, alpha=0.6, label="single seeds")  # fmt: skip
     least, greatest = min(sweep.rows), max(sweep.rows)
     if least > 0 and greatest / least >= LOG_FROM:
         axes.set_xscale("log")
     axes.set_xticks(list(sweep.rows), [f"{value:g}" for value in sweep.rows])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("\n".join(fold(NAMES.get(sweep.key, sweep.short_key), 0.8 * COLUMN_IN)))
+    axes.set_xlabel("\n".join(style.fold(NAMES.get(sweep.key, sweep.short_key), 0.8 * style.COLUMN_IN)))
     axes.set_ylabel(sweep.metric)
     axes.grid(axis="y")
-    add_legend(figure)
-    thin_ticks(axes)
+    style.add_legend(figure)
+    style.thin_ticks(axes)
     return figure
 
 
@@ -134,12 +123,12 @@ def _draw_baseline(axes: Axes, sweep: Sweep) -> None:
     spread, published = sweep.spread(sweep.baseline), sweep.published(sweep.baseline)
     if spread is not None:
         label = "baseline" + (", mean ± sd" if spread.sd is not None else "")
-        axes.axhline(spread.mean, color=GREY, linewidth=0.9, label=label)
+        axes.axhline(spread.mean, color=style.GREY, linewidth=0.9, label=label)
         if spread.sd is not None:
             ends = spread.mean - spread.sd, spread.mean + spread.sd
-            axes.axhspan(*ends, color=GREY, alpha=0.18, linewidth=0)
+            axes.axhspan(*ends, color=style.GREY, alpha=0.18, linewidth=0)
     if published is not None:
-        axes.axhline(published, color=ORANGE, linestyle=":", linewidth=1, label="baseline, published")
+        axes.axhline(published, color=style.ORANGE, linestyle=":", linewidth=1, label="baseline, published")
 
 
 def _texts(sweep: Sweep) -> tuple[str, str]:

@@ -9,22 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.reporting.bench.grids import where
-from experiments.reporting.figures.style import (
-    BLUE,
-    NOTE_PT,
-    SKY,
-    add_legend,
-    drawing,
-    name_rows,
-    new_figure,
-    picture,
-    series_looks,
-)
+from experiments.reporting.figures import style
 from experiments.reporting.stats.statistics import Spread
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture
 
-MEASURES = {"model": ("model only", BLUE), "end_to_end": ("end to end", SKY)}
+MEASURES = {"model": ("model only", style.BLUE), "end_to_end": ("end to end", style.SKY)}
 THICK = 0.38
 TABLE = "fig4"
 
@@ -40,7 +30,7 @@ def inference_time(part: Part, name: str) -> Picture:
     )
     times = "; ".join(f"{m['label']} {_milliseconds(m['model'])[0]:.3g}" for m in result["models"])
     alt = f"Milliseconds, model only: {times}."
-    return picture(draw_times(result["models"]), name, caption, alt)
+    return style.picture(draw_times(result["models"]), name, caption, alt)
 
 
 def ap_against_time(part: Part, report: Report, name: str) -> Picture | None:
@@ -60,14 +50,14 @@ def ap_against_time(part: Part, report: Report, name: str) -> Picture | None:
             f"{m['label']} {found[m['id']]} at {_milliseconds(m['model'])[0]:.3g} ms" for m in models
         )
         figure = draw_ap_against_time(models, found, metric)
-        return picture(figure, name, caption, f"{metric} and time: {alt}.")
+        return style.picture(figure, name, caption, f"{metric} and time: {alt}.")
     return None
 
 
-@drawing()
+@style.drawing()
 def draw_times(models: list[dict[str, Any]]) -> Figure:
     """Draw milliseconds from 0, the first model on top."""
-    figure = new_figure(0.42 * len(models) + 0.5)
+    figure = style.new_figure(0.42 * len(models) + 0.5)
     axes = figure.subplots()
     longest = max(_milliseconds(model[kind])[2] for model in models for kind in MEASURES)
     for offset, (kind, (label, colour)) in zip((-THICK / 2, THICK / 2), MEASURES.items()):
@@ -80,20 +70,20 @@ def draw_times(models: list[dict[str, Any]]) -> Figure:
         )  # fmt: skip
         for place, (x, _, high) in zip(places, times):
             text = f"{x:.{0 if x >= 100 else 1}f}"
-            axes.text(high + 0.015 * longest, place, text, va="center", fontsize=NOTE_PT)
-    name_rows(axes, [model["label"] for model in models])
+            axes.text(high + 0.015 * longest, place, text, va="center", fontsize=style.NOTE_PT)
+    style.name_rows(axes, [model["label"] for model in models])
     axes.set_xlim(0, 1.18 * longest)
     axes.set_xlabel("Inference time of an image, ms")
-    add_legend(figure)
+    style.add_legend(figure)
     return figure
 
 
-@drawing()
+@style.drawing()
 def draw_ap_against_time(models: list[dict[str, Any]], found: Mapping[str, Spread], metric: str) -> Figure:
     """Draw a point for each model, its spreads as crosses."""
-    figure = new_figure(1.9)
+    figure = style.new_figure(1.9)
     axes: Axes = figure.subplots()
-    for model, look in zip(models, series_looks([model["id"] for model in models]).values()):
+    for model, look in zip(models, style.series_looks([model["id"] for model in models]).values()):
         x, low, high = _milliseconds(model["model"])
         spread = found[model["id"]]
         axes.errorbar(
@@ -103,7 +93,7 @@ def draw_ap_against_time(models: list[dict[str, Any]], found: Mapping[str, Sprea
     axes.grid()
     axes.set_xlabel("Inference time, model only, ms")
     axes.set_ylabel(metric)
-    add_legend(figure)
+    style.add_legend(figure)
     return figure
 
 
