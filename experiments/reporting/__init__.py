@@ -2,7 +2,7 @@
 
 from experiments.reporting.collect import Collected, collect, collect_folders
 from experiments.reporting.render.records import report_frame
-from experiments.reporting.tables.building import Request, build_report, build_run_tables
+from experiments.reporting.tables.building import build_report, build_run_tables
 from experiments.reporting.tables.matching import context_of
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 
@@ -10,7 +10,6 @@ __all__ = [
     "Collected",
     "MeasuredTable",
     "Report",
-    "Request",
     "build_report",
     "build_run_tables",
     "collect",

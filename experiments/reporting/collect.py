@@ -60,7 +60,7 @@ class Collected:
         return replace(self, runs=runs.reset_index(drop=True))
 
 
-def collect(results: Path | Sequence[Path]) -> Collected:
+def collect(results: Path | str | Sequence[Path]) -> Collected:
     """Return all runs below results folders; a broken or newer record is a problem, never an error.
 
     A folder that is given twice, or reached by two ways, counts once. What was read before and has not changed

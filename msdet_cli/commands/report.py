@@ -95,7 +95,7 @@ def report(
     msdet report --format html --out report/          one page: report/report.html
     msdet report --json                               the same for programs
     """
-    from experiments.reporting import Request, build_report, collect
+    from experiments.reporting import build_report, collect
     from experiments.reporting.render import ReportFiles, ReportMetadata, no_results_message, report_content
 
     _check(form, out, as_json)
@@ -105,7 +105,7 @@ def report(
     gc.set_threshold(100_000)  # among thousands of runs, all needed, collections take a tenth of the time
     with aside.status("reading runs"):
         collected = collect(folders).select(profile=profiles, dataset=datasets)
-        report = build_report(collected, Request(tables or (), recipes or (), against))
+        report = build_report(collected, tables or (), recipes or (), against)
     made = ReportMetadata(datetime.now(timezone.utc), __version__, folders)
     if as_json:
         print(json.dumps(report_content(report), indent=2, default=str))

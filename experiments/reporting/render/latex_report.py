@@ -13,7 +13,6 @@ from experiments.reporting.tables.sections import Grid, Picture, Section
 from experiments.reporting.tables.table_view import TableView, grid_view
 
 MAX_ROWS_ON_A_PAGE = 35  # rows
-MAX_FLOATS = 6  # that wait for their place at once
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[landscape,margin=18mm]{geometry}
 \usepackage{booktabs,longtable,graphicx}
@@ -21,6 +20,7 @@ _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \setlength{\parindent}{0pt}\setlength{\parskip}{4pt}
 \renewcommand{\labelitemi}{$\bullet$}  % without the fonts of TS1
 \setlength{\emergencystretch}{3em}\raggedbottom
+\extrafloats{500}  % tables that wait for their place at once
 \makeatletter  % captions without a number: their text names the paper's
 \long\def\@makecaption#1#2{\vskip\abovecaptionskip{\centering #2\par}\vskip\belowcaptionskip}
 \makeatother
@@ -48,24 +48,10 @@ def latex_report(
     parts += [tex(text) + "\n" for text in report.missing]
     parts += [tex(f"Left out: {text}") + "\n" for text in report.problems]
     parts.append(r"\clearpage")
-    parts += _measured_tables(report.measured, files)
-    unmeasured = [table for table in report.tables if not table.is_measured]
-    parts += [*(_read(table, files) for table in unmeasured), r"\clearpage"]
+    for tables in (report.measured, [table for table in report.tables if not table.is_measured]):
+        parts += [*(_read(table, files) for table in tables), r"\clearpage"]
     parts += [_section(section) for section in sections]
     return "\n".join([*parts, r"\end{document}"]) + "\n"
-
-
-def _measured_tables(tables: Sequence[MeasuredTable], files: Mapping[str, str] | None) -> list[str]:
-    """Return tables with page breaks before LaTeX has more floats to place than it can."""
-    parts, waiting = [], 0
-    for table in tables:
-        floats = latex_table(table).count(r"\begin{table*}")
-        if waiting and waiting + floats > MAX_FLOATS:
-            parts.append(r"\clearpage")
-            waiting = 0
-        parts.append(_read(table, files))
-        waiting += floats
-    return [*parts, r"\clearpage"]
 
 
 def _read(table: MeasuredTable, files: Mapping[str, str] | None) -> str:

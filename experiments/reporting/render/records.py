@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.common.printable import spreadsheet_cell
 from experiments.reporting.collect import collect
 from experiments.reporting.render.claims import find_claims
 from experiments.reporting.render.text import file_name
 from experiments.reporting.stats.statistics import Difference
-from experiments.reporting.tables.building import Request, build_report
+from experiments.reporting.tables.building import build_report
 from experiments.reporting.tables.controls import Control
 from experiments.reporting.tables.groups import STATES, Group
 from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
@@ -33,8 +34,7 @@ def report_frame(
         results: One or more results folders.
         tables: Names or paths; none: all that have something to show.
     """
-    shown = build_report(collect(results if not isinstance(results, str) else Path(results)), Request(tables))
-    names, records = _table_records(shown.tables)
+    names, records = _table_records(build_report(collect(results), tables).tables)
     return pd.DataFrame(records, columns=names).convert_dtypes()
 
 
@@ -47,9 +47,9 @@ def csv_text(tables: Sequence[MeasuredTable]) -> str:
     """
     names, records = _table_records(tables)
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    writer = csv.writer(text, lineterminator="\n")
+    for cells in (names, *([record.get(name, "") for name in names] for record in records)):
+        writer.writerow(map(spreadsheet_cell, cells))
     return text.getvalue()
 
 

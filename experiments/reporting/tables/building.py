@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,43 +23,30 @@ MAX_NEAR_KEYS = 2  # in which they differ; without any so near, the nearest is n
 MAX_RECIPES = 50  # of runs that are compared with rows, to find those
 
 
-@dataclass(frozen=True)
-class Request:
-    """What of a report is wanted.
-
-    Attributes:
-        tables: Names or paths; none: all that have something to show, and the runs that belong to none.
-        recipes: Only rows of these, with the rows that they are compared with; none: all.
-        against: A row's id or label, `recipe` or `baseline`: what the other rows of each table are compared with.
-    """
-
-    tables: Sequence[str] = ()
-    recipes: Sequence[str] = ()
-    against: str | None = None
-
-
-def build_report(collected: Collected, wanted: Request | Sequence[str] = ()) -> Report:
+def build_report(
+    collected: Collected, names: Sequence[str] = (), recipes: Sequence[str] = (), against: str | None = None
+) -> Report:
     """Return the report over collected runs.
 
     Args:
-        wanted: What of it; or names of tables alone.
+        names: Tables, by name or path; none: all that have something to show, and the runs that belong to none.
+        recipes: Only rows of these, with the rows that they are compared with; none: all.
+        against: A row's id or label, `recipe` or `baseline`: what the other rows of each table are compared with.
 
     Raises:
         UserError: A table is unknown, or its file is wrong; no row is what `against` names.
     """
-    if not isinstance(wanted, Request):
-        wanted = Request(wanted)
     builder = _TableBuilder(Matcher(collected))
-    matcher, names = builder.matcher, list(dict.fromkeys(wanted.tables))
-    tables, problems = _load_tables(names, [Path(place) for place in collected.facts])
-    if wanted.against:
-        tables = _compare_with(tables, wanted.against)
+    matcher = builder.matcher
+    tables, problems = _load_tables(dict.fromkeys(names), [Path(place) for place in collected.facts])
+    if against:
+        tables = _compare_with(tables, against)
     shown = [form for table in tables for form in builder.forms(table)]
     if not names:
         own = {table.name for table in tables if _has_one_form(table)}
         shown = _with_something_new(shown, own) + build_other_tables(matcher, matcher.unmatched())
-    if wanted.recipes:
-        shown = _of_recipes(shown, set(wanted.recipes))
+    if recipes:
+        shown = _of_recipes(shown, set(recipes))
     measured = {table.name for table in shown if table.is_measured}
     missing = [text for t in tables for text in builder.find_nearest(t, t.name in measured)] if names else []
     problems = [*collected.problems, *problems, *matcher.problems]
@@ -71,12 +58,11 @@ def build_run_tables(collected: Collected) -> list[MeasuredTable]:
     return list(map(_with_notes, build_other_tables(Matcher(collected), collected.runs, is_to_first=True)))
 
 
-def _load_tables(names: Sequence[str], places: Sequence[Path]) -> tuple[list[Table], list[str]]:
+def _load_tables(names: Collection[str], places: Sequence[Path]) -> tuple[list[Table], list[str]]:
     """Return the tables of these names, else all; and problems of ablations that nobody named."""
     if names:
-        return [
-            load_table(name, next((p for p in places if name in ablations(p)), None)) for name in names
-        ], []
+        homes = [next((place for place in places if name in ablations(place)), None) for name in names]
+        return [load_table(name, home) for name, home in zip(names, homes)], []
     tables, problems = [], []
     for place in places:
         for path in ablations(place).values():

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments.common.errors import UserError
-from experiments.reporting import Request, build_report, collect
+from experiments.reporting import build_report, collect
 from experiments.reporting.render import find_claims
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 
@@ -124,7 +124,7 @@ def test_an_ablation_against_another_row(
     make_run: MakeRun, results: Path, ablation: Path, against: str, expected: float
 ):
     run_ablation(make_run)
-    (table,) = build_report(collect(results), Request(["by-alpha"], against=against)).tables
+    (table,) = build_report(collect(results), ["by-alpha"], against=against).tables
     assert differences(table)["α = 5"] == expected
 
 
