@@ -92,7 +92,7 @@ app = typer.Typer(
     cls=Group,
     name="msdet",
     help="Reproduce, extend and compare experiments on multi-scale loss weighting for object detectors.\n\n\b\n"
-    "msdet run retinanet-r50-rlo -p tiny  train a recipe: minutes on a CPU, no download\n"
+    "msdet run retinanet-r50-rlo -p tiny  train a recipe, minutes on a CPU\n"
     "msdet ablate --alpha 5,50,100        vary it\n"
     "msdet report                         the paper's tables, published and measured",
     no_args_is_help=True,

@@ -50,11 +50,12 @@ def complete_tables(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_settings(incomplete: str) -> list[str]:
     """Complete the key of `--set KEY=VALUE`, and the value of the few keys whose values are words."""
-    from experiments.recipes.overrides import dotted_keys
+    from experiments.recipes.overrides import SECTIONS, dotted_keys
     from experiments.recipes.schema import AMP_DTYPES, WHERE
     from experiments.weighting.options import OPTIONS
 
     key, equals, _ = incomplete.partition("=")
     words = {"weighting.rule": OPTIONS, "weighting.where": WHERE, "amp": AMP_DTYPES}.get(key, ())
-    choices = [f"{key}={word}" for word in words] if equals else [f"{k}=" for k in dotted_keys().values()]
+    keys = [f"{name}=" for name in dotted_keys().values() if name not in SECTIONS]
+    choices = [f"{key}={word}" for word in words] if equals else keys
     return [choice for choice in choices if choice.startswith(incomplete)]

@@ -13,7 +13,7 @@ from experiments.recipes.yaml_format import parse_yaml
 from experiments.weighting.options import OPTIONS
 
 RECIPE_KEYS = tuple(key for key in Recipe.model_fields if key != "profile")  # those that --set takes
-_SECTIONS = ("dataset", "schedule", "weighting", "set")  # those with keys of their own
+SECTIONS = ("dataset", "schedule", "weighting", "set")  # those with keys of their own
 _SYNTAX = "write KEY=VALUE, as in --set schedule.lr=0.01"
 
 
@@ -90,7 +90,7 @@ def _path(key: str) -> list[str]:
     first, dot, rest = key.partition(".")
     if first == "set" and dot:
         return ["set", rest]
-    if first in _SECTIONS or (first in RECIPE_KEYS and not dot):
+    if first in SECTIONS or (first in RECIPE_KEYS and not dot):
         return key.split(".")
     if key.startswith("+") or (dot and first == "model"):
         return ["set", key]
@@ -99,7 +99,7 @@ def _path(key: str) -> list[str]:
     if first in RECIPE_KEYS:
         raise UserError(f"--set {key}: '{first}' has no keys below it", f"--set {first}=VALUE")
     if dot:
-        close = difflib.get_close_matches(first, _SECTIONS, n=1, cutoff=0.8)
+        close = difflib.get_close_matches(first, SECTIONS, n=1, cutoff=0.8)
         if close:
             raise _unknown(key, f"{close[0]}.{rest}")
         return ["set", key]

@@ -31,8 +31,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
     except RecursionError:
         raise UserError(f"{where}: not valid YAML: nested too deeply") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
-        # a control character; a value that does not fit its tag, as in `!!bool x`
+    except (yaml.YAMLError, ValueError) as error:  # a control character
         raise UserError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
 
 
@@ -67,7 +66,10 @@ class _Bounded:
     def construct_document(self, node: yaml.Node) -> Any:
         if _expanded_size(node, {}) > MAX_YAML_VALUES:
             raise _mistake(f"it holds more than {MAX_YAML_VALUES} values, aliases written out", node)
-        return super().construct_document(node)  # type: ignore[misc]
+        try:
+            return super().construct_document(node)  # type: ignore[misc]
+        except (LookupError, AttributeError, TypeError, ValueError):
+            raise _mistake("a value does not fit its tag, as in `!!bool x`", node) from None
 
 
 class PlainLoader(_Bounded, yaml.SafeLoader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -11,8 +12,10 @@ from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
 from experiments.recipes.loading import load_recipe, recipe_id
+from msdet_cli.app import GROUPS
+from msdet_cli.app import app as whole_app
 from msdet_cli.commands import cp, ls, show, validate
-from msdet_cli.completion import complete
+from msdet_cli.completion import complete, complete_runs, complete_settings, complete_words
 
 app = typer.Typer(rich_markup_mode=None)
 for module in (ls, show, cp, validate):
@@ -188,6 +191,40 @@ def test_names_are_completed():
     assert complete("table")("f") == ["fig4"]
     assert complete("profile")("t") == ["tiny"]
     assert complete("recipe")("nothing") == []
+
+
+def test_words_keys_and_runs_are_completed():
+    assert complete_words(("bf16", "fp16"))("b") == ["bf16"]
+    assert complete_words(("wandb", "mlflow"), ",")("wandb,m") == ["wandb,mlflow"]
+    assert complete_settings("weighting.al") == ["weighting.alpha="]
+    assert complete_settings("weighting.rule=r") == ["weighting.rule=rlo", "weighting.rule=random"]
+    assert complete_settings("weighting.alpha=") == []
+    for key in complete_settings(""):
+        assert not key.startswith(("profile", "set=")), key
+    for name in ("mine/0123abcd/seed0", "other/0123abcd/seed0"):
+        page("{}", f"out/runs/{name}/record.json")
+    context = SimpleNamespace(params={"results": Path("out")})
+    assert complete_runs(context, "m") == ["mine/0123abcd/seed0"]
+
+
+def test_each_command_is_in_a_group_with_its_whole_first_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(whole_app, ["--help"], prog_name="msdet").output
+    assert max(map(len, text.splitlines())) <= 80
+    groups = [block.splitlines() for block in text.split("\n\n") if block.partition("\n")[0].endswith(":")]
+    assert [lines[0] for lines in groups] == ["Options:", *(f"{title}:" for title in GROUPS)]
+    listed = dict(line.split(maxsplit=1) for lines in groups[1:] for line in lines[1:])
+    commands = typer.main.get_command(whole_app).commands
+    assert listed == {name: command.help.partition("\n")[0] for name, command in commands.items()}
+
+
+def test_options_of_execution_stand_apart(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(whole_app, ["run", "--help"], prog_name="msdet").output
+    assert text.startswith("Usage: msdet run [OPTIONS] RECIPE...")
+    first, _, execution = text.partition("Execution:")
+    assert "--set" in first and "--gpus" not in first
+    assert "--gpus" in execution and "--set" not in execution
 
 
 @pytest.mark.parametrize("command", ["ls", "show", "cp", "validate"])

@@ -253,7 +253,7 @@ def test_a_resolved_page_loads_quickly_and_equal(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize(
     "line", ["extends: fcos-r50", "init_from: some.pth", "alhpa: 5", "model: own.py", "dataset: coco", "schedule: 5",
-             "amp: int8", "["],
+             "amp: int8", "amp: !!bool x", "["],
 )  # fmt: skip
 def test_any_other_page_is_left_to_load_recipe(tmp_path: Path, line: str):
     text = recipes.dump(recipes.load_recipe("retinanet-r50-rlo"))
