@@ -58,7 +58,7 @@ class Cancel:
         if state == "cancelled":
             self.outcome = "was over" if self.before == "cancelled" else "cancelled"
         elif state == "done":
-            self._is_over("was over" if self.before == "done" else "ended first")
+            self._is_over(state)
         elif state == "running":
             self._ask(record)
         else:
@@ -70,10 +70,8 @@ class Cancel:
 
     def _mark(self, record: Record) -> None:
         """Mark a run that this process has locked."""
-        if record.status == "done":
-            self._is_over("ended first")
-        elif record.status == "failed":
-            self._is_over("was over" if self.before == "failed" else "ended first")
+        if record.status in ("done", "failed"):
+            self._is_over(record.status)
         else:
             record.status = "cancelled"
             self.run.write(record)
@@ -81,10 +79,10 @@ class Cancel:
             self._cancel_job(record)
             self.outcome = "cancelled"
 
-    def _is_over(self, outcome: Outcome) -> None:
+    def _is_over(self, state: Status) -> None:
         if self._asked:
             self.run.cancel.unlink(missing_ok=True)  # nobody is left to see it
-        self.outcome = outcome
+        self.outcome = "was over" if self.before == state else "ended first"
 
     def _ask(self, record: Record) -> None:
         if self._asked:
