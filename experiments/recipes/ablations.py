@@ -77,9 +77,9 @@ def ablation_table(wanted: Ablation, results: Path) -> Table:
         _add_rows(table, recipe, own, keys, variants)
     for block in table.blocks:
         usual = next((row.baseline for row in block.rows if row.id in old and row.baseline), "recipe")
+        chosen = _row_to_compare_with(table, block, wanted.against or usual)
         for row in block.rows:
             if wanted.against is not None or row.id not in old:
-                chosen = _row_to_compare_with(table, block, wanted.against or usual)
                 row.baseline = None if chosen == row.id else chosen
     checked = validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}")
     return checked.at_path(table.path)
