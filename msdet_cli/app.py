@@ -94,7 +94,7 @@ app = typer.Typer(
     help="Reproduce, extend and compare experiments on multi-scale loss weighting for object detectors.\n\n\b\n"
     "msdet run retinanet-r50-rlo -p tiny  train a recipe, minutes on a CPU\n"
     "msdet ablate --alpha 5,50,100        vary it\n"
-    "msdet report                         the paper's tables, published and measured",
+    "msdet report                         the tables, published beside measured",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
