@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.common.errors import UserError
@@ -60,15 +59,15 @@ def remove_run(run: RunFolder) -> None:
             folder.rmdir()
 
 
-def remove_files(run: RunFolder, files: Iterable[Path]) -> None:
-    """Remove files of a run, under its lock.
+def remove_old_checkpoints(run: RunFolder) -> None:
+    """Remove the run's checkpoints but the last whole one.
 
     Raises:
         InUseError: Another process has locked the run.
         UserError: One cannot be removed.
     """
     with _removing(run), acquire_lock(run, patience_s=0):
-        for path in files:
+        for path in old_checkpoints(run):
             path.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ import typer
 from experiments.common.errors import FAILED, UserError
 from experiments.launching.run_states import read_runs
 from experiments.runs.lookup import existing_results_dir, select
-from experiments.runs.removal import disk_use, old_checkpoints, remove_files, remove_run
+from experiments.runs.removal import disk_use, old_checkpoints, remove_old_checkpoints, remove_run
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import ACTIVE_STATES, format_size
@@ -62,23 +62,16 @@ def rm(
     what = f"{len(doomed)} run{'s' * (len(doomed) > 1)}, {sum(row[1] == 'done' for row in rows)} of them done"
     what = f"old checkpoints of {what}" if checkpoints else what
     confirm(f"this deletes {what}, and frees {format_size(sum(sizes.values()))}", yes)
-    left = [run for run, paths in doomed.items() if not _delete(run, paths if checkpoints else None)]
-    print(f"freed {format_size(sum(sizes.values()) - sum(sizes[run] for run in left))}")
-    if left:
+    freed, remove = 0, remove_old_checkpoints if checkpoints else remove_run
+    for run, size in sizes.items():
+        try:
+            remove(run)
+            freed += size
+        except UserError as error:
+            _note(error.message)
+    print(f"freed {format_size(freed)}")
+    if freed < sum(sizes.values()):
         raise typer.Exit(FAILED)
-
-
-def _delete(run: RunFolder, checkpoints: list[Path] | None) -> bool:
-    """Delete a run, or these checkpoints of it; return False where that fails."""
-    try:
-        if checkpoints is None:
-            remove_run(run)
-        else:
-            remove_files(run, checkpoints)
-    except UserError as error:
-        _note(error.message)
-        return False
-    return True
 
 
 def _note(reason: str) -> None:
