@@ -12,6 +12,7 @@ from typing import Literal
 from experiments.common.errors import UserError
 from experiments.common.files import name_for_damaged, refusing, write_text
 from experiments.common.processes import this_process
+from experiments.common.secrets import hide_secrets
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
@@ -207,7 +208,7 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
             write_text(folder.recipe, recipes.dump(run.recipe))
         for stale in (folder.cancel, *folder.path.glob(".rank*.json")):
             stale.unlink(missing_ok=True)
-        record.command = list(command)
+        record.command = [hide_secrets(word) for word in command]
         record.dataset |= {
             "root": str(run.data.root),
             "problems": run.data.problems,

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from experiments.common.errors import DONE, EXIT_CLASSES, FAILED, INTERRUPTED, U
 from experiments.common.files import write_json, write_text
 from experiments.common.launcher import LAUNCHER, die_with
 from experiments.common.processes import process_started
+from experiments.common.secrets import hide_secrets
 from experiments.runs.lookup import starting_weights
 from experiments.runs.record import Attempt, Record, now
 from experiments.runs.run_folder import RunFolder, iteration_of
@@ -93,7 +95,9 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
         outcome = outcome_of(error)
         if outcome.code == FAILED:
             with contextlib.suppress(OSError):
-                traceback.print_exc()
+                print(hide_secrets(traceback.format_exc()), end="", file=sys.stderr, flush=True)
+    if outcome.message:
+        outcome = replace(outcome, message=hide_secrets(outcome.message))
     for number in (signal.SIGINT, signal.SIGTERM):  # writing the record takes a moment
         signal.signal(number, signal.SIG_IGN)
     if outcome.message:

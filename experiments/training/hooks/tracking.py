@@ -56,13 +56,7 @@ def add(config: Config, names: Sequence[str], run: RunFolder, first_iteration: i
                 mode=os.environ.get("WANDB_MODE", "online" if "WANDB_API_KEY" in os.environ else "offline"),
             ),
         ),
-        "mlflow": dict(
-            type="ResumedMLflow",
-            save_dir=str(place),
-            run_name=run.name,
-            key=_identity(place),
-            server=os.environ.get("MLFLOW_TRACKING_URI"),
-        ),
+        "mlflow": dict(type="ResumedMLflow", save_dir=str(place), run_name=run.name, key=_identity(place)),
     }
     config.visualizer.name = run.name  # MMEngine gives out the one that it has, if the name is known
     config.visualizer.vis_backends = [
@@ -126,7 +120,10 @@ class ResumedWandb(WandbVisBackend):
 class ResumedMLflow(MLflowVisBackend):
     """Send all attempts to one MLflow run, found by its tag; the config is an artifact, for it may change."""
 
-    def __init__(self, save_dir: str, run_name: str, key: str, server: str | None = None) -> None:
+    def __init__(self, save_dir: str, run_name: str, key: str) -> None:
+        server = os.environ.get(
+            "MLFLOW_TRACKING_URI"
+        )  # not in the config, which the log has: it may hold a password
         own = f"sqlite:///{Path(save_dir) / 'mlflow.db'}"
         super().__init__(save_dir, exp_name=PROJECT, run_name=run_name, tracking_uri=server or own)
         self._key, self._is_local = key, server is None

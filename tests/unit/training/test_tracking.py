@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine import Config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.common import trackers
@@ -20,6 +21,7 @@ from experiments.recipes import loading as recipes
 from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Attempt, Launch, Record, now
 from experiments.runs.run_folder import RunFolder
+from experiments.training.hooks import tracking
 from experiments.training.worker import train
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,3 +176,12 @@ def test_every_tracker_is_an_extra():
     text = (ROOT / "pyproject.toml").read_text()
     for name in trackers.TRACKERS:
         assert f'\n{name} = ["{name}' in text
+
+
+def test_the_tracker_s_address_is_not_in_the_config_that_the_log_has(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:lovelace@mlflow.example:5000")
+    monkeypatch.setattr(trackers, "check", lambda names: None)
+    config = Config({"visualizer": {"vis_backends": []}, "default_hooks": {"logger": {}}})
+    tracking.add(config, ["mlflow"], RunFolder(tmp_path / "recipe/0123abcd/seed0"), 0)
+    assert "ResumedMLflow" in config.pretty_text
+    assert "lovelace" not in config.pretty_text
