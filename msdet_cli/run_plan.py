@@ -158,7 +158,9 @@ def _report_entry(console: Console | None, entry: QueueItem, total: int) -> None
         took = f" in {format_duration(record.timings.get('total_s'))}" if entry.attempts else " already"
         folder = f"folder: {escape(str(entry.run.folder.path))}" if entry.attempts else None
         _print_line(
-            console, f"[green]{name}: done[/]{took}: [bold]{format_metrics(record.metrics)}[/]", folder
+            console,
+            f"[green]{name}: done[/]{took}: [bold]{escape(format_metrics(record.metrics))}[/]",
+            folder,
         )
     elif entry.state in ("interrupted", "cancelled"):
         _print_line(console, f"[yellow]{name}: {entry.state}:[/] {message}", hint)

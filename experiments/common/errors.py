@@ -6,6 +6,8 @@ import difflib
 import errno
 from collections.abc import Iterable, Iterator
 
+from experiments.common.printable import printable
+
 # Exit codes of a worker and of `msdet run`.
 DONE = 0
 FAILED = 1
@@ -39,7 +41,7 @@ class UserError(Exception):
     def __init__(self, message: str, hint: str | None = None, exit_code: int = BAD_INPUT) -> None:
         super().__init__(message)
         self.message = one_line(message)
-        self.hint = hint
+        self.hint = hint and printable(hint)
         self.exit_code = exit_code
 
 

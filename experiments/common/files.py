@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, storage_error
+from experiments.common.printable import printable
 
 
 @contextlib.contextmanager
@@ -114,9 +115,9 @@ def _umask() -> int:
 def display_path(path: Path) -> str:
     """Return a path relative to the working directory where it lies below it."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return printable(str(path.relative_to(Path.cwd())))
     except ValueError:
-        return str(path)
+        return printable(str(path))
 
 
 def read_text(path: Path) -> str:

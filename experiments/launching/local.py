@@ -14,6 +14,7 @@ from pathlib import Path
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.common.launcher import launcher_environment
+from experiments.common.printable import printable
 from experiments.common.processes import PATHS, is_alive
 from experiments.launching.torchrun import (
     RankFailure,
@@ -183,7 +184,7 @@ def last_lines(log: Path, count: int) -> list[str]:
             text = stream.read().decode("utf-8", errors="replace")
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-count:]
+    return [printable(line) for line in text.splitlines() if line.strip()][-count:]
 
 
 def shared_exit_code(codes: list[int]) -> int:

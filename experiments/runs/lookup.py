@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from experiments.common.errors import UserError, did_you_mean
+from experiments.common.printable import printable
 from experiments.runs.run_folder import RunFolder
 
 DEFAULT_RESULTS = Path("results")
@@ -58,14 +60,19 @@ def iterate(results: Path, unreadable: Callable[[OSError], object] | None = None
 
     Args:
         results: The results folder; it need not exist.
-        unreadable: Called with the error of each folder that cannot be listed.
+        unreadable: Called with the error of each folder that cannot be listed, or whose name would reach terminals.
     """
     report = unreadable or (lambda error: None)
     for recipe in _list_folder(Path(results) / "runs", report):
         for config in _list_folder(recipe, report):
             for run in _list_folder(config, report):
-                if run.name.startswith("seed") and _exists(run / "record.json", report):
+                if not run.name.startswith("seed") or not _exists(run / "record.json", report):
+                    continue
+                name = "/".join(run.parts[-3:])
+                if name == printable(name):
                     yield RunFolder(run)
+                else:
+                    report(OSError(errno.EINVAL, "its name holds control characters", printable(str(run))))
 
 
 def resolve(reference: str, results: Path) -> RunFolder:

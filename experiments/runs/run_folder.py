@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from experiments.common.errors import UserError
 from experiments.common.files import write_text
+from experiments.common.printable import printable, printable_values
 from experiments.common.processes import STALE_AFTER_S, has_ended, is_alive, seconds_unchanged
 from experiments.common.regular_files import why_unreadable
 from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, now
@@ -63,7 +64,7 @@ class RunFolder:
     @property
     def name(self) -> str:
         """`<recipe>/<hash>/seed<k>`, as typed to name this run."""
-        return "/".join(self.path.parts[-3:])
+        return printable("/".join(self.path.parts[-3:]))
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint of the most iterations; None before the first."""
@@ -99,8 +100,9 @@ class RunFolder:
         try:
             text = "" if fault else self.record_file.read_text(encoding="utf-8")
             content = json.loads(text)
-            if "\\u" in text:  # half a character is no text, and cannot be printed
-                json.dumps(content, ensure_ascii=False).encode()
+            if "\\u" in text or text != printable(text):
+                content = printable_values(content)
+                json.dumps(content, ensure_ascii=False).encode()  # half a character is no text
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.record_file} cannot be read: {fault or error}", "msdet run RECIPE --force"
@@ -124,7 +126,7 @@ class RunFolder:
             content = json.loads(self.progress.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
-        return content if isinstance(content, dict) else None
+        return printable_values(content) if isinstance(content, dict) else None
 
     def write(self, record: Record) -> None:
         """Write `record.json`, with the time of writing, whole or not at all."""

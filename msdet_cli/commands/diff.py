@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.common.printable import printable
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
@@ -63,7 +64,7 @@ def _as_json(runs: list[RunFolder], sections: dict[str, list[Change]]) -> dict[s
 def _print(runs: list[RunFolder], sections: dict[str, list[Change]]) -> None:
     console = make_console()
     for sign, run in zip(("-", "+"), runs):
-        console.print(Text(f"{sign} {run.path}"), soft_wrap=True)
+        console.print(Text(printable(f"{sign} {run.path}")), soft_wrap=True)
     if not sections:
         text = "No difference in recipe, config, data, code, environment, execution or result."
         console.print(Text(text), soft_wrap=True)
@@ -80,9 +81,9 @@ def _print_section(console: Console, changes: list[Change]) -> None:
         grid.add_column(overflow="fold")
     for change in changes:
         grid.add_row(
-            Text(f"  {change.key}"),
-            Text(f"{_shown(change.old)} → {_shown(change.new)}"),
-            Text(change.remark, "dim"),
+            Text(printable(f"  {change.key}")),
+            Text(printable(f"{_shown(change.old)} → {_shown(change.new)}")),
+            Text(printable(change.remark), "dim"),
         )
     console.print(grid)
 

@@ -13,6 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from experiments.common.errors import UserError
+from experiments.common.printable import printable
 from experiments.launching.run_states import KnownRun, read_run
 from experiments.runs.lookup import resolve, results_dir
 from experiments.runs.run_folder import RunFolder
@@ -85,7 +86,8 @@ class _LogCopy:
             self._open(self.folder.log)
         if self._stream is not None:
             while new := self._stream.read(BLOCK_BYTES):
-                sys.stdout.write(self._decoder.decode(new))
+                text = self._decoder.decode(new).replace("\r\n", "\n").replace("\r", "\n")
+                sys.stdout.write(printable(text))
             sys.stdout.flush()
 
     def _open(self, path: Path | None) -> None:

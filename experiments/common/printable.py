@@ -1,0 +1,33 @@
+"""Text that others wrote, made harmless before a terminal or a spreadsheet gets it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# A terminal obeys these: all control characters but line breaks and tabs, and those that reorder a line.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_NUMBERS = re.compile(r"[-+0-9.eE\s]*")
+
+
+def printable(text: str) -> str:
+    """Return text with a question mark in a diamond for each character that a terminal would obey."""
+    return _CONTROLS.sub("\ufffd", text)
+
+
+def printable_values(content: Any) -> Any:
+    """Return what JSON holds, with its names and texts printable; a `patch` stays as it is, to be applied."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, list):
+        return [printable_values(value) for value in content]
+    if isinstance(content, dict):
+        return {printable(k): v if k == "patch" else printable_values(v) for k, v in content.items()}
+    return content
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """Return a value as a CSV cell: a text that a spreadsheet would calculate begins with an apostrophe."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") and not _NUMBERS.fullmatch(value):
+        return f"'{value}"
+    return value

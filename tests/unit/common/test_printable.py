@@ -1,0 +1,49 @@
+"""Text from records and logs, before a terminal or a spreadsheet gets it."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from experiments.common.errors import UserError
+from experiments.common.printable import printable, printable_values, spreadsheet_cell
+
+
+@pytest.mark.parametrize(
+    "control", ["\x00", "\x07", "\x08", "\r", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u2028"]
+)
+def test_what_a_terminal_obeys_is_replaced(control: str) -> None:
+    assert printable(f"a{control}[2Jb") == "a\ufffd[2Jb"
+    assert UserError("m", f"msdet rm {control}x").hint == "msdet rm \ufffdx"
+
+
+def test_text_of_all_scripts_stays() -> None:
+    text = "AP 36,9 → größe\tמבחן 数据集 🙂\nnext line"
+    assert printable(text) == text
+
+
+def test_every_name_and_text_of_a_record_is_covered_but_the_patch() -> None:
+    hostile = {
+        "metrics": {"A\x1bP": 1.5},
+        "notes": ["x\x1b", None, 3],
+        "git": {"patch": "+\x1b", "commit": "\x1b"},
+    }
+    assert printable_values(hostile) == {
+        "metrics": {"A\ufffdP": 1.5},
+        "notes": ["x\ufffd", None, 3],
+        "git": {"patch": "+\x1b", "commit": "\ufffd"},
+    }
+
+
+@pytest.mark.parametrize("text", ["=1+2", "+SUM(A1)", "-cmd|' /C calc'!A0", "@SUM(A1)", "\t=1+2", "-α"])
+def test_a_spreadsheet_gets_no_formula(text: str) -> None:
+    stream = io.StringIO()
+    csv.writer(stream).writerow([spreadsheet_cell(text)])
+    assert next(csv.reader([stream.getvalue()])) == [f"'{text}"]
+
+
+@pytest.mark.parametrize("value", ["-0.25", "-0.1 0.3 -1e-05", "+3", "", "RLO - 2", "a=b", -0.5, None, 3])
+def test_numbers_and_other_text_stay(value: object) -> None:
+    assert spreadsheet_cell(value) == value
