@@ -16,7 +16,7 @@ from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import InUseError, acquire_lock, refuse_links
 
-Outcome = Literal["cancelled", "was over", "ended first"]
+Outcome = Literal["cancelled", "was over", "ended first", "refused"]
 
 
 class Cancel:
@@ -28,7 +28,7 @@ class Cancel:
     Attributes:
         before: The run's state at the beginning.
         outcome: None while it has not ended. `was over`: there was nothing to cancel; `ended first`: it was done or
-            had failed before it saw the request.
+            had failed before it saw the request; `refused`: its folder cannot be written.
         note: What the user should know besides.
     """
 

@@ -46,8 +46,8 @@ def cancel(
     with contextlib.suppress(KeyboardInterrupt):  # the runs stop without this command, too
         deadline = time.monotonic() + WAIT_S
         while True:
-            for one in cancels:
-                if one.step() and one.run not in reported:
+            for one in [one for one in cancels if one.run not in reported]:
+                if _is_over(one, is_single=len(cancels) == 1):
                     reported.add(one.run)
                     if not as_json:
                         _report(one)
@@ -55,6 +55,17 @@ def cancel(
                 break
             time.sleep(POLL_INTERVAL_S)
     _report_end(cancels, as_json)
+
+
+def _is_over(one: Cancel, is_single: bool) -> bool:
+    """Do the next step of a cancellation; one that cannot be done is over, and does not stop the others."""
+    try:
+        return one.step()
+    except UserError as error:
+        if is_single:
+            raise
+        one.outcome, one.note = "refused", error.message
+        return True
 
 
 def _active(runs: list[RunFolder]) -> Iterator[RunFolder]:
@@ -72,6 +83,8 @@ def _report(one: Cancel) -> None:
         text = "cancelled" + (" (a checkpoint is saved)" if one.run.last_checkpoint() else "")
     elif one.outcome == "was over":
         text = f"{one.before}: nothing to cancel"
+    elif one.outcome == "refused":
+        text = "not cancelled"
     else:
         text = f"{one.run.state()} before the request reached it"
     print(f"{one.run.name}: {text}" + (f"; {one.note}" if one.note else ""), flush=True)
@@ -79,6 +92,7 @@ def _report(one: Cancel) -> None:
 
 def _report_end(cancels: list[Cancel], as_json: bool) -> None:
     left = [one for one in cancels if one.outcome is None]
+    has_failed = bool(left) or any(one.outcome == "refused" for one in cancels)
     if as_json:
         rows = [
             {
@@ -98,4 +112,4 @@ def _report_end(cancels: list[Cancel], as_json: bool) -> None:
             print("no active runs: nothing to cancel")
         if any(one.outcome == "cancelled" for one in cancels):
             print("  resume cancelled runs: the command that planned them, with --retry-failed")
-    raise typer.Exit(FAILED if left else DONE)
+    raise typer.Exit(FAILED if has_failed else DONE)

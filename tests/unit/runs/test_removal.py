@@ -190,6 +190,17 @@ def test_cancel_writes_through_no_link(tmp_path: Path, name: str, status: str):
     assert run.read().status == status
 
 
+def test_a_run_that_cannot_be_cancelled_does_not_stop_the_others(tmp_path: Path):
+    bad, good = a_run(0, "interrupted"), a_run(1, "interrupted")
+    (bad.path / "notes.txt").symlink_to(tmp_path)
+    result = CliRunner().invoke(app, ["cancel", "seed0", "seed1"])
+    assert result.exit_code == 1
+    first, second, *_ = result.stdout.splitlines()
+    assert first.startswith(f"{bad.name}: not cancelled; ") and "is a link" in first
+    assert second == f"{good.name}: cancelled"
+    assert good.read().status == "cancelled"
+
+
 def test_a_link_made_while_the_lock_is_opened_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
