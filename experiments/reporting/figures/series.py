@@ -46,7 +46,8 @@ def draw_line(axes: Axes, spread: pd.DataFrame, look: style.Look, label: str, nu
     step = max(1, len(spread) // MARKERS)
     axes.plot(
         spread["iteration"], spread["mean"],
-        color=look.colour, linestyle=look.dash, label=label,
+        color=look.colour, linestyle=look.dash,
+        label=f" {label}" if label.startswith("_") else label,  # matplotlib leaves out names that begin so
         marker=look.marker, markevery=(number * step // 5 % step, step),
         markeredgewidth=0.8 if look.marker in "x+" else 0,
     )  # fmt: skip

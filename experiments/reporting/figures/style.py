@@ -153,7 +153,7 @@ def fold(text: str, width_in: float, size_pt: float = LABEL_PT) -> list[str]:
 def name_rows(axes: Axes, names: Sequence[str], max_lines: int = 2) -> None:
     """Name the rows of a figure from the top down; long names are numbered, with a key below."""
     folded = [fold(name, LABEL_IN) for name in names]
-    long = [name for name, lines in zip(names, folded) if len(lines) > max_lines]
+    long = list(dict.fromkeys(name for name, lines in zip(names, folded) if len(lines) > max_lines))
     labels = [
         f"[{long.index(name) + 1}]" if len(lines) > max_lines else "\n".join(lines)
         for name, lines in zip(names, folded)
@@ -162,14 +162,11 @@ def name_rows(axes: Axes, names: Sequence[str], max_lines: int = 2) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0, pad=6)
     if long:
-        add_key(axes.figure, [f"[{number}] {name}" for number, name in enumerate(dict.fromkeys(long), 1)])
-
-
-def add_key(figure: Figure, entries: Sequence[str]) -> None:
-    """Write lines below a figure, which grows by them."""
-    lines = [line for entry in entries for line in fold(entry, figure.get_figwidth() - 0.1, NOTE_PT)]
-    text = figure.supxlabel("\n".join(lines), x=0.02, ha="left", fontsize=NOTE_PT, linespacing=LINE_SPACING)
-    _grow(figure, text)
+        entries = [f"[{number}] {name}" for number, name in enumerate(long, 1)]
+        lines = [line for entry in entries for line in fold(entry, axes.figure.get_figwidth() - 0.1, NOTE_PT)]
+        key = "\n".join(lines)
+        text = axes.figure.supxlabel(key, x=0.02, ha="left", fontsize=NOTE_PT, linespacing=LINE_SPACING)
+        _grow(axes.figure, text)
 
 
 def add_legend(figure: Figure, handles: Sequence[Any] = (), loc: str = "outside upper center") -> None:
