@@ -226,12 +226,13 @@ def _has_one_form(table: Table) -> bool:
 
 def _with_notes(table: MeasuredTable) -> MeasuredTable:
     """Return the table with notes on what its differences are to, and on runs of different commits."""
-    labels = {row.definition.id: row.full_label for row in table.rows}
-    compared = [row.definition.baseline for row in table.rows if row.definition.baseline in labels]
-    baselines = list(dict.fromkeys(labels[name] for name in compared if name))
+    wanted = {row.definition.baseline for row in table.rows}
+    baselines = {row.full_label: row for row in table.rows if row.definition.id in wanted}
     notes = list(table.notes)
     if baselines:
         whose = "" if len(baselines) == 1 else "each row's own baseline, "
+        if all(row.definition.own for row in baselines.values()):
+            whose = "the recipe as it stands, "
         notes.append(f"Δ {table.columns[0]}: to {whose}{', '.join(baselines)}.")
     commits = {commit for group in table.groups for commit in group.runs["commit"] if commit}
     if len(commits) > 1:

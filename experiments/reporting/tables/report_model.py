@@ -76,7 +76,8 @@ class TableRow:
             return self.label
         rule = str(self.recipe.weighting.get("rule"))
         name = f"{rule.upper() if rule in ABBREVIATED else rule}, {self.definition.recipe_name}"
-        detail = self.differs or (self.label if self.definition.set else "")
+        says_more = self.definition.set.keys() - {"weighting.rule"} or self.definition.mean_weights_of
+        detail = self.differs or (self.label if says_more and not self.definition.own else "")
         return f"{name} ({detail})" if detail else name
 
     @property

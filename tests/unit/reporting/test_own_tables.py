@@ -89,7 +89,7 @@ def test_an_ablation_is_one_table_as_it_was_run_and_comes_first(
         "profile tiny on shapes",
     )
     assert differences(table) == {"uniform": -1.5, "α = 5": 2.0, "α = 10 (recipe)": None, "α = 20": -1.0}
-    assert "Δ AP: to α = 10 (recipe)." in table.notes
+    assert "Δ AP: to the recipe as it stands, α = 10 (recipe)." in table.notes
     assert others(made) == []
 
 
@@ -98,7 +98,7 @@ def test_claims_name_rows_by_rule_and_recipe(make_run: MakeRun, results: Path, a
     texts = [claim.text for claim in find_claims(report(results).tables)]
     assert texts == [
         f"RLO, {RLO} (α = 5): AP +2.0 [+2.0, +2.0] against RLO, {RLO}; paired, 3 seeds",
-        f"uniform, {RLO} (uniform): AP -1.5 [-1.5, -1.5] against RLO, {RLO}; paired, 3 seeds",
+        f"uniform, {RLO}: AP -1.5 [-1.5, -1.5] against RLO, {RLO}; paired, 3 seeds",
         f"RLO, {RLO} (α = 20): AP -1.0 [-1.0, -1.0] against RLO, {RLO}; paired, 3 seeds",
     ]
 
