@@ -22,6 +22,7 @@ from experiments.recipes.schema import WHERE, Recipe
 from experiments.recipes.yaml_format import dump_yaml, parse_quickly
 from experiments.weighting.options import OPTIONS
 
+MAX_CHAIN = 50  # recipes that extend each other
 Sets = Sequence[str] | Mapping[str, Any]  # `KEY=VALUE` strings, or dotted recipe keys to values
 
 
@@ -110,6 +111,8 @@ def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in seen:
         cycle = " -> ".join(p.stem for p in (*seen[seen.index(path) :], path))
         raise UserError(f"{where}: extends itself: {cycle}", "change or remove its `extends`")
+    if len(seen) > MAX_CHAIN:
+        raise UserError(f"{where}: stands behind more than {MAX_CHAIN} others that extend each other")
     raw = catalogue.read_yaml(path)
     check_keys(raw, Recipe, where, extra=("extends", "profiles"))
     blocks = raw.pop("profiles", None) or {}

@@ -87,25 +87,19 @@ def build_runner(config: Config) -> StrictRunner:
 
 
 def check_detector(config: Config) -> None:
-    """Build the detector, without memory for its weights where it can be. Raises: as `build_runner`."""
-    failed: Exception | None = None
-    for device in ("meta", "cpu"):  # some backbones read values of tensors, which have none on meta
-        try:
-            with (
-                _raise_user_errors(),
-                torch.device(device),
-                MODELS.switch_scope_and_registry("mmdet") as models,
-            ):
-                models.build(config.model)
+    """Build the detector, without memory for its weights if it lets itself. Raises: as `build_runner`."""
+    with MODELS.switch_scope_and_registry("mmdet") as models:
+        with contextlib.suppress(Exception), torch.device("meta"):
+            models.build(config.model)
             return
+        try:
+            with _raise_user_errors():
+                models.build(config.model)
         except UserError:
             raise
-        except Exception as error:
-            failed = error
-    if isinstance(
-        failed, (AttributeError, KeyError, TypeError, ValueError, AssertionError)
-    ):  # else this machine may lack something
-        raise UserError(f"the config cannot be built: {failed}", "msdet show RECIPE --config")
+        except (AttributeError, KeyError, TypeError, ValueError, AssertionError) as error:
+            # any other may be this machine's, which lacks something that the training's has
+            raise UserError(f"the config cannot be built: {error}", "msdet show RECIPE --config") from error
 
 
 @contextlib.contextmanager
@@ -191,20 +185,12 @@ def _drive_weighting(config: Config, recipe: Recipe) -> None:
         config.optim_wrapper.setdefault("constructor", "RuleParameterConstructor")
 
 
-def _set_classes(model: Any, count: int) -> None:
-    for node in _dicts(model):
-        if "num_classes" in node:
-            node["num_classes"] = count
-
-
-def _dicts(node: Any) -> Iterator[dict]:
-    if isinstance(node, dict):
-        yield node
-        for child in node.values():
-            yield from _dicts(child)
-    elif isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _dicts(child)
+def _set_classes(node: Any, count: int) -> None:
+    if isinstance(node, dict) and "num_classes" in node:
+        node["num_classes"] = count
+    below = node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ()
+    for child in below:
+        _set_classes(child, count)
 
 
 def _share_batch(config: Config, recipe: Recipe, processes: int, micro_batch: int | None) -> int:

@@ -115,6 +115,14 @@ def test_values_that_no_config_has_are_refused_before_a_run_begins(monkeypatch, 
     assert max(map(len, lines)) < MAX_LINE_CHARS
 
 
+def test_a_chain_of_a_thousand_recipes_is_refused(monkeypatch, capsys, tmp_path):
+    for number in range(1000):
+        (tmp_path / f"r{number}.yaml").write_text(f"extends: ./r{number + 1}.yaml\n")
+    code, _ = run(monkeypatch, tmp_path, "extends: ./r0.yaml", "-p", "tiny")
+    assert code == 2
+    assert "more than 50 others" in capsys.readouterr().err
+
+
 def test_text_of_a_file_that_is_no_recipe_is_not_printed(monkeypatch, capsys, tmp_path):
     code, _ = run(monkeypatch, tmp_path, "# extends:\nsecret words of mine", "-p", "tiny")
     said = capsys.readouterr().err
