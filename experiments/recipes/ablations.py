@@ -136,6 +136,8 @@ def _portable(key: str, value: Any, table: Table) -> Any:
     """
     if not isinstance(value, str) or key not in (*catalogue.FOLDERS, *PATH_KEYS):
         return value
+    if key == "profile" and not catalogue.is_path(value) and value not in catalogue.list_pages(key):
+        return value  # the recipe itself has it, under `profiles`
     if key in catalogue.FOLDERS:
         path = catalogue.find(key, value)
         if path.is_relative_to(catalogue.find_shipped()):

@@ -66,8 +66,12 @@ def test_values_hold_as_typed_under_the_tables_profile_and_are_scaled_by_the_com
     assert alphas == [10, 50]
     assert [full.recipe_of(row).weighting["alpha"] for row in full.blocks[1].rows] == [50, 100]
     assert [full.recipe_of(row, profile="tiny").weighting["alpha"] for row in full.blocks[1].rows] == [5, 10]
-    with pytest.raises(UserError, match="its rows run under profile tiny, not other"):
-        under.recipe_of(under.blocks[0].rows[0], profile="other")
+    Path("other.yaml").write_text(catalogue.find("profile", "tiny").read_text())
+    with pytest.raises(UserError, match=r"its rows run under profile tiny, not other\.yaml"):
+        under.recipe_of(under.blocks[0].rows[0], profile="other.yaml")
+    other = ablate(axes={ALPHA: [50]}, profile="./other.yaml", name="other")
+    assert other.profile == "../../other.yaml"
+    assert other.recipe_of(other.blocks[1].rows[1], profile="./other.yaml").weighting["alpha"] == 50
 
 
 def test_grid_has_all_combinations_and_the_recipe():
@@ -203,6 +207,13 @@ def test_data_sets_are_values_and_one_in_the_page_stands_as_it_is():
     ):
         table = ablate(recipe, None, axes={"dataset": ["shapes"]})
         assert [row.label for row in table.blocks[1].rows] == labels
+
+
+def test_profile_that_only_the_recipe_has_is_kept_by_name():
+    Path("mine.yaml").write_text(f"extends: {RECIPE}\nprofiles: {{quick: {{schedule: {{epochs: 1}}}}}}\n")
+    table = ablate("mine.yaml", "quick", axes={ALPHA: [5]})
+    assert table.profile == "quick"
+    assert {table.recipe_of(row, profile="quick").schedule.epochs for row in table.rows()} == {1}
 
 
 def test_uniform_row_is_there_with_shared_options_that_it_lacks_and_not_beside_itself():
