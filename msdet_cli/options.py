@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args
 
 import typer
 
 from experiments.common.errors import UserError, did_you_mean
-from experiments.common.trackers import TRACKERS
-from experiments.common.trackers import check as check_trackers
-from experiments.launching.execution import Execution
-from experiments.launching.gpus import Gpu, visible_gpus
-from experiments.launching.plan import PlannedRun, PlanOptions, plan
-from experiments.recipes.schema import AMP_DTYPES, Recipe
-from experiments.runs.lookup import results_dir
 from experiments.runs.record import Status
 from msdet_cli.completion import complete, complete_runs, complete_settings, complete_words
-from msdet_cli.model_checks import check_models
-
-if TYPE_CHECKING:
-    from experiments.launching.slurm.options import SlurmOptions
 
 RESULTS = Path("results")  # the default of ResultsOpt
 STATES = get_args(Status)
@@ -45,47 +29,32 @@ def check_choice(option: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
-RecipeArg = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", help="Name of a recipe, or path to one.", autocompletion=complete("recipe")
-    ),
-]
+def _named(kind: str, help_text: str, *short: str) -> Any:
+    """Return the option that takes the name of a recipe, profile or data set."""
+    return typer.Option(f"--{kind}", *short, metavar="NAME", help=help_text, autocompletion=complete(kind))
+
+
+def _argument(metavar: str, help_text: str, completion: Any = complete_runs) -> Any:
+    return typer.Argument(metavar=metavar, help=help_text, autocompletion=completion)
+
+
+RecipeArg = Annotated[str, _argument("RECIPE", "Name of a recipe, or path to one.", complete("recipe"))]
 RunArg = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        help="Folder, name (recipe/hash/seed), or any unambiguous part of a name.",
-        autocompletion=complete_runs,
-    ),
+    str, _argument("RUN", "Folder, name (recipe/hash/seed), or any unambiguous part of a name.")
 ]
 RunsArg = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[RUN]...",
-        help="Folders, names, or parts of names: see msdet runs.",
-        autocompletion=complete_runs,
-    ),
+    list[str] | None, _argument("[RUN]...", "Folders, names, or parts of names: see msdet runs.")
 ]
-RecipeOpt = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME",
-        help="Recipe of what msdet has not trained.",
-        autocompletion=complete("recipe"),
-    ),
-]
+RecipeOpt = Annotated[str | None, _named("recipe", "Recipe of what msdet has not trained.")]
 ProfileOpt = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        "-p",
-        metavar="NAME",
-        help="A purpose that changes the recipe: tiny runs on a CPU.",
-        autocompletion=complete("profile"),
-    ),
+    str | None, _named("profile", "A purpose that changes the recipe: tiny runs on a CPU.", "-p")
 ]
+DatasetOpt = Annotated[str | None, _named("dataset", "Use another data set: its name, or a YAML file.")]
+RecipesOpt = Annotated[list[str] | None, _named("recipe", "Only of this recipe. Repeatable.")]
+ProfilesOpt = Annotated[
+    list[str] | None, _named("profile", "Only under this profile, or `none`. Repeatable.", "-p")
+]
+DatasetsOpt = Annotated[list[str] | None, _named("dataset", "Only on this data set. Repeatable.")]
 SetOpt = Annotated[
     list[str] | None,
     typer.Option(
@@ -93,40 +62,6 @@ SetOpt = Annotated[
         metavar="KEY=VALUE",
         help="Change one key, as in weighting.alpha=5. Repeatable.",
         autocompletion=complete_settings,
-    ),
-]
-DatasetOpt = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        metavar="NAME",
-        help="Use another data set: its name, or a YAML file.",
-        autocompletion=complete("dataset"),
-    ),
-]
-RecipesOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--recipe", metavar="NAME", help="Only of this recipe. Repeatable.", autocompletion=complete("recipe")
-    ),
-]
-ProfilesOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--profile",
-        "-p",
-        metavar="NAME",
-        help="Only under this profile, or `none`. Repeatable.",
-        autocompletion=complete("profile"),
-    ),
-]
-DatasetsOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dataset",
-        metavar="NAME",
-        help="Only on this data set. Repeatable.",
-        autocompletion=complete("dataset"),
     ),
 ]
 DataRootOpt = Annotated[
@@ -149,205 +84,3 @@ StatesOpt = Annotated[
 ]
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-_execution = functools.partial(typer.Option, rich_help_panel="Execution")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Options of the commands that train: `run`, `ablate` and `reproduce`."""
-
-    profile: ProfileOpt = None
-    seed: SeedOpt = None
-    seeds: Annotated[
-        int | None,
-        typer.Option("--seeds", metavar="COUNT", min=1, help="Number of seeds: 0, 1, ..., one run each."),
-    ] = None
-    dataset: DatasetOpt = None
-    data_root: DataRootOpt = None
-    results: ResultsOpt = RESULTS
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")] = (
-        False
-    )
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Resume failed runs from their last checkpoint.")
-    ] = False
-    force: Annotated[bool, typer.Option("--force", help="Delete what these runs have, and start anew.")] = (
-        False
-    )
-    yes: YesOpt = False
-    as_json: JsonOpt = False
-    gpus: Annotated[
-        int | None, _execution("--gpus", metavar="N", min=1, help="GPUs of each run. Default: the recipe's.")
-    ] = None
-    gpus_per_run: Annotated[
-        int | None,
-        _execution(
-            "--gpus-per-run", metavar="M", min=1, help="GPUs of each run; --gpus then caps the total."
-        ),
-    ] = None
-    jobs: Annotated[
-        int | None,
-        _execution("--jobs", metavar="J", min=1, help="Runs at a time. Default: one per free GPU, or 1."),
-    ] = None
-    nodes: Annotated[int, _execution("--nodes", metavar="N", min=1, help="Machines of each run.")] = 1
-    rdzv: Annotated[
-        str | None,
-        _execution("--rdzv", metavar="HOST:PORT", help="Rendezvous: a host all machines reach, a free port."),
-    ] = None
-    scale_lr: Annotated[
-        bool, _execution("--scale-lr", help="Batch and learning rate grow with --gpus: another experiment.")
-    ] = False
-    amp: Annotated[
-        str | None,
-        _execution(
-            "--amp",
-            metavar="bf16|fp16",
-            help="Mixed precision: another experiment.",
-            autocompletion=complete_words(AMP_DTYPES),
-        ),
-    ] = None
-    track: Annotated[
-        str | None,
-        _execution(
-            "--track",
-            metavar="NAMES",
-            help=f"Log there as well: {', '.join(TRACKERS)}.",
-            autocompletion=complete_words(TRACKERS, ","),
-        ),
-    ] = None
-    detach: Annotated[bool, _execution("--detach", help="Plan, then run in the background.")] = False
-    slurm: Annotated[
-        str | None,
-        _execution(
-            "--slurm", metavar="KEY=VALUE,...", help="Submit to Slurm: partition=gpu,time=12h,mem=64G."
-        ),
-    ] = None
-
-    @property
-    def chosen_seeds(self) -> list[int]:
-        return list(range(self.seeds)) if self.seeds is not None else [self.seed or 0]
-
-    @cached_property
-    def results_folder(self) -> Path:
-        return results_dir(self.results)
-
-    @cached_property
-    def slurm_options(self) -> SlurmOptions | None:
-        if self.slurm is None:
-            return None
-        from experiments.launching.slurm.options import parse
-
-        return parse(self.slurm)
-
-    @cached_property
-    def execution(self) -> Execution:
-        """Return how runs are executed.
-
-        Raises:
-            UserError: An option is not allowed, or two contradict each other.
-        """
-        if self.seed is not None and self.seeds is not None:
-            raise UserError(
-                "--seed and --seeds exclude each other", "--seed 3 is one seed; --seeds 3 are seeds 0, 1, 2"
-            )
-        trackers = [name.strip() for name in (self.track or "").split(",") if name.strip()]
-        check_trackers(trackers)
-        if self.amp is not None and self.amp not in AMP_DTYPES:
-            raise UserError(f"--amp: '{self.amp}' is not allowed: {', '.join(AMP_DTYPES)}")
-        execution = Execution(
-            gpus=self.gpus,
-            gpus_per_run=self.gpus_per_run,
-            jobs=self.jobs,
-            nodes=self.nodes,
-            rdzv=self.rdzv,
-            scale_lr=self.scale_lr,
-            amp=self.amp,  # type: ignore[arg-type]
-            track=tuple(trackers),
-        )
-        if self.slurm_options is not None:
-            from experiments.launching.slurm.submission import on_slurm
-
-            execution = on_slurm(execution, self.slurm_options)
-        execution.check()
-        return execution
-
-    @cached_property
-    def local_gpus(self) -> tuple[Gpu, ...]:
-        """Return this machine's GPUs; none under Slurm, which has its own."""
-        return () if self.slurm is not None else tuple(visible_gpus())
-
-    def plan(self, labelled: Iterable[tuple[str, Recipe]]) -> list[PlannedRun]:
-        """Return the runs of the recipes with every seed. Args and Raises: as `plan` and `check_models`."""
-        labelled = list(labelled)
-        if self.data_root is not None and self.dataset is None and self.data_root.is_dir():
-            _check_made_there([recipe for _, recipe in labelled], self.data_root)
-        check_models(recipe for _, recipe in labelled)
-        return plan(
-            labelled,
-            PlanOptions(
-                self.chosen_seeds,
-                self.results_folder,
-                self.data_root,
-                self.retry_failed,
-                self.force,
-                generate=not self.dry_run,
-                execution=self.execution,
-                gpus=self.local_gpus,
-                notify=print_note,
-            ),
-        )
-
-
-def _check_made_there(recipes: Iterable[Recipe], root: Path) -> None:
-    """Refuse a folder of other data for a set that is made there: -p tiny --data-root lacks --dataset."""
-    from experiments.data.find import check_place
-    from experiments.data.shapes.generator import MANIFEST
-    from experiments.recipes.catalogue import list_pages, load_dataset
-
-    made = next((recipe for recipe in recipes if recipe.dataset.generate is not None), None)
-    if made is None or (root / MANIFEST).exists() or not any(root.iterdir()):
-        return
-    for name in list_pages("dataset"):
-        with contextlib.suppress(UserError):
-            spec = load_dataset(name)
-            if spec.generate is None:
-                check_place(spec, root)
-                break
-    else:
-        name = "NAME"
-    what = f"--data-root {root}: recipe {made.name} makes its data set '{made.dataset.name}', and this folder holds"
-    raise UserError(f"{what} other files", f"--dataset {name}")
-
-
-def with_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a command the options of `RunOptions`, less the omitted.
-
-    The command receives them as its keyword `options`.
-    """
-    names = [f.name for f in fields(RunOptions) if f.name not in omitted]
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def with_options(**values: Any) -> None:
-            options = RunOptions(**{name: values.pop(name) for name in names})
-            _ = options.execution  # contradicting options are refused before anything is read
-            command(**values, options=options)
-
-        parameters = [*_parameters(command, hidden=("options",)), *_parameters(RunOptions, hidden=omitted)]
-        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
-        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return with_options
-
-    return decorate
-
-
-def _parameters(source: Callable[..., Any], hidden: tuple[str, ...]) -> list[inspect.Parameter]:
-    """Return the parameters of a function or dataclass, annotations resolved, for Typer to read."""
-    hints = get_type_hints(source, include_extras=True)
-    return [
-        p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY)
-        for p in inspect.signature(source).parameters.values()
-        if p.name not in hidden
-    ]

@@ -32,7 +32,7 @@ from msdet_cli.console.plan_view import print_json, show_plan
 from msdet_cli.console.queue_view import QueueView
 from msdet_cli.console.result_tables import make_console
 from msdet_cli.hints import next_command, repeat_command
-from msdet_cli.options import RunOptions
+from msdet_cli.run_options import RunOptions
 
 if TYPE_CHECKING:
     from experiments.launching.slurm.options import SlurmOptions

@@ -20,7 +20,7 @@ from experiments.recipes.table_files import update_table
 from experiments.weighting.options import ACTIONS
 from msdet_cli.commands.reproduce import plan_tables, run_tables
 from msdet_cli.completion import complete
-from msdet_cli.options import RunOptions, with_run_options
+from msdet_cli.run_options import RunOptions, with_run_options
 
 
 @with_run_options()

@@ -15,7 +15,8 @@ from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table, load_table
 from msdet_cli.completion import complete_tables
 from msdet_cli.console.result_tables import print_results
-from msdet_cli.options import RunOptions, print_note, with_run_options
+from msdet_cli.options import print_note
+from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from experiments.recipes.loading import load_recipe
 from msdet_cli.completion import complete
 from msdet_cli.console.result_tables import print_results
-from msdet_cli.options import RunOptions, SetOpt, with_run_options
+from msdet_cli.options import SetOpt
+from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
 

@@ -22,7 +22,7 @@ from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 from msdet_cli.app import app
 from msdet_cli.commands import rm
-from msdet_cli.options import RunOptions
+from msdet_cli.run_options import RunOptions
 from msdet_cli.run_plan import run_plan
 
 
