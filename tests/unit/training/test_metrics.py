@@ -112,7 +112,7 @@ class CocoCase:
         return {n: 100 * v for n, v in zip(NAMES, evaluation.stats) if v != -1}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_coco_metrics_are_pycocotools(seed: int, tmp_path: Path):
     case = CocoCase(tmp_path, seed, [SMALL, MEDIUM, LARGE])
     expected = case.expected()
@@ -240,7 +240,7 @@ class VocCase:
         return 50 * sum(average_precision(truth[c], (found or self.found())[c]) for c in range(2))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_voc_map_is_the_eleven_point_average_precision(seed: int):
     case = VocCase(seed)
     expected = case.expected()
@@ -248,7 +248,7 @@ def test_voc_map_is_the_eleven_point_average_precision(seed: int):
     assert case.measured() == {"mAP": pytest.approx(expected, rel=0, abs=1e-5)}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_error_analysis_takes_the_same_map_apart(seed: int, tmp_path: Path):
     """`experiments.reporting` may not use MMDetection's function, and computes its own."""
     case = VocCase(seed)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from experiments.common.files import write_json
 from experiments.detection.level_weighting.trace import COLUMNS, Trace
+from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
+from experiments.training.metrics import keep_detections
 from experiments.training.side_files import check_side_files, clear_the_way, read_metrics, write_metrics
 
 ALPHA, ITERATION, EVALUATIONS = 10, 35, 2
@@ -125,6 +130,31 @@ def test_metrics_are_written_as_python_writes_numbers(tmp_path: Path):
     write_metrics(tmp_path / "m.csv", rows)
     assert (tmp_path / "m.csv").read_text() == f"iteration,epoch,AP,APS\n3,0,{value},\n6,1,{value},0.1\n"
     assert float(read_metrics(tmp_path / "m.csv")[0]["AP"]) == value
+
+
+@pytest.mark.parametrize("name", ["metrics", "detections", "record", "progress"])
+def test_a_write_that_fails_leaves_the_old_file(name: str, run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    write: dict[str, Callable[[], None]] = {
+        "metrics": lambda: write_metrics(run.metrics, [{"iteration": 36, "epoch": 3, "AP": 1.0}]),
+        "detections": lambda: keep_detections(str(run.detections / "val"), [{"image_id": 1}]),
+        "record": lambda: run.write(Record(recipe="r", recipe_id="", config_hash="", seed=1)),
+        "progress": lambda: write_json(run.progress, {"phase": "evaluate"}),
+    }
+    keep_detections(str(run.detections / "val"), [])
+    run.write(Record(recipe="r", recipe_id="", config_hash="", seed=0))
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write[name]()
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    write[name]()
+    after = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys() and after != before
+
+
+def full(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_leftovers_go_and_what_is_in_the_way_is_set_aside(run: RunFolder):
