@@ -145,6 +145,17 @@ def test_json_prints_only_json(tmp_path, workers, monkeypatch, capsys):
     assert [row["state"] for row in rows] == ["done", "done"]
 
 
+def test_several_recipes_are_compared_in_the_reports_table(tmp_path, workers, monkeypatch, capsys):
+    workers.codes = [0, 0]
+    code, out, _ = msdet(monkeypatch, capsys, "run", "retinanet-r50", "retinanet-r50-rlo", "-p", "tiny", *FEW)
+    assert code == 0
+    assert "Comparison, profile tiny on shapes" in out
+    assert "Δ AP: to retinanet-r50." in out
+    assert (
+        len([line for line in out.splitlines() if line.startswith("retinanet-r50") and "40.0 ±" in line]) == 2
+    )
+
+
 def dry_run(monkeypatch, capsys, *words):
     code, out, err = msdet(monkeypatch, capsys, "ablate", "-p", "tiny", "--dry-run", "--json", *words)
     assert code == 0, err
