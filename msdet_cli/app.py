@@ -61,7 +61,8 @@ class Command(TyperCommand):
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for param in self.get_params(ctx):
             if param.param_type_name == "argument":
-                sections["Arguments"].append((_name(param), getattr(param, "help", None) or ""))
+                default = f"  [default: {param.default}]" if isinstance(param.default, str) else ""
+                sections["Arguments"].append((_name(param), (getattr(param, "help", "") or "") + default))
             elif record := param.get_help_record(ctx):
                 sections.setdefault(getattr(param, "rich_help_panel", None) or "Options", []).append(record)
         for title, rows in sections.items():

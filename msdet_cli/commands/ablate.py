@@ -19,7 +19,7 @@ from experiments.recipes.schema import Recipe
 from experiments.recipes.table_files import update_table
 from experiments.weighting.options import ACTIONS
 from msdet_cli.commands.reproduce import plan_tables, run_tables
-from msdet_cli.completion import complete
+from msdet_cli.completion import complete, complete_settings
 from msdet_cli.run_options import RunOptions, with_run_options
 
 
@@ -40,7 +40,10 @@ def ablate(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUES", help="Any key; one value holds for all rows. Repeatable."
+            "--set",
+            metavar="KEY=VALUES",
+            help="Any key; one value holds for all rows. Repeatable.",
+            autocompletion=complete_settings,
         ),
     ] = None,
     grid: Annotated[
