@@ -16,10 +16,12 @@ import pandas as pd
 
 from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError
+from experiments.common.files import file_digest
 from experiments.common.metric_names import METRICS
 from experiments.runs.lookup import iterate
+from experiments.runs.outputs import changed_files
 from experiments.runs.record import Attempt, Record
-from experiments.runs.run_flags import marks_of
+from experiments.runs.run_flags import CHANGED, marks_of, merge_marks
 from experiments.runs.run_folder import RunFolder
 
 NUMBERS = ("seed", "iterations", "seconds", "world_size", "micro_batch", "accumulation")
@@ -126,18 +128,24 @@ def _add(
 ) -> None:
     def read() -> tuple[dict[str, Any], bool]:
         record = folder.read()
-        return _row(folder, record), record.status not in LIVE
+        return {**_row(folder, record), "digests": record.digests}, record.status not in LIVE
+
+    def digest(path: Path) -> str:
+        return str(facts.fact(f"{name}/{path.name}", path, lambda: (file_digest(path), True)))
 
     try:
         row = facts.fact(f"{name}/record.json", folder.record_file, read)
     except UserError as error:
         problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
     else:
-        rows.append(row | {"run": name, "results": place, "path": str(folder.path)})
+        digests = row["digests"] if row["state"] == "done" else {}
+        changed = CHANGED if changed_files(folder, digests, digest) else ""
+        marks = {"marks": merge_marks([row["marks"], changed])}
+        rows.append(row | marks | {"run": name, "results": place, "path": str(folder.path)})
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in (*COLUMNS, "digests")))
     names.sort(key=lambda n: METRICS.index(n) if n in METRICS else len(METRICS))
     columns = {
         name: pd.Series([row.get(name, math.nan) for row in rows], dtype=_kind(name))

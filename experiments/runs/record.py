@@ -151,6 +151,7 @@ class Record(BaseModel):
         dataset: name, format, root, fingerprint, images, classes, problems, warning, foreground_prior (if counted).
         git: commit, dirty, patch; like `environment` (versions, devices, host) those of the newest attempt.
         earlier: Attempts that ran on another environment: how many were over then, environment, git.
+        digests: SHA-256 of the final metrics and of the files that the run wrote; see `experiments.runs.outputs`.
         notes: What changes the meaning of the numbers, such as a lost trace or a damaged checkpoint.
         queue: The command in whose queue the run waits: host, pid, pid_started.
         slurm: job_id ("12_3") and the folder of its logs; of the last job that had the run.
@@ -176,6 +177,7 @@ class Record(BaseModel):
     earlier: list[Annotated[dict[str, Any], _Keys(_Earlier)]] = []
     command: list[str] = []
     launch: Launch = Launch()
+    digests: dict[str, str] = {}
     notes: list[str] = []
     queue: Annotated[dict[str, Any], _Keys(_Process)] | None = None
     slurm: Annotated[dict[str, Any], _Keys(_SlurmJob)] | None = None

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from experiments.runs.outputs import has_changed_metrics
 from experiments.runs.record import Record
 
-REDUCED, IMPORTED, ODD_DATA = "†", "‡", "§"
+REDUCED, IMPORTED, ODD_DATA, CHANGED = "†", "‡", "§", "¶"
 LEGEND = {
     REDUCED: "ran out of memory and resumed with half the images per forward pass and twice the accumulation.",
     IMPORTED: "imported: trained by MMDetection outside msdet; COCO metrics rounded to 0.1 point by it.",
     ODD_DATA: "problems of the data set change its numbers: record.json counts them, `msdet data verify` lists them.",
+    CHANGED: "the number, metrics.csv or trace.csv is not as the run wrote it: changed or damaged since.",
 }
 
 
-def marks_of(record: Record) -> str:
-    """Return the marks of a run; "" for one without flags."""
-    is_so = (record.launch.reduced, record.imported is not None, bool(record.dataset.get("warning")))
-    return "".join(mark for mark, has_it in zip((REDUCED, IMPORTED, ODD_DATA), is_so) if has_it)
+def marks_of(record: Record, changed: Sequence[str] = ()) -> str:
+    """Return the marks of a run; "" for one without flags.
+
+    Args:
+        changed: The run's files that are not as it wrote them; see `experiments.runs.outputs`.
+    """
+    is_so = (
+        record.launch.reduced,
+        record.imported is not None,
+        bool(record.dataset.get("warning")),
+        bool(changed) or has_changed_metrics(record),
+    )
+    return "".join(mark for mark, has_it in zip(LEGEND, is_so) if has_it)
 
 
 def merge_marks(marks: Collection[str]) -> str:

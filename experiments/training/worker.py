@@ -24,6 +24,7 @@ from experiments.common.launcher import LAUNCHER, die_with
 from experiments.common.processes import process_started
 from experiments.common.secrets import hide_secrets
 from experiments.runs.lookup import starting_weights
+from experiments.runs.outputs import digest_outputs
 from experiments.runs.record import Attempt, Record, now
 from experiments.runs.run_folder import RunFolder, iteration_of
 from experiments.runs.run_lock import acquire_lock, inherits_lock
@@ -113,6 +114,8 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
         record.status = "cancelled"
         run.cancel.unlink(missing_ok=True)
     try:
+        if outcome.code == DONE and rank == 0:
+            record.digests = digest_outputs(run, record)
         _write_record(run, record, rank)
     except OSError as error:  # a full disk: the run still reads as interrupted
         _print_error(f"{run.record_file} cannot be written: {error}")

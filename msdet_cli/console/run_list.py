@@ -16,6 +16,7 @@ from rich.text import Text
 from experiments.common.metric_names import MAIN_METRICS
 from experiments.launching.run_states import KnownRun, read_runs
 from experiments.recipes.differences import NamedRecipes, join_differences
+from experiments.runs.outputs import changed_files
 from experiments.runs.record import Attempt, Record, Status, now, parse_time
 from experiments.runs.removal import disk_use
 from experiments.runs.run_flags import marks_of
@@ -100,6 +101,13 @@ class ListedRun:
             known += [max((ended - began).total_seconds(), 0.0)] if began and ended else []
         return sum(known) if known else None
 
+    @cached_property
+    def marks(self) -> str:
+        """Return what its number is marked with."""
+        return marks_of(
+            self.record, changed_files(self.run, self.record.digests) if self.state == "done" else ()
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return what `msdet runs --json` prints."""
         return {
@@ -109,6 +117,7 @@ class ListedRun:
             "why": self.slurm_reason,
             "differs": self.differs,
             "progress": self.progress,
+            "marks": self.marks,
             "record": self.record.model_dump(),
         }
 
@@ -139,7 +148,7 @@ def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = 
     if shared:
         _print_line(console, f"all differ from the recipes of their names in {', '.join(shared)}")
     _print_reasons(console, listed)
-    print_marks(console, [marks_of(one.record) for one in listed])
+    print_marks(console, [one.marks for one in listed])
 
 
 def print_candidates(runs: Sequence[RunFolder]) -> None:
@@ -168,8 +177,7 @@ def _print_rows(
         cells += [(one.record.profile or "none") if has_profiles else "", one.data if has_data else ""]
         cells += [(one.state, COLOURS.get(one.state, "")), format_iterations(one.progress or {})]
         cells += [
-            f"{one.metrics[name]:.1f}{marks_of(one.record)}" if name in one.metrics else ""
-            for name in MAIN_METRICS
+            f"{one.metrics[name]:.1f}{one.marks}" if name in one.metrics else "" for name in MAIN_METRICS
         ]
         started = format_local_time(one.started)
         cells += [format_duration(one.seconds), started[5 if console.width < WIDE_CONSOLE else 0 :]]

@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from experiments.runs.outputs import digest_outputs
 from experiments.runs.record import Launch
 from experiments.runs.run_flags import LEGEND
+from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
 from msdet_cli.console.result_tables import print_results
 
@@ -137,3 +139,40 @@ def test_a_number_of_odd_data_is_marked(make_run: MakeRun):
         for words in (("runs",), ("report", "table1"), ("report", "table1", "--format", "latex")):
             text = typed(*words)
             assert any(mark in text for mark in ("§", r"\S{}")) is is_marked
+
+
+def finished_with_files(make_run: MakeRun) -> RunFolder:
+    """Return a finished run whose record has the digests of its metrics and files."""
+    run = make_run(RLO, 0, {"AP": 3.33}, profile="tiny")
+    run.metrics.write_text("iteration,AP\n10,3.33\n")
+    run.trace.write_text("interval,iteration\n1,10\n")
+    record = run.read()
+    record.digests = digest_outputs(run, record)
+    run.write(record)
+    return run
+
+
+def test_outputs_as_written_have_no_mark(make_run: MakeRun):
+    finished_with_files(make_run)
+    assert "¶" not in typed("report", "table1") + typed("runs")
+
+
+def test_a_number_that_was_changed_in_the_record_is_marked(make_run: MakeRun):
+    run = finished_with_files(make_run)
+    run.record_file.write_text(run.record_file.read_text().replace("3.33", "88.8"))
+    assert f"¶ {LEGEND['¶']}" in typed("report", "table1")
+    assert "88.8¶" in typed("runs")
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "trace.csv"])
+@pytest.mark.parametrize("damage", ["rotted", "missing", "a folder"])
+def test_a_number_whose_files_changed_is_marked(make_run: MakeRun, name: str, damage: str):
+    run = finished_with_files(make_run)
+    path = run.path / name
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    if damage != "rotted":
+        path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    assert "3.3 ± - (1)¶" in typed("report", "table1")
+    assert "3.3¶" in typed("runs")
