@@ -124,7 +124,7 @@ class LevelWeighted:
 
     def head_of(self, head: LevelLosses) -> Any:
         """Return the module that computes the level losses."""
-        return self.bbox_head
+        return getattr(self, head.head, self)
 
     def parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective with level weights (Eq 1), and what is logged: unweighted terms, and it as `loss`.
@@ -242,7 +242,7 @@ class LevelWeightedTwoStage(LevelWeighted):
         return {name: terms for name, terms in lists.items() if ("rpn" in name) == (head.head == "rpn_head")}
 
     def head_of(self, head: LevelLosses) -> Any:
-        return self.rpn_head if head.head == "rpn_head" else self.roi_head.bbox_head
+        return self.roi_head.bbox_head if head.head == "roi_head" else super().head_of(head)
 
 
 @MODELS.register_module()
