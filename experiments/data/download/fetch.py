@@ -149,7 +149,12 @@ def _transfer(url: str, part: PartialDownload, size: int | None, progress: Progr
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        _raise_refusal(url, part, error)
+        answer = f"the server answers {error.code} {error.reason}"
+        if error.code == 416:  # no such range: the file must have become shorter
+            part.drop()
+        elif error.code not in (408, 425, 429) and error.code < 500:
+            raise UserError(f"{url}: {answer}", "--mirror URL takes another server", FAILED) from None
+        raise _CutError(answer) from None
     except ValueError as error:
         raise UserError(
             f"{url}: {error}", "--mirror takes a URL that begins with http:// or https://"
@@ -171,19 +176,6 @@ def _transfer(url: str, part: PartialDownload, size: int | None, progress: Progr
         part.add(iter(lambda: response.read1(CHUNK_BYTES), b""), lambda done: progress(done, total or size))
     if part.size != (total or size or part.size):
         raise _CutError("the connection was cut")
-
-
-def _raise_refusal(url: str, part: PartialDownload, error: urllib.error.HTTPError) -> None:
-    """Raise UserError for a final answer of 400 or above, _CutError for one to try again after."""
-    if error.code == 416:  # no such range: the file must have become shorter
-        part.drop()
-    elif error.code not in (408, 425, 429) and error.code < 500:
-        raise UserError(
-            f"{url}: the server answers {error.code} {error.reason}",
-            "--mirror URL takes another server",
-            FAILED,
-        ) from None
-    raise _CutError(f"the server answers {error.code} {error.reason}") from None
 
 
 def _extent(response: Any) -> tuple[int, int | None]:
