@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,6 @@ BY_AREA, BY_HALF_SIDE = "sqrt(w * h)", "max(w, h) / 2"
 FINEST_SCALE = 56  # SingleRoIExtractor's, where a config does not say
 REGRESS_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, math.inf))  # FCOSHead's, likewise
 UNBOUNDED = 1e5  # px; FCOS writes 1e8 for no end
-_NOT_BY_SIZE = ("FSAFHead",)
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ def levels_of(config: Mapping[str, Any], where: str | None = None) -> Levels:
     if extractor is not None:
         return Levels(_by_roi(extractor), BY_AREA, resize)
     head = at(model, "bbox_head") or {}
-    if head.get("type") in _NOT_BY_SIZE:
-        raise UserError(f"{head['type']} chooses an object's level by its loss, not by its size")
+    if head.get("type") == "FSAFHead":
+        raise UserError("FSAFHead chooses an object's level by its loss, not by its size")
     if head.get("type") == "FCOSHead":
         ranges = head.get("regress_ranges") or REGRESS_RANGES
         return Levels(_given(head.get("strides"), ranges), BY_HALF_SIDE, resize)
@@ -133,7 +132,7 @@ def _by_anchors(generator: Any) -> dict[str, tuple[float, float]]:
             raise UserError("its config's anchors have neither scales nor octaves")
         scales = [base * 2 ** (k / steps) for k in range(int(steps))]
     borders = [math.sqrt(a * max(scales) * b * min(scales)) for a, b in itertools.pairwise(strides)]
-    return dict(zip(_names(strides), zip([0.0, *borders], [*borders, math.inf])))
+    return _by_level(strides, itertools.pairwise([0.0, *borders, math.inf]))
 
 
 def _by_roi(extractor: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
@@ -144,19 +143,21 @@ def _by_roi(extractor: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     if not _numbers(strides) or not _numbers([finest]):
         raise UserError("its config's RoI extractor has no strides")
     borders = [finest * 2.0 ** (k + 1) for k in range(len(strides) - 1)]
-    return dict(zip(_names(strides), zip([0.0, *borders], [*borders, math.inf])))
+    return _by_level(strides, itertools.pairwise([0.0, *borders, math.inf]))
 
 
 def _given(strides: Any, ranges: Any) -> dict[str, tuple[float, float]]:
     if not _numbers(strides) or len(strides) != len(ranges) or not all(_numbers(r, 2) for r in ranges):
         raise UserError("its config's strides and size ranges do not fit together")
     ends = [(max(0.0, low), math.inf if high >= UNBOUNDED else high) for low, high in ranges]
-    return dict(zip(_names(strides), ends))
+    return _by_level(strides, ends)
 
 
-def _names(strides: Sequence[float]) -> list[str]:
-    """Return level names as in traces: the pyramid level of stride 8 is P3."""
-    return [f"P{round(math.log2(stride))}" for stride in strides]
+def _by_level(
+    strides: Sequence[float], ranges: Iterable[tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Return ranges by level, named as in traces: the pyramid level of stride 8 is P3."""
+    return {f"P{round(math.log2(stride))}": ends for stride, ends in zip(strides, ranges)}
 
 
 def _numbers(values: Any, count: int | None = None) -> bool:

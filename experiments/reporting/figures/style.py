@@ -24,6 +24,7 @@ from experiments.reporting.tables.sections import Picture
 
 COLUMN_IN = 3.4  # width of a figure in one column of a paper, in inches
 LABEL_IN = 1.25  # of it, at most, names of rows
+MAX_LABEL_LINES = 2  # of such a name
 DPI = 220
 FONT, TEXT_PT, LABEL_PT, NOTE_PT = "DejaVu Sans", 7.5, 7.0, 6.5  # the font comes with matplotlib
 LINE_SPACING = 1.25
@@ -150,20 +151,17 @@ def fold(text: str, width_in: float, size_pt: float = LABEL_PT) -> list[str]:
         chars = min(chars - 1, max(1, round(chars * width_in / widest)))
 
 
-def name_rows(axes: Axes, names: Sequence[str], max_lines: int = 2) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Name the rows of a figure from the top down; long names are numbered, with a key below."""
-    folded = [fold(name, LABEL_IN) for name in names]
-    long = list(dict.fromkeys(name for name, lines in zip(names, folded) if len(lines) > max_lines))
-    labels = [
-        f"[{long.index(name) + 1}]" if len(lines) > max_lines else "\n".join(lines)
-        for name, lines in zip(names, folded)
-    ]
-    axes.set_yticks(range(len(names)), labels)
+    folded = {name: fold(name, LABEL_IN) for name in names}
+    long = [name for name, lines in folded.items() if len(lines) > MAX_LABEL_LINES]
+    numbers = {name: f"[{number}]" for number, name in enumerate(long, start=1)}
+    axes.set_yticks(range(len(names)), [numbers.get(name) or "\n".join(folded[name]) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0, pad=6)
     if long:
-        entries = [f"[{number}] {name}" for number, name in enumerate(long, 1)]
-        lines = [line for entry in entries for line in fold(entry, axes.figure.get_figwidth() - 0.1, NOTE_PT)]
+        room = axes.figure.get_figwidth() - 0.1
+        lines = [line for name in long for line in fold(f"{numbers[name]} {name}", room, NOTE_PT)]
         key = "\n".join(lines)
         text = axes.figure.supxlabel(key, x=0.02, ha="left", fontsize=NOTE_PT, linespacing=LINE_SPACING)
         _grow(axes.figure, text)
