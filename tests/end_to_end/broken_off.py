@@ -42,7 +42,7 @@ def start_held(
     hold(place, phase, iteration)
     process = place.start(*command)
     try:
-        wait_until(lambda: held(place) or process.poll() is not None, f"{phase} {iteration}", 150)
+        wait_until(lambda: held(place) or process.poll() is not None, f"{phase} {iteration}", 600)
     except BaseException:
         process.terminate()
         ended(process)

@@ -23,51 +23,41 @@ def broken(place: Place, name: str, how: str, **content: object) -> str:
     return recipe(place, name, imports=["breaks"], set=hook, **content)
 
 
-def test_broken_trainings_say_where_and_the_rest_goes_on(place: Place) -> None:
-    names = [
-        broken(place, "turns-nan", "nan"),
-        broken(place, "out-of-memory", "memory"),
-        recipe(place, "sound"),
-    ]
+def test_a_broken_training_says_where_and_the_rest_goes_on(place: Place) -> None:
+    names = [broken(place, "turns-nan", "nan"), recipe(place, "sound")]
     options = small("weighting.alpha=4")
-    said = place.msdet("run", *names, *options, timeout=300)
+    said = place.msdet("run", *names, *options)
     runs = {run.path.parts[-3]: run for run in place.runs()}
-    last = {name: run.read().attempts[-1] for name, run in runs.items()}
-    assert {name: attempt.exit_code for name, attempt in last.items()} == {
-        "turns-nan": 3, "out-of-memory": 4, "sound": 0,
-    }, said.stdout  # fmt: skip
-    assert said.returncode == 1  # they failed in different ways
+    broke, sound = runs["turns-nan"], runs["sound"]
+    last = broke.read().attempts[-1]
+    assert (last.exit_code, sound.read().attempts[-1].exit_code) == (3, 0), said.stdout
+    assert said.returncode == 3
     assert "Traceback" not in said.stdout + said.stderr
 
     # the finest level's regression is the first to meet the broken bias; the interval ends with iteration 8
-    assert last["turns-nan"].message == "loss_bbox of level P3 (bbox_head) became NaN at iteration 8"
-    assert last["turns-nan"].exit_class == "not finite"
-    assert last["turns-nan"].message in said.stdout
-    assert [path.name for path in runs["turns-nan"].checkpoints.iterdir()] == ["iter_5.pth"]
-    whole = torch.load(runs["turns-nan"].last_checkpoint(), weights_only=True)["state_dict"]
+    assert last.message == "loss_bbox of level P3 (bbox_head) became NaN at iteration 8"
+    assert last.exit_class == "not finite"
+    assert last.message in said.stdout
+    assert [path.name for path in broke.checkpoints.iterdir()] == ["iter_5.pth"]
+    whole = torch.load(broke.last_checkpoint(), weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in whole.values())
-    assert {row["interval"] for row in rows(runs["turns-nan"].trace)} == {"1"}
-    assert all(math.isfinite(float(row["loss"])) for row in rows(runs["turns-nan"].trace))
+    assert {row["interval"] for row in rows(broke.trace)} == {"1"}
+    assert all(math.isfinite(float(row["loss"])) for row in rows(broke.trace))
+    assert len(sound.read().metrics) > 0
 
-    assert last["out-of-memory"].exit_class == "out of memory"
-    assert last["out-of-memory"].message.startswith("out of memory: CUDA out of memory. Tried to allocate")
-    assert len(runs["sound"].read().metrics) > 0
-
-    # failed runs are told of, not tried again; each code is the command's where all fail alike
-    began = {name: run.record_file.stat().st_mtime_ns for name, run in runs.items()}
-    for name, code in (("turns-nan", 3), ("out-of-memory", 4)):
-        said = place.msdet("run", f"{name}.yaml", *options, timeout=30)
-        assert said.returncode == code
-        assert last[name].message in said.stdout and "--retry-failed" in said.stdout
-    assert {name: run.record_file.stat().st_mtime_ns for name, run in runs.items()} == began
+    # a failed run is told of, not tried again
+    began = broke.record_file.stat().st_mtime_ns
+    said = place.msdet("run", "turns-nan.yaml", *options)
+    assert said.returncode == 3
+    assert last.message in said.stdout and "--retry-failed" in said.stdout
+    assert broke.record_file.stat().st_mtime_ns == began
 
     (place.folder / "mended").touch()
     said = place.msdet("run", "turns-nan.yaml", *options, "--retry-failed")
     assert said.returncode == 0, said.stdout
-    record = runs["turns-nan"].read()
-    assert [(a.first_iteration, a.exit_code) for a in record.attempts] == [(0, 3), (5, 0)]
+    assert [(a.first_iteration, a.exit_code) for a in broke.read().attempts] == [(0, 3), (5, 0)]
     # nothing of the broken attempt is left: the sound run has the same trace
-    assert runs["turns-nan"].trace.read_text() == runs["sound"].trace.read_text()
+    assert broke.trace.read_text() == sound.trace.read_text()
 
 
 @pytest.mark.slow

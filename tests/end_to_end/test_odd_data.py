@@ -97,13 +97,13 @@ def test_ids_are_only_names(place: Place, trained: Trained, shapes: Path):
     expected, run = run_of(place, "plain").read().metrics, run_of(place, "odd")
     assert expected["AP"] > 15
     assert run.read().metrics == expected
-    evaluated = place.msdet("eval", run.name, "--json")
+    evaluated = place.invoke("eval", run.name, "--json")
     assert json.loads(evaluated.stdout)["metrics"] == expected, evaluated.stderr
-    taken_apart = place.msdet("errors", run.name, run.name, "--json")  # it checks AP against the record
+    taken_apart = place.invoke("errors", run.name, run.name, "--json")  # it checks AP against the record
     assert taken_apart.returncode == 0, taken_apart.stderr
-    predicted = json.loads(place.msdet("predict", run.name, "--val", "1", "--json").stdout)
+    predicted = json.loads(place.invoke("predict", run.name, "--val", "1", "--json").stdout)
     assert predicted["images"][0]["id"] > HUGE
-    verified = place.msdet("data", "verify", "odd.yaml")
+    verified = place.invoke("data", "verify", "odd.yaml")
     assert verified.returncode == 0 and "unusual id" in verified.stdout
 
 
@@ -165,7 +165,7 @@ def test_what_changes_numbers_is_one_line_and_stands_in_the_record(
         "box marked ignore": 1,
         "image size differs": 1,
     }
-    assert "warning:" in place.msdet("eval", run.name).stderr
+    assert "warning:" in place.invoke("eval", run.name).stderr
     assert run.read().metrics["AP"] > 15  # no box was lost: the weights are those of the whole set
     assert "§" in place.msdet("runs").stdout
 

@@ -110,10 +110,12 @@ def test_a_rank_that_is_killed_costs_steps_and_changes_nothing(two_ranks: Traine
     said = ended(process)
     assert said.returncode == 0, said.stdout + said.stderr
     run = place.only_run()
-    assert [(a.first_iteration, a.exit_code) for a in run.read().attempts] == [(0, 75), (5, 0)]
+    first, second = run.read().attempts
+    assert (first.exit_code, second.exit_code) == (75, 0)
+    assert second.first_iteration in (5, 10)  # torchrun may give rank 0 the time to end its write
     assert_same(result(run, ITERATIONS), result(two_ranks.run, ITERATIONS))
     for ours, theirs in zip(Trained(run, 2).steps, two_ranks.steps):
-        assert ours == theirs[5:]
+        assert ours == theirs[second.first_iteration :]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.app import app
 
 from .conftest import TRAINED, TRAINED_ITERATIONS, Place, Trained, rows, shorten_profile
 
@@ -209,25 +207,25 @@ def test_the_commands_that_look_at_runs_agree_with_the_record(trained: Trained) 
 
 
 def test_eval_of_a_run_gives_its_metrics_again(trained: Trained) -> None:
-    said = trained.place.msdet("eval", trained.rlo.name, "--json")
+    said = trained.place.invoke("eval", trained.rlo.name, "--json")
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["metrics"] == pytest.approx(trained.rlo.read().metrics, abs=1e-6)
 
 
-def test_predict_detects_what_the_evaluation_kept(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_detects_what_the_evaluation_kept(trained: Trained) -> None:
     """To the last bit with as many threads: each image goes through beside those that were beside it then."""
-    monkeypatch.chdir(trained.place.folder)
     ids = [5, 2]
     words = [
-        "predict",
-        trained.rlo.name,
         "--val-ids",
         ",".join(map(str, ids)),
         "--against",
         trained.baseline.name,
+        "--json",
+        "--out",
+        "drawn",
     ]
-    told = CliRunner().invoke(app, [*words, "--json", "--out", "drawn"], catch_exceptions=False)
-    assert told.exit_code == 0, told.output
+    told = trained.place.invoke("predict", trained.rlo.name, *words)
+    assert told.returncode == 0, told.stderr
     images = json.loads(told.stdout)["images"]
     assert [image["id"] for image in images] == ids
     names = {entry["id"]: entry["name"] for entry in _annotations(trained.rlo)["categories"]}

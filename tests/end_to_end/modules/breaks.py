@@ -16,7 +16,5 @@ class Break(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if runner.iter + 1 != 8 or Path("mended").exists():
             return
-        if self.how == "memory":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         with torch.no_grad():
             runner.model.bbox_head.retina_reg.bias.fill_(float(self.how))
