@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.metric_names import MAIN_METRICS
+from experiments.interop.stock_recipe import PREFIX as IMPORT_PREFIX
 from experiments.launching.run_states import KnownRun, read_runs
 from experiments.recipes.differences import NamedRecipes, join_differences
 from experiments.runs.outputs import changed_files
@@ -51,7 +52,8 @@ class ListedRun:
     @cached_property
     def differs(self) -> list[str]:
         """In what it differs from the recipe of its name, one text for each key."""
-        return self.named.list_differences(self.run.recipe, self.record.recipe_id, self.record.recipe)
+        name = self.record.recipe.removeprefix(IMPORT_PREFIX if self.record.imported else "")
+        return self.named.list_differences(self.run.recipe, self.record.recipe_id, name)
 
     @cached_property
     def size(self) -> int:

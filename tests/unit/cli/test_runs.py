@@ -117,6 +117,12 @@ def test_what_differs_from_the_recipe_of_the_name_is_said(make_run: MakeRun):
     assert {text.partition(":")[0] for text in row["differs"]} == {"weighting.alpha", "schedule.iterations"}
 
 
+def test_an_imported_run_differs_from_the_recipe_that_it_was_matched_to(make_run: MakeRun):
+    more = {"name": f"imported-{BASE}", "imported": {"source": "work_dirs/r50"}}
+    make_run(BASE, 0, {"AP": 36.5}, sets=("schedule.lr=0.01",), **more)
+    assert "  lr: 0.01 (0.005)  done" in table()[1]
+
+
 def test_runs_unlike_in_profile_or_data_have_a_column_for_it(make_run: MakeRun):
     make_run(RLO, 0, {"AP": 50.0}, profile="tiny")
     make_run("retinanet-r50-voc", 0, {"mAP": 77.7})
