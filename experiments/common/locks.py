@@ -14,13 +14,14 @@ import os
 import random
 import re
 import secrets
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.common.processes import STALE_AFTER_S, is_alive, seconds_unchanged, this_process
+from experiments.common.processes import STALE_AFTER_S, is_alive, process_started, seconds_unchanged
 
 NO_LOCKS = (
     errno.ENOLCK,
@@ -30,6 +31,7 @@ NO_LOCKS = (
 HEARTBEAT_S = 10
 _POLL_INTERVAL_S = 0.2
 _noted: set[Path] = set()  # folders without locks that the user knows of
+_owner_files: dict[Path, list[Path]] = {}  # of the locks that this process has by files
 
 
 class LockedError(BlockingIOError):
@@ -60,7 +62,7 @@ def lock(descriptor: int, patience_s: float = math.inf) -> bool:
 def file_lock(path: Path, patience_s: float = math.inf) -> Iterator[int]:
     """Hold the lock of a file for this process and for children that inherit the descriptor.
 
-    Where the file system has no locks, it ends with this process, whatever its children do.
+    Where the file system has no locks, such children are named by `share_lock`.
 
     Args:
         path: The file; made where it is missing.
@@ -96,9 +98,7 @@ def _owner_file(path: Path, patience_s: float) -> Iterator[None]:
     if path.parent not in _noted:
         _noted.add(path.parent)
         print(f"note: {path.parent}: this file system has no locks; files take their place", file=sys.stderr)
-    me = this_process()
-    name = f"{path.name}.{me['host']}.{me['pid']}.{me['pid_started'] or 0}.{secrets.token_hex(4)}"
-    own, deadline = path.with_name(name), time.monotonic() + patience_s
+    own, deadline = _name_owner(path, os.getpid()), time.monotonic() + patience_s
     while True:
         own.touch(exist_ok=False)
         owner = next(
@@ -110,13 +110,26 @@ def _owner_file(path: Path, patience_s: float) -> Iterator[None]:
         if time.monotonic() >= deadline:
             raise LockedError(owner)
         time.sleep(_POLL_INTERVAL_S * (1 + random.random()))  # else two would give way again and again
-    is_released = threading.Event()
+    is_released, _owner_files[path] = threading.Event(), [own]
     threading.Thread(target=_touch_until, args=(own, is_released), daemon=True).start()
     try:
         yield
     finally:
         is_released.set()
-        own.unlink(missing_ok=True)
+        for owner_file in _owner_files.pop(path):
+            owner_file.unlink(missing_ok=True)
+
+
+def share_lock(path: Path, child: int) -> None:
+    """Let a child process, by its number, keep a lock of this process that is a file, whatever ends this one."""
+    if path in _owner_files:
+        _owner_files[path].append(_name_owner(path, child))
+        _owner_files[path][-1].touch()
+
+
+def _name_owner(path: Path, pid: int) -> Path:
+    started, token = process_started(pid) or 0, secrets.token_hex(4)
+    return path.with_name(f"{path.name}.{socket.gethostname()}.{pid}.{started}.{token}")
 
 
 def _touch_until(own: Path, is_released: threading.Event) -> None:
@@ -131,7 +144,7 @@ def _live_owner(path: Path, other: Path) -> str | None:
     if match is None:
         return None
     host, pid, started = match.groups()
-    if host == this_process()["host"] and started != "0":
+    if host == socket.gethostname() and started != "0":
         is_dead = not is_alive(int(pid), started)
     else:  # its clock may be wrong, so its file is watched instead
         is_dead = seconds_unchanged(other) > STALE_AFTER_S

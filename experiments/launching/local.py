@@ -14,6 +14,7 @@ from pathlib import Path
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.common.launcher import launcher_environment
+from experiments.common.locks import share_lock
 from experiments.common.printable import printable
 from experiments.common.processes import PATHS, is_alive
 from experiments.launching.torchrun import (
@@ -86,6 +87,7 @@ class LocalWorker:
                     pass_fds=tuple(descriptors),
                     env=environment,
                 )
+            share_lock(folder.lock, self._process.pid)
         except OSError as error:
             raise UserError(f"no worker can be started in {folder.path}: {error}") from None
 

@@ -110,6 +110,34 @@ def test_a_lock_of_another_machine_is_taken_over_once_it_stops_moving(no_flock, 
     assert names(tmp_path) == [".lock"]
 
 
+def test_a_child_keeps_a_lock_of_a_process_that_was_killed(no_flock, tmp_path):
+    taker = """
+import errno, fcntl, os, subprocess, sys
+from pathlib import Path
+from experiments.common.locks import file_lock, share_lock
+def refuse(descriptor, operation): raise OSError(errno.ENOLCK, "")
+fcntl.flock = refuse
+with file_lock(path := Path(sys.argv[1])):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=0, stdout=subprocess.DEVNULL)
+    share_lock(path, child.pid)
+    print(child.pid, flush=True)
+    os._exit(9)
+"""
+    path = tmp_path / ".lock"
+    command = [sys.executable, "-c", taker, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdin is not None
+    child = int(process.stdout.readline())
+    assert process.wait() == 9
+    assert try_lock(path) == f"process {child} on {os.uname().nodename}"
+    process.stdin.close()
+    deadline = time.monotonic() + 30
+    while try_lock(path) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert names(tmp_path) == [".lock"]
+
+
 def test_the_owner_of_a_lock_shows_that_it_lives(no_flock, tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "HEARTBEAT_S", 0.01)
     with file_lock(tmp_path / ".lock"):
