@@ -73,7 +73,8 @@ def config_of(
     without_pretrained(config.model)
     config.default_hooks.pop("checkpoint")
     config.log_level = "ERROR"
-    config.visualizer.update(name=str(folder), vis_backends=None)  # MMEngine would go on with an earlier one's
+    # else MMEngine would go on with that of an earlier evaluation in this process
+    config.visualizer.update(name=str(folder), vis_backends=None)
     return config
 
 
