@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from experiments.common.errors import UserError
 from experiments.launching.plan import PlannedRun
@@ -107,7 +105,7 @@ def _forecast_run(run: PlannedRun, measurements: _Measurements) -> Forecast:
     if run.todo == "resume":
         done = iterations_saved(run.folder)
     elif run.todo == "running":
-        done = int(_progress(run.folder).get("iteration", 0))
+        done = int(run.folder.read_progress().get("iteration", 0))
     left = max(iterations_of(run) - done, 0)
     source, likeness = measurements.like(run, workers)
     if source is None:
@@ -160,7 +158,7 @@ def _measured(run: RunFolder) -> Measured | None:
         return None
     seconds = record.timings.get("seconds_per_iteration")
     if seconds is None and record.status != "done":
-        seconds = _progress(run).get("seconds_per_iteration")  # of a run that was stopped, or is at work
+        seconds = run.read_progress().get("seconds_per_iteration")  # of a run that was stopped, or is at work
     if not record.attempts or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
         return None
     last = record.attempts[-1]
@@ -189,14 +187,6 @@ def _page_value(page: Path, key: str) -> str | None:
     except (OSError, ValueError):
         return None
     return found[1] if found else None
-
-
-def _progress(run: RunFolder) -> dict[str, Any]:
-    try:
-        content = json.loads(run.progress.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _files(folder: Path) -> Iterable[tuple[Path, int]]:

@@ -120,13 +120,13 @@ class RunFolder:
             where = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{self.record_file} is not a run record: {where}: {first['msg']}") from None
 
-    def read_progress(self) -> dict[str, Any] | None:
-        """Return what the worker wrote last; None where there is nothing, or it is damaged."""
+    def read_progress(self) -> dict[str, Any]:
+        """Return what the worker wrote last; empty where there is nothing, or it is damaged."""
         try:
             content = json.loads(self.progress.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            return None
-        return printable_values(content) if isinstance(content, dict) else None
+            return {}
+        return printable_values(content) if isinstance(content, dict) else {}
 
     def write(self, record: Record) -> None:
         """Write `record.json`, with the time of writing, whole or not at all."""

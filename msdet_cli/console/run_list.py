@@ -87,9 +87,9 @@ class ListedRun:
         return self.last_attempt.message if self.last_attempt and self.state == "failed" else None
 
     @property
-    def progress(self) -> dict[str, Any] | None:
-        """Progress of a running or interrupted run; None if there is none."""
-        return self.run.read_progress() if self.state in ("running", "interrupted") else None
+    def progress(self) -> dict[str, Any]:
+        """Progress of a running or interrupted run; empty if there is none."""
+        return self.run.read_progress() if self.state in ("running", "interrupted") else {}
 
     @property
     def seconds(self) -> float | None:
@@ -118,7 +118,7 @@ class ListedRun:
             "state": self.state,
             "why": self.slurm_reason,
             "differs": self.differs,
-            "progress": self.progress,
+            "progress": self.progress or None,
             "marks": self.marks,
             "record": self.record.model_dump(),
         }
@@ -177,7 +177,7 @@ def _print_rows(
         own = [strip_section(text) for text in one.differs if text not in shared]
         cells: list[Cell] = [one.run.name, join_differences(own, MAX_DIFFERENCES)]
         cells += [(one.record.profile or "none") if has_profiles else "", one.data if has_data else ""]
-        cells += [(one.state, COLOURS.get(one.state, "")), format_iterations(one.progress or {})]
+        cells += [(one.state, COLOURS.get(one.state, "")), format_iterations(one.progress)]
         cells += [
             f"{one.metrics[name]:.1f}{one.marks}" if name in one.metrics else "" for name in MAIN_METRICS
         ]

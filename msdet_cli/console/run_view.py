@@ -37,8 +37,8 @@ class RunView:
         """Return the latest progress of this attempt; empty before there is any."""
         with contextlib.suppress(OSError):
             changed = self.run.progress.stat().st_mtime
-            content = self.run.read_progress() if changed > self._seen[0] else None
-            if content is not None and content.keys() >= KEYS:
+            content = self.run.read_progress() if changed > self._seen[0] else {}
+            if content.keys() >= KEYS:
                 self._seen = (changed, content)
         return self._seen[1] if self._seen[0] >= self._began - 1 else {}
 
