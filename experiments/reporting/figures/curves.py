@@ -52,7 +52,7 @@ def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[
         problems.append("The losses are of different heads: they do not compare.")
     figure, shown = draw_curves(trainings)
     loss = "loss (unweighted, of all levels together, mean of each interval)"
-    caption = f"{', '.join(column.replace('loss', loss) for column in shown)} over training"
+    caption = f"{' and '.join(column.replace('loss', loss) for column in shown)} over training"
     if any(line["sd"].notna().any() for training in trainings for line in training.lines.values()):
         caption += "; lines: mean over the seeds that came so far, bands: ± one standard deviation"
     caption += f". {'; '.join(each.what for each in trainings)}."

@@ -109,8 +109,8 @@ def read_rows(path: Path, needed: Sequence[str], problems: list[str]) -> pd.Data
     for column in rows.columns.difference(TEXTS):
         rows[column] = pd.to_numeric(rows[column], errors="coerce")
     rows = rows.replace("", None).dropna(subset=needed)
-    if len(rows) < len(lines):
-        problems.append(f"{path}: {len(lines) - len(rows)} lines cannot be used (cut short or broken).")
+    if lost := len(lines) - len(rows):
+        problems.append(f"{path}: {lost} line{'s' * (lost > 1)} cannot be used (cut short or broken).")
     return rows
 
 

@@ -159,7 +159,7 @@ def test_traces_that_are_missing_broken_or_not_whole_are_told_of(tmp_path):
     missing, *others = traces.problems
     assert "seed4 has no trace.csv" in missing
     assert [Path(text.split("/trace.csv")[0]).name for text in others] == ["seed1", "seed1", "seed2", "seed3"]
-    assert "1 lines cannot be used" in others[0] and "1 of 3 intervals" in others[1]
+    assert "1 line cannot be used" in others[0] and "1 of 3 intervals" in others[1]
     assert "does not name the columns" in others[2] and "no interval yet" in others[3]
     nothing = trace_files.read([tmp_path / "seed4"])
     assert levels.level_curves(nothing, "x", "x") is None and policy.policy(nothing, "x", "x") is None

@@ -44,7 +44,7 @@ def test_curves_are_loss_and_ap_of_each_config_mean_and_band_over_its_seeds(make
         curves.read_training(folders, label, problems)
         for folders, label in zip(configs, curves.labels_of(configs))
     ]
-    assert problems == [f"{one[0] / 'metrics.csv'}: 1 lines cannot be used (cut short or broken)."]
+    assert problems == [f"{one[0] / 'metrics.csv'}: 1 line cannot be used (cut short or broken)."]
     figure, shown = curves.draw_curves(trainings)
     assert shown == ["loss", "AP"]
     loss, ap = (lines_of(axes) for axes in figure.axes)
