@@ -39,12 +39,12 @@ def complete_runs(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_tables(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the name of a table, or of an ablation in a results folder."""
-    from experiments.recipes.tables import ablations, all_tables
+    from experiments.recipes.tables import all_tables, list_ablations
     from experiments.runs.lookup import results_dir
 
     typed = ctx.params.get("results")  # `report` takes several
     places = typed if isinstance(typed, (list, tuple)) and typed else [typed or None]
-    names = [*all_tables(), *(name for place in places for name in ablations(results_dir(place)))]
+    names = [*all_tables(), *(name for place in places for name in list_ablations(results_dir(place)))]
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -181,7 +181,7 @@ def all_tables() -> list[str]:
     return [*PAPER, *(name for name in catalogue.list_pages("table") if name not in PAPER)]
 
 
-def ablations(results: Path) -> dict[str, Path]:
+def list_ablations(results: Path) -> dict[str, Path]:
     """Return name to file of the tables that `msdet ablate` has written below a results folder, sorted by name."""
     return {path.stem: path for path in sorted((results / ABLATIONS).glob("*.yaml"))}
 
@@ -196,7 +196,7 @@ def load_table(ref: str, results: Path | None = None) -> Table:
     Raises:
         UserError: There is no such table, or a key of it is wrong; names the dotted key.
     """
-    own = ablations(results) if results is not None else {}
+    own = list_ablations(results) if results is not None else {}
     if own and not catalogue.is_path(ref) and ref not in (*own, *all_tables()):
         raise UserError(
             f"table '{ref}' not found; {did_you_mean(ref, (*own, *all_tables()))}", "msdet ls tables"

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes import catalogue
-from experiments.recipes.tables import ablations, load_table
+from experiments.recipes.tables import list_ablations, load_table
 from experiments.runs.lookup import results_dir
 from msdet_cli.completion import complete_words
 from msdet_cli.options import JsonOpt
@@ -60,7 +60,7 @@ def ls(
 
 
 def _pages(kind: str) -> list[dict[str, Any]]:
-    own = ablations(results_dir()) if kind == "table" else {}
+    own = list_ablations(results_dir()) if kind == "table" else {}
     return [
         {
             "name": name,

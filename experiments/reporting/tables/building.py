@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes.differences import join_differences, list_differences
-from experiments.recipes.tables import Row, Table, ablations, all_tables, load_table
+from experiments.recipes.tables import ABLATIONS, Row, Table, all_tables, list_ablations, load_table
 from experiments.reporting.collect import Collected, metric_names
 from experiments.reporting.tables.groups import group_runs
 from experiments.reporting.tables.matching import Context, Matcher, context_of
@@ -61,11 +61,11 @@ def build_run_tables(collected: Collected) -> list[MeasuredTable]:
 def _load_tables(names: Collection[str], places: Sequence[Path]) -> tuple[list[Table], list[str]]:
     """Return the tables of these names, else all; and problems of ablations that nobody named."""
     if names:
-        homes = [next((place for place in places if name in ablations(place)), None) for name in names]
+        homes = [next((place for place in places if name in list_ablations(place)), None) for name in names]
         return [load_table(name, home) for name, home in zip(names, homes)], []
     tables, problems = [], []
     for place in places:
-        for path in ablations(place).values():
+        for path in list_ablations(place).values():
             try:
                 tables.append(load_table(str(path)))
             except UserError as error:
@@ -220,7 +220,7 @@ class _TableBuilder:
 
 
 def _has_one_form(table: Table) -> bool:
-    lies_in_ablations = table.path is not None and table.path.parent.name == "ablations"
+    lies_in_ablations = table.path.parent.name == ABLATIONS
     return bool(lies_in_ablations or table.profile or table.dataset or table.set)
 
 
