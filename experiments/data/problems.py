@@ -110,22 +110,6 @@ class ProblemLog:
         }
 
 
-def warning_text(counts_by_split: dict[str, dict[str, int]]) -> str:
-    """Return problems that change numbers as `train: 3 empty boxes; val: 1 image ...`; "" for none."""
-    parts = []
-    for split, counts in counts_by_split.items():
-        if not isinstance(counts, dict):  # a damaged record
-            continue
-        summaries = [
-            counted(n, KINDS[kind].summary)
-            for kind, n in counts.items()
-            if kind in KINDS and KINDS[kind].summary
-        ]
-        if summaries:
-            parts.append(f"{split}: {', '.join(summaries)}")
-    return "; ".join(parts)
-
-
 def counted(count: int, things: str) -> str:
     """Return `3 empty boxes`, `1 empty box`. `things` is in the plural, and its noun one of those below."""
     if count == 1:
