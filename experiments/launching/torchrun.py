@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from experiments.common.errors import (
     NOT_FINITE,
     OUT_OF_MEMORY,
 )
-from experiments.common.processes import PATHS, process_started
+from experiments.common.processes import PATHS, this_process
 from experiments.runs.record import Attempt, Launch, Record, now
 from experiments.runs.run_folder import RunFolder
 
@@ -146,14 +145,7 @@ def record_cause(
 ) -> None:
     """Write the cause into the attempt that rank 0 recorded, or into a new one if it recorded none."""
     if attempt is None:
-        pid = os.getpid()
-        attempt = Attempt(
-            started=now(),
-            host=socket.gethostname(),
-            pid=pid,
-            pid_started=process_started(pid),
-            world_size=world_size,
-        )
+        attempt = Attempt(started=now(), world_size=world_size, **this_process())
         record.attempts.append(attempt)
     attempt.ended, attempt.exit_code = now(), cause.code
     attempt.exit_class = EXIT_CLASSES.get(cause.code, "failed")

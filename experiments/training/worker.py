@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.common.errors import DONE, EXIT_CLASSES, FAILED, INTERRUPTED, UserError
 from experiments.common.files import write_json, write_text
 from experiments.common.launcher import LAUNCHER, die_with
-from experiments.common.processes import process_started
+from experiments.common.processes import this_process
 from experiments.common.secrets import hide_secrets
 from experiments.runs.lookup import starting_weights
 from experiments.runs.outputs import digest_outputs
@@ -69,14 +69,8 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
     record = run.read()
     if record.status == "done":  # by the process that had the lock before
         return DONE
-    began, pid = time.monotonic(), os.getpid()
-    attempt = Attempt(
-        started=now(),
-        host=socket.gethostname(),
-        pid=pid,
-        pid_started=process_started(pid),
-        world_size=world_size,
-    )
+    began = time.monotonic()
+    attempt = Attempt(started=now(), world_size=world_size, **this_process())
     record.attempts.append(attempt)
     record.status = "running"
     run.failure_of_rank(rank).unlink(missing_ok=True)
