@@ -86,10 +86,10 @@ def _named(recipe: Recipe) -> Iterator[None]:
     except UserError as error:
         hint = error.hint and error.hint.replace("RECIPE", recipe.name)
         raise UserError(f"recipe {recipe.name}: {error.message}", hint) from None
-    except (AttributeError, LookupError, TypeError, ValueError, AssertionError) as error:
-        if not recipe.set:
-            raise
-        text = f"set: no config can be built with these keys: {type(error).__name__}: {error}"
+    except Exception as error:
+        if not recipe.set and not recipe.imports and recipe.model.startswith("mmdet:"):
+            raise  # nothing of the user's own is in it
+        text = f"no config can be built of its model, imports and set: {type(error).__name__}: {error}"
         raise UserError(f"recipe {recipe.name}: {text}", f"msdet show {recipe.name}   (all keys)") from error
 
 

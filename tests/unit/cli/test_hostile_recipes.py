@@ -101,7 +101,7 @@ def test_hostile_recipe_is_one_short_line(monkeypatch, capsys, tmp_path, text):
         ("optim_wrapper.accumulative_counts: x", "accumulative_counts: x is not allowed"),
         ("train_dataloader.dataset: 5", "set.train_dataloader.dataset: 5 is not allowed"),
         ("val_evaluator: null", "set.val_evaluator: None is not allowed"),
-        ("custom_hooks: [{}]", "no config can be built with these keys"),
+        ("custom_hooks: [{}]", "no config can be built of its model, imports and set: KeyError"),
         ("param_scheduler: 5", "set.param_scheduler: 5 is not allowed: a list"),
     ],
 )
@@ -113,6 +113,22 @@ def test_values_that_no_config_has_are_refused_before_a_run_begins(monkeypatch, 
     assert said in lines[0]
     assert len(lines) <= 2
     assert max(map(len, lines)) < MAX_LINE_CHARS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def broken(:", "SyntaxError"),
+        ("raise RuntimeError('mine')", "RuntimeError: mine"),
+        ("import no_such_package", "ModuleNotFoundError"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused(monkeypatch, capsys, tmp_path, text, said):
+    (tmp_path / "own_broken.py").write_text(text + "\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code, _ = run(monkeypatch, tmp_path, "imports: [own_broken]", "-p", "tiny", "--dry-run")
+    assert code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_chain_of_a_thousand_recipes_is_refused(monkeypatch, capsys, tmp_path):
