@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from dataclasses import dataclass
@@ -59,11 +60,8 @@ def _seeds_for(effect: float, sides: int) -> int | None:
     """Return the smallest n that finds an effect (in standard deviations) with 80 % power."""
     if _power(effect, MAX_SEEDS, sides) < POWER:
         return None
-    low, high = 2, MAX_SEEDS  # power grows with n
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _power(effect, middle, sides) >= POWER else (middle + 1, high)
-    return low
+    counts = range(2, MAX_SEEDS + 1)  # power grows with n
+    return counts[bisect.bisect_left(counts, POWER, key=lambda n: _power(effect, n, sides))]
 
 
 @functools.lru_cache(maxsize=1024)
