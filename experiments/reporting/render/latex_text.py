@@ -17,7 +17,8 @@ _SPECIAL = {
     "≤": r"\ensuremath{\le}", "≥": r"\ensuremath{\ge}", "≈": r"\ensuremath{\approx}", "≠": r"\ensuremath{\neq}",
     "→": r"\ensuremath{\to}", "←": r"\ensuremath{\leftarrow}", "√": r"\ensuremath{\surd}", "∞": r"\ensuremath{\infty}",
     "†": r"\ensuremath{\dagger}", "‡": r"\ensuremath{\ddagger}", "§": r"\S{}", "¶": r"\P{}",
-    "°": r"\ensuremath{^\circ}", "–": "--", "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\dots{}", "•": r"\ensuremath{\bullet}",
+    "°": r"\ensuremath{^\circ}",
+    "–": "--", "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\dots{}", "•": r"\ensuremath{\bullet}",
     "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "µ": r"\ensuremath{\mu}", "÷": r"\ensuremath{\div}",
 }  # fmt: skip
 _GREEK = {
