@@ -141,9 +141,12 @@ def _furthest(own: RunFolder, others: Sequence[RunFolder]) -> RunFolder:
 
     def rank(run: RunFolder) -> int:
         try:
-            return {"done": 0, "running": 1}.get(run.state(), 2)
+            record = run.read()
         except UserError:  # not there, or unreadable
             return 3
+        if record.imported is not None:  # trained by MMDetection, which is no reason to skip our own
+            return 4
+        return {"done": 0, "running": 1}.get(run.state(record), 2)
 
     return min([own, *started], key=rank) if started else own
 

@@ -310,6 +310,16 @@ def test_renamed_recipe_uses_the_runs_that_are_there(results: Path):
     assert (again.folder.path.parts[-3], again.todo) == ("copy", "start")
 
 
+def test_an_imported_run_does_not_take_the_place_of_ones_own(results: Path):
+    folder = left_behind(results, "done")
+    record = folder.read()
+    record.imported = {"source": "work_dirs/r50"}
+    folder.write(record)
+    folder.path.parents[1].rename(folder.path.parents[2] / f"imported-{RECIPE}")
+    run = one(results)
+    assert (run.folder.path.parts[-3], run.todo) == (RECIPE, "start")
+
+
 def test_two_names_of_one_experiment_are_planned_once(results: Path):
     Path("copy.yaml").write_text("extends: retinanet-r50-rlo\n")
     recipes = [("", load_recipe(name, "tiny")) for name in (RECIPE, "copy.yaml")]
