@@ -129,14 +129,10 @@ class Queue:
             if entry.state != "waiting" or entry.is_marked or entry.run.todo not in ("start", "resume"):
                 continue
             entry.is_marked = True
-            with (
-                contextlib.suppress(UserError),
-                claim_run(entry.run),
-            ):  # a run that is locked is dealt with when it would start
-                if prepare(entry.run, self.command, self._pool.threads(entry.run.launch)) in (
-                    "start",
-                    "resume",
-                ):
+            # A run that is locked is dealt with when it would start.
+            with contextlib.suppress(UserError), claim_run(entry.run):
+                threads = self._pool.threads(entry.run.launch)
+                if prepare(entry.run, self.command, threads) in ("start", "resume"):
                     entry.run = replace(entry.run, retry_failed=False, force=False)
 
     def _try_start(self, entry: QueueItem) -> bool:
