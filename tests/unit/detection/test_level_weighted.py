@@ -5,6 +5,8 @@ import torch
 
 from experiments.common.errors import UserError
 from experiments.detection.level_weighting.level_losses import NotFiniteError
+from experiments.detection.level_weighting.level_weighted import WeightedSum
+from experiments.detection.level_weighting.level_wise import SumByBin
 from experiments.weighting import OptionError
 from tests.unit.detection.detectors import batch, build, losses_of
 
@@ -104,3 +106,26 @@ L1 = dict(type="SmoothL1Loss", beta=0.11, loss_weight=0.75)
 def test_bad_options_are_refused_when_the_detector_is_built(options, named):
     with pytest.raises(ValueError, match=named):
         build("retinanet", dict(rule="rlo", **options))
+
+
+def test_sums_and_their_gradients_are_those_of_autograd():
+    values = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (2.0, 3.0, 5.0)]
+    weights = torch.tensor([1.5, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    total, stacked = WeightedSum.apply(weights, *values)
+    assert total.item() == 9.5 and stacked.tolist() == [2.0, 3.0, 5.0] and not stacked.requires_grad
+    inputs = (weights, *values)
+    assert torch.autograd.gradcheck(
+        lambda *given: WeightedSum.apply(*given)[0], inputs, check_undefined_grad=False
+    )
+
+    bins = torch.tensor([0, 2, 0, 3, 3])  # bin 1 stays empty
+    rows = [torch.rand(n, dtype=torch.float64, requires_grad=True) for n in (3, 2)]
+    a, b = (each.detach() for each in rows)
+    expected = torch.stack([a[0] + a[2], a[0] * 0, a[1], b.sum()])
+    torch.testing.assert_close(SumByBin.apply(4, bins, *rows), expected)
+    assert torch.autograd.gradcheck(lambda *inputs: SumByBin.apply(4, bins, *inputs), tuple(rows))
+
+
+def test_a_value_that_is_no_number_stays_in_its_bin():
+    rows = torch.tensor([1.0, float("nan"), 2.0])
+    assert SumByBin.apply(2, torch.tensor([0, 1, 0]), rows)[0] == 3
