@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # these import pandas
 MAX_ROWS = 60  # of a table; longer ones are for a file
 MAX_NOTES = 12  # on the rows of a table
 MAX_CLAIMS = 8  # the answer is no longer than a screen
+FEW_CLAIMS = 2  # so many are told in full, even with too few seeds
 MAX_FOLDERS = 6
 ALL_CLAIMS = "msdet report --format html --out report/"
 STYLES = {1: "bold", 2: "underline"}  # best and second of a block
@@ -76,30 +77,39 @@ def print_claims(console: Console, tables: Sequence[MeasuredTable]) -> None:
     claims = find_claims(tables)
     console.print(Text("What can be said", "bold"))
     console.print(Text(count_verdicts(claims)))
-    chosen = sorted(range(len(claims)), key=lambda i: claims[i].verdict not in VERDICT_COLOURS)[:MAX_CLAIMS]
-    shown = [claims[i] for i in sorted(chosen)]
+    judged = [claim for claim in claims if claim.verdict != "too few seeds"]
+    waiting = [claim for claim in claims if claim.verdict == "too few seeds"]
+    chosen = sorted(range(len(judged)), key=lambda i: judged[i].verdict not in VERDICT_COLOURS)[:MAX_CLAIMS]
+    shown = [judged[i] for i in sorted(chosen)]
+    if len(claims) <= FEW_CLAIMS:
+        shown, waiting = claims, []
     for context, members in groupby(shown, key=lambda claim: claim.context):
         console.print(Text(f"{context}:", "italic"))
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
         for claim in members:
-            grid.add_row(
-                Text(f"  {claim.verdict}", VERDICT_COLOURS.get(claim.verdict, "dim")), _claim_text(claim)
-            )
+            verdict = Text(f"  {claim.verdict}", VERDICT_COLOURS.get(claim.verdict, "dim"))
+            grid.add_row(verdict, _claim_text(claim, with_table=len(tables) > 1))
         console.print(grid)
-    if len(claims) > len(shown):
-        _line(console, f"{len(claims) - len(shown)} more: {ALL_CLAIMS}")
+    if waiting:
+        brief = "; ".join(
+            f"{claim.name}: {claim.metric} {claim.difference}" for claim in waiting[:MAX_CLAIMS]
+        )
+        console.print(Text(f"too few seeds: {brief}", "dim"))
+    if left_out := len(claims) - len(shown) - len(waiting[:MAX_CLAIMS]):
+        _line(console, f"{left_out} more: {ALL_CLAIMS}")
     console.print()
 
 
-def _claim_text(claim: Claim) -> Text:
+def _claim_text(claim: Claim, with_table: bool) -> Text:
     from experiments.reporting.tables.row_evidence import controls_in_brief
 
     text = Text(claim.text)
     controls = controls_in_brief(claim.row)
     text.append(f"; {controls}" if controls else "")
-    text.append(f" ({', '.join(table.short_title for table in claim.tables)})", "dim")
+    if with_table:
+        text.append(f" ({', '.join(table.short_title for table in claim.tables)})", "dim")
     return text
 
 

@@ -17,6 +17,7 @@ from experiments.reporting.collect import metric_names
 from experiments.reporting.tables.matching import Context, Matcher
 from experiments.reporting.tables.report_model import MeasuredTable, describe_context
 from experiments.reporting.tables.table_rows import RowBuilder
+from experiments.runs.run_flags import IMPORTED
 
 NAME, TITLE = "other-runs", "Runs of no table"
 NOTE = "Each row says in what it differs from the recipe of its name, with that recipe's value in brackets."
@@ -35,7 +36,10 @@ def build_other_tables(
         is_to_first: Whether they are all compared with the first row instead, and no other runs are shown.
     """
     by_context: dict[Context | None, list[RecipeKey]] = {}
-    first_names = runs.drop_duplicates("recipe_id")
+    own_first = runs.sort_values("marks", key=lambda marks: marks.str.contains(IMPORTED), kind="stable")
+    first_names = own_first.drop_duplicates(
+        "recipe_id"
+    ).sort_index()  # an import's name only where no other is
     for key in zip(first_names["recipe"], first_names["recipe_id"]):
         own = matcher.recipe_for_id(key[1])
         by_context.setdefault(matcher.context_of(own) if own else None, []).append(key)
