@@ -32,7 +32,7 @@ from msdet_cli.console.formatting import (
 from msdet_cli.console.result_tables import COLOURS, print_marks
 from msdet_cli.console.text_lines import Cell, print_lines
 
-WIDE_CONSOLE = 100  # characters; a narrower one omits the year
+WIDE_CONSOLE = 100  # characters; a narrower one omits the year, and all differences but one
 MAX_DIFFERENCES = 2  # of a run, in a table
 MAX_NAMES = 3  # of runs that failed for one reason
 MAX_REASONS = 20  # below a table
@@ -175,7 +175,10 @@ def _print_rows(
     rows = []
     for one in listed:
         own = [strip_section(text) for text in one.differs if text not in shared]
-        cells: list[Cell] = [one.run.name, join_differences(own, MAX_DIFFERENCES)]
+        cells: list[Cell] = [
+            one.run.name,
+            join_differences(own, MAX_DIFFERENCES if console.width >= WIDE_CONSOLE else 1),
+        ]
         cells += [(one.record.profile or "none") if has_profiles else "", one.data if has_data else ""]
         cells += [(one.state, COLOURS.get(one.state, "")), format_iterations(one.progress)]
         cells += [
@@ -187,7 +190,8 @@ def _print_rows(
         rows.append(cells)
     header = ["run", "differs", "profile", "data set", "state", "progress", *MAIN_METRICS, "took", "started"]
     header += ["size", ""]
-    print_lines(console, header, rows, right=("progress", *MAIN_METRICS, "took", "size"))
+    right = ("progress", *MAIN_METRICS, "took", "size")
+    print_lines(console, header, rows, right, optional=("took", "started"))
 
 
 def _where(one: ListedRun) -> str:

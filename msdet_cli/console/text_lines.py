@@ -13,16 +13,24 @@ GAP = "  "
 
 
 def print_lines(
-    console: Console, header: Sequence[str], rows: Sequence[Sequence[Cell]], right: Collection[str] = ()
+    console: Console,
+    header: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    right: Collection[str] = (),
+    optional: Sequence[str] = (),
 ) -> None:
-    """Print a header and aligned rows at their full width, without empty columns.
+    """Print a header and aligned rows, without empty columns; no cell is cut.
 
     Args:
         right: Names of the right-aligned columns.
+        optional: Names of columns to leave out where rows are wider than the console, in this order.
     """
     kept = [i for i in range(len(header)) if not rows or any(_parts(row[i])[0] for row in rows)]
     lines = [[(name, "bold") for name in header], *([_parts(cell) for cell in row] for row in rows)]
     widths = {i: max(cell_len(line[i][0]) for line in lines) for i in kept}
+    for name in optional:
+        if sum(widths[i] + len(GAP) for i in kept) - len(GAP) > console.width:
+            kept = [i for i in kept if header[i] != name]
     text = Text()
     for line in lines:
         for i in kept:

@@ -317,3 +317,16 @@ def test_an_ambiguous_run_lists_what_tells_them_apart(
     rows = sorted(line.split("  ", 1)[1].split("1:30")[0].strip() for line in (first, second))
     assert [" ".join(row.split()) for row in rows] == ["alpha: 5 (10) failed", "done 50.0"]
     assert hint == "  try: msdet runs"
+
+
+def test_a_list_fits_80_columns_without_a_cut_name(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    own = ("weighting.rule=avw", "weighting.amplification=[3.0,2.0]", "schedule.iterations=30")
+    runs = [
+        make_run("retinanet-r50-rlo", 0, {"AP": 50.0}, profile="tiny", sets=own),
+        make_run("retinanet-r50"),
+    ]
+    lines = table()
+    assert max(map(len, lines)) <= 80
+    for run in runs:
+        assert any(run.name in line and " done" in line for line in lines)
