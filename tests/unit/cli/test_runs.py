@@ -321,7 +321,7 @@ def test_an_ambiguous_run_lists_what_tells_them_apart(
 
 def test_a_list_fits_80_columns_without_a_cut_name(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
-    own = ("weighting.rule=avw", "weighting.amplification=[3.0,2.0]")
+    own = ("weighting.alpha=500", "weighting.n=1")
     runs = [make_run("retinanet-r50-rlo", 0, {"AP": 50.0}, sets=own[:number]) for number in (1, 2)]
     lines = table()
     assert max(map(len, lines)) <= 80
