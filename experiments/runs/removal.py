@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from experiments.common.errors import UserError
-from experiments.common.files import refusing
+from experiments.common.files import refusing, write_text
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 
@@ -67,8 +67,13 @@ def remove_old_checkpoints(run: RunFolder) -> None:
         UserError: One cannot be removed.
     """
     with _removing(run), acquire_lock(run, patience_s=0):
-        for path in old_checkpoints(run):
+        removed = old_checkpoints(run)
+        for path in removed:
             path.unlink(missing_ok=True)
+        if run.digests.is_file():
+            lines = run.digests.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            names = {path.name for path in removed}
+            write_text(run.digests, "".join(x for x in lines if x.strip().rpartition("/")[2] not in names))
 
 
 def _removing(run: RunFolder) -> contextlib.AbstractContextManager[None]:

@@ -150,9 +150,11 @@ def test_checkpoints_keeps_the_last_whole_one():
     left.write_bytes(b"x")
     own = run.checkpoints / "best.pth"
     own.write_bytes(b"x")
+    run.digests.write_text("".join(f"{'0' * 64}  checkpoints/{path.name}\n" for path in (old, last)))
     assert "old checkpoints of 1 run" in refusal("seed0", "--checkpoints").message
     typed("seed0", "--checkpoints", "--yes")
     assert [path.exists() for path in (old, last, cut_short, left, own)] == [False, True, False, False, True]
+    assert run.digests.read_text() == f"{'0' * 64}  checkpoints/{last.name}\n"
     assert run.record_file.exists()
     assert "nothing to delete" in typed("seed0", "--checkpoints")
     broken = a_run(1)
