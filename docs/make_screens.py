@@ -18,6 +18,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,13 @@ def run(command: str, folder: Path) -> str:
     done = subprocess.run(
         arguments, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
-    return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
+    lines = [line.rstrip() for line in done.stdout.strip("\n").splitlines()]
+    return "\n".join(part for line in lines for part in fold(line))
+
+
+def fold(line: str) -> list[str]:
+    """Return a line in parts that a page has room for; a terminal folds it, too."""
+    return textwrap.wrap(line, COLUMNS, subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
 def fill(page: Path, folder: Path) -> None:
