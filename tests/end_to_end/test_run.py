@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
+from experiments.runs.outputs import changed_files
+from experiments.runs.run_flags import marks_of
 from experiments.runs.run_folder import RunFolder
 
 from .conftest import TRAINED, TRAINED_ITERATIONS, Place, Trained, rows, shorten_profile
@@ -77,6 +80,9 @@ def test_the_record_says_what_was_done_and_with_what(trained: Trained, which: st
     assert re.fullmatch(r"[0-9a-f]{16}", data["fingerprint"])
     assert {"torch", "onedl-mmdetection", "msdet"} <= set(record["environment"]["packages"])
     assert record["command"][1:] == list(TRAINED)
+    for name in ("metrics.csv", "trace.csv", "detections/val.bbox.json"):
+        assert record["digests"][name] == hashlib.sha256((run.path / name).read_bytes()).hexdigest()
+    assert marks_of(run.read(), changed_files(run, record["digests"])) == ""
 
 
 @both
