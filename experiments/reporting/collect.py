@@ -131,7 +131,7 @@ def _add(
         return {**_row(folder, record), "digests": record.digests}, record.status not in LIVE
 
     def digest(path: Path) -> str:
-        return str(facts.fact(f"{name}/{path.name}", path, lambda: (file_digest(path), True)))
+        return str(facts.fact(f"{name}/{path.name}:sha256", path, lambda: (file_digest(path), True)))
 
     try:
         row = facts.fact(f"{name}/record.json", folder.record_file, read)

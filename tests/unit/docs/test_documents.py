@@ -136,9 +136,7 @@ def test_every_command_in_the_documents_is_one(line: str) -> None:
     parse(line)
 
 
-@pytest.mark.parametrize(
-    "line", ["msdet walk", "msdet run", "msdet run a --sed 1", "msdet diff 5 6 7"]
-)
+@pytest.mark.parametrize("line", ["msdet walk", "msdet run", "msdet run a --sed 1", "msdet diff 5 6 7"])
 def test_a_wrong_command_is_noticed(line: str) -> None:
     with pytest.raises(Exception, match=r"no command|Missing|No such option|unexpected"):
         parse(line)

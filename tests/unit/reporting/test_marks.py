@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from experiments.common import cache
+from experiments.reporting import collect
 from experiments.runs.outputs import digest_outputs
 from experiments.runs.record import Launch
 from experiments.runs.run_flags import LEGEND
@@ -176,3 +178,12 @@ def test_a_number_whose_files_changed_is_marked(make_run: MakeRun, name: str, da
         path.mkdir()
     assert "3.3 ± - (1)¶" in typed("report", "table1")
     assert "3.3¶" in typed("runs")
+
+
+def test_digests_and_mean_weights_of_one_trace_are_told_apart(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cache, "_MIN_AGE_S", -60.0)  # else files that changed just now are not remembered
+    run = finished_with_files(make_run)
+    (facts,) = collect(run.path.parents[3]).facts.values()
+    assert facts.fact(f"{run.name}/trace.csv", run.trace, lambda: ({"P3": 1.0}, True)) == {"P3": 1.0}
