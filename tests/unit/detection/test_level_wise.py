@@ -503,6 +503,7 @@ def train_on_two_processes(tmp_path, combinations):
             assert any(w != 1 for head in weights for w in head)
 
 
+@pytest.mark.slow  # rules on two processes are in weighting/test_state.py, too
 def test_rules_train_the_same_on_two_processes(tmp_path):
     train_on_two_processes(tmp_path, [("fcos", "avw"), ("faster-rcnn both", "uncertainty"), ("fsaf", "rlo")])
 
