@@ -13,6 +13,7 @@ from msdet_cli.commands import (
     ablate,
     bench,
     cancel,
+    compare,
     cp,
     data,
     diff,
@@ -36,7 +37,7 @@ from msdet_cli.commands import (
 )
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Train": (run.run, ablate.ablate, reproduce.reproduce, logs.logs, cancel.cancel),
+    "Train": (run.run, ablate.ablate, compare.compare, reproduce.reproduce, logs.logs, cancel.cancel),
     "Compare": (report.report, errors.errors, diff.diff, plot.plot, bench.bench),
     "Inspect": (runs.runs, evaluate.evaluate, predict.predict, imports.import_, export.export, rm.rm),
     "Data": (prior.prior,),

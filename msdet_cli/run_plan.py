@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -28,7 +28,7 @@ from experiments.launching.queue import Queue, QueueItem
 from experiments.launching.run_states import read_runs
 from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import format_duration, format_metrics
-from msdet_cli.console.plan_view import print_json, show_plan
+from msdet_cli.console.plan_view import runs_content, show_plan
 from msdet_cli.console.queue_view import QueueView
 from msdet_cli.console.result_tables import make_console
 from msdet_cli.hints import next_command, repeat_command
@@ -59,13 +59,17 @@ def run_plan(
     planned: list[PlannedRun],
     options: RunOptions,
     on_done: Callable[[Console, int], None],
-    plan_more: Callable[[], list[PlannedRun]] = list,
+    rounds: Iterable[list[PlannedRun]] | None = None,
+    to_json: Callable[[list[dict[str, Any]]], Any] = list,
 ) -> NoReturn:
     """Run the plan, submit it, detach it or print it, and exit with the shared code.
 
     Args:
+        planned: All runs that are known now.
         on_done: Prints results, given the exit code; not called in a dry run or with `--json`.
-        plan_more: Plans the runs that can be planned only after the others have ended.
+        rounds: Runs to execute one list after the other, where later ones depend on results; asked for the next list
+            once the last has ended. None: the planned ones.
+        to_json: Makes the content for `--json` from that of the runs.
     """
     console = None if options.as_json else make_console()
     dry_run, slurm = options.dry_run, options.slurm_options
@@ -75,21 +79,21 @@ def run_plan(
     if options.detach and not dry_run:
         _detach(planned, options)
         raise typer.Exit(DONE)
+    executed, code = [], DONE
+    for runs in [planned] if rounds is None else rounds:
+        executed += runs
+        if not dry_run and slurm is None:
+            code = shared_exit_code([code, execute(runs, console, options.execution, options.local_gpus)])
+        if code == INTERRUPTED:
+            break
     if slurm is not None and not dry_run:
-        more = plan_more()  # it prints which rows wait
-        _submit([*planned, *more], slurm, options.results_folder, console)
+        _submit(executed, slurm, options.results_folder, console)
         raise typer.Exit(DONE)
-    code = DONE if dry_run else execute(planned, console, options.execution, options.local_gpus)
-    if code != INTERRUPTED:
-        more = plan_more()
-        planned = [*planned, *more]
-        if not dry_run:
-            code = shared_exit_code([code, execute(more, console, options.execution, options.local_gpus)])
     on_gpus = None if slurm is not None else bool(options.local_gpus)  # Slurm's devices are unknown here
     if console is None:
-        print_json(planned, dry_run, on_gpus)
+        print(json.dumps(to_json(runs_content(executed, dry_run, on_gpus)), indent=2))
     elif dry_run:
-        show_plan(console, planned, on_gpus)
+        show_plan(console, executed, on_gpus)
     else:
         on_done(console, code)
     raise typer.Exit(code)

@@ -125,13 +125,17 @@ class ResourcePool:
         self._taken = [other for other in self._taken if other is not taken]
         taken.release()
 
+    def places(self, launch: Launch) -> int:
+        """Return how many runs of this kind there is room for at a time, were the machine free."""
+        at_once = max(1, self.most_gpus // launch.processes) if self.gpus else self.jobs or 1
+        return min(at_once, self.jobs or at_once)
+
     def threads(self, launch: Launch) -> int | None:
         """Return the number of threads for each process of a run; None, for all cores, if one process is alone.
 
         More threads than cores would wait for each other most of the time.
         """
-        at_once = max(1, self.most_gpus // launch.processes) if self.gpus else self.jobs or 1
-        processes = min(at_once, self.jobs or at_once) * launch.processes
+        processes = self.places(launch) * launch.processes
         return None if processes == 1 else max(1, cores() // processes)
 
 

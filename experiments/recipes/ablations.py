@@ -68,8 +68,9 @@ def ablation_table(wanted: Ablation, results: Path) -> Table:
         UserError: A key or value is wrong, or the rows of the table that is there have something else in common.
     """
     own = load_recipe(wanted.recipe, wanted.profile, dict(wanted.shared), wanted.dataset)
-    table = _table_to_extend(wanted, own, (results / ABLATIONS).resolve())
-    recipe = _portable("recipe", wanted.recipe, table)
+    stem = "-".join([own.name, *map(_last_part, wanted.axes)])
+    table = table_to_extend(wanted, own, results, stem)
+    recipe = portable("recipe", wanted.recipe, table)
     old = {row.id for row in table.rows()}
     if not old or wanted.against == "baseline":
         _add_baseline(table, recipe, own)
@@ -85,9 +86,16 @@ def ablation_table(wanted: Ablation, results: Path) -> Table:
     return checked.at_path(table.path)
 
 
-def _table_to_extend(wanted: Ablation, own: Recipe, folder: Path) -> Table:
-    """Return the table that is there, or a new one without rows; of another name if it has another context."""
-    stem = wanted.name or "-".join([own.name, *map(_last_part, wanted.axes)])
+def table_to_extend(wanted: Ablation, own: Recipe, results: Path, stem: str) -> Table:
+    """Return the table that is there, or a new one without rows; of another name if it has another context.
+
+    Args:
+        wanted: What the table is to have.
+        own: Its recipe as it stands.
+        results: The results folder.
+        stem: The table's name, if `wanted` has none.
+    """
+    folder, stem = (results / ABLATIONS).resolve(), wanted.name or stem
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", stem) or stem in catalogue.list_pages("table"):
         raise UserError(
             f"--name: '{stem}' is not allowed: letters, digits and . _ + -, and no other table's name"
@@ -98,7 +106,7 @@ def _table_to_extend(wanted: Ablation, own: Recipe, folder: Path) -> Table:
             return new
         there = load_table(str(new.path))
         differs = _differing_parts(new, there, own)
-        if not differs and any(row.recipe == _portable("recipe", wanted.recipe, new) for row in there.rows()):
+        if not differs and any(row.recipe == portable("recipe", wanted.recipe, new) for row in there.rows()):
             return there
         if is_last_try or not differs:
             break
@@ -118,13 +126,13 @@ def _new_table(wanted: Ablation, own: Recipe, path: Path) -> Table:
         columns=["mAP"] if own.dataset.format == "voc" else list(COCO_METRICS),
         blocks=[],
     ).at_path(path)
-    table.profile = _portable("profile", wanted.profile, table)
-    table.dataset = _portable("dataset", wanted.dataset, table)
-    table.set = {key: _portable(key, value, table) for key, value in wanted.shared.items()}
+    table.profile = portable("profile", wanted.profile, table)
+    table.dataset = portable("dataset", wanted.dataset, table)
+    table.set = {key: portable(key, value, table) for key, value in wanted.shared.items()}
     return table
 
 
-def _portable(key: str, value: Any, table: Table) -> Any:
+def portable(key: str, value: Any, table: Table) -> Any:
     """Return a shipped page's name, and the path of a user's own file from the table's folder.
 
     The table then means the same wherever a command is typed.
@@ -217,7 +225,7 @@ def _make_row(table: Table, recipe: str, values: dict[str, Any]) -> Row:
     stem = re.sub(r"[^\w.+-]+", "-", stem).strip("-")
     taken = {row.id for row in table.rows()}
     row_id = next(name for n in itertools.count(1) if (name := f"{stem}-{n}" if n > 1 else stem) not in taken)
-    settings = {key: _portable(key, value, table) for key, value in values.items()}
+    settings = {key: portable(key, value, table) for key, value in values.items()}
     return Row(id=row_id, label=label or "as it stands", recipe=recipe, set=settings)
 
 

@@ -57,7 +57,8 @@ def _header(table: Table) -> str:
     place = display_path(table.path)
     return (
         f"{table.title}\n"
-        "Written by `msdet ablate`, which adds rows; titles, labels and rows may be edited.\n"
+        f"Written by `msdet {'compare' if table.study else 'ablate'}`, which adds rows;"
+        " titles, labels and rows may be edited.\n"
         f"  msdet reproduce {place} --seeds 3    run what is missing\n"
         f"  msdet report {place}"
     )

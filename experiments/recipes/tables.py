@@ -19,7 +19,7 @@ from experiments.recipes.schema import Recipe
 
 # The paper's tables, in its order.
 PAPER = ("table1", "table2", "table3", "table4", "table5", "fig4")
-ABLATIONS = "ablations"  # folder of the results for the tables that `msdet ablate` writes
+ABLATIONS = "ablations"  # folder of the results for the tables that `msdet ablate` and `msdet compare` write
 PATH_KEYS = ("dataset", "model", "init_from")  # of recipes: their values may be paths
 
 
@@ -57,6 +57,25 @@ class Row(BaseModel):
         return self.set if self.mean_weights_of is None else {**self.set, "weighting.weights": list(weights)}
 
 
+class Study(BaseModel):
+    """What `msdet compare` decides by; fixed when the study begins, so that no look can choose it.
+
+    Attributes:
+        effect: The smallest difference that matters, in points.
+        spread: The expected standard deviation of a seed's difference. None: as large as the effect.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    effect: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @property
+    def scale(self) -> float:
+        """The effect in standard deviations, at which the test is most sensitive."""
+        return self.effect / self.spread if self.spread else 1.0
+
+
 class Block(BaseModel):
     """Rows that belong together, under a title."""
 
@@ -82,6 +101,7 @@ class Table(BaseModel):
     profile: str | None = None
     dataset: str | None = None
     set: dict[str, Any] = {}  # of all rows; a row's own `set` comes after it
+    study: Study | None = None  # of a table whose seeds are added until its questions are settled
     blocks: Annotated[list[Block], Field(min_length=1)]
     _path: Path = PrivateAttr(Path("table.yaml"))
     _variants: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Recipe]] = PrivateAttr(
@@ -182,7 +202,7 @@ def all_tables() -> list[str]:
 
 
 def list_ablations(results: Path) -> dict[str, Path]:
-    """Return name to file of the tables that `msdet ablate` has written below a results folder, sorted by name."""
+    """Return name to file of the tables that commands have written below a results folder, sorted by name."""
     return {path.stem: path for path in sorted((results / ABLATIONS).glob("*.yaml"))}
 
 

@@ -28,7 +28,7 @@ NUMBERS = ("seed", "iterations", "seconds", "world_size", "micro_batch", "accumu
 COLUMNS = (
     "run", "recipe", "recipe_id", "config_hash", "seed", "profile", "dataset", "fingerprint", "state",
     "iterations", "seconds", "world_size", "micro_batch", "accumulation", "execution", "commit", "marks", "notes",
-    "created", "results", "path",
+    "created", "ended", "results", "path",
 )  # fmt: skip
 
 
@@ -192,6 +192,7 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
         "marks": marks_of(record),
         "notes": "; ".join(record.notes),
         "created": record.created,
+        "ended": _text(last and last.ended) if state == "done" else "",
     }
     if state == "done":  # an earlier attempt may have left metrics of a run that is being done again
         # COCO's tools write -1 where no object of a size exists: no measurement, not a low one

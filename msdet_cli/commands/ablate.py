@@ -76,7 +76,7 @@ def ablate(
     """
     axes, shared = _axes({"alpha": alpha, "n": n, "gamma": gamma}, actions, sets or [])
     own = load_recipe(recipe, options.profile, shared, options.dataset)
-    shared |= _changes_by_options(own, options)
+    shared |= changes_by_options(own, options)
     wanted = Ablation(recipe, axes, grid, options.profile, options.dataset, shared, against, name)
     table = ablation_table(wanted, options.results_folder)
     planned = plan_tables([table], options)
@@ -115,7 +115,7 @@ def _action_set(value: Any) -> Any:
     return list(ACTIONS) if value == "all" else value.split("+") if isinstance(value, str) else value
 
 
-def _changes_by_options(own: Recipe, options: RunOptions) -> dict[str, Any]:
+def changes_by_options(own: Recipe, options: RunOptions) -> dict[str, Any]:
     """Return what --amp and --scale-lr make of the recipe, as keys that all rows share."""
     before, after = (flat(one.model_dump()) for one in (own, options.execution.changed(own)))
     return {key: value for key, value in after.items() if value != before[key]}

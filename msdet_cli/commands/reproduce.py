@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -70,20 +70,21 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
         options: Of the command.
     """
 
-    def plan_more() -> list[PlannedRun]:
+    def rounds() -> Iterator[list[PlannedRun]]:
+        yield planned
         labelled, waiting = later_recipes(
             list(tables.values()), _recipe_of(options), planned, options.dry_run
         )
         for sentence in waiting:
             print_note(sentence)
-        return options.plan(labelled)
+        yield options.plan(labelled)
 
     def print_tables(console: Console, code: int) -> None:
         paths = [str(table.path) for table in tables.values()]
         print_results(console, options.results_folder, paths, [run.folder for run in planned])
         print_next(console, code, options, *tables)
 
-    run_plan(planned, options, print_tables, plan_more)
+    run_plan(planned, options, print_tables, rounds())
 
 
 def _recipe_of(options: RunOptions) -> RecipeOf:

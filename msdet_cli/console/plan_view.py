@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -106,10 +105,12 @@ def _seconds_by_device(costs: Sequence[Forecast]) -> dict[str, float]:
     return totals
 
 
-def print_json(planned: Sequence[PlannedRun], dry_run: bool = False, on_gpus: bool | None = None) -> None:
-    """Print a JSON list with each run's folder, todo and record; in a dry run also its forecast."""
+def runs_content(
+    planned: Sequence[PlannedRun], dry_run: bool = False, on_gpus: bool | None = None
+) -> list[dict[str, Any]]:
+    """Return each run's folder, todo and record, for JSON; in a dry run also its forecast."""
     costs = forecast(planned, on_gpus) if dry_run else [None] * len(planned)
-    print(json.dumps([_as_json(run, cost) for run, cost in zip(planned, costs)], indent=2))
+    return [_as_json(run, cost) for run, cost in zip(planned, costs)]
 
 
 def _as_json(run: PlannedRun, cost: Forecast | None) -> dict[str, Any]:

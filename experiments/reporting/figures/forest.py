@@ -14,7 +14,7 @@ from experiments.reporting.tables.sections import Picture
 
 MAX_ROWS = 40  # more cannot be read on a page
 ROW_IN = 0.27
-COLOURS = {"gain": style.BLUE, "loss": style.RED, "within noise": style.GREY, "too few seeds": style.GREY}
+COLOURS = {"gain": style.BLUE, "loss": style.RED}  # grey: no verdict
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
     baseline = to.pop() if len(to) == 1 else "each row's own baseline"
     caption = (
         f"{table.title}. Difference in {metric} to {baseline}, in points: mean (filled) with its 95 % confidence"
-        " interval, small dots the single seeds' differences. Blue: gain, red: loss, grey: within noise or too few"
-        " seeds."
+        " interval, small dots the single seeds' differences. Blue: gain, red: loss, grey: neither."
     )
     if any(row.published is not None for row in rows):
         caption += " Open diamonds: the published difference."
@@ -83,7 +82,11 @@ def draw_differences(rows: list[Effect], metric: str, baseline: str) -> Figure:
 
 
 def _draw_row(axes: Axes, place: int, row: Effect) -> None:
-    change, colour, (low, high) = row.difference, COLOURS[row.difference.verdict], axes.get_xlim()
+    change, colour, (low, high) = (
+        row.difference,
+        COLOURS.get(row.difference.verdict, style.GREY),
+        axes.get_xlim(),
+    )
     if change.low is not None and change.high is not None:
         ends = [max(change.low, low), min(change.high, high)]
         axes.plot(ends, [place, place], color=colour, linewidth=1.4, solid_capstyle="butt")

@@ -12,7 +12,7 @@ from experiments.reporting.tables.row_evidence import controls_in_words, control
 
 AS_PUBLISHED = "full size, as published"
 # The order in which claims are listed.
-VERDICTS: tuple[Verdict, ...] = ("gain", "loss", "within noise", "too few seeds")
+VERDICTS: tuple[Verdict, ...] = ("gain", "loss", "smaller than the effect", "within noise", "too few seeds")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def count_verdicts(claims: Sequence[Claim]) -> str:
     if judged > 1:
         text += (
             f" With {judged} intervals at 95 %, {0.05 * judged:.1f} would be expected to leave out 0 even if no"
-            " row differed from its baseline."
+            " row differed from its baseline. Verdicts are adjusted for that within each block (Holm)."
         )
     elif not judged:
         text += f" A verdict takes {MIN_SEEDS} seeds on each side: --seeds {MIN_SEEDS}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from experiments.reporting.tables.building import build_report
 from experiments.reporting.tables.controls import Control
 from experiments.reporting.tables.groups import STATES, Group
 from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
-from experiments.reporting.tables.row_evidence import bootstrap
+from experiments.reporting.tables.row_evidence import anytime_valid, bootstrap
 from experiments.runs.run_flags import IMPORTED, REDUCED
 
 Record = dict[str, Any]
@@ -99,6 +100,7 @@ def _table_records(tables: Sequence[MeasuredTable]) -> tuple[list[str], list[Rec
         "bootstrap_low", "bootstrap_high", "verdict", "gap", "seeds_needed", "detectable_difference",
         *[f"published_{name}_rank" for name in metrics], *[f"measured_{name}_rank" for name in metrics],
         *[column for name in controls for column in _control_columns(name)], "own", "differs",
+        "p_value", "p_adjusted", "anytime_low", "anytime_high", "e_value",
     ]  # fmt: skip
     return names, records
 
@@ -121,6 +123,9 @@ def _record(table: MeasuredTable, block: str, row: TableRow) -> Record:
         dataset = table.context.dataset.name
         record |= {"context": table.common, "profile": table.context.profile, "dataset": dataset}
     record |= _difference(row.difference) if row.difference else {}
+    if (anytime := anytime_valid(row)) is not None:
+        record |= {"anytime_low": _plain(anytime.low), "anytime_high": _plain(anytime.high)}
+        record |= {"e_value": _plain(anytime.e_value)}
     if row.power:
         record |= {"seeds_needed": row.power.needed, "detectable_difference": _plain(row.power.detectable)}
     record |= {f"measured_{name}_rank": rank for name, rank in row.ranks.items()}
@@ -142,6 +147,8 @@ def _difference(change: Difference) -> Record:
         "bootstrap_low": _plain(low),
         "bootstrap_high": _plain(high),
         "verdict": change.verdict,
+        "p_value": _plain(change.p_value),
+        "p_adjusted": _plain(change.p_adjusted),
     }
 
 
@@ -175,5 +182,5 @@ def _group(group: Group) -> Record:
 
 
 def _plain(number: float | None) -> float | None:
-    """Return a number without its last digits, which are rounding noise."""
-    return None if number is None else round(number, 9)
+    """Return a number without its last digits, which are rounding noise; JSON knows no infinity."""
+    return None if number is None or math.isinf(number) else round(number, 9)

@@ -6,10 +6,12 @@ import functools
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
-Verdict = Literal["gain", "loss", "within noise", "too few seeds"]
+Verdict = Literal["gain", "loss", "smaller than the effect", "within noise", "too few seeds"]
+Key = TypeVar("Key")
+Change = TypeVar("Change", bound="Difference")
 
 CONFIDENCE_LEVEL = 0.95
 MIN_SEEDS = 3  # on each side; with two, the interval is 13 standard errors wide either way
@@ -47,6 +49,8 @@ class Difference:
         n: Pairs; unpaired, the seeds of the side that has fewer.
         pairs: The seeds' differences by ascending seed; empty when unpaired.
         degrees_of_freedom: Degrees of freedom of the t distribution behind the interval; 0 where there is none.
+        p_adjusted: The p-value after Holm, over a family of comparisons; None where there is no such family.
+        family: Its size.
     """
 
     value: float
@@ -57,15 +61,32 @@ class Difference:
     n: int = 1
     pairs: tuple[float, ...] = ()
     degrees_of_freedom: float = 0.0
+    p_adjusted: float | None = None
+    family: int = 1
+
+    @property
+    def p_value(self) -> float | None:
+        """The two-sided p-value of the t test, not adjusted; None where there is no error."""
+        if not self.error:
+            return None if self.error is None else float(self.value == 0)
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(self.degrees_of_freedom, -abs(self.value) / self.error))
 
     @property
     def verdict(self) -> Verdict:
-        """`gain` or `loss` where the interval leaves out 0, from MIN_SEEDS seeds on."""
+        """`gain` or `loss` where interval and adjusted p-value leave out 0, from MIN_SEEDS seeds on."""
         if self.n < MIN_SEEDS or self.low is None or self.high is None:
             return "too few seeds"
-        if self.low > 0:
-            return "gain"
-        return "loss" if self.high < 0 else "within noise"
+        if self.low <= 0 <= self.high or self.is_undone_by_adjustment:
+            return "within noise"
+        return "gain" if self.low > 0 else "loss"
+
+    @property
+    def is_undone_by_adjustment(self) -> bool:
+        """Whether the interval leaves out 0, but the adjusted p-value does not."""
+        is_significant = self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+        return is_significant and self.p_adjusted is not None and self.p_adjusted >= 1 - CONFIDENCE_LEVEL
 
     def bootstrap(self) -> tuple[float, float] | None:
         """Return the 95 % percentile bootstrap interval of the mean of the pairs (SciPy, 9999 draws).
@@ -129,6 +150,19 @@ def difference(one: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
     if len(common) > 1:
         return _paired(tuple(one[seed] - baseline[seed] for seed in common))
     return _unpaired(list(one.values()), list(baseline.values()))
+
+
+def adjust_by_holm(changes: Mapping[Key, Change]) -> dict[Key, Change]:
+    """Return the differences of one family with Holm's adjusted p-values: the chance of any false verdict is 5 %.
+
+    Those with too few seeds are not judged, and so are no part of the family.
+    """
+    judged = {key: c.p_value or 0.0 for key, c in changes.items() if c.verdict != "too few seeds"}
+    adjusted, least = dict(changes), 0.0
+    for place, key in enumerate(sorted(judged, key=judged.__getitem__)):
+        least = max(least, min(1.0, (len(judged) - place) * judged[key]))
+        adjusted[key] = replace(changes[key], p_adjusted=least, family=len(judged))
+    return adjusted
 
 
 def _finite(values: Mapping[int, float]) -> dict[int, float]:

@@ -18,6 +18,10 @@ from experiments.reporting.tables.other_runs import build_other_tables
 from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow, describe_context
 from experiments.reporting.tables.table_rows import RowBuilder
 
+STUDY_NOTE = (
+    "A study: seeds were added until the question was settled, so intervals are anytime-valid (95 % confidence"
+    " sequences of paired differences). The smallest difference that matters: {:g} points."
+)
 MAX_NEAREST = 3  # recipes of runs in no row that are named with their nearest row
 MAX_NEAR_KEYS = 2  # in which they differ; without any so near, the nearest is named
 MAX_RECIPES = 50  # of runs that are compared with rows, to find those
@@ -138,6 +142,8 @@ class _TableBuilder:
         runs = {row.id: self.matcher.find(self.matcher.recipes_of(table, row)) for row in table.rows()}
         blocks = RowBuilder(table, runs, table.columns, self.matcher, as_published=True).blocks(set(runs))
         notes = [table.note] if table.note else []
+        if table.study is not None:
+            notes.append(STUDY_NOTE.format(table.study.effect))
         title = f"{_numbered(table)}: {table.title}"
         return MeasuredTable(table.name, title, None, list(table.columns), blocks, notes)
 

@@ -68,6 +68,16 @@ class Group:
             seed for seed, marks in zip(self._columns["seed"], self._columns["marks"]) if mark in marks
         )
 
+    def seeds_added_later(self) -> list[int]:
+        """Return the seeds planned after another seed had ended: somebody may have looked at the result before.
+
+        A run is planned when its record is made: for all seeds of one command before the first of them begins.
+        """
+        columns = self._columns
+        first = min((ended for ended in columns["ended"] if ended), default=None)
+        found = zip(columns["seed"], columns["created"])
+        return sorted(seed for seed, created in found if first is not None and created > first)
+
     @property
     def recipe_id(self) -> str:
         return self.column("recipe_id")

@@ -17,8 +17,9 @@ from experiments.weighting.options import adapts
 LEGEND = (
     "Measured: mean ± sample standard deviation (number of seeds). Δ: to the baseline row, with its 95 % confidence"
     " interval: the seeds' differences where two or more seeds match (paired t), else the difference of the means"
-    f" (Welch's t). Gain or loss: the interval leaves out 0, from {MIN_SEEDS} seeds on; among twenty rows one does so"
-    " by chance. Best and second go by the digits shown, whatever the noise."
+    f" (Welch's t). Gain or loss: the interval leaves out 0, from {MIN_SEEDS} seeds on, and still does so when Holm's"
+    " method adjusts for the rows of the block with the same baseline. Best and second go by the digits shown, whatever"
+    " the noise."
     " Run as: processes x images per process and step (x accumulated steps)."
 )
 ABBREVIATED = ("avw", "rlo", "dwa")  # rules whose names are written in capitals

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from experiments.reporting.stats.sequences import SequentialDifference, sequential
 from experiments.reporting.stats.statistics import Difference, signed
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 
@@ -71,9 +72,35 @@ def row_notes(table: MeasuredTable, has_resampling: bool = True) -> list[tuple[s
     return notes
 
 
+def anytime_valid(row: TableRow) -> SequentialDifference | None:
+    """Return the difference of a study, and that of seeds that were added after a first look; else None."""
+    change = row.difference
+    if change is None or not change.paired or row.group is None or row.baseline is None:
+        return None
+    if isinstance(change, SequentialDifference):
+        return change
+    is_added = bool(row.group.seeds_added_later() or row.baseline.seeds_added_later())
+    return sequential(change) if is_added else None
+
+
+def _describe_judgement(row: TableRow) -> list[str]:
+    """Return how an anytime-valid interval differs from the t interval, and what Holm's adjustment changes."""
+    change, anytime, texts = row.difference, anytime_valid(row), []
+    if anytime is not None:
+        evidence = f"e-value {anytime.e_value:.3g}, p {anytime.p_value:.2g}"
+        if anytime is change:
+            texts.append(f"study: the interval holds at every look, {evidence}")
+        else:
+            ends = str(anytime).partition(" ")[2] or "unbounded"
+            texts.append(f"seeds were added after a first look: anytime-valid interval {ends}, {evidence}")
+    if change is not None and change.is_undone_by_adjustment:
+        texts.append(f"p {change.p_value:.2g}, over {change.family} rows {change.p_adjusted:.2g} (Holm)")
+    return texts
+
+
 def _describe_difference(row: TableRow, has_resampling: bool) -> list[str]:
-    """Return the difference by seed, its bootstrap interval, and its power."""
-    change, texts = row.difference, []
+    """Return the difference's judgement, the difference by seed, its bootstrap interval, and its power."""
+    change, texts = row.difference, _describe_judgement(row)
     if change is not None and change.paired:
         if len(change.pairs) <= MAX_PAIRS:
             texts.append(f"differences by seed: {', '.join(signed(pair) for pair in change.pairs)}")

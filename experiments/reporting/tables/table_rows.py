@@ -11,6 +11,8 @@ import pandas as pd
 from experiments.recipes.tables import Block, Row, Table
 from experiments.reporting.stats.best_values import rank_by_metric
 from experiments.reporting.stats.power import power
+from experiments.reporting.stats.sequences import sequential
+from experiments.reporting.stats.statistics import Difference, adjust_by_holm
 from experiments.reporting.tables.controls import controls_of
 from experiments.reporting.tables.groups import Group, compare_groups, group_runs, select_baseline
 from experiments.reporting.tables.matching import Matcher
@@ -53,7 +55,7 @@ class RowBuilder:
         for block in self.table.blocks:
             rows = [made for row in block.rows if row.id in shown for made in self._rows(row)]
             if rows:
-                blocks.append((block.title or "", self._ranked(rows, block)))
+                blocks.append((block.title or "", self._ranked(_adjusted(rows), block)))
         return blocks
 
     def _rows(self, row: Row) -> Iterator[TableRow]:
@@ -63,6 +65,8 @@ class RowBuilder:
         for group in self._groups.get(row.id, []):
             baseline = select_baseline(group, self._groups.get(row.baseline or "", []), metric)
             change, remark = compare_groups(group, baseline, metric) if baseline else (None, "")
+            if change is not None and self.table.study is not None:
+                change = sequential(change, self.table.study.effect, self.table.study.scale)
             gains_only = len(self._groups) > MAX_ROWS_WITH_CONTROLS
             needed = change is not None and (change.verdict == "gain" if gains_only else change.value > 0)
             yield TableRow(
@@ -71,7 +75,7 @@ class RowBuilder:
                 published,
                 change,
                 "; ".join(text for text in (group.remark(), remark) if text),
-                power=power(change, published),
+                power=None if self.table.study else power(change, published),
                 controls=controls_of(group, metric, self.matcher) if needed else (),
                 recipe=self.matcher.recipe_for_id(group.recipe_id),
                 baseline=baseline,
@@ -111,3 +115,13 @@ class RowBuilder:
             for members in by_data.values()
             for index, ranks in rank_by_metric(members, self.columns).items()
         }
+
+
+def _adjusted(rows: list[TableRow]) -> list[TableRow]:
+    """Return a block's rows with the p-values of those against one baseline adjusted for their number."""
+    families: dict[str | None, dict[int, Difference]] = {}
+    for place, row in enumerate(rows):
+        if row.difference is not None:
+            families.setdefault(row.definition.baseline, {})[place] = row.difference
+    found = {place: c for family in families.values() for place, c in adjust_by_holm(family).items()}
+    return [replace(row, difference=found.get(place)) for place, row in enumerate(rows)]

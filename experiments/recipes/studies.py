@@ -1,0 +1,85 @@
+"""Tables of studies: recipes against one baseline, seed by seed, until the question is settled. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from experiments.common.checking import validate
+from experiments.common.errors import UserError
+from experiments.common.files import display_path
+from experiments.recipes import catalogue
+from experiments.recipes.ablations import Ablation, portable, table_to_extend
+from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.schema import Recipe
+from experiments.recipes.tables import Block, Row, Study, Table
+
+DEFAULT_EFFECT = 0.5  # points
+
+
+def study_table(wanted: Ablation, effect: float | None, spread: float | None, results: Path) -> Table:
+    """Return the table of a study, or the one that is there with the row that it lacks. Writes nothing.
+
+    Args:
+        wanted: The recipe, the baseline in `against`, and what both have in common.
+        effect: The smallest difference that matters. None: that of the study, 0.5 of a new one.
+        spread: The expected standard deviation of a seed's difference. None: that of the study.
+        results: The results folder.
+
+    Raises:
+        UserError: A recipe is wrong, both are the same, or the study that is there decides by something else.
+    """
+    own = _load(wanted.recipe, wanted)
+    baseline = wanted.against or _uniform_counterpart(own, wanted)
+    beside = _load(baseline, wanted)
+    if recipe_id(own) == recipe_id(beside):
+        raise UserError(
+            f"'{wanted.recipe}' and '{baseline}' are the same experiment",
+            "name a baseline: msdet compare RECIPE BASELINE",
+        )
+    table = table_to_extend(
+        dataclasses.replace(wanted, recipe=baseline), beside, results, f"compare-{beside.name}"
+    )
+    first = portable("recipe", baseline, table)
+    if not table.blocks:
+        table.study = Study(effect=effect or DEFAULT_EFFECT, spread=spread)
+        table.title = f"Study against {table.title.removeprefix('Ablation of ')}"
+        table.blocks = [Block(rows=[Row(id="baseline", label=beside.name, recipe=first)])]
+    _check_design(table, effect, spread)
+    name = portable("recipe", wanted.recipe, table)
+    if all(row.recipe != name for row in table.rows()):
+        taken = {row.id for row in table.rows()}
+        row_id = next(text for text in (own.name, name, f"{own.name}-{len(taken)}") if text not in taken)
+        table.blocks[0].rows.append(Row(id=row_id, label=own.name, recipe=name, baseline="baseline"))
+    checked = validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}")
+    return checked.at_path(table.path)
+
+
+def _load(name: str, wanted: Ablation) -> Recipe:
+    return load_recipe(name, wanted.profile, dict(wanted.shared), wanted.dataset)
+
+
+def _uniform_counterpart(own: Recipe, wanted: Ablation) -> str:
+    """Return the shipped recipe that is this one with uniform weights: retinanet-r50 of retinanet-r50-rlo.
+
+    Raises:
+        UserError: There is none.
+    """
+    stems = [name for name in catalogue.list_pages("recipe") if own.name.startswith(f"{name}-")]
+    for name in sorted(stems, key=len, reverse=True):
+        if _load(name, wanted).weighting["rule"] == "uniform":
+            return name
+    raise UserError(
+        f"no recipe with uniform weights is named as '{own.name}' begins",
+        f"msdet compare {wanted.recipe} BASELINE",
+    )
+
+
+def _check_design(table: Table, effect: float | None, spread: float | None) -> None:
+    """Raise UserError where the table is no study, or one that decides by other numbers."""
+    where, there = display_path(table.path), table.study
+    if there is None:
+        raise UserError(f"{where}: is no study of `msdet compare`", "--name NAME")
+    for option, typed, own in (("--effect", effect, there.effect), ("--spread", spread, there.spread)):
+        if typed is not None and typed != own:
+            raise UserError(f"{option}: {typed:g} is not that of {where}, {own or 'none'}", "--name NAME")

@@ -1,0 +1,144 @@
+"""A study as `msdet compare` runs it: rounds of seeds, a look after each, and what a look prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from experiments.common.files import display_path
+from experiments.launching.leases import ResourcePool
+from experiments.launching.plan import PlannedRun
+from experiments.recipes.loading import recipe_id
+from experiments.recipes.tables import Study, Table
+from experiments.reporting.stats.sequences import SequentialDifference, sequential
+from experiments.reporting.stats.statistics import adjust_by_holm, difference
+from msdet_cli.run_options import RunOptions
+
+
+@dataclass
+class StudyRun:
+    """One recipe of a study against the baseline, as far as its runs have come.
+
+    Attributes:
+        own_id: The recipe's identity.
+        planned: The runs of all rows of the table.
+        console: None for JSON.
+        looks: What each look found.
+    """
+
+    table: Table
+    own_id: str
+    planned: Sequence[PlannedRun]
+    options: RunOptions
+    console: Console | None
+    looks: list[dict[str, Any]] = field(default_factory=list)
+    is_settled: bool = False
+
+    def __post_init__(self) -> None:
+        ids = {
+            row.id: recipe_id(self.options.execution.changed(self.table.recipe_of(row)))
+            for row in self.table.rows()
+            if row.recipe is not None
+        }
+        runs_by_id: dict[str, list[PlannedRun]] = {}
+        for run in self.planned:
+            runs_by_id.setdefault(recipe_id(run.recipe), []).append(run)
+        self._runs = {row_id: runs_by_id.get(digest, []) for row_id, digest in ids.items()}
+        self.row_id = next(row_id for row_id, digest in ids.items() if digest == self.own_id)
+        self._left_out: set[str] = set()
+
+    @property
+    def own(self) -> list[PlannedRun]:
+        """The runs of the recipe and of its baseline, seed by seed."""
+        baseline = self.table.row(self.row_id).baseline or ""
+        return sorted([*self._runs[baseline], *self._runs[self.row_id]], key=lambda run: run.seed)
+
+    def rounds(self) -> Iterator[list[PlannedRun]]:
+        """Yield the runs to execute next, as many seeds as fill the machine, until the question is settled."""
+        pool = ResourcePool(self.options.execution, self.options.local_gpus)
+        self._look()
+        runs: list[PlannedRun] = []
+        for seed in sorted({run.seed for run in self.own}):
+            if self.is_settled:
+                return
+            runs += [run for run in self.own if run.seed == seed and run.todo != "skip"]
+            pending = [run for run in runs if run.todo not in ("failed", "unreadable")]
+            if not self.options.dry_run and pending and len(pending) >= pool.places(pending[0].launch):
+                yield runs
+                runs = []
+                self._look()
+        if runs:
+            yield runs
+            self._look()
+
+    def _look(self) -> None:
+        """Judge all pairs that are done, and print a line for each that is new."""
+        values = {row_id: self._values(runs) for row_id, runs in self._runs.items()}
+        mine = values[self.row_id]
+        seeds = sorted(mine.keys() & values[self.table.row(self.row_id).baseline or ""].keys())
+        for count in range(len(self.looks) + 1, len(seeds) + 1):
+            values[self.row_id] = {seed: mine[seed] for seed in seeds[:count]}
+            change = self._judge(values)
+            self.looks.append(
+                {"seeds": seeds[:count], "difference": change.value, "low": change.low, "high": change.high,
+                 "e_value": change.e_value, "p_value": change.p_value, "p_adjusted": change.p_adjusted,
+                 "verdict": change.verdict}
+            )  # fmt: skip
+            self.is_settled = change.is_settled
+            self._print(_describe(change, self.table.columns[0]))
+
+    def _judge(self, values: dict[str, dict[int, float]]) -> SequentialDifference:
+        """Return the recipe's difference, its p-value adjusted for the other recipes of the study."""
+        study = self.table.study or Study(effect=1)
+        changes = {}
+        for row in self.table.rows():
+            one, other = values.get(row.id, {}), values.get(row.baseline or "", {})
+            change = difference(
+                {seed: one[seed] for seed in one.keys() & other.keys()},
+                {seed: other[seed] for seed in one.keys() & other.keys()},
+            )
+            if change is not None:
+                changes[row.id] = sequential(change, study.effect, study.scale)
+        return adjust_by_holm(changes)[self.row_id]
+
+    def _values(self, runs: Sequence[PlannedRun]) -> dict[int, float]:
+        """Return the metric of finished runs by seed, and say once which others are left out."""
+        found = {}
+        for run in runs:
+            if not run.folder.record_file.exists():
+                continue
+            record = run.folder.read()
+            if record.status == "done" and self.table.columns[0] in record.metrics:
+                found[run.seed] = record.metrics[self.table.columns[0]]
+            elif record.status in ("failed", "cancelled") and run.folder.name not in self._left_out:
+                self._left_out.add(run.folder.name)
+                self._print(f"seed {run.seed} is left out on both sides: {run.folder.name} {record.status}")
+        return found
+
+    def _print(self, text: str) -> None:
+        if self.console is not None:
+            self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def content(self, runs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the study for JSON."""
+        design = self.table.study.model_dump() if self.table.study else {}
+        return {"study": display_path(self.table.path), **design, "row": self.row_id,
+                "is_settled": self.is_settled, "looks": self.looks, "runs": runs}  # fmt: skip
+
+
+def _describe(change: SequentialDifference, metric: str) -> str:
+    """Return `12 seeds: AP +0.8 [+0.1, +1.5], e-value 31, p 0.032: gain`, or what would settle it."""
+    text = f"{change.n} seed{'s' * (change.n > 1)}: {metric} {change}"
+    text += ", no interval yet" if change.low is None else ""
+    text += f", e-value {change.e_value:.3g}, p {change.p_value:.2g}"
+    if change.family > 1:
+        text += f", {change.p_adjusted:.2g} over {change.family} recipes (Holm)"
+    if change.is_settled:
+        return f"{text}: {change.verdict}"
+    found = change.seeds_to_settle()
+    if found is not None:
+        return f"{text}; with this mean and spread: {found[1]} at {found[0]} seeds"
+    return text + ("; with this mean and spread: not within 1000 seeds" if change.n > 2 else "")
