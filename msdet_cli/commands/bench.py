@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.results_file import BenchFile
 
 DEFAULT_PARTS = ("observe", "startup", "many_runs", "operators", "dispatch", "overhead", "inference")
-PARTS = (*DEFAULT_PARTS, "eval", "gpu")
+PARTS = (*DEFAULT_PARTS, "eval", "gpu", "decisions")
 NO_PROFILE = "none"
 
 Progress = Callable[[str], None]
@@ -38,7 +38,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[PART]...",
-            help=f"{', '.join(PARTS)}; default all but eval and gpu. Recipes may follow dispatch.",
+            help=f"{', '.join(PARTS)}; default all but the last three. Recipes may follow dispatch.",
             autocompletion=complete_words(PARTS),
         ),
     ] = None,
@@ -94,6 +94,7 @@ def bench(
     inference  an image: RetinaNet, RLO and the necks of Figure 4, model only and end to end
     eval       faster-coco-eval against pycocotools: time and results (minutes)
     gpu        a step of every full-size recipe at (1333, 800), peak memory, waits for the device
+    decisions  false verdicts and seeds of `msdet compare`, by simulation (shares)
 
     \b
     msdet bench
@@ -161,6 +162,7 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
     import torch
 
     from benchmarks import (
+        decisions,
         dispatch,
         evaluation,
         gpu,
@@ -198,6 +200,7 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
         ),
         "eval": (lambda progress: evaluation.measure(images, progress=progress), {"--images": images}),
         "gpu": (lambda _: gpu.measure(), {}),
+        "decisions": (lambda _: decisions.measure(), {}),
     }
 
 

@@ -164,7 +164,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("eval",),
         ("From a list of made-up detections to COCO's twelve metrics, seconds as medians with quartiles.",),
     ),
-    ("Other measurements", (), ("Medians. Names say the units: s, ms, us.",)),
+    ("Other measurements", (), ("Times are medians. Names say the units: s, ms, us.",)),
 )
 
 
@@ -179,7 +179,7 @@ def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     for part, m in measured:
         load, where = m.get("load"), f"{m['host']}, {m['date']}"
         notes += [loops(m)] if part == "overhead" else []
-        if load is not None and load >= BUSY and part != "dispatch":  # counts are no times
+        if load is not None and load >= BUSY and part not in ("dispatch", "decisions"):  # no times
             cores = m["environment"].get("cpu_cores", "?")
             notes.append(
                 f"{where}, {part}: the machine was at other work when it began (load {load} on {cores} cores)."

@@ -1,0 +1,130 @@
+"""Studies of `msdet compare` by simulation: how often they err, and the runs that they save or cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from experiments.reporting.stats.sequences import sequence_quantile
+from experiments.reporting.stats.statistics import MIN_SEEDS, t_quantile
+
+STUDIES = 10_000
+MAX_SEEDS = 30  # of a study whose errors are counted
+PUBLISHED = 0.8  # AP: RetinaNet R50 with RLO, Table 1 of the paper
+EFFECT = 0.5  # AP: the default of --effect
+# Standard deviation of a seed's difference in AP, and the seeds that a study may have. COCO: runs of one config differ
+# by 0.2 to 0.3 AP (open-mmlab/mmdetection, issues 3496 and 3624), so sqrt(2) * 0.2 for a pair. tiny: the rows below.
+SPREADS = {"COCO": (0.28, 20), "tiny": (2.7, 200)}
+# AP of seeds 0, 1, 2 minus the baseline's, from results/tiny: AVW, RLO, random weights, and the rows of Tables 4 and 5.
+REAL = (
+    (-3.43, 0.20, 0.82), (-3.93, -1.60, 0.95), (-12.50, -9.22, -10.82), (-4.46, -1.89, 5.11), (-3.20, -1.50, 2.13),
+    (-2.10, -0.73, 0.00), (-0.40, 0.01, 1.42), (-3.48, -1.96, 1.59), (-0.85, -2.33, 0.08), (-1.80, -1.97, 3.51),
+    (-1.04, -2.41, 4.44),
+)  # fmt: skip
+
+Draw = Callable[[tuple[int, int]], np.ndarray]
+
+
+def measure(studies: int = STUDIES) -> dict[str, Any]:
+    """Return error rates under a mean of 0, and runs beside a fixed sample of equal power; shares in percent."""
+    chance = np.random.default_rng(0)
+    real = np.array(REAL)
+    residuals = (real - real.mean(axis=1, keepdims=True)).ravel()
+    sources: dict[str, Draw] = {
+        "normal": chance.standard_normal,
+        "heavy tails (t with 3 degrees of freedom)": lambda size: chance.standard_t(3, size),
+        "skewed (normal minus exponential)": lambda size: (
+            chance.standard_normal(size) - _exponential(chance, size)
+        ),
+        "drawn from real seeds": lambda size: chance.choice(residuals, size),
+        "beyond the method: exponential": lambda size: _exponential(chance, size),
+    }
+    errors = {name: error_rates(draw((studies, MAX_SEEDS))) for name, draw in sources.items()}
+    runs = {
+        f"{name}, {part:g} of the published": runs_taken(
+            part * PUBLISHED + spread * chance.standard_normal((studies, most))
+        )
+        for name, (spread, most) in SPREADS.items()
+        for part in (0.0, 0.5, 1.0)
+    }
+    return {"studies": studies, "seeds at most": MAX_SEEDS, "false verdicts": errors, "runs": runs}
+
+
+def error_rates(pairs: np.ndarray) -> dict[str, float]:
+    """Return how often a gain or loss is ever seen where there is none, looking after each seed.
+
+    Args:
+        pairs: Differences by study and seed, of mean 0.
+    """
+    means, errors = _running(pairs)
+    found = {}
+    for name, reach in (("study %", sequence_quantile), ("t interval %", lambda n: t_quantile(n - 1))):
+        is_outside = np.abs(means) > _reaches(reach, pairs.shape[1]) * errors
+        found[name] = _percent(is_outside.any(axis=1))
+    return found
+
+
+def runs_taken(pairs: np.ndarray) -> dict[str, Any]:
+    """Return how studies end and the seeds they take, beside those of a fixed sample that decides as often.
+
+    Args:
+        pairs: Differences by study and seed, in AP.
+    """
+    means, errors = _running(pairs)
+    verdicts = _verdicts(means, _reaches(sequence_quantile, pairs.shape[1]) * errors)
+    is_settled = np.any(list(verdicts.values()), axis=0)
+    end = np.where(is_settled.any(axis=1), is_settled.argmax(axis=1), pairs.shape[1] - 1)
+    shares = {name: _percent(found[np.arange(len(end)), end]) for name, found in verdicts.items()}
+    found: dict[str, Any] = {f"{name} %": share for name, share in shares.items()}
+    found |= {
+        "out of seeds %": _percent(~is_settled.any(axis=1)),
+        "mean seeds": round(float(end.mean()) + 1, 1),
+    }
+    usual = max(shares, key=shares.__getitem__)
+    half = _reaches(lambda n: t_quantile(n - 1), pairs.shape[1]) * errors
+    fixed = {**_verdicts(means, half), "smaller": np.abs(means) + half <= EFFECT}
+    enough = 100 * fixed[usual].mean(axis=0) >= shares[usual]
+    if shares[usual] >= 50 and enough.any():
+        needed = int(enough.argmax()) + 1
+        found |= {
+            "fixed seeds of equal power": needed,
+            "saved %": round(100 * (1 - found["mean seeds"] / needed), 1),
+        }
+    return found
+
+
+def _running(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard error of the first n pairs, for each n; an infinite error where none are judged."""
+    n = np.arange(1, pairs.shape[1] + 1)
+    means = pairs.cumsum(axis=1) / n
+    squares = (pairs**2).cumsum(axis=1) - n * means**2
+    errors = np.sqrt(
+        np.maximum(squares, 1e-12) / np.maximum(n - 1, 1) / n
+    )  # never 0, which an infinite reach needs
+    errors[:, : MIN_SEEDS - 1] = np.inf
+    return means, errors
+
+
+def _reaches(reach: Callable[[int], float], most: int) -> np.ndarray:
+    return np.array([reach(max(n, 2)) for n in range(1, most + 1)])
+
+
+def _verdicts(means: np.ndarray, half: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each verdict of `compare`, by study and look."""
+    is_inside = np.abs(means) + half <= EFFECT
+    is_outside = np.abs(means) > half
+    return {
+        "gain": is_outside & (means > 0),
+        "loss": is_outside & (means < 0),
+        "smaller": is_inside & ~is_outside,
+    }
+
+
+def _exponential(chance: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    return chance.exponential(1, size) - 1
+
+
+def _percent(are_true: np.ndarray) -> float:
+    return round(100 * float(are_true.mean()), 2)
