@@ -16,12 +16,14 @@ import typer
 from experiments.common.errors import UserError
 from experiments.common.trackers import TRACKERS
 from experiments.common.trackers import check as check_trackers
+from experiments.launching.devices import Device, parse_device
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.recipes.schema import AMP_DTYPES, Recipe
 from experiments.runs.lookup import results_dir
 from msdet_cli.completion import complete_words
+from msdet_cli.hints import repeat_command
 from msdet_cli.model_checks import check_models
 from msdet_cli.options import (
     RESULTS,
@@ -58,6 +60,12 @@ class RunOptions:
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")] = (
         False
     )
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on", metavar="DEVICE", help="Forecast for other GPUs: h100x4 is four H100. Needs --dry-run."
+        ),
+    ] = None
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Resume failed runs from their last checkpoint.")
     ] = False
@@ -122,6 +130,19 @@ class RunOptions:
         return results_dir(self.results)
 
     @cached_property
+    def device(self) -> Device | None:
+        """Return what `--on` names; None without it.
+
+        Raises:
+            UserError: There are no figures for it, or the command would run something.
+        """
+        if self.on is None:
+            return None
+        if not self.dry_run:
+            raise UserError("--on forecasts only: it requires --dry-run", repeat_command("--dry-run"))
+        return parse_device(self.on)
+
+    @cached_property
     def slurm_options(self) -> SlurmOptions | None:
         if self.slurm is None:
             return None
@@ -163,7 +184,9 @@ class RunOptions:
 
     @cached_property
     def local_gpus(self) -> tuple[Gpu, ...]:
-        """Return this machine's GPUs; none under Slurm, which has its own."""
+        """Return this machine's GPUs, or those of `--on`; none under Slurm, which has its own."""
+        if self.device is not None:
+            return tuple(self.device.gpus)
         return () if self.slurm is not None else tuple(visible_gpus())
 
     def plan(self, labelled: Iterable[tuple[str, Recipe]]) -> list[PlannedRun]:
@@ -183,6 +206,7 @@ class RunOptions:
                 generate=not self.dry_run,
                 execution=self.execution,
                 gpus=self.local_gpus,
+                known_images=self.device.images if self.device else {},
                 notify=print_note,
             ),
         )
@@ -219,7 +243,7 @@ def with_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def with_options(**values: Any) -> None:
             options = RunOptions(**{name: values.pop(name) for name in names})
-            _ = options.execution  # contradicting options are refused before anything is read
+            _ = options.execution, options.device  # what contradicts is refused before anything is read
             command(**values, options=options)
 
         parameters = [*_parameters(command, hidden=("options",)), *_parameters(RunOptions, hidden=omitted)]

@@ -61,6 +61,7 @@ def run_plan(
     on_done: Callable[[Console, int], None],
     rounds: Iterable[list[PlannedRun]] | None = None,
     to_json: Callable[[list[dict[str, Any]]], Any] = list,
+    on_dry_run: Callable[[Console], object] = lambda _: None,
 ) -> NoReturn:
     """Run the plan, submit it, detach it or print it, and exit with the shared code.
 
@@ -70,6 +71,7 @@ def run_plan(
         rounds: Runs to execute one list after the other, where later ones depend on results; asked for the next list
             once the last has ended. None: the planned ones.
         to_json: Makes the content for `--json` from that of the runs.
+        on_dry_run: Prints what belongs below the plan of a dry run.
     """
     console = None if options.as_json else make_console()
     dry_run, slurm = options.dry_run, options.slurm_options
@@ -91,9 +93,10 @@ def run_plan(
         raise typer.Exit(DONE)
     on_gpus = None if slurm is not None else bool(options.local_gpus)  # Slurm's devices are unknown here
     if console is None:
-        print(json.dumps(to_json(runs_content(executed, dry_run, on_gpus)), indent=2))
+        print(json.dumps(to_json(runs_content(executed, dry_run, options.device or on_gpus)), indent=2))
     elif dry_run:
-        show_plan(console, executed, on_gpus)
+        show_plan(console, executed, options.device or on_gpus)
+        on_dry_run(console)
     else:
         on_done(console, code)
     raise typer.Exit(code)

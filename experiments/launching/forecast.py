@@ -1,4 +1,4 @@
-"""The forecast of planned runs' cost, from similar runs that were measured: time and disk. No torch."""
+"""The forecast of planned runs' cost: time and disk, from similar runs or a device's figures. No torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from experiments.common.errors import UserError
+from experiments.launching.devices import Device, DeviceFigure
 from experiments.launching.plan import PlannedRun
 from experiments.launching.retry_policy import iterations_saved
 from experiments.runs.record import Record
@@ -62,14 +63,14 @@ class Forecast:
         worker_seconds: All workers' time for these steps, without evaluations; None where nothing like it was
             measured.
         disk: Bytes still to be written and kept; None where unknown.
-        source, likeness: What was measured, and in what it is like this run (LIKENESSES).
+        source, likeness: What was measured, and in what it is like this run (LIKENESSES); or a device's figure.
     """
 
     iterations: int
     workers: int
     worker_seconds: float | None = None
     disk: int | None = None
-    source: Measured | None = None
+    source: Measured | DeviceFigure | None = None
     likeness: str | None = None
 
 
@@ -82,8 +83,8 @@ def iterations_of(run: PlannedRun) -> int:
     return (schedule.epochs or 0) * math.ceil(images / schedule.batch)
 
 
-def forecast(planned: Sequence[PlannedRun], on_gpus: bool | None = None) -> list[Forecast]:
-    """Return what is left of each run, from the measured run that is most like it.
+def forecast(planned: Sequence[PlannedRun], on: Device | bool | None = None) -> list[Forecast]:
+    """Return what is left of each run, from a device's figures or the measured run that is most like it.
 
     That is one of the same config, else of the same recipe, else of the same model; always under the same profile, on
     the same data set and with images of the same size, which all change the seconds. Among these, runs on as many
@@ -91,13 +92,14 @@ def forecast(planned: Sequence[PlannedRun], on_gpus: bool | None = None) -> list
 
     Args:
         planned: The runs.
-        on_gpus: Whether the runs will be on GPUs; only such measurements count. None: any.
+        on: A device whose shipped figures count. Else whether the runs will be on GPUs: only such measurements count;
+            None: any.
     """
-    measurements = _Measurements(on_gpus)
+    measurements = on if isinstance(on, Device) else _Measurements(on)
     return [_forecast_run(run, measurements) for run in planned]
 
 
-def _forecast_run(run: PlannedRun, measurements: _Measurements) -> Forecast:
+def _forecast_run(run: PlannedRun, measurements: _Measurements | Device) -> Forecast:
     workers = run.launch.processes * run.launch.nodes
     if run.todo not in ("start", "resume", "running"):
         return Forecast(0, workers, 0.0, 0)

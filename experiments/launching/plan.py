@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,8 @@ from experiments.common.errors import UserError
 from experiments.common.files import name_for_damaged, refusing, write_text
 from experiments.common.processes import this_process
 from experiments.common.secrets import hide_secrets
-from experiments.data.find import FoundDataset, find_dataset
+from experiments.data.find import FoundDataset, find_dataset, resolve_root
+from experiments.data.spec import DatasetSpec
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.recipes import loading as recipes
@@ -64,7 +65,8 @@ class PlanOptions:
         generate: Whether built-in data may be made now; a dry run makes none.
         execution: Processes, machines, trackers.
         gpus: The machine's.
-        notify: Called with a sentence for each recipe whose runs are there under another name.
+        known_images: Training images of data sets that a forecast does not need to find.
+        notify: Called with a sentence for each such data set, and each recipe whose runs are there under another name.
     """
 
     seeds: Sequence[int]
@@ -75,6 +77,7 @@ class PlanOptions:
     generate: bool = True
     execution: Execution = field(default_factory=Execution)
     gpus: Sequence[Gpu] = ()
+    known_images: Mapping[str, int] = field(default_factory=dict)
     notify: Callable[[str], object] = str
 
 
@@ -104,7 +107,7 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
         launch = options.execution.launch(recipe, options.gpus)
         key = recipe.dataset.model_dump_json()
         if key not in found:
-            found[key] = find_dataset(recipe.dataset, options.data_root, generate=options.generate)
+            found[key] = _find_data(recipe.dataset, options)
         data = found[key]
         data.check_resizable(recipe.image_size)
         digest = recipes.config_hash(recipe, data.fingerprint)
@@ -133,6 +136,15 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
                 f"{recipe.name}{varied} is the same experiment as {name}/{digest}, whose runs are used"
             )
     return list(planned.values())
+
+
+def _find_data(spec: DatasetSpec, options: PlanOptions) -> FoundDataset:
+    """Return the data set; only its size where a forecast knows it and its folder is missing."""
+    place, images = resolve_root(spec, options.data_root), options.known_images.get(spec.name)
+    if images is None or place.exists():
+        return find_dataset(spec, options.data_root, generate=options.generate)
+    options.notify(f"data set '{spec.name}' is not in {place}: forecast for {images} training images")
+    return FoundDataset(spec, place, [], {"train": images}, "unknown")
 
 
 def _furthest(own: RunFolder, others: Sequence[RunFolder]) -> RunFolder:

@@ -160,6 +160,11 @@ class Table(BaseModel):
         """Return the row with an id; KeyError where there is none."""
         return {row.id: row for row in self.rows()}[row_id]
 
+    def published_difference(self, row: Row) -> float | None:
+        """Return the published first metric of a row less its baseline's; None where either is not published."""
+        baseline = self.row(row.baseline).published if row.baseline is not None else None
+        return round(row.published[0] - baseline[0], 1) if row.published and baseline else None
+
     @property
     def has_published(self) -> bool:
         """Whether any row has published values."""

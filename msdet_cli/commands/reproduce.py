@@ -9,12 +9,14 @@ import typer
 from rich.console import Console
 
 from experiments.common.errors import UserError
+from experiments.launching.devices import load_figures
 from experiments.launching.plan import PlannedRun
 from experiments.launching.table_runs import RecipeOf, first_recipes, later_recipes
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table, load_table
 from msdet_cli.completion import complete_tables
 from msdet_cli.console.result_tables import print_results
+from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import print_note
 from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
@@ -38,6 +40,7 @@ def reproduce(
     \b
     msdet reproduce table3 -p tiny                 minutes per row on a CPU, built-in data
     msdet reproduce table1 --seeds 3 --dry-run     the missing runs and their cost
+    msdet reproduce table1 --seeds 5 --dry-run --on h100x4     the same for GPUs that are elsewhere
     msdet reproduce controls --seeds 3 --data-root /data/coco
     """
     loaded = {name: load_table(name, options.results_folder) for name in tables}
@@ -84,7 +87,40 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
         print_results(console, options.results_folder, paths, [run.folder for run in planned])
         print_next(console, code, options, *tables)
 
-    run_plan(planned, options, print_tables, rounds())
+    def print_seeds(console: Console) -> None:
+        if options.device is not None:
+            for table in tables.values():
+                print_seeds_needed(console, table)
+
+    run_plan(planned, options, print_tables, rounds(), on_dry_run=print_seeds)
+
+
+def print_seeds_needed(console: Console, table: Table) -> None:
+    """Print how many seeds could show each published difference, at the spread that others report."""
+    from experiments.reporting.stats.power import MAX_SEEDS, power
+    from experiments.reporting.stats.statistics import MIN_SEEDS, Difference, signed
+
+    metric = table.columns[0]
+    spread = load_figures()["spread"].get(metric)
+    differences = {row.id: table.published_difference(row) for row in table.rows() if not row.reference}
+    if spread is None or not any(differences.values()):
+        return
+    two_seeds = Difference(0.0, error=spread["sd"], n=2)  # sd² / 2 + sd² / 2
+    rows = []
+    for row in filter(lambda row: differences.get(row.id), table.rows()):
+        needed = power(two_seeds, differences[row.id])
+        seeds = max(needed.needed, MIN_SEEDS) if needed and needed.needed else f"more than {MAX_SEEDS}"
+        name = f"{row.label}, {row.backbone}" if row.backbone else row.label
+        rows.append([name, signed(differences[row.id] or 0.0), str(seeds)])
+    console.print()
+    print_lines(
+        console, [table.name, f"published {metric}", "seeds"], rows, right=["published " + metric, "seeds"]
+    )
+    console.print(
+        f"seeds: of each row, to show the difference with 80 % power if seeds differ by {spread['sd']} {metric}"
+        f" (sd; {spread['source']})",
+        highlight=False,
+    )
 
 
 def _recipe_of(options: RunOptions) -> RecipeOf:

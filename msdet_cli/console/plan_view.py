@@ -10,28 +10,29 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import UserError
-from experiments.launching.forecast import CPU, Forecast, forecast
+from experiments.launching.devices import Device, DeviceFigure
+from experiments.launching.forecast import CPU, Forecast, Measured, forecast
 from experiments.launching.plan import PlannedRun
 from msdet_cli.console.formatting import TODO_TEXTS, format_hours, format_size
 from msdet_cli.console.text_lines import Cell, print_lines
 
 PENDING = ("start", "resume", "running")
-MAX_SOURCES = 5  # measured runs named below the table
+MAX_SOURCES = 5  # measured runs, or models, named below the table
 REMARKS = {
     "failed": "resume failed and cancelled runs with --retry-failed",
     "unreadable": "unreadable: a newer msdet wrote the record; --force starts anew",
 }
 
 
-def show_plan(console: Console, planned: Sequence[PlannedRun], on_gpus: bool | None = None) -> None:
+def show_plan(console: Console, planned: Sequence[PlannedRun], on: Device | bool | None = None) -> None:
     """Print the table of runs and the forecast for all of them.
 
     A column that is the same for all runs is left out of the table.
 
     Args:
-        on_gpus: As `forecast` takes it.
+        on: As `forecast` takes it.
     """
-    costs = forecast(planned, on_gpus)
+    costs = forecast(planned, on)
     workers = {cost.workers for run, cost in zip(planned, costs) if run.todo in PENDING}
     labels = {run.label for run in planned}
     header = [
@@ -39,14 +40,13 @@ def show_plan(console: Console, planned: Sequence[PlannedRun], on_gpus: bool | N
         "varied",
         "state",
         "iterations",
-        "workers" if on_gpus is False else "GPUs",
-        "hours",
-        "disk",
+        "workers" if on is False else "GPUs",
+        *(f"{name} (estimated)" if isinstance(on, Device) else name for name in ("hours", "disk")),
     ]
     rows = [_row(run, cost, len(labels) > 1, len(workers) > 1) for run, cost in zip(planned, costs)]
     print_lines(console, header, rows, right=header[3:])
     console.print()
-    for line in _summary(planned, costs, workers, header[4]):
+    for line in _summary(planned, costs, workers, header[4], on):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -64,7 +64,11 @@ def _row(run: PlannedRun, cost: Forecast, has_labels: bool, has_workers: bool) -
 
 
 def _summary(
-    planned: Sequence[PlannedRun], costs: Sequence[Forecast], workers: set[int], unit: str
+    planned: Sequence[PlannedRun],
+    costs: Sequence[Forecast],
+    workers: set[int],
+    unit: str,
+    on: Device | bool | None,
 ) -> list[str]:
     """Return the lines below the table: counts, totals, and the measurements they rest on."""
     states: Counter[str] = Counter(run.todo for run in planned)
@@ -76,24 +80,45 @@ def _summary(
         lines.append(f"run folders: {planned[0].folder.path.parents[2]}")
     lines += [remark for todo, remark in REMARKS.items() if states[todo]]
     left = [(run, cost) for run, cost in zip(planned, costs) if run.todo in PENDING]
+    estimated = ", estimated" if isinstance(on, Device) else ""
     for device, seconds in _seconds_by_device(costs).items():
-        lines.append(f"about {format_hours(seconds)} {device}-hours of training, without evaluation")
-    if any(cost.disk is not None for _, cost in left):
-        lines.append(f"about {format_size(sum(cost.disk or 0 for _, cost in left))} on disk")
-    sources = {(cost.source.run.name, cost.likeness): cost.source for _, cost in left if cost.source}
-    for (name, likeness), source in list(sources.items())[:MAX_SOURCES]:
-        rate = source.worker_seconds / source.workers
         lines.append(
-            f"  measured in {name} ({likeness}): {rate:.3g} s per iteration on {source.workers} x {source.device}"
+            f"about {format_hours(seconds)} {device}-hours of training, without evaluation{estimated}"
         )
+        if isinstance(on, Device):
+            lines.append(
+                f"about {seconds / on.count / 86400:.2g} days if {on.count} x {on.name} do nothing else"
+            )
+    if any(cost.disk is not None for _, cost in left):
+        lines.append(f"about {format_size(sum(cost.disk or 0 for _, cost in left))} on disk{estimated}")
+    sources = list(dict.fromkeys(_source_line(cost) for _, cost in left if cost.source))
+    lines += sources[:MAX_SOURCES]
     if len(sources) > MAX_SOURCES:
-        lines.append(f"  and {len(sources) - MAX_SOURCES} more measured runs")
+        lines.append(f"  and {len(sources) - MAX_SOURCES} more")
+    if isinstance(on, Device):
+        lines.append(
+            f"  from published speeds, none measured on {on.name}: within a factor of two, no closer"
+        )
     unknown = sum(cost.worker_seconds is None for _, cost in left)
     if unknown:
         which = "time and disk" if unknown == len(left) else f"time and disk of {unknown} of {len(left)} runs"
-        lines.append(f"{which}: unknown, no similar run was measured here")
-        lines.append("  to measure: start the command, stop it with Ctrl-C after a minute")
+        if isinstance(on, Device):
+            lines.append(f"{which}: unknown, there is no figure for their models and profiles")
+        else:
+            lines.append(f"{which}: unknown, no similar run was measured here")
+            lines.append("  to measure: start the command, stop it with Ctrl-C after a minute")
     return lines
+
+
+def _source_line(cost: Forecast) -> str:
+    source = cost.source
+    assert source is not None
+    if isinstance(source, Measured):
+        found = f"measured in {source.run.name} ({cost.likeness})"
+    else:
+        found = f"estimated for {source.model}"
+    rate = source.worker_seconds / source.workers
+    return f"  {found}: {rate:.3g} s per iteration on {source.workers} x {source.device}"
 
 
 def _seconds_by_device(costs: Sequence[Forecast]) -> dict[str, float]:
@@ -106,10 +131,10 @@ def _seconds_by_device(costs: Sequence[Forecast]) -> dict[str, float]:
 
 
 def runs_content(
-    planned: Sequence[PlannedRun], dry_run: bool = False, on_gpus: bool | None = None
+    planned: Sequence[PlannedRun], dry_run: bool = False, on: Device | bool | None = None
 ) -> list[dict[str, Any]]:
     """Return each run's folder, todo and record, for JSON; in a dry run also its forecast."""
-    costs = forecast(planned, on_gpus) if dry_run else [None] * len(planned)
+    costs = forecast(planned, on) if dry_run else [None] * len(planned)
     return [_as_json(run, cost) for run, cost in zip(planned, costs)]
 
 
@@ -122,19 +147,25 @@ def _as_json(run: PlannedRun, cost: Forecast | None) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.folder.name, "folder": str(run.folder.path), "label": run.label,
                            "todo": run.todo, "state": state, "record": record}  # fmt: skip
     if cost is not None:
-        source = cost.source
         row |= {
             "workers": cost.workers,
             "iterations_left": cost.iterations,
             "worker_seconds": cost.worker_seconds,
             "disk_bytes": cost.disk,
-            "measured": source
-            and {
-                "run": source.run.name,
-                "like": cost.likeness,
-                "device": source.device,
-                "workers": source.workers,
-                "seconds_per_iteration": source.worker_seconds / source.workers,
-            },
+            "measured": None,
         }
+        if cost.source is not None:
+            row |= _source_as_json(cost.source, cost.likeness)
     return row
+
+
+def _source_as_json(source: Measured | DeviceFigure, likeness: str | None) -> dict[str, Any]:
+    """Return what a forecast rests on under `measured`, or `estimated` for a device's figures."""
+    speed = {
+        "device": source.device,
+        "workers": source.workers,
+        "seconds_per_iteration": source.worker_seconds / source.workers,
+    }
+    if isinstance(source, Measured):
+        return {"measured": {"run": source.run.name, "like": likeness, **speed}}
+    return {"estimated": {"model": source.model, **speed}}

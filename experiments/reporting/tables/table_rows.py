@@ -59,7 +59,7 @@ class RowBuilder:
         return blocks
 
     def _rows(self, row: Row) -> Iterator[TableRow]:
-        published, metric = self._published_difference(row), self.columns[0]
+        published, metric = self.table.published_difference(row), self.columns[0]
         if row.id not in self._groups:
             yield TableRow(row, None, published, None, "no runs" if row.recipe else "no recipe yet")
         for group in self._groups.get(row.id, []):
@@ -81,12 +81,6 @@ class RowBuilder:
                 baseline=baseline,
                 differs=self.differs.get(row.id, ""),
             )
-
-    def _published_difference(self, row: Row) -> float | None:
-        if row.published is None or row.baseline is None:
-            return None
-        baseline = self.table.row(row.baseline).published
-        return None if baseline is None else round(row.published[0] - baseline[0], 1)
 
     def _ranked(self, rows: list[TableRow], block: Block) -> list[TableRow]:
         main = self.columns[0]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from experiments.common.errors import UserError
+from experiments.launching.devices import Device, parse_device
 from experiments.launching.forecast import forecast
 from experiments.launching.plan import PlannedRun, PlanOptions, plan, prepare
 from experiments.recipes import catalogue
@@ -18,7 +21,7 @@ from experiments.recipes.schema import Recipe
 from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import format_hours, format_size
-from msdet_cli.console.plan_view import show_plan
+from msdet_cli.console.plan_view import runs_content, show_plan
 
 RESULTS = Path("results")
 
@@ -93,9 +96,9 @@ def test_forecast_separates_gpus_from_cpus_and_counts_workers():
     measured(run, 0.5, workers=4, device="GPU-X")
     other = planned(tiny(), 1)
     assert (
-        forecast(other, on_gpus=True)[0].worker_seconds == 330 * 0.5 * 4
+        forecast(other, on=True)[0].worker_seconds == 330 * 0.5 * 4
     )  # GPU-seconds, however many wait for it
-    assert forecast(other, on_gpus=False)[0].worker_seconds is None
+    assert forecast(other, on=False)[0].worker_seconds is None
     measured(planned(tiny(), 2)[0], 3.0, workers=1, device="GPU-X")
     assert forecast(other)[0].worker_seconds == 330 * 3.0  # as many workers as planned comes first
 
@@ -117,9 +120,9 @@ def test_disk_is_two_checkpoints_and_the_rest():
     assert cost.disk == 2 * 5000 + rest
 
 
-def shown(runs: list[PlannedRun], width: int = 200) -> str:
+def shown(runs: list[PlannedRun], width: int = 200, on: Device | bool = False) -> str:
     console = Console(file=io.StringIO(), width=width)
-    show_plan(console, runs, on_gpus=False)
+    show_plan(console, runs, on)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -194,3 +197,70 @@ def test_plan_and_forecast_read_each_record_once(monkeypatch: pytest.MonkeyPatch
 def test_hours_and_sizes_have_two_digits():
     assert [format_hours(s) for s in (36, 3600, 3600 * 9.96, 3600 * 123.4)] == ["0.01", "1.0", "10", "123"]
     assert [format_size(n) for n in (999, 1500, 74_900_000, 2.5e12)] == ["999 B", "1.5 kB", "75 MB", "2.5 TB"]
+
+
+# ------------------------------------------------------------------------- forecasts for other GPUs
+
+
+def elsewhere(recipe: Recipe, device: str) -> tuple[list[PlannedRun], Device]:
+    """Runs of data that are not here, planned for a device."""
+    found = parse_device(device)
+    return plan([("", recipe)], PlanOptions([0], RESULTS, gpus=found.gpus, known_images=found.images)), found
+
+
+def test_device_figures_agree_with_published_speeds():
+    recipe = load_recipe("retinanet-r50")
+    runs, device = elsewhere(recipe, "p5000x4")
+    (cost,) = forecast(runs, device)
+    assert (cost.iterations, cost.workers) == (12 * 14786, 4)  # 118,287 images in batches of 8
+    assert cost.source is not None
+    assert cost.source.worker_seconds / 4 == pytest.approx(31.32 / 50, rel=0.01)  # §4.5, 2 images on each GPU
+    assert cost.disk == 2 * 303_000_000
+    runs, device = elsewhere(recipe, "v100")
+    (cost,) = forecast(runs, device)
+    zoo = (
+        0.205 / 2 * 8
+    )  # seconds of 8 images on one V100 at 640 to 800 pixels, whose mean area is 0.815 of 800's
+    assert cost.worker_seconds == pytest.approx(177432 * zoo / 0.815, rel=0.01)
+
+
+def test_device_figures_shrink_with_the_image_and_cover_no_unknown_model():
+    full, half, voc = (
+        forecast(*elsewhere(load_recipe(name, sets=sets), "a100"))[0]
+        for name, sets in (
+            ("retinanet-r50", ()),
+            ("retinanet-r50", ["image_size=[666, 400]"]),
+            ("retinanet-r50-voc", ()),
+        )
+    )
+    assert half.worker_seconds == pytest.approx(full.worker_seconds / 4)
+    per_image = full.worker_seconds / full.iterations, voc.worker_seconds / voc.iterations
+    assert per_image[1] / per_image[0] == pytest.approx(
+        800 * 600 / (1066.7 * 800), rel=0.001
+    )  # a 4 x 3 image
+    (unknown,) = forecast(planned(tiny()), parse_device("a100"))
+    assert (unknown.worker_seconds, unknown.disk) == (None, None)
+    assert "there is no figure for their models and profiles" in shown(
+        planned(tiny()), on=parse_device("a100")
+    )
+
+
+def test_estimates_are_called_so_wherever_they_are_shown():
+    runs, device = elsewhere(load_recipe("retinanet-r50"), "h100x4")
+    text = shown(runs, on=device)
+    assert re.search(r"hours \(estimated\) +disk \(estimated\)", text)
+    assert re.search(
+        r"about 21 GPU-hours of training, without evaluation, estimated\nabout 0\.22 days if 4 x", text
+    )
+    assert re.search(r"about 606 MB on disk, estimated", text)
+    assert "estimated for retinanet_r50_fpn_1x_coco: 0.107 s per iteration on 4 x h100" in text
+    assert "within a factor of two" in text
+    (row,) = runs_content(runs, dry_run=True, on=device)
+    assert row["measured"] is None
+    assert row["estimated"]["device"] == "h100"
+
+
+@pytest.mark.parametrize("text", ["b200", "h100x0", "x4", "", "h100x99999", "h100\n"])
+def test_unknown_devices_are_refused(text: str):
+    with pytest.raises(UserError, match="allowed are v100"):
+        parse_device(text)

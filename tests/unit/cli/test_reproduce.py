@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from experiments.common.errors import INTERRUPTED, NOT_FINITE
 from experiments.launching import queue
@@ -196,3 +198,25 @@ def test_reproduce_errors_are_one_line(monkeypatch, capsys, mine):
     code, _, err = msdet(monkeypatch, capsys, "mine")
     assert code == 2
     assert "error: recipe 'agian' not found; did you mean 'again'?" in err
+
+
+def test_forecast_for_other_gpus_needs_no_data_and_says_how_many_seeds(monkeypatch, capsys):
+    """Seeds against SciPy's noncentral t, for sd 0.2 on each side; three at least, for a verdict."""
+    code, out, err = msdet(monkeypatch, capsys, "table1", "--seeds", "2", "--dry-run", "--on", "h100x4")
+    assert code == 0
+    assert "data set 'coco' is not in" in err
+    assert "GPU-hours of training, without evaluation, estimated" in out
+
+    def power(difference, n):
+        border = stats.t.ppf(0.975, 2 * n - 2)
+        return stats.nct.sf(border, 2 * n - 2, difference / 0.2 * (n / 2) ** 0.5)
+
+    found = re.findall(r"RLO, ResNet-(?:50|101) +\+(0\.\d) +(\d+)", out)
+    assert len(found) == 6
+    for difference, seeds in ((float(d), int(n)) for d, n in found):
+        assert power(difference, seeds) > 0.8
+        assert seeds == 3 or power(difference, seeds - 1) < 0.8
+    assert "issue 3624" in out.replace("\n", "")
+    code, _, err = msdet(monkeypatch, capsys, "table1", "--on", "h100x4")
+    assert code == 2
+    assert "requires --dry-run" in err
