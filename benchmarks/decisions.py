@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,24 +23,19 @@ REAL = (
     (-1.04, -2.41, 4.44),
 )  # fmt: skip
 
-Draw = Callable[[tuple[int, int]], np.ndarray]
-
 
 def measure(studies: int = STUDIES) -> dict[str, Any]:
     """Return error rates under a mean of 0, and runs beside a fixed sample of equal power; shares in percent."""
-    chance = np.random.default_rng(0)
+    chance, size = np.random.default_rng(0), (studies, MAX_SEEDS)
     real = np.array(REAL)
     residuals = (real - real.mean(axis=1, keepdims=True)).ravel()
-    sources: dict[str, Draw] = {
-        "normal": chance.standard_normal,
-        "heavy tails (t with 3 degrees of freedom)": lambda size: chance.standard_t(3, size),
-        "skewed (normal minus exponential)": lambda size: (
-            chance.standard_normal(size) - _exponential(chance, size)
-        ),
-        "drawn from real seeds": lambda size: chance.choice(residuals, size),
-        "beyond the method: exponential": lambda size: _exponential(chance, size),
+    pairs = {
+        "normal": chance.standard_normal(size),
+        "heavy tails (t with 3 degrees of freedom)": chance.standard_t(3, size),
+        "skewed (normal minus exponential)": chance.standard_normal(size) - chance.exponential(1, size) + 1,
+        "drawn from real seeds": chance.choice(residuals, size),
+        "beyond the method: exponential": chance.exponential(1, size) - 1,
     }
-    errors = {name: error_rates(draw((studies, MAX_SEEDS))) for name, draw in sources.items()}
     runs = {
         f"{name}, {part:g} of the published": runs_taken(
             part * PUBLISHED + spread * chance.standard_normal((studies, most))
@@ -49,6 +43,7 @@ def measure(studies: int = STUDIES) -> dict[str, Any]:
         for name, (spread, most) in SPREADS.items()
         for part in (0.0, 0.5, 1.0)
     }
+    errors = {name: error_rates(drawn) for name, drawn in pairs.items()}
     return {"studies": studies, "seeds at most": MAX_SEEDS, "false verdicts": errors, "runs": runs}
 
 
@@ -58,12 +53,11 @@ def error_rates(pairs: np.ndarray) -> dict[str, float]:
     Args:
         pairs: Differences by study and seed, of mean 0.
     """
-    means, errors = _running(pairs)
-    found = {}
-    for name, reach in (("study %", sequence_quantile), ("t interval %", lambda n: t_quantile(n - 1))):
-        is_outside = np.abs(means) > _reaches(reach, pairs.shape[1]) * errors
-        found[name] = _percent(is_outside.any(axis=1))
-    return found
+    means, (study, fixed) = _looks(pairs)
+    ever = {
+        name: (np.abs(means) > half).any(axis=1) for name, half in (("study", study), ("t interval", fixed))
+    }
+    return {f"{name} %": _percent(found) for name, found in ever.items()}
 
 
 def runs_taken(pairs: np.ndarray) -> dict[str, Any]:
@@ -72,10 +66,11 @@ def runs_taken(pairs: np.ndarray) -> dict[str, Any]:
     Args:
         pairs: Differences by study and seed, in AP.
     """
-    means, errors = _running(pairs)
-    verdicts = _verdicts(means, _reaches(sequence_quantile, pairs.shape[1]) * errors)
-    is_settled = np.any(list(verdicts.values()), axis=0)
+    means, (study, fixed) = _looks(pairs)
+    gain, loss, inside = means > study, means < -study, np.abs(means) + study <= EFFECT
+    is_settled = gain | loss | inside
     end = np.where(is_settled.any(axis=1), is_settled.argmax(axis=1), pairs.shape[1] - 1)
+    verdicts = {"gain": gain, "loss": loss, "smaller": inside & ~gain & ~loss}
     shares = {name: _percent(found[np.arange(len(end)), end]) for name, found in verdicts.items()}
     found: dict[str, Any] = {f"{name} %": share for name, share in shares.items()}
     found |= {
@@ -83,47 +78,26 @@ def runs_taken(pairs: np.ndarray) -> dict[str, Any]:
         "mean seeds": round(float(end.mean()) + 1, 1),
     }
     usual = max(shares, key=shares.__getitem__)
-    half = _reaches(lambda n: t_quantile(n - 1), pairs.shape[1]) * errors
-    fixed = {**_verdicts(means, half), "smaller": np.abs(means) + half <= EFFECT}
-    enough = 100 * fixed[usual].mean(axis=0) >= shares[usual]
-    if shares[usual] >= 50 and enough.any():
-        needed = int(enough.argmax()) + 1
-        found |= {
-            "fixed seeds of equal power": needed,
-            "saved %": round(100 * (1 - found["mean seeds"] / needed), 1),
-        }
+    alike = {"gain": means > fixed, "loss": means < -fixed, "smaller": np.abs(means) + fixed <= EFFECT}
+    is_enough = 100 * alike[usual].mean(axis=0) >= shares[usual]
+    if shares[usual] >= 50 and is_enough.any():
+        needed = int(is_enough.argmax()) + 1
+        saved = round(100 * (1 - found["mean seeds"] / needed), 1)
+        found |= {"fixed seeds of equal power": needed, "saved %": saved}
     return found
 
 
-def _running(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard error of the first n pairs, for each n; an infinite error where none are judged."""
+def _looks(pairs: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the mean of the first n pairs, and half its sequence interval and t interval, infinite if not judged."""
     n = np.arange(1, pairs.shape[1] + 1)
     means = pairs.cumsum(axis=1) / n
     squares = (pairs**2).cumsum(axis=1) - n * means**2
-    errors = np.sqrt(
-        np.maximum(squares, 1e-12) / np.maximum(n - 1, 1) / n
-    )  # never 0, which an infinite reach needs
+    errors = np.sqrt(np.maximum(squares, 1e-12) / np.maximum(n - 1, 1) / n)  # 0 times infinity is no number
     errors[:, : MIN_SEEDS - 1] = np.inf
-    return means, errors
-
-
-def _reaches(reach: Callable[[int], float], most: int) -> np.ndarray:
-    return np.array([reach(max(n, 2)) for n in range(1, most + 1)])
-
-
-def _verdicts(means: np.ndarray, half: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each verdict of `compare`, by study and look."""
-    is_inside = np.abs(means) + half <= EFFECT
-    is_outside = np.abs(means) > half
-    return {
-        "gain": is_outside & (means > 0),
-        "loss": is_outside & (means < 0),
-        "smaller": is_inside & ~is_outside,
-    }
-
-
-def _exponential(chance: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    return chance.exponential(1, size) - 1
+    reaches = (
+        [reach(max(k, 2)) for k in n.tolist()] for reach in (sequence_quantile, lambda k: t_quantile(k - 1))
+    )
+    return means, [errors * np.array(reach) for reach in reaches]
 
 
 def _percent(are_true: np.ndarray) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
 
+from experiments.common.errors import UserError
 from experiments.common.files import display_path
 from experiments.launching.leases import ResourcePool
 from experiments.launching.plan import PlannedRun
@@ -48,7 +51,6 @@ class StudyRun:
             runs_by_id.setdefault(recipe_id(run.recipe), []).append(run)
         self._runs = {row_id: runs_by_id.get(digest, []) for row_id, digest in ids.items()}
         self.row_id = next(row_id for row_id, digest in ids.items() if digest == self.own_id)
-        self._left_out: set[str] = set()
 
     @property
     def own(self) -> list[PlannedRun]:
@@ -59,26 +61,30 @@ class StudyRun:
     def rounds(self) -> Iterator[list[PlannedRun]]:
         """Yield the runs to execute next, as many seeds as fill the machine, until the question is settled."""
         pool = ResourcePool(self.options.execution, self.options.local_gpus)
-        self._look()
+        self._look([])
         runs: list[PlannedRun] = []
-        for seed in sorted({run.seed for run in self.own}):
+        for _, pair in groupby(self.own, lambda run: run.seed):
             if self.is_settled:
                 return
-            runs += [run for run in self.own if run.seed == seed and run.todo != "skip"]
+            left = [run for run in pair if run.todo != "skip"]
+            hopeless = [run for run in left if run.todo in ("failed", "unreadable")]
+            runs += hopeless or left  # the other side's run would be left out
             pending = [run for run in runs if run.todo not in ("failed", "unreadable")]
             if not self.options.dry_run and pending and len(pending) >= pool.places(pending[0].launch):
                 yield runs
+                self._look(runs)
                 runs = []
-                self._look()
         if runs:
             yield runs
-            self._look()
+            self._look(runs)
 
-    def _look(self) -> None:
-        """Judge all pairs that are done, and print a line for each that is new."""
+    def _look(self, executed: Sequence[PlannedRun]) -> None:
+        """Judge all pairs that are done; print a line for each that is new, and for each that could not be had."""
         values = {row_id: self._values(runs) for row_id, runs in self._runs.items()}
         mine = values[self.row_id]
         seeds = sorted(mine.keys() & values[self.table.row(self.row_id).baseline or ""].keys())
+        for seed in sorted({run.seed for run in executed}.difference(seeds)):
+            self._print(f"seed {seed} is left out on both sides: it has no result on one of them")
         for count in range(len(self.looks) + 1, len(seeds) + 1):
             values[self.row_id] = {seed: mine[seed] for seed in seeds[:count]}
             change = self._judge(values)
@@ -105,17 +111,13 @@ class StudyRun:
         return adjust_by_holm(changes)[self.row_id]
 
     def _values(self, runs: Sequence[PlannedRun]) -> dict[int, float]:
-        """Return the metric of finished runs by seed, and say once which others are left out."""
-        found = {}
+        """Return the metric of finished runs by seed."""
+        found, metric = {}, self.table.columns[0]
         for run in runs:
-            if not run.folder.record_file.exists():
-                continue
-            record = run.folder.read()
-            if record.status == "done" and self.table.columns[0] in record.metrics:
-                found[run.seed] = record.metrics[self.table.columns[0]]
-            elif record.status in ("failed", "cancelled") and run.folder.name not in self._left_out:
-                self._left_out.add(run.folder.name)
-                self._print(f"seed {run.seed} is left out on both sides: {run.folder.name} {record.status}")
+            with contextlib.suppress(UserError):  # not begun, or damaged
+                record = run.folder.read()
+                if record.status == "done" and metric in record.metrics:
+                    found[run.seed] = record.metrics[metric]
         return found
 
     def _print(self, text: str) -> None:

@@ -40,12 +40,20 @@ def study_table(wanted: Ablation, effect: float | None, spread: float | None, re
     table = table_to_extend(
         dataclasses.replace(wanted, recipe=baseline), beside, results, f"compare-{beside.name}"
     )
-    first = portable("recipe", baseline, table)
     if not table.blocks:
         table.study = Study(effect=effect or DEFAULT_EFFECT, spread=spread)
         table.title = f"Study against {table.title.removeprefix('Ablation of ')}"
-        table.blocks = [Block(rows=[Row(id="baseline", label=beside.name, recipe=first)])]
-    _check_design(table, effect, spread)
+        first = Row(id="baseline", label=beside.name, recipe=portable("recipe", baseline, table))
+        table.blocks = [Block(rows=[first])]
+    if table.study is None:
+        raise UserError(f"{display_path(table.path)}: is no study of `msdet compare`", "--name NAME")
+    for option, typed, there in (
+        ("--effect", effect, table.study.effect),
+        ("--spread", spread, table.study.spread),
+    ):
+        if typed is not None and typed != there:
+            text = f"{option}: {typed:g} is not that of {display_path(table.path)}, {there or 'none'}"
+            raise UserError(text, "--name NAME")
     name = portable("recipe", wanted.recipe, table)
     if all(row.recipe != name for row in table.rows()):
         taken = {row.id for row in table.rows()}
@@ -73,13 +81,3 @@ def _uniform_counterpart(own: Recipe, wanted: Ablation) -> str:
         f"no recipe with uniform weights is named as '{own.name}' begins",
         f"msdet compare {wanted.recipe} BASELINE",
     )
-
-
-def _check_design(table: Table, effect: float | None, spread: float | None) -> None:
-    """Raise UserError where the table is no study, or one that decides by other numbers."""
-    where, there = display_path(table.path), table.study
-    if there is None:
-        raise UserError(f"{where}: is no study of `msdet compare`", "--name NAME")
-    for option, typed, own in (("--effect", effect, there.effect), ("--spread", spread, there.spread)):
-        if typed is not None and typed != own:
-            raise UserError(f"{option}: {typed:g} is not that of {where}, {own or 'none'}", "--name NAME")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.reporting.stats.sequences import SequentialDifference
 from experiments.reporting.stats.statistics import MIN_SEEDS, Difference, Verdict
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.row_evidence import controls_in_words, controls_to_show
@@ -43,8 +44,10 @@ class Claim:
 
     @property
     def how(self) -> str:
-        """`paired, 3 seeds`."""
+        """`paired, 3 seeds`; of a study, whose interval holds at every look, `study, 3 seeds`."""
         seeds = f"{self.difference.n} seed{'' if self.difference.n == 1 else 's'}"
+        if isinstance(self.difference, SequentialDifference):
+            return f"study, {seeds}"
         return f"paired, {seeds}" if self.difference.paired else f"not paired, {seeds}"
 
     @property

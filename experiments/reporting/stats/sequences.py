@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, replace
 
 from experiments.reporting.stats.statistics import CONFIDENCE_LEVEL, MIN_SEEDS, Difference, Verdict
 
@@ -69,20 +68,18 @@ class SequentialDifference(Difference):
     def is_settled(self) -> bool:
         return self.verdict not in ("within noise", "too few seeds")
 
-    def seeds_to_settle(self) -> tuple[int, Literal["gain", "loss", "smaller than the effect"]] | None:
+    def seeds_to_settle(self) -> tuple[int, Verdict] | None:
         """Return at how many seeds the question is settled, and how, if mean and spread stay as they are.
 
-        None under MIN_SEEDS pairs, and where it would take more than 1000 seeds.
+        None under MIN_SEEDS pairs, and where it would take more than MAX_SEEDS.
         """
         if self.n < MIN_SEEDS or self.error is None:
             return None
-        sd = self.error * math.sqrt(self.n)
+        variance = self.error**2 * self.n
         for n in range(self.n + 1, MAX_SEEDS + 1):
-            half = sequence_quantile(n, self.scale) * sd / math.sqrt(n)
-            if abs(self.value) > half:
-                return n, "gain" if self.value > 0 else "loss"
-            if self.effect is not None and abs(self.value) + half < self.effect:
-                return n, "smaller than the effect"
+            longer = replace(self, n=n, error=math.sqrt(variance / n), p_adjusted=None)
+            if (later := sequential(longer, self.effect, self.scale)).is_settled:
+                return n, later.verdict
         return None
 
 

@@ -78,15 +78,9 @@ class Difference:
         """`gain` or `loss` where interval and adjusted p-value leave out 0, from MIN_SEEDS seeds on."""
         if self.n < MIN_SEEDS or self.low is None or self.high is None:
             return "too few seeds"
-        if self.low <= 0 <= self.high or self.is_undone_by_adjustment:
+        if self.low <= 0 <= self.high or (self.p_adjusted or 0) >= 1 - CONFIDENCE_LEVEL:
             return "within noise"
         return "gain" if self.low > 0 else "loss"
-
-    @property
-    def is_undone_by_adjustment(self) -> bool:
-        """Whether the interval leaves out 0, but the adjusted p-value does not."""
-        is_significant = self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-        return is_significant and self.p_adjusted is not None and self.p_adjusted >= 1 - CONFIDENCE_LEVEL
 
     def bootstrap(self) -> tuple[float, float] | None:
         """Return the 95 % percentile bootstrap interval of the mean of the pairs (SciPy, 9999 draws).

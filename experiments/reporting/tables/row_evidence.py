@@ -93,7 +93,7 @@ def _describe_judgement(row: TableRow) -> list[str]:
         else:
             ends = str(anytime).partition(" ")[2] or "unbounded"
             texts.append(f"seeds were added after a first look: anytime-valid interval {ends}, {evidence}")
-    if change is not None and change.is_undone_by_adjustment:
+    if change is not None and (change.p_value or 0) < 0.05 <= (change.p_adjusted or 0):
         texts.append(f"p {change.p_value:.2g}, over {change.family} rows {change.p_adjusted:.2g} (Holm)")
     return texts
 

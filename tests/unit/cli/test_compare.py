@@ -115,7 +115,7 @@ def test_an_interrupted_study_resumes_and_a_failed_seed_counts_for_neither_side(
     code, out, _ = msdet(monkeypatch, capsys, *words)
     assert code == INTERRUPTED
     assert workers.started[-1] == f"{BASE}/3"
-    assert f"seed 2 is left out on both sides: {RLO}/" in out
+    assert "seed 2 is left out on both sides" in out
     assert "2 seeds: AP +1.1" in out
 
     workers.codes = {}
