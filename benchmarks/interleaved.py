@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 
 
@@ -31,8 +33,6 @@ class Turns(Hook):
     def pause(self) -> None:
         """Wait for the next turn."""
         if self.cuda:
-            import torch
-
             torch.cuda.synchronize()
         self.paused.release()
         self.go.acquire()
@@ -52,10 +52,15 @@ class Training:
     Args:
         runner: MMEngine's or msdet's, not yet trained.
         cuda: Whether the device's work has to be waited for.
+        before: Called before each turn, for settings that all trainings share.
+
+    Attributes:
+        peak_bytes: Memory of the device in a turn beyond what all trainings keep, at most; 0 without one.
     """
 
-    def __init__(self, runner: Any, cuda: bool) -> None:
+    def __init__(self, runner: Any, cuda: bool, before: Callable[[], None] = lambda: None) -> None:
         self.runner = runner
+        self.cuda, self.before, self.peak_bytes = cuda, before, 0
         self.turns = Turns(cuda)
         self.error: BaseException | None = None
         runner.register_hook(self.turns)
@@ -68,6 +73,8 @@ class Training:
             Whatever the training raised.
         """
         self.turns.left = iterations
+        self.before()
+        kept = self._reset_peak()
         began = time.perf_counter()
         if self._thread.ident is None:
             self._thread.start()
@@ -75,9 +82,17 @@ class Training:
             self.turns.go.release()
         self.turns.paused.acquire()
         seconds = time.perf_counter() - began
+        if self.cuda:
+            self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated() - kept)
         if self.error is not None:
             raise self.error
         return seconds
+
+    def _reset_peak(self) -> int:
+        if not self.cuda:
+            return 0
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
 
     def end(self) -> None:
         """End the training; in the middle of a turn (Ctrl-C) its iteration is finished first."""

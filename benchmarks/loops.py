@@ -26,6 +26,7 @@ class Task:
         batch: Images of a step, in one forward pass; None: `images_per_gpu` of the recipe.
         size: Width and height in pixels; None: as the recipe has it.
         data_root: The data set's folder; None: its own.
+        fast, amp: Faster execution, and mixed precision, of the worker's own training.
     """
 
     recipe: str
@@ -34,12 +35,16 @@ class Task:
     batch: int | None = None
     size: tuple[int, int] | None = None
     data_root: Path | None = None
+    fast: bool = False
+    amp: str | None = None
 
     def load(self, rule: str) -> Recipe:
         """Return the recipe under a rule, on one device, endless."""
         sets = ["schedule.gpus=1", "schedule.eval_every=null", f"checkpoint_every={NEVER}"]
         if self.batch is not None:
             sets.append(f"schedule.images_per_gpu={self.batch}")
+        if self.amp is not None:
+            sets.append(f"amp={self.amp}")
         if self.size is not None:
             sets.append(f"image_size={list(self.size)}")
         length = "epochs" if self._load(rule, sets).schedule.epochs else "iterations"
@@ -56,11 +61,14 @@ def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> A
     """Return the worker's config without pretrained weights, which change no time, and without evaluation."""
     from experiments.training import components  # noqa: F401  (registers what it names)
     from experiments.training.config import builder as configs
+    from experiments.training.config.fast import make_fast
     from experiments.training.config.foreground_prior import set_prior
     from experiments.training.config.pretrained import without_pretrained
 
     recipe = task.load(rule)
     config = configs.build_config(recipe, data.classes, data.root, work_dir)
+    if task.fast:
+        make_fast(config)
     set_prior(config, recipe, data.fingerprint)
     without_pretrained(config.model)
     for part in ("val", "test"):
@@ -84,7 +92,7 @@ def stock_config(config: Any) -> Any:
     kind = config.model.type.removeprefix("LevelWeighted")
     if not (MODELS.get(kind) or Task).__module__.startswith("mmdet."):
         raise UserError(
-            f"bench overhead: MMDetection has no detector '{kind}' to compare with",
+            f"bench: MMDetection has no detector '{kind}' to compare with",
             "name a recipe of one that it has: --recipe retinanet-r50",
         )
     config.model.type = kind

@@ -10,27 +10,38 @@ threads of this process, without what it waited for others. On a busy machine th
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.interleaved import Training
 from benchmarks.loops import RuleClock, Task, build_config, build_runner, stock_config
 from benchmarks.ratios import orders, ratio, times
 from experiments.recipes.schema import Recipe
 
+
+class Loop(NamedTuple):
+    """A training that is compared, beside `stock`: its rule, and how it is executed."""
+
+    label: str
+    rule: str = "rlo"
+    fast: bool = False
+    amp: str | None = None
+
+
 LOOPS = {
-    "stock": "MMDetection's own",
-    "uniform": "uniform",
-    "again": "uniform again",
-    "avw": "AVW",
-    "rlo": "RLO",
+    "stock": Loop("MMDetection's own", "uniform"),
+    "uniform": Loop("uniform", "uniform"),
+    "again": Loop("uniform again", "uniform"),
+    "avw": Loop("AVW", "avw"),
+    "rlo": Loop("RLO"),
 }
-RULES = {"stock": "uniform", "uniform": "uniform", "again": "uniform", "avw": "avw", "rlo": "rlo"}
 RATIOS = (
     ("rlo", "uniform"),
     ("avw", "uniform"),
@@ -38,6 +49,8 @@ RATIOS = (
     ("uniform", "stock"),
     ("rlo", "stock"),
 )
+
+
 PREFETCHED = 2  # batches that each loading process has ready, PyTorch's default
 WARM_UP = 5  # iterations of each loop before the first round
 
@@ -47,6 +60,8 @@ def measure(
     rounds: int = 20,
     steps: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    loops: Mapping[str, Loop] = LOOPS,
+    ratios: Sequence[tuple[str, str]] = RATIOS,
 ) -> dict[str, Any]:
     """Return seconds per iteration of each loop, and their ratios, as `experiments.reporting.bench` describes them.
 
@@ -58,28 +73,38 @@ def measure(
         steps: Iterations of a block (None: 6, on a GPU 20), or a few more: an interval's end must not always fall on
             the same place in it.
         progress: Told what is measured next.
+        loops: The trainings; one named `stock` is MMDetection's own.
+        ratios: Pairs of names.
 
     Raises:
         UserError: The recipe or its data is not there, or MMDetection does not have its detector.
     """
     import torch
 
+    from experiments.training.engine.fast import set_device_math
+
     cuda = torch.cuda.is_available()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        trainings, clocks, recipe = _trainings(task, Path(folder), cuda, progress)
+        recipe = task.load("rlo")
+        trainings = _trainings(task, loops, Path(folder), progress)
+        clocks = {name: RuleClock(trainings[name].runner.hooks) for name in loops if name != "stock"}
         # What others left in the caches, and what loading processes have ready from the pause, is used up first.
-        settle = 1 + PREFETCHED * trainings["uniform"].runner._train_dataloader.get("num_workers", 0)
+        settle = 1 + PREFETCHED * trainings["stock"].runner._train_dataloader.get("num_workers", 0)
         steps = _beside(recipe.weighting["alpha"], settle, steps or (20 if cuda else 6))
         try:
             seconds, cpu_seconds = _in_turns(trainings, clocks, rounds, steps, settle, progress)
         finally:
             for training in trainings.values():
                 training.end()
+            set_device_math(fast=False)
     return {
         **_told(task, recipe, cuda),
         "rounds": rounds,
         "steps": steps,
-        "loops": [_loop(name, trainings[name], seconds[name], clocks.get(name)) for name in LOOPS],
+        "loops": [
+            _entry(name, loops[name].label, trainings[name], seconds[name], clocks.get(name))
+            for name in loops
+        ],
         "ratios": [
             {
                 "of": of,
@@ -87,34 +112,37 @@ def measure(
                 **_ratio(of, to, seconds),
                 "cpu": None if cuda else _ratio(of, to, cpu_seconds),
             }
-            for of, to in RATIOS
+            for of, to in ratios
         ],
     }
 
 
 def _ratio(of: str, to: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Return the ratio of two loops; uniform is the geometric mean of its two trainings, unless they are compared."""
+    if "again" not in seconds or "again" in (of, to):
+        return ratio(seconds[of], seconds[to])
     both = [math.sqrt(a * b) for a, b in zip(seconds["uniform"], seconds["again"])]
-    values = seconds if "again" in (of, to) else {**seconds, "uniform": both}
+    values = {**seconds, "uniform": both}
     return ratio(values[of], values[to])
 
 
 def _trainings(
-    task: Task, folder: Path, cuda: bool, progress: Callable[[str], None]
-) -> tuple[dict[str, Training], dict[str, RuleClock], Recipe]:
-    from experiments.data.find import find_dataset
+    task: Task, loops: Mapping[str, Loop], folder: Path, progress: Callable[[str], None]
+) -> dict[str, Training]:
+    import torch
 
-    recipe = task.load("rlo")
-    data = find_dataset(recipe.dataset, task.data_root)
-    trainings, clocks = {}, {}
-    for name in LOOPS:
-        progress(f"building {LOOPS[name]}")
-        config = build_config(task, RULES[name], data, folder / name)
+    from experiments.data.find import find_dataset
+    from experiments.training.engine.fast import set_device_math
+
+    data = find_dataset(task.load("rlo").dataset, task.data_root)
+    trainings = {}
+    for name, loop in loops.items():
+        progress(f"building {loop.label}")
+        config = build_config(replace(task, fast=loop.fast, amp=loop.amp), loop.rule, data, folder / name)
         runner = build_runner(stock_config(config) if name == "stock" else config, stock=name == "stock")
-        if name != "stock":
-            clocks[name] = RuleClock(runner.hooks)
-        trainings[name] = Training(runner, cuda)
-    return trainings, clocks, recipe
+        before = functools.partial(set_device_math, loop.fast)
+        trainings[name] = Training(runner, torch.cuda.is_available(), before)
+    return trainings
 
 
 def _in_turns(
@@ -127,7 +155,7 @@ def _in_turns(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Return seconds per iteration by loop and round, of the clock and of this process's CPU time."""
     for name, training in trainings.items():
-        progress(f"warming up {LOOPS[name]}")
+        progress(f"warming up {name}")
         training.advance(WARM_UP)
     for clock in clocks.values():
         clock.reset()
@@ -152,7 +180,9 @@ def _beside(alpha: int, settle: int, steps: int) -> int:
     return steps
 
 
-def _loop(name: str, training: Training, seconds: list[float], clock: RuleClock | None) -> dict[str, Any]:
+def _entry(
+    name: str, label: str, training: Training, seconds: list[float], clock: RuleClock | None
+) -> dict[str, Any]:
     runner = training.runner
     rule = None
     if clock is not None:
@@ -160,14 +190,22 @@ def _loop(name: str, training: Training, seconds: list[float], clock: RuleClock 
         rule = {"iteration_s": own, "share": own / statistics.fmean(seconds)}
     return {
         "id": name,
-        "label": LOOPS[name],
+        "label": label,
         "detector": type(runner.model).__name__,
         "loop": type(runner.train_loop).__name__,
         "runner": type(runner).__name__,
         "iteration": times(seconds),
         "rounds_s": [round(second, 6) for second in seconds],
         "rule": rule,
+        "peak_bytes": training.peak_bytes + _kept_bytes(runner) if training.cuda else None,
     }
+
+
+def _kept_bytes(runner: Any) -> int:
+    """Return the bytes of a training's weights and optimizer, which it keeps between its turns."""
+    states = [value for state in runner.optim_wrapper.optimizer.state.values() for value in state.values()]
+    kept = [*runner.model.parameters(), *runner.model.buffers(), *states]
+    return sum(each.numel() * each.element_size() for each in kept if hasattr(each, "element_size"))
 
 
 def _told(task: Task, recipe: Recipe, cuda: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 class Stepper:
@@ -15,7 +15,7 @@ class Stepper:
         recipe: What is trained; no pretrained weights are loaded.
         profile: As on the command line.
         rule: Takes the place of the recipe's; None: the recipe's.
-        stock: MMDetection's own detector in place of the level-weighted one.
+        loop: `stock` is MMDetection's own detector in place of the level-weighted one, `fast` what --fast makes of it.
         batch_size: Images per batch.
         size: Width and height in pixels.
         device: `cpu` or `cuda`.
@@ -26,7 +26,7 @@ class Stepper:
         recipe: str,
         profile: str | None,
         rule: str | None = None,
-        stock: bool = False,
+        loop: Literal["stock", "ours", "fast"] = "ours",
         batch_size: int = 8,
         size: tuple[int, int] = (160, 160),
         device: str = "cpu",
@@ -37,26 +37,36 @@ class Stepper:
         from experiments.detection import operators  # noqa: F401  (importing it registers everything)
         from experiments.recipes import loading as recipes
         from experiments.training.config.builder import build_config
+        from experiments.training.config.fast import make_fast
         from experiments.training.config.pretrained import without_pretrained
 
         register_all_modules(init_default_scope=True)
         overrides = {} if rule is None else {"weighting.rule": rule}
         loaded = recipes.load_recipe(recipe, profile, overrides=overrides)
-        config = build_config(loaded, loaded.dataset.classes, Path(), Path()).model
+        whole = build_config(loaded, loaded.dataset.classes, Path(), Path())
+        if loop == "fast":
+            make_fast(whole)
+        config = whole.model
         without_pretrained(config)
         if config.get("bbox_head", {}).get("type") == "GuidedRetinaHead":
             config.bbox_head.foreground_prior = 1e-5  # any will do for its time and memory
-        if stock:
+        if loop == "stock":
             config.type = config.type.removeprefix("LevelWeighted")
             config.pop("weighting")
         torch.manual_seed(0)
         from mmdet.registry import MODELS
         from mmengine.optim import OptimWrapper
 
+        from experiments.training.engine.fast import set_memory_format
+
         self.device = device
         self.model = MODELS.build(config).to(device).train()
+        if loop == "fast":
+            set_memory_format(self.model)
         self.model.is_driven = True  # `step` does what the hook does
-        self.optimizer = OptimWrapper(torch.optim.SGD(self.model.parameters(), lr=1e-6))
+        self.optimizer = OptimWrapper(
+            torch.optim.SGD(self.model.parameters(), lr=1e-6, fused=loop == "fast" or None)
+        )
         self.batch = made_up_batch(batch_size, size)
         self.steps, self.rule_s, self.all_s = 0, 0.0, 0.0
 

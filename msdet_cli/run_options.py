@@ -104,6 +104,9 @@ class RunOptions:
             autocompletion=complete_words(AMP_DTYPES),
         ),
     ] = None
+    fast: Annotated[bool, _execution("--fast", help="Execute faster: the same experiment, to rounding.")] = (
+        False
+    )
     track: Annotated[
         str | None,
         _execution(
@@ -173,6 +176,7 @@ class RunOptions:
             rdzv=self.rdzv,
             scale_lr=self.scale_lr,
             amp=self.amp,  # type: ignore[arg-type]
+            fast=self.fast,
             track=tuple(trackers),
         )
         if self.slurm_options is not None:

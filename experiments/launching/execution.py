@@ -23,6 +23,7 @@ class Execution:
         jobs: Most runs at once.
         nodes, rdzv: Machines of one run, and HOST:PORT of the one where they meet.
         scale_lr, amp: Change the recipes: see `changed`.
+        fast: Execute faster, equal to rounding.
         track: Trackers.
         slurm: Hand the runs to Slurm, where the GPUs are others than this machine's.
     """
@@ -34,6 +35,7 @@ class Execution:
     rdzv: str | None = None
     scale_lr: bool = False
     amp: Literal["bf16", "fp16"] | None = None
+    fast: bool = False
     track: tuple[str, ...] = ()
     slurm: bool = False
 
@@ -107,6 +109,7 @@ class Execution:
             processes=processes,
             nodes=self.nodes,
             micro_batch=schedule.micro_batch(processes * self.nodes),
+            fast=self.fast,
             track=list(self.track),
         )
 

@@ -203,12 +203,14 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
 
 
 def describe_execution(attempts: Iterable[Attempt]) -> str:
-    """Return `processes x images per process [x accumulated steps]`, of each attempt that differs.
+    """Return `processes x images per process [x accumulated steps] [fast]`, of each attempt that differs.
 
     Empty where no attempt got as far as loading data.
     """
     texts = [
-        f"{a.world_size} x {a.micro_batch}" + (f" x {a.accumulation}" if a.accumulation > 1 else "")
+        f"{a.world_size} x {a.micro_batch}"
+        + (f" x {a.accumulation}" if a.accumulation > 1 else "")
+        + (" fast" if a.fast else "")
         for a in attempts
         if a.micro_batch > 0
     ]

@@ -94,6 +94,7 @@ class Attempt(BaseModel):
     Attributes:
         pid_started: Tells this process from a later one with the same number.
         micro_batch: Images per process and forward pass.
+        fast: Whether it ran with --fast.
         first_iteration: Optimizer steps that were done when it began.
         hint: The command that solves what `message` says.
     """
@@ -107,6 +108,7 @@ class Attempt(BaseModel):
     world_size: Count = 1
     micro_batch: Count = 0
     accumulation: Count = 1
+    fast: bool = False
     device: str = "cpu"
     first_iteration: Count = 0
     last_iteration: Count | None = None
@@ -128,6 +130,7 @@ class Launch(BaseModel):
         reduced: Whether `micro_batch` was halved after running out of memory.
         threads: CPU threads of each process (OMP_NUM_THREADS); None takes as many as the machine has. A resumed
             run keeps the number, since another changes the last bits of sums.
+        fast: Faster execution, equal to rounding: channels-last memory, fused kernels, fewer waits.
         track: Trackers beside the run folder: tensorboard, wandb, mlflow.
     """
 
@@ -138,6 +141,7 @@ class Launch(BaseModel):
     micro_batch: Count | None = None
     reduced: bool = False
     threads: Count | None = None
+    fast: bool = False
     track: list[str] = []
 
 

@@ -137,6 +137,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.training import components  # noqa: F401
     from experiments.training.config import pretrained
     from experiments.training.config.builder import build_config, build_runner
+    from experiments.training.config.fast import make_fast
     from experiments.training.config.foreground_prior import set_prior
     from experiments.training.engine.precision import check_precision
     from experiments.training.environment import describe, git_state, set_origin
@@ -157,6 +158,9 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         processes=attempt.world_size,
         micro_batch=attempt.micro_batch,
     )
+    attempt.fast = record.launch.fast
+    if attempt.fast:
+        make_fast(config)
     prior = set_prior(config, recipe, data["fingerprint"], trained_with=data.get("foreground_prior"))
     if prior is not None:
         data["foreground_prior"] = prior

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.results_file import BenchFile
 
 DEFAULT_PARTS = ("observe", "startup", "many_runs", "operators", "dispatch", "overhead", "inference")
-PARTS = (*DEFAULT_PARTS, "eval", "gpu", "decisions")
+PARTS = (*DEFAULT_PARTS, "train", "eval", "gpu", "decisions")
 NO_PROFILE = "none"
 
 Progress = Callable[[str], None]
@@ -38,19 +38,19 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[PART]...",
-            help=f"{', '.join(PARTS)}; default all but the last three. Recipes may follow dispatch.",
+            help=f"{', '.join(PARTS)}; default all but the last four. Recipes may follow dispatch.",
             autocompletion=complete_words(PARTS),
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="RECIPE", help="Recipe that `overhead` trains with each rule.")
+        str, typer.Option("--recipe", metavar="RECIPE", help="Recipe that `overhead` and `train` train.")
     ] = "retinanet-r50",
     profile: ProfileOpt = None,
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="Batch of `overhead` (default: the recipe's)."),
+        typer.Option("--batch", min=1, help="Batch of `overhead` and `train` (default: the recipe's)."),
     ] = None,
     size: Annotated[
         tuple[int, int] | None,
@@ -59,11 +59,13 @@ def bench(
         ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=2, help="Rounds of `overhead` and `inference`.")
+        int, typer.Option("--rounds", min=2, help="Rounds of `overhead`, `train` and `inference`.")
     ] = 20,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Iterations per round in `overhead` (default 6; on a GPU 20)."),
+        typer.Option(
+            "--steps", min=1, help="Iterations per round in `overhead` and `train` (default 6; on a GPU 20)."
+        ),
     ] = None,
     images: Annotated[
         int, typer.Option("--images", min=1, help="Images of `eval`; COCO val2017 has 5000.")
@@ -81,8 +83,8 @@ def bench(
     """Measure the cost of weighting, inference and evaluation.
 
     Results are written to <results-dir>/bench/<date>-<host>.json; a repeated part replaces the same day's.
-    `overhead` and `inference` use profile tiny on a CPU and full-size recipes on a GPU; -p none always uses
-    full-size recipes.
+    `overhead`, `train` and `inference` use profile tiny on a CPU and full-size recipes on a GPU; -p none always
+    uses full-size recipes.
 
     \b
     observe    a call of a rule inside an interval, and at its end (microseconds)
@@ -91,6 +93,7 @@ def bench(
     dispatch   operations, waits and allocations of a step: stock, uniform, RLO; RECIPEs may follow
     operators  NMS and RoIAlign without mmcv's compiled operators (milliseconds)
     overhead   a training iteration: uniform, AVW, RLO and stock MMDetection, interleaved (ratios)
+    train      images per second: stock MMDetection, RLO, with --fast, with --fast --amp bf16
     inference  an image: RetinaNet, RLO and the necks of Figure 4, model only and end to end
     eval       faster-coco-eval against pycocotools: time and results (minutes)
     gpu        a step of every full-size recipe at (1333, 800), peak memory, waits for the device
@@ -172,6 +175,7 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
         operators,
         overhead,
         startup,
+        train,
     )
     from benchmarks.loops import Task
 
@@ -192,6 +196,10 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
         ),
         "overhead": (
             lambda progress: overhead.measure(task, rounds, steps, progress),
+            {"--recipe": task.recipe, **shared, "--batch": task.batch, "--steps": steps},
+        ),
+        "train": (
+            lambda progress: train.measure(task, rounds, steps, progress),
             {"--recipe": task.recipe, **shared, "--batch": task.batch, "--steps": steps},
         ),
         "inference": (

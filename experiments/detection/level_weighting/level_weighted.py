@@ -41,6 +41,7 @@ class LevelWeighted:
     Args:
         weighting: `rule` and its options, for `build_weighting`; without `seed`, the run's seed is used. For a
             two-stage detector also `where`: which head is weighted.
+        fast: Let heads ask the host for less; losses are equal to rounding.
 
     Raises:
         OptionError (a ValueError): An option that is not allowed, or a head whose levels cannot be told apart.
@@ -49,8 +50,11 @@ class LevelWeighted:
     bbox_head: Any  # these two are of the detector it is mixed into
     training: bool
 
-    def __init__(self, *args: Any, weighting: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, weighting: Mapping[str, Any] | None = None, fast: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.is_fast = fast
         options = dict(weighting or {"rule": "uniform"})
         self.weighting_seed = options.pop("seed", None)  # None: the hook seeds the rules with the run's seed
         self.where = options.pop("where", None)
@@ -110,7 +114,7 @@ class LevelWeighted:
         head = getattr(self, name, None)
         if head is None:
             raise refuse(type(self).__name__, f"has no `{name}`")
-        make_level_wise(head)
+        make_level_wise(head, self.is_fast)
         generator = getattr(head, "prior_generator", None)
         return level_names(check_strides(head, getattr(generator, "strides", None)))
 

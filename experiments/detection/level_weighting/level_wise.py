@@ -21,11 +21,11 @@ from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
+from experiments.detection.level_weighting.batched_anchors import BatchedAnchors, CachedAnchors, can_batch
+from experiments.detection.level_weighting.level_sums import EPSILON, SumByBin, levels_of_maps
 from experiments.detection.level_weighting.localisation import BoxLossInputs, LevelWise
 from experiments.detection.level_weighting.refusals import ONE_NUMBER, check_head, check_row_loss, refuse
 from experiments.detection.models.guided_loss import GuidedRetinaHead
-
-EPSILON = torch.finfo(torch.float32).eps  # that MMDetection adds to a normaliser
 
 
 class ListedLevels(LevelWise):
@@ -47,6 +47,16 @@ class ListedLevels(LevelWise):
 
     def _positive(self, weight: Tensor) -> Tensor | None:
         return (weight > 0).any(1)
+
+
+class BatchedLevels(ListedLevels):
+    """Mixin of AnchorHead with BatchedAnchors, whose losses are called once for all levels."""
+
+    row_levels: Tensor  # (n,) of the rows of all levels, and whether each is a positive
+    positive_rows: Tensor
+
+    def _box_loss_inputs(self, predicted: Tensor, target: Tensor, *weights: Tensor) -> BoxLossInputs:
+        return BoxLossInputs(predicted, target, self.row_levels, self.positive_rows)
 
 
 class ListedPositives(ListedLevels):
@@ -166,33 +176,6 @@ class SplitLevels(LevelWise):
             super()._record_box_loss(module, args, loss)
 
 
-@functools.lru_cache(maxsize=64)
-def column(count: int, device: torch.device) -> Tensor:
-    """Return the numbers from 0 to `count` - 1, (count, 1)."""
-    return torch.arange(count, device=device)[:, None]
-
-
-class SumByBin(torch.autograd.Function):
-    """Sums of rows by bin in few operations, backward too; `index_add` would round differently each time on a GPU."""
-
-    @staticmethod
-    def forward(ctx: Any, count: int, bins: Tensor, *rows: Tensor) -> Tensor:
-        """Return (count,) sums; bins (n,) are those of all rows (n_1,), (n_2,), ... one after another."""
-        ctx.bins, ctx.sizes = bins, [*map(len, rows)]
-        return torch.cat(rows).masked_fill(bins != column(count, bins.device), 0).sum(1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Give each row the gradient of its bin."""
-        return None, None, *gradient[ctx.bins].split(ctx.sizes)
-
-
-@functools.lru_cache(maxsize=64)  # batches come in few shapes
-def levels_of_maps(rows: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return the level of each row, where level k has `rows[k]` rows."""
-    return torch.cat([torch.full((n,), k, device=device) for k, n in enumerate(rows)])
-
-
 class FlatLevels(SplitLevels):
     """Mixin of FCOS: the levels one after another, each with its rows of all images; `loss_bbox` is given boxes."""
 
@@ -259,33 +242,38 @@ FAMILIES: list[tuple[type, type[LevelWise]]] = [
 LOSS_METHODS = ("loss_by_feat", "loss_by_feat_single", "loss")
 
 
-# One class for each pair, so that copies of a head are of its type.
-_DERIVED: dict[tuple[type, type], type] = {}
+# One class for the same bases, so that copies of a head are of its type.
+_DERIVED: dict[tuple[type, ...], type] = {}
 
 
-def derived_class(mixin: type, base: type) -> Any:
-    """Return the class of a level-wise head, from its family's mixin and its own class."""
-    if (mixin, base) not in _DERIVED:
-        _DERIVED[mixin, base] = type(f"LevelWise{base.__name__}", (mixin, base), {"__reduce_ex__": _reduce})
-    return _DERIVED[mixin, base]
+def derived_class(mixin: type, base: type, *below: type) -> Any:
+    """Return the class of a level-wise head: its family's mixin, its own class, what stands in for AnchorHead."""
+    bases = (mixin, base, *below)
+    if bases not in _DERIVED:
+        _DERIVED[bases] = type(f"LevelWise{base.__name__}", bases, {"__reduce_ex__": _reduce})
+    return _DERIVED[bases]
 
 
-def new_head(mixin: type, base: type) -> Any:
+def new_head(*bases: type) -> Any:
     """Return a level-wise head without attributes, for pickle to fill."""
-    cls = derived_class(mixin, base)
+    cls = derived_class(*bases)
     return cls.__new__(cls)
 
 
 def _reduce(head: Any, protocol: int) -> tuple:
-    # Pickle finds classes by name, and a class made at run time has none: it is named by its two bases.
+    # Pickle finds classes by name, and a class made at run time has none: it is named by its bases.
     return new_head, type(head).__bases__, *object.__reduce_ex__(head, 2)[2:]
 
 
-def make_level_wise(head: Any) -> None:
+def make_level_wise(head: Any, fast: bool = False) -> None:
     """Give a head a class derived from its own that tells levels apart.
 
     A head of another family, or one that computes its losses in its own way, stays as it is: it is level-wise if
     it returns lists over levels by itself, and may set `level_ious`, too.
+
+    Args:
+        head: Built, of any class.
+        fast: Ask the host for less; equal to rounding. See `batched_anchors`.
 
     Raises:
         NotLevelWiseError: The head does not tell its losses by level, or has a loss that cannot be split.
@@ -296,5 +284,10 @@ def make_level_wise(head: Any) -> None:
     if mixin is not None and own == [getattr(family, name, None) for name in LOSS_METHODS]:
         # The class changes, not the head: it is built already, by a config that names a class of MMDetection's or
         # the user's own, and a head of one more registered class would have to repeat their parameters.
-        head.__class__ = derived_class(mixin, type(head))
+        below: tuple[type, ...] = ()
+        if fast and mixin is ListedLevels and can_batch(head):
+            mixin, below = BatchedLevels, (BatchedAnchors,)
+        elif fast and isinstance(head, AnchorHead):
+            below = (CachedAnchors,)
+        head.__class__ = derived_class(mixin, type(head), *below)
         head.prepare()

@@ -123,6 +123,11 @@ def check_roi_head(detector: Any) -> None:
         raise NotLevelWiseError(f"{option}: {name} {reason}, so its levels cannot be weighted{hint}")
 
 
+def has_row_loss(module: nn.Module) -> bool:
+    """Return whether a loss can be asked for the loss of every row."""
+    return not isinstance(module, WITHOUT_ROWS) and getattr(module, "reduction", "mean") == "mean"
+
+
 def check_row_loss(name: str, module: nn.Module, head: nn.Module) -> None:
     """Refuse a loss that cannot be asked for the loss of every row.
 
@@ -134,13 +139,12 @@ def check_row_loss(name: str, module: nn.Module, head: nn.Module) -> None:
     Raises:
         NotLevelWiseError: Names the loss and the head.
     """
-    has_rows = not isinstance(module, WITHOUT_ROWS) and getattr(module, "reduction", "mean") == "mean"
     if isinstance(module, losses.SeesawLoss) and not module.return_dict:
         # It adds a part over positives to a part over all rows, which differ in length before they are summed.
         raise NotLevelWiseError(
             f"{name}: SeesawLoss cannot be split by level with return_dict=False; leave it out"
         )
-    if not has_rows:
+    if not has_row_loss(module):
         raise NotLevelWiseError(
             f"{name}: {type(module).__name__} in {type(head).__name__} cannot be split by level; use a loss"
             " with reduction 'mean' that the head normalises"

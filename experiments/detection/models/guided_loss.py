@@ -82,9 +82,11 @@ class GuidedRetinaHead(RetinaHead):
             cls_score, bbox_pred, anchors, labels, label_weights, bbox_targets, bbox_weights, avg_factor
         )
         # AnchorHead divides both by its `avg_factor`, which counts at least one positive an image
-        samples = self._raw_positive_infos["sampling_results"]
-        normaliser = sum(sample.pos_inds.numel() for sample in samples) + len(labels)
-        return loss_cls * (avg_factor / normaliser), loss_bbox
+        positives = self._raw_positive_infos.get("num_positives")  # of heads that work on all images at once
+        if positives is None:
+            samples = self._raw_positive_infos["sampling_results"]
+            positives = sum(sample.pos_inds.numel() for sample in samples)
+        return loss_cls * (avg_factor / (positives + len(labels))), loss_bbox
 
     def loss_by_feat(self, *args: Any, **kwargs: Any) -> dict[str, list[Tensor]]:
         """Return `loss_cls` (r · L_cls,i) and `loss_bbox` (L_reg,i), one scalar a level, finest first.

@@ -19,9 +19,6 @@ def overhead(part: Part) -> list[Grid]:
         own = ["", ""] if rule is None else [f"{1e6 * rule['iteration_s']:.0f}", f"{100 * rule['share']:.2f}"]
         rows.append([loop["label"], spread(loop["iteration"]), *own])
         label[loop["id"]] = loop["label"]
-    what = f"{result['recipe']}{_profile(result)} on {result['dataset']}, batch {result['batch']}"
-    size = f", {_by(result['size'])}" if result["size"] else ""
-    rounds = f"{result['rounds']} rounds of {result['steps']} iterations, alpha {result['alpha']}"
     ratios = [
         [f"{label[r['of']]} / {label[r['to']]}", interval(r), interval(r["cpu"]) if r["cpu"] else "-"]
         for r in result["ratios"]
@@ -30,7 +27,7 @@ def overhead(part: Part) -> list[Grid]:
         Grid(
             ["training", "ms per iteration", "rule's step, µs", "% of it"],
             rows,
-            title=f"{what}{size}; {rounds}. {where(part)}",
+            title=f"{_training(result)}. {where(part)}",
         ),
         Grid(
             ["ratio", "of time", "of processor time"], ratios, title="Within each round, with 95 % intervals"
@@ -99,6 +96,20 @@ def dispatch(part: Part) -> list[Grid]:
     return [Grid(header, rows, 2, title)]
 
 
+def train(part: Part) -> list[Grid]:
+    """Return images per second of each loop, a grid for each batch."""
+    header = ["training", "images per second", "ms per iteration", "times stock's", "peak memory, GB"]
+    grids = []
+    for result in part["result"]["batches"]:
+        speed, rows = {r["to"]: interval(r) for r in result["ratios"]}, []
+        for loop in result["loops"]:
+            images = f"{result['batch'] / loop['iteration']['median_s']:.3g}"
+            memory = "-" if loop["peak_bytes"] is None else f"{loop['peak_bytes'] / 1e9:.2f}"
+            rows.append([loop["label"], images, spread(loop["iteration"]), speed.get(loop["id"], ""), memory])
+        grids.append(Grid(header, rows, title=f"{_training(result)}. {where(part)}"))
+    return grids
+
+
 def others(name: str) -> Callable[[Part], list[Grid]]:
     """Return a function that lists figures by name, however nested."""
 
@@ -115,7 +126,13 @@ def grids_of(name: str, part: Part) -> list[Grid]:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: It does not fit the schema.
     """
-    known = {"dispatch": dispatch, "overhead": overhead, "inference": inference, "eval": evaluation}
+    known = {
+        "dispatch": dispatch,
+        "overhead": overhead,
+        "train": train,
+        "inference": inference,
+        "eval": evaluation,
+    }
     return known.get(name, others(name))(part)
 
 
@@ -163,6 +180,14 @@ def interval(ratio: Mapping[str, Any]) -> str:
 
 def _profile(result: Part) -> str:
     return f" ({result['profile']})" if result["profile"] else ""
+
+
+def _training(result: Part) -> str:
+    """Return what was trained, and for how long."""
+    what = f"{result['recipe']}{_profile(result)} on {result['dataset']}, batch {result['batch']}"
+    size = f", {_by(result['size'])}" if result["size"] else ""
+    rounds = f"{result['rounds']} rounds of {result['steps']} iterations, alpha {result['alpha']}"
+    return f"{what}{size}; {rounds}"
 
 
 def _by(size: Sequence[int]) -> str:

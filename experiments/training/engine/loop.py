@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from mmengine.dist import all_reduce_params
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
+from experiments.detection.level_weighting.hook import unwrap
+from experiments.training.engine.fast import move_ahead
 from experiments.training.engine.sampler import seed_micro_batch, split
 
 
@@ -59,12 +62,17 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         done = self._iter - self._epoch * self._steps_per_epoch
         if done:
             self.dataloader.batch_sampler.skip = done
-        for index, batch in enumerate(self.dataloader, start=done):
+        for index, batch in enumerate(self._batches(), start=done):
             if self._iter >= self._max_iters:
                 break
             self.run_iter(index, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def _batches(self) -> Iterable[Any]:
+        if not self.runner.cfg.get("fast") or not torch.cuda.is_available():
+            return self.dataloader
+        return move_ahead(self.dataloader, unwrap(self.runner.model).data_preprocessor.cast_data)
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Take one optimizer step: forward and backward for each of this process's micro-batches."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import statistics
 
 import cv2
 import pytest
@@ -316,14 +317,31 @@ def test_dispatch_counts_a_step_of_each_recipe_under_each_rule(tmp_path, monkeyp
     measured = kept["parts"]["dispatch"]
     assert measured["command"] == "msdet bench dispatch fcos-r50 -p tiny" and not problems
     counts = measured["result"]["recipes"]["fcos-r50"]
-    assert list(counts) == ["stock", "uniform", "rlo"]
+    assert list(counts) == ["stock", "uniform", "rlo", "fast"]
     assert counts["uniform"] == counts["rlo"]
     more = counts["rlo"]["operations"] - counts["stock"]["operations"]
     assert counts["rlo"]["waits"] == counts["stock"]["waits"] > 0 and 0 < more <= 30
     (section,) = sections([kept])
-    (*_, row) = section.grids[0].rows
+    (*_, row, _) = section.grids[0].rows
     assert row[:4] == ["fcos-r50", "rlo", str(counts["rlo"]["operations"]), f"+{more}"]
     assert "What a training step asks of the host" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_images_per_second_of_whole_trainings_in_turns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bench(["train"], batch=1, size=(96, 96), rounds=2, steps=1, results=tmp_path, host="here")
+    ((kept,), problems) = read([tmp_path])
+    result = kept["parts"]["train"]["result"]
+    assert not problems and [measured["batch"] for measured in result["batches"]] == [1]
+    loops = {loop["id"]: loop for loop in result["batches"][0]["loops"]}
+    assert list(loops) == ["stock", "ours", "fast", "fast_bf16"]
+    for loop in loops.values():
+        assert loop["iteration"]["median_s"] == pytest.approx(statistics.median(loop["rounds_s"]), rel=1e-4)
+    (section,) = sections([kept])
+    label, images, *_ = section.grids[0].rows[-1]
+    assert label == "msdet, RLO, --fast --amp bf16"
+    assert float(images) == pytest.approx(1 / loops["fast_bf16"]["iteration"]["median_s"], rel=0.01)
 
 
 def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):

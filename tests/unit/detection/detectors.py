@@ -90,6 +90,7 @@ def build(
     weighting: dict[str, Any] | None = None,
     seed: int = 0,
     changes: dict[str, Any] | None = None,
+    fast: bool = False,
 ) -> Any:
     """MMDetection's detector; with `weighting`, ours. The same seed gives the same parameters.
 
@@ -104,6 +105,7 @@ def build(
         where = DETECTORS[name][1]
         model.type = f"LevelWeighted{model.type}"
         model.weighting = weighting if where is None else {"where": where, **weighting}
+        model.update({"fast": True} if fast else {})
     torch.manual_seed(seed)
     logging.disable(logging.INFO)  # MMEngine tells of every parameter
     try:

@@ -13,7 +13,7 @@ from tests.unit.detection.detectors import DETECTORS, batch, build, losses_of, t
 MORE_OPERATIONS = {"fcos": 30, "foveabox": 30, "faster-rcnn": 40, "faster-rcnn both": 40}  # others: 15
 
 
-def count_step(model):
+def count_step(model, fused=None):
     """Of one step, from the batch on the device to the rule's having observed it."""
 
     def step():
@@ -23,7 +23,7 @@ def count_step(model):
         for head in getattr(model, "weighting", ()):
             assert head.finish_step() is None
 
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, fused=fused)
     model.parse_losses(losses_of(model, batch("all levels")))  # whatever is made once
     with OperationCounter() as counter:
         step()

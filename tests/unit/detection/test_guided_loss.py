@@ -7,6 +7,8 @@ import torch
 
 from experiments import detection
 from experiments.common.errors import UserError
+from experiments.detection.level_weighting.batched_anchors import BatchedAnchors
+from experiments.detection.level_weighting.level_wise import make_level_wise
 
 from mmdet.registry import MODELS  # isort: skip
 from mmengine.structures import InstanceData  # isort: skip
@@ -180,3 +182,15 @@ def test_a_head_without_its_prior_does_not_train():
 def test_what_is_not_guided_loss_is_refused(option, message):
     with pytest.raises(ValueError, match=message):
         head(**option)
+
+
+def test_on_all_images_at_once_the_losses_are_the_same():
+    scores, deltas = outputs(len(BOXES))
+    found = []
+    for fast in (False, True):
+        one = head()
+        make_level_wise(one, fast)
+        assert isinstance(one, BatchedAnchors) == fast
+        losses = one.loss_by_feat(scores, deltas, *batch(BOXES))
+        found.append([torch.stack(list(losses[name])) for name in ("loss_cls", "loss_bbox")])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-7)

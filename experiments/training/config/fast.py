@@ -1,0 +1,27 @@
+"""`--fast` in a config: execution that changes a training by no more than rounding."""
+
+from __future__ import annotations
+
+import torch
+from mmengine import Config, ConfigDict
+
+FUSED = ("SGD", "Adam", "AdamW")  # optimizers that PyTorch has as one kernel, on a CPU, too
+
+
+def make_fast(config: Config) -> None:
+    """Change a config to the faster execution, in place.
+
+    `fast` is read by `StrictRunner`: channels-last memory and, on a GPU, TF32, cuDNN's choice of algorithms, compiled
+    convolutions, and batches that are on the device before their turn. Heads work on a batch at once, the optimizer is
+    fused, and losses are read from the device when they are logged.
+    """
+    config.fast = config.model.fast = True
+    optimizer = config.optim_wrapper.optimizer
+    if optimizer.type in FUSED and "foreach" not in optimizer:
+        optimizer.setdefault("fused", True)
+    interval = config.default_hooks.logger.get("interval", 10)
+    config.default_hooks.runtime_info = ConfigDict(type="DeferredRuntimeInfoHook", every=interval)
+    if torch.cuda.is_available():
+        if config.model.get("data_preprocessor", {}).get("type") == "DetDataPreprocessor":
+            config.model.data_preprocessor.non_blocking = True
+        config.train_dataloader.setdefault("pin_memory", True)
