@@ -76,7 +76,7 @@ class StudyRun:
                 runs = []
         if runs:
             yield runs
-            self._look(runs)
+            self._look([] if self.options.dry_run else runs)
 
     def _look(self, executed: Sequence[PlannedRun]) -> None:
         """Judge all pairs that are done; print a line for each that is new, and for each that could not be had."""

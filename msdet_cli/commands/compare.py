@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from experiments.common.errors import UserError
+from experiments.common.errors import INTERRUPTED, UserError
 from experiments.common.files import display_path
 from experiments.recipes.ablations import Ablation
 from experiments.recipes.loading import load_recipe, recipe_id
@@ -98,7 +98,7 @@ def compare(
 
     def print_tables(console: Console, code: int) -> None:
         print_results(console, options.results_folder, [str(table.path)], [run.folder for run in study.own])
-        if not study.is_settled:
+        if not study.is_settled and code != INTERRUPTED:
             more = repeat_command("--max-seeds", str(2 * max_seeds))
             console.print(f"not settled; more seeds: {more}", soft_wrap=True, highlight=False, markup=False)
         print_next(console, code, options, table.path.stem)

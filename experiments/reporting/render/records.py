@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,5 +181,5 @@ def _group(group: Group) -> Record:
 
 
 def _plain(number: float | None) -> float | None:
-    """Return a number without its last digits, which are rounding noise; JSON knows no infinity."""
-    return None if number is None or math.isinf(number) else round(number, 9)
+    """Return a number without its last digits, which are rounding noise."""
+    return None if number is None else round(number, 9)

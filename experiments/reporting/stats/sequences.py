@@ -95,11 +95,11 @@ def sequential(
 
 
 def e_value(t: float, n: int, scale: float = DEFAULT_SCALE) -> float:
-    """Return the e-value of a t statistic of n pairs; infinite where it has no float."""
+    """Return the e-value of a t statistic of n pairs, at most e to the 700, which a float holds."""
     shrinkage, x = _shrinkage(n, scale), t * t / (n - 1)
     ratio = (1 + x) / (1 + shrinkage * x) if x < math.inf else 1 / shrinkage
     log = 0.5 * math.log(shrinkage) + 0.5 * n * math.log(ratio)
-    return math.exp(log) if log < 700 else math.inf
+    return math.exp(min(log, 700))
 
 
 @functools.lru_cache(maxsize=4096)

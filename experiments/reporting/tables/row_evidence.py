@@ -75,12 +75,13 @@ def row_notes(table: MeasuredTable, has_resampling: bool = True) -> list[tuple[s
 def anytime_valid(row: TableRow) -> SequentialDifference | None:
     """Return the difference of a study, and that of seeds that were added after a first look; else None."""
     change = row.difference
-    if change is None or not change.paired or row.group is None or row.baseline is None:
-        return None
-    if isinstance(change, SequentialDifference):
+    if change is None or isinstance(change, SequentialDifference):
         return change
-    is_added = bool(row.group.seeds_added_later() or row.baseline.seeds_added_later())
-    return sequential(change) if is_added else None
+    return sequential(change) if change.paired and _has_added_seeds(row) else None
+
+
+def _has_added_seeds(row: TableRow) -> bool:
+    return any(group is not None and group.seeds_added_later() for group in (row.group, row.baseline))
 
 
 def _describe_judgement(row: TableRow) -> list[str]:
@@ -93,6 +94,8 @@ def _describe_judgement(row: TableRow) -> list[str]:
         else:
             ends = str(anytime).partition(" ")[2] or "unbounded"
             texts.append(f"seeds were added after a first look: anytime-valid interval {ends}, {evidence}")
+    elif change is not None and change.low is not None and _has_added_seeds(row):
+        texts.append("seeds were added after a first look, which this interval does not allow for")
     if change is not None and (change.p_value or 0) < 0.05 <= (change.p_adjusted or 0):
         texts.append(f"p {change.p_value:.2g}, over {change.family} rows {change.p_adjusted:.2g} (Holm)")
     return texts

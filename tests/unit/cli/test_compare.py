@@ -129,7 +129,12 @@ def test_an_interrupted_study_resumes_and_a_failed_seed_counts_for_neither_side(
 
 
 def test_a_study_out_of_seeds_says_how_to_go_on(workers, monkeypatch, capsys):
-    code, out, _ = msdet(monkeypatch, capsys, "compare", RLO, *FEW, "--max-seeds", "3")
+    words = ["compare", RLO, *FEW, "--max-seeds", "3"]
+    code, out, err = msdet(monkeypatch, capsys, *words, "--dry-run")
+    assert (code, workers.started, Path("results").exists()) == (0, [], False)
+    assert "6 runs: 6 to start" in out
+    assert "left out" not in out + err
+    code, out, _ = msdet(monkeypatch, capsys, *words)
     assert (code, len(workers.started)) == (0, 6)
     assert "with this mean and spread: gain at 5 seeds" in out  # as the first test finds
     assert "not settled; more seeds: msdet compare" in out
