@@ -23,6 +23,7 @@ def broken(place: Place, name: str, how: str, **content: object) -> str:
     return recipe(place, name, imports=["breaks"], set=hook, **content)
 
 
+@pytest.mark.slow
 def test_a_broken_training_says_where_and_the_rest_goes_on(place: Place) -> None:
     names = [broken(place, "turns-nan", "nan"), recipe(place, "sound")]
     options = small("weighting.alpha=4")

@@ -87,6 +87,7 @@ def shapes(trained: Trained) -> Path:
     return trained.place.folder / "data" / "shapes"
 
 
+@pytest.mark.slow
 def test_ids_are_only_names(place: Place, trained: Trained, shapes: Path):
     plain, odd = OddSet(place, shapes, "plain"), OddSet(place, shapes, "odd")
     odd.change("val", renamed_ids)
@@ -107,6 +108,7 @@ def test_ids_are_only_names(place: Place, trained: Trained, shapes: Path):
     assert verified.returncode == 0 and "unusual id" in verified.stdout
 
 
+@pytest.mark.slow
 def test_all_validation_lists_count_whatever_their_folders_are_called(place: Place, trained: Trained):
     """Two lists give what one list over all gives, in a path that makes MMDetection think of VOC2007."""
     root = place.folder / "VOC2007"
@@ -170,6 +172,7 @@ def test_what_changes_numbers_is_one_line_and_stands_in_the_record(
     assert "§" in place.msdet("runs").stdout
 
 
+@pytest.mark.slow
 def test_an_image_that_does_not_decode_ends_the_run_and_is_named(
     place: Place, trained: Trained, shapes: Path
 ):

@@ -62,6 +62,7 @@ def train(place: Place, *words: str, expected: int = 0) -> str:
     return said.stdout + said.stderr
 
 
+@pytest.mark.slow
 def test_mmdetections_own_script_gives_the_same_trace_also_stopped_and_resumed(
     ours: tuple[Place, Path], place: Place
 ) -> None:

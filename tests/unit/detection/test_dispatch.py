@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.dispatch import OperationCounter
 from experiments.detection.level_weighting import localisation
-from tests.unit.detection.detectors import DETECTORS, batch, build, losses_of, tell_ious
+from tests.unit.detection.detectors import DETECTORS, batch, build, losses_of, some_fast, tell_ious
 
 MORE_OPERATIONS = {"fcos": 30, "foveabox": 30, "faster-rcnn": 40, "faster-rcnn both": 40}  # others: 15
 
@@ -30,7 +30,7 @@ def count_step(model, fused=None):
     return counter
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", some_fast("retinanet", "fcos", "foveabox", "faster-rcnn"))
 def test_a_weighted_step_dispatches_little_more_than_stock_and_waits_no_more_often(name):
     stock, ours = count_step(build(name)), count_step(build(name, dict(rule="rlo")))
     more = ours.operations.total() - stock.operations.total()
@@ -39,7 +39,7 @@ def test_a_weighted_step_dispatches_little_more_than_stock_and_waits_no_more_oft
     assert stock.waits["nonzero"] > 0  # what is counted does occur
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", some_fast("retinanet", "faster-rcnn"))
 def test_a_step_that_tells_ious_waits_no_more_often_than_stock_mmdetection(name, monkeypatch):
     monkeypatch.setattr(localisation, "is_waited_for", lambda tensor: True)  # as on a GPU
     counted = []

@@ -121,9 +121,7 @@ RPN_REFUSED = {
 }
 FAST = (
     "ddod/",
-    "rtmdet/",
     "faster-rcnn_r50_fpn_ohem",
-    "seesaw",
     "freeanchor",
     "dino",
     "sparse-rcnn",

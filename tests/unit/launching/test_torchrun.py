@@ -86,6 +86,7 @@ def last(run: RunFolder) -> Attempt:
     return attempt
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_ranks_on_a_free_port(
     run: RunFolder, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -120,6 +121,7 @@ def test_a_killed_rank_is_an_interruption(run: RunFolder, start: Start):
     assert run.read().status == "interrupted"
 
 
+@pytest.mark.slow
 def test_stop_asks_rank_0_and_all_ranks_end_in_their_own_time(run: RunFolder, start: Start):
     worker = start("stop")
     ranks(run)

@@ -17,6 +17,7 @@ from experiments.reporting.stats.statistics import Difference, Spread
 
 WORDS = ["schedule.iterations=30", "RLO", "α = 5", "retinanet-r50-rlo", "W" * 30, "with_under_scores", "漢字"]
 LENGTHS = (3, 40, 200)
+COUNTS = (pytest.param(2, marks=pytest.mark.slow), 8, pytest.param(40, marks=pytest.mark.slow))
 
 
 def make_names(length: int, count: int) -> list[str]:
@@ -68,7 +69,7 @@ def test_texts_that_overlap_are_noticed():
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("count", [2, 8, 40])
+@pytest.mark.parametrize("count", COUNTS)
 def test_rows_of_a_figure_never_collide(count: int, length: int):
     names = make_names(length, count)
     change = Difference(0.5, 0.1, -1.0, 2.0, True, 3, (0.1, 0.5, 0.9))
@@ -80,7 +81,7 @@ def test_rows_of_a_figure_never_collide(count: int, length: int):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("count", [2, 8, 40])
+@pytest.mark.parametrize("count", COUNTS)
 def test_legends_never_collide(count: int, length: int):
     names = make_names(length, count)
     with style.drawing():

@@ -25,7 +25,7 @@ from tests.unit.data.test_fuzz import time_limit
 from tests.unit.interop.test_imported import CONFIG, EVALUATED, HEADER
 from tests.unit.reporting.conftest import run_maker
 
-FEW, MANY = 40, 2_000
+FEW, MANY = 20, 2_000
 AT_ONCE = 20  # damaged runs beside the good one
 MAX_MESSAGE = 1_000  # characters
 NUMBERS = [pytest.param(range(FEW), id="few"), pytest.param(range(MANY), id="many", marks=pytest.mark.slow)]

@@ -120,7 +120,12 @@ def test_odd_records_are_shown(folders: Callable[..., list[RunFolder]]):
 
 
 @pytest.mark.parametrize(
-    "name", ["record.json", "recipe.yaml", "progress.json", "metrics.csv", "trace.csv", "log.txt"]
+    "name",
+    ["record.json", "trace.csv"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("recipe.yaml", "progress.json", "metrics.csv", "log.txt")
+    ],
 )
 def test_a_file_that_is_none_does_not_take_the_rest_down(folders: Callable[..., list[RunFolder]], name: str):
     makers = [

@@ -22,7 +22,7 @@ from mmdet.structures import DetDataSample  # isort: skip
 WIDTH, HEIGHT = 128, 96
 STOCK = {ours: stock for stock, ours in detection.LEVEL_WEIGHTED.items()}
 OURS_ALONE = ("-augfpn", "-guided")  # MMDetection has no version of these to compare with
-FAST = ["faster-rcnn-r50-voc-rlo"]
+FAST = ["retinanet-r50-rlo"]
 
 
 def batch(classes: int) -> dict:

@@ -198,6 +198,7 @@ def sampled(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(prior_module, "SAMPLE_IMAGES", size)
 
 
+@pytest.mark.slow
 def test_of_a_large_set_a_sample_is_counted_and_exact_counts_all(
     shapes_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_the_standard_error_is_the_spread_of_the_ratio_over_samples() -> None:
     assert prior_module.standard_error_of_ratio(population, len(population)) == 0
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_standard_error_of_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +334,7 @@ def test_what_the_recipe_gives_is_taken_literally(tmp_path: Path) -> None:
             given(tmp_path, f"model.bbox_head.foreground_prior={wrong}")
 
 
+@pytest.mark.slow
 def test_nothing_is_counted_to_show_a_config_or_for_another_detector(tmp_path: Path) -> None:
     assert given(tmp_path, count=False) == (None, None, 0.05)
     recipe, found = load_recipe("retinanet-r50-rlo", "tiny"), small(tmp_path, "coco")[1]

@@ -82,6 +82,7 @@ def test_retinanets_levels_have_positives(shapes_root: Path):
     assert told(config) == {"bbox_head": [*levels, _coarsest]}  # so the others' counts can be believed
 
 
+@pytest.mark.slow
 def test_with_stock_anchors_such_small_images_would_leave_a_level_without(shapes_root: Path):
     stock = "model.bbox_head.anchor_generator.octave_base_scale=4"
     assert assigned(built("retinanet-r50-rlo", stock, profile="tiny", data_root=shapes_root))[3] == 0
@@ -112,6 +113,7 @@ def check(name: str, root: Path) -> None:
         assert all(level >= FEWEST for level in levels), (head, levels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_every_detectors_levels_have_positives(name: str, shapes_root: Path):
     check(name, shapes_root)

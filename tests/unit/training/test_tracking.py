@@ -134,6 +134,7 @@ def holds(run: RunFolder, metrics: dict[str, float]) -> None:
     assert seen["AP"] == [(ITERATIONS, np.float32(metrics["AP"]))]
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_what_the_trace_holds(tmp_path: Path, shapes_root: Path):
     run = prepared(tmp_path, shapes_root, "tensorboard")
     record = run.read()

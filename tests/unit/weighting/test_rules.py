@@ -48,7 +48,7 @@ def test_weights_stay_one_until_the_first_interval_ends_and_constant_within_it()
         assert all(w is seen[start] for w in seen[start : start + 5])
 
 
-@pytest.mark.parametrize("k", [4, 5])
+@pytest.mark.parametrize("k", [pytest.param(4, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize(
     "actions", [ACTIONS, ["variance", "largest"], ["smallest"], ["largest"], ["uniform"]]
 )
