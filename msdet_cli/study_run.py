@@ -67,8 +67,8 @@ class StudyRun:
             if self.is_settled:
                 return
             left = [run for run in pair if run.todo != "skip"]
-            hopeless = [run for run in left if run.todo in ("failed", "unreadable")]
-            runs += hopeless or left  # the other side's run would be left out
+            lost = [run for run in left if run.todo in ("failed", "unreadable")]
+            runs += lost or left  # the other side's run would be left out
             pending = [run for run in runs if run.todo not in ("failed", "unreadable")]
             if not self.options.dry_run and pending and len(pending) >= pool.places(pending[0].launch):
                 yield runs

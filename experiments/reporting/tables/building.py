@@ -19,7 +19,7 @@ from experiments.reporting.tables.report_model import MeasuredTable, Report, Tab
 from experiments.reporting.tables.table_rows import RowBuilder
 
 STUDY_NOTE = (
-    "A study: seeds were added until the question was settled, so intervals are anytime-valid (95 % confidence"
+    "A study: seeds are added until the question is settled, so intervals are anytime-valid (95 % confidence"
     " sequences of paired differences). The smallest difference that matters: {:g} points."
 )
 MAX_NEAREST = 3  # recipes of runs in no row that are named with their nearest row
