@@ -63,7 +63,7 @@ def compare(
     *,
     options: RunOptions,
 ) -> None:
-    """Add seeds until it is settled whether a recipe beats its baseline.
+    """Add seeds until a recipe's gain or loss is settled.
 
     Trains both with one seed after the other, several runs at once where --jobs or the GPUs allow, and
     looks after each: is there a gain, a loss, or less than the effect that matters? The intervals hold
