@@ -1,8 +1,9 @@
 """A cache of what was read from files: a 450 MB JSON of annotations, detections, ten thousand records of runs.
 
 An entry holds the answer and the size, times and inode of every file and folder that it depends on; it is valid
-while all of them are unchanged. Facts that follow from one small file each share an entry: `FileFacts`. A cache that
-cannot be read or written counts as empty.
+while all of them are unchanged. Facts that follow from one small file each share an entry: `FileFacts`. Arrays have
+a file of their own beside the entry, which processes map into memory and so share. A cache that cannot be read or
+written counts as empty.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
+import mmap
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.common.errors import UserError
-from experiments.common.files import write_json
-from experiments.common.regular_files import read_bytes
+from experiments.common.files import file_digest, replacing, write_json
+from experiments.common.locks import file_lock
+from experiments.common.regular_files import read_bytes, why_unreadable
+
+if TYPE_CHECKING:  # imported where it is needed: it takes a tenth of a second
+    import numpy as np
 
 _VERSION = 4  # increase it when answers or checks change
 # A file changed more recently might change again within one tick of its clock: https://git-scm.com/docs/racy-git
@@ -60,13 +67,67 @@ def recall(key: Any) -> dict[str, Any] | None:
 
 def remember(key: Any, answer: dict[str, Any], files: dict[str, Stamp | None]) -> None:
     """Store `answer` for `recall`, unless a file that it depends on is missing or changed just now."""
-    if _is_off() or not all(found is not None and _is_settled(found[0]) for found in files.values()):
+    if not _is_lasting(files):
         return
     with contextlib.suppress(OSError, RuntimeError):
         path = _file(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"stamps": files, "answer": answer})
         write_json(path, {"version": _VERSION, "digest": _digest(content), "content": content}, indent=None)
+
+
+def recall_arrays(key: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """Return an answer and its arrays, which cannot be written to and share their memory with other processes'."""
+    import numpy as np
+
+    answer = recall(key)
+    if answer is None:
+        return None
+    path = _folder() / f"{answer['digest']}.arrays"
+    try:
+        if why_unreadable(path) is not None or file_digest(path) != answer["digest"]:
+            return None
+        with open(path, "rb") as stream:
+            memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):
+        return None
+    return answer["answer"], {
+        name: np.frombuffer(memory, kind, math.prod(shape), offset).reshape(shape)
+        for name, (kind, shape, offset) in answer["arrays"].items()
+    }
+
+
+def remember_arrays(
+    key: Any, answer: dict[str, Any], arrays: Mapping[str, np.ndarray], files: dict[str, Stamp | None]
+) -> None:
+    """Store an answer and its arrays for `recall_arrays`, on the conditions of `remember`.
+
+    Raises:
+        OSError, RuntimeError: The arrays cannot be written; there is no home folder.
+    """
+    if not _is_lasting(files):
+        return
+    content, places = bytearray(), {}
+    for name, array in arrays.items():
+        content += bytes(-len(content) % 64)  # numbers lie at multiples of their size
+        places[name] = [array.dtype.str, array.shape, len(content)]
+        content += array.tobytes()
+    digest = hashlib.sha256(content).hexdigest()
+    _folder().mkdir(parents=True, exist_ok=True)
+    with replacing(_folder() / f"{digest}.arrays", "wb") as stream:
+        stream.write(content)
+    remember(key, {"answer": answer, "digest": digest, "arrays": places}, files)
+
+
+@contextlib.contextmanager
+def only_maker(key: Any) -> Iterator[None]:
+    """Hold the lock of an entry, so that of many processes one makes it; where none can be had, go without."""
+    with contextlib.ExitStack() as stack:
+        if not _is_off():
+            with contextlib.suppress(OSError, RuntimeError):
+                _folder().mkdir(parents=True, exist_ok=True)
+                stack.enter_context(file_lock(_file(key).with_suffix(".lock")))
+        yield
 
 
 class FileFacts:
@@ -115,6 +176,11 @@ class FileFacts:
         self._changed = False
 
 
+def _is_lasting(files: dict[str, Stamp | None]) -> bool:
+    """Whether an answer can be stored: there is a cache, and no file is missing or changed just now."""
+    return not _is_off() and all(found is not None and _is_settled(found[0]) for found in files.values())
+
+
 def _is_settled(changed_ns: int) -> bool:
     return changed_ns < time.time_ns() - int(_MIN_AGE_S * 1e9)
 
@@ -128,9 +194,12 @@ def _is_off() -> bool:
     return os.environ.get("MSDET_NO_CACHE", "") not in ("", "0")
 
 
-def _file(key: Any) -> Path:
+def _folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     # the XDG standard says to ignore a relative path
     folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-    return folder / "msdet" / "datasets" / f"{name}.json"
+    return folder / "msdet" / "datasets"
+
+
+def _file(key: Any) -> Path:
+    return _folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.json"

@@ -7,6 +7,7 @@ counts boxes by class and by COCO's size classes.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def verify(
     return {"name": spec.name, "format": spec.format, "root": str(place), "usable": usable, "splits": splits}
 
 
-def _count(images: list[Image], classes: list[str]) -> dict[str, Any]:
+def _count(images: Sequence[Image], classes: list[str]) -> dict[str, Any]:
     used = set(classes)
     boxes = [box for image in images for box in image.boxes if box.category in used]
     counted = [box for box in boxes if not box.is_ignored]

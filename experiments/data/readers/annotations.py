@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Annotations:
             bytes, for the fingerprint.
     """
 
-    images: list[Image] = field(default_factory=list)
+    images: Sequence[Image] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     category_ids: dict[str, int] = field(default_factory=dict)
     sources: list[Path] = field(default_factory=list)

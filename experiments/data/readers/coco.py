@@ -67,7 +67,7 @@ def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) ->
         UserError: The file is missing, not readable, not JSON, or not in COCO's instances format; or the log is
             strict and an entry is wrong.
     """
-    content, raw = _parse(path)
+    content, digest = _parse(path, masks)
     images: dict[int, Image] = {}
     for entry in _entries(content, "images", path, log):
         if entry["id"] not in images:
@@ -91,16 +91,20 @@ def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) ->
         list(dict.fromkeys(names.values())),
         {name: number for number, name in reversed(names.items())},
         [path],
-        [(len(content["images"]), hashlib.sha256(raw).digest())],
+        [(len(content["images"]), digest)],
     )
 
 
-def _parse(path: Path) -> tuple[dict[str, Any], bytes]:
+def _parse(path: Path, masks: bool) -> tuple[dict[str, Any], bytes]:
+    """Return the mapping that a JSON holds, and the SHA-256 of its bytes."""
     raw = read_bytes(path)
     if not raw.strip():
         raise UserError(f"{path}: is empty", _AGAIN)
+    digest = hashlib.sha256(raw).digest()
     try:
-        content = _loads(raw.decode(json.detect_encoding(raw)))
+        text = raw.decode(json.detect_encoding(raw))
+        del raw  # as large as the text
+        content = _loads(text, masks)
     except json.JSONDecodeError as error:
         at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
         cut = " (the file looks cut off)" if at_end else ""
@@ -115,18 +119,26 @@ def _parse(path: Path) -> tuple[dict[str, Any], bytes]:
             what = "is not a list" if key in content else "is missing"
             needed = ", ".join(_FIELDS)
             raise UserError(f"{path}: not in COCO's instances format: '{key}' {what}; needed: {needed}")
-    return content, raw
+    return content, digest
 
 
-def _loads(text: str) -> Any:
-    """Parse JSON without the garbage collector, which would scan millions of new objects again and again."""
+def _loads(text: str, masks: bool) -> Any:
+    """Parse JSON without the garbage collector, which would scan millions of new objects again and again.
+
+    Segmentations that are not wanted are dropped as each entry is parsed: they are most of the memory.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return json.loads(text)
+        return json.loads(text, object_hook=None if masks else _without_mask)
     finally:
         if collecting:
             gc.enable()
+
+
+def _without_mask(entry: dict[str, Any]) -> dict[str, Any]:
+    entry.pop("segmentation", None)
+    return entry
 
 
 def _entries(content: dict[str, Any], section: str, path: Path, log: ProblemLog) -> Iterator[dict[str, Any]]:

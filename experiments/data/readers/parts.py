@@ -8,7 +8,7 @@ from typing import Literal
 from experiments.common.errors import UserError
 from experiments.data.problems import ProblemLog
 from experiments.data.readers.annotations import Annotations
-from experiments.data.readers.coco import read_coco
+from experiments.data.readers.stored import store_coco
 from experiments.data.readers.voc import read_voc
 from experiments.data.spec import DatasetSpec
 
@@ -45,12 +45,14 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
     for path, folder, prefix in part_files(spec, root, split):
         try:
             part = (
-                read_coco(path, folder, log) if spec.format == "coco" else read_voc(path, folder, log, prefix)
+                store_coco(path, folder, log)
+                if spec.format == "coco"
+                else read_voc(path, folder, log, prefix)
             )
         except UserError as error:
             log.add("annotation file unusable", error.message)
             continue
-        whole.images += part.images
+        whole.images = [*whole.images, *part.images]
         whole.classes = list(dict.fromkeys([*whole.classes, *part.classes]))
         whole.category_ids |= part.category_ids
         whole.sources += part.sources

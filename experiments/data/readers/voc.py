@@ -33,12 +33,13 @@ def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Ann
         UserError: The list cannot be used; or the log is strict and an XML file cannot be used.
     """
     ids, raw = read_list(path)
-    read = Annotations([], [], {}, [path], [(len(ids), hashlib.sha256(raw).digest())])
+    images: list[Image] = []
+    read = Annotations(images, [], {}, [path], [(len(ids), hashlib.sha256(raw).digest())])
     names: set[str] = set()
     for name in ids:
         xml = folder / ANNOTATIONS / f"{name}.xml"
         image = Image(prefix + name, folder / IMAGES / f"{name}.jpg", None)
-        read.images.append(image)
+        images.append(image)
         read.sources.append(xml)
         try:
             image.size, image.boxes, raw = read_xml(xml)
