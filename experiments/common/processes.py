@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -13,6 +14,8 @@ from typing import Any
 # path: the user's `imports` are found there, but a `signal.py` or a folder `experiments` hides no other module.
 PATHS = "import os, sys; sys.path[:] = [p for p in sys.path if p] + [os.getcwd()]; "
 STALE_AFTER_S = 120  # a heartbeat comes every few seconds; a machine that swaps may miss some
+CORES_VARIABLE = "MSDET_CORES"  # tells a worker of how many cores each process of its run has
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds, and of what period
 _seen: dict[Path, tuple[int, float]] = {}  # modification time of a file, and since when it has been that
 
 
@@ -27,6 +30,24 @@ def has_ended(process: dict[str, Any] | None) -> bool:
     if process is None or process["host"] != socket.gethostname():
         return False
     return not is_alive(process["pid"], process["pid_started"])
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use, as affinity, container and Slurm's task limit it."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no Linux, or "max"
+        quota, period = CPU_QUOTA.read_text().split()
+        count = min(count, -(-int(quota) // int(period)))
+    with contextlib.suppress(ValueError):
+        count = min(count, int(os.environ.get("SLURM_CPUS_PER_TASK", "")))
+    return max(1, count)
+
+
+def cores_per_process() -> int:
+    """Return the cores of each process of a run: its launcher's answer, else this machine's divided by its ranks."""
+    given = os.environ.get(CORES_VARIABLE, "")
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return int(given) if given.isdigit() else max(1, cores() // int(ranks) if ranks.isdigit() else cores())
 
 
 def process_started(pid: int) -> str | None:

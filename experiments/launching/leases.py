@@ -16,6 +16,7 @@ from pathlib import Path
 
 from experiments.common.errors import UserError
 from experiments.common.locks import NO_LOCKS, lock
+from experiments.common.processes import cores
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.runs.record import Launch
@@ -137,10 +138,3 @@ class ResourcePool:
         """
         processes = self.places(launch) * launch.processes
         return None if processes == 1 else max(1, cores() // processes)
-
-
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

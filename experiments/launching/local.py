@@ -16,7 +16,7 @@ from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.common.launcher import launcher_environment
 from experiments.common.locks import share_lock
 from experiments.common.printable import printable
-from experiments.common.processes import PATHS, is_alive
+from experiments.common.processes import CORES_VARIABLE, PATHS, is_alive
 from experiments.launching.torchrun import (
     RankFailure,
     Rendezvous,
@@ -68,8 +68,9 @@ class LocalWorker:
         self._is_leader = rendezvous is None or rendezvous.is_leader
         self._stops = 0
         environment = {"PYTHONWARNINGS": "ignore", **os.environ, **(environment or {})}
-        if launch.threads is not None and not environment.get("OMP_NUM_THREADS"):
-            environment["OMP_NUM_THREADS"] = str(launch.threads)
+        if launch.threads is not None:
+            environment[CORES_VARIABLE] = str(launch.threads)
+            environment["OMP_NUM_THREADS"] = environment.get("OMP_NUM_THREADS") or str(launch.threads)
         if self._world_size > 1:
             environment |= launcher_environment()
             self._attempts_before = len(folder.read().attempts)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.results_file import BenchFile
 
 DEFAULT_PARTS = ("observe", "startup", "many_runs", "operators", "dispatch", "overhead", "inference")
-PARTS = (*DEFAULT_PARTS, "train", "eval", "gpu", "decisions")
+PARTS = (*DEFAULT_PARTS, "train", "loader", "eval", "gpu", "decisions")
 NO_PROFILE = "none"
 
 Progress = Callable[[str], None]
@@ -55,11 +55,13 @@ def bench(
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(
-            "--size", metavar="W H", help="Max width and height of images in `overhead` and `inference`."
+            "--size",
+            metavar="W H",
+            help="Max width and height of images in `overhead`, `inference`, `loader`.",
         ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=2, help="Rounds of `overhead`, `train` and `inference`.")
+        int, typer.Option("--rounds", min=2, help="Rounds of `overhead`, `train`, `inference`, `loader`.")
     ] = 20,
     steps: Annotated[
         int | None,
@@ -68,7 +70,7 @@ def bench(
         ),
     ] = None,
     images: Annotated[
-        int, typer.Option("--images", min=1, help="Images of `eval`; COCO val2017 has 5000.")
+        int, typer.Option("--images", min=1, help="Images of `eval` and of `loader`'s annotations.")
     ] = 5000,
     host: Annotated[
         str | None,
@@ -95,6 +97,7 @@ def bench(
     overhead   a training iteration: uniform, AVW, RLO and stock MMDetection, interleaved (ratios)
     train      images per second: stock MMDetection, RLO, with --fast, with --fast --amp bf16
     inference  an image: RetinaNet, RLO and the necks of Figure 4, model only and end to end
+    loader     images a second of a core, against stock; annotations read first and again
     eval       faster-coco-eval against pycocotools: time and results (minutes)
     gpu        a step of every full-size recipe at (1333, 800), peak memory, waits for the device
     decisions  false verdicts and seeds of `msdet compare`, by simulation (shares)
@@ -170,6 +173,7 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
         evaluation,
         gpu,
         inference,
+        loader,
         many_runs,
         observe,
         operators,
@@ -205,6 +209,10 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
         "inference": (
             lambda progress: inference.measure(profile, dataset, size, rounds, progress=progress),
             shared,
+        ),
+        "loader": (
+            lambda progress: loader.measure(images, size or loader.PAPER_SIZE, rounds, progress),
+            {"--images": images, "--size": size, "--rounds": rounds},
         ),
         "eval": (lambda progress: evaluation.measure(images, progress=progress), {"--images": images}),
         "gpu": (lambda _: gpu.measure(), {}),

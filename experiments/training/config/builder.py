@@ -15,7 +15,7 @@ from mmengine import Config, ConfigDict
 from experiments import detection  # first: it installs the operators that MMDetection needs
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes.schema import Recipe
-from experiments.training.config.data import set_data, set_image_size
+from experiments.training.config.data import set_data, set_data_workers, set_image_size
 from experiments.training.config.keys import set_key
 from experiments.training.engine.runner import StrictRunner
 from experiments.weighting.options import OptionError, may_have_parameters
@@ -268,7 +268,9 @@ def _set_runtime(config: Config, recipe: Recipe, work_dir: Path, seed: int) -> N
     )
     config.custom_hooks = [*config.get("custom_hooks", []), ConfigDict(type="ProgressHook")]
     config.val_evaluator.outfile_prefix = str(Path(work_dir) / "detections" / "val")
-    if not torch.cuda.is_available():  # loading beside a training that uses every core only slows both
+    if torch.cuda.is_available():
+        set_data_workers(config)
+    else:  # loading beside a training that uses every core only slows both
         for loader in (config.train_dataloader, config.val_dataloader):
             loader.num_workers, loader.persistent_workers = 0, False
         config.env_cfg.dist_cfg = dict(backend="gloo")

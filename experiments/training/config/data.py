@@ -9,11 +9,13 @@ from typing import Any
 from mmengine import Config, ConfigDict
 
 from experiments.common.errors import UserError
+from experiments.common.processes import cores_per_process
 from experiments.data.readers import part_files
 from experiments.data.readers.parts import Split
 from experiments.data.spec import DatasetSpec, SplitPart
 from experiments.recipes.schema import Recipe
 
+MAX_DATA_WORKERS = 4  # each loads a hundred images a second at (1333, 800), and holds some in shared memory
 # Of the model's config, beside what they are used in: with another data set they would mislead a reader.
 _VARIABLES = ("data_root", "dataset_type", "train_pipeline", "test_pipeline", "backend_args", "img_scales")
 
@@ -86,6 +88,13 @@ def _evaluator(spec: DatasetSpec, root: Path) -> ConfigDict:
         annotations = Path(root) / spec.splits["val"][0].annotations
         return ConfigDict(type="ExactCocoMetric", ann_file=str(annotations), metric="bbox")
     return ConfigDict(type="ExactVocMetric", metric="mAP", eval_mode="11points")
+
+
+def set_data_workers(config: Config) -> None:
+    """Set the data workers of each process on a GPU: one for each of its cores but its own, up to MAX_DATA_WORKERS."""
+    workers = min(MAX_DATA_WORKERS, max(1, cores_per_process() - 1))
+    for loader in (config.train_dataloader, config.val_dataloader):
+        loader.update(num_workers=workers, persistent_workers=True, pin_memory=True)
 
 
 def set_image_size(config: Config, size: Sequence[int]) -> None:

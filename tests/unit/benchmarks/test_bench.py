@@ -10,12 +10,14 @@ import pytest
 import typer
 from scipy import stats
 
-from benchmarks import evaluation, gpu, inference, loops, overhead
+from benchmarks import evaluation, gpu, inference, loader, loops, overhead
 from benchmarks import results_file as keeping
 from benchmarks.interleaved import Training
 from benchmarks.ratios import orders, ratio, times
 from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset
+from experiments.data.problems import ProblemLog
+from experiments.data.readers.coco import read_coco
 from experiments.data.shapes import generator as shapes
 from experiments.recipes.tables import load_table
 from experiments.reporting.bench.results import SCHEMA, newest, read, sections
@@ -388,3 +390,19 @@ def test_a_busy_machine_and_a_control_that_is_off_are_said():
     assert section.grids[1].rows == [["again / uniform", "1.020 [0.990, 1.030]", "1.000 [0.990, 1.010]"]]
     said = " ".join(section.texts)
     assert "at other work" not in said and "take differences" not in said
+
+
+def test_loading_is_timed_of_equal_pixels_and_annotations_in_two_processes(monkeypatch):
+    monkeypatch.setattr(loader, "FILES", 2)
+    found = loader.measure(images=20, size=(80, 60), rounds=2)
+    assert found["images"]["equal"] is True
+    assert set(found["images"]["a second and core"]) == {"stock", "msdet"}
+    assert all(found["annotations"][f"{start} start"]["s"] > 0 for start in ("first", "second"))
+
+
+def test_made_up_annotations_are_of_cocos_size(tmp_path):
+    loader.write_annotations(tmp_path / "made-up.json", 20)
+    content = json.loads((tmp_path / "made-up.json").read_text())
+    assert (len(content["images"]), len(content["annotations"])) == (20, round(20 * 860_001 / 118_287))
+    read = read_coco(tmp_path / "made-up.json", tmp_path, ProblemLog(strict=True))
+    assert sum(len(image.boxes) for image in read.images) == len(content["annotations"])

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from mmengine.registry import init_default_scope
 
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.data.spec import DatasetSpec
@@ -13,6 +15,7 @@ from experiments.data.verify import verify
 from experiments.recipes.loading import load_recipe
 from experiments.training.config.builder import build_config
 from experiments.training.config.data import innermost
+from experiments.training.datasets import AnnotatedCocoDataset
 from tests.unit.data.conftest import CocoSet, VocSet
 from tests.unit.data.loading import (
     boxes,
@@ -64,6 +67,34 @@ def without_empty(rows: list[Info]) -> list[Info]:
     return [
         (*row[:4], [box for box in row[4] if box[0][2] > box[0][0] and box[0][3] > box[0][1]]) for row in rows
     ]
+
+
+@pytest.mark.parametrize("is_float", [False, True])
+@pytest.mark.parametrize("direction", ["none", "horizontal", "vertical", "diagonal"])
+def test_the_pipeline_makes_the_pixels_and_boxes_that_mmdetections_makes(
+    direction: str, is_float: bool, coco_set: CocoSet
+) -> None:
+    init_default_scope("mmdet")
+    pipeline = [
+        dict(type="LoadImageFromFile", to_float32=is_float),
+        dict(type="LoadAnnotations", with_bbox=True),
+        dict(type="Resize", scale=(133, 80), keep_ratio=True),
+        *([] if direction == "none" else [dict(type="RandomFlip", prob=1.0, direction=direction)]),
+        dict(type="PackDetInputs"),
+    ]
+    options: dict[str, Any] = dict(
+        data_root=str(coco_set.root), ann_file="train.json", data_prefix=dict(img="train/"),
+        metainfo=dict(classes=("cat", "dog")), filter_cfg=dict(filter_empty_gt=True), pipeline=pipeline,
+    )  # fmt: skip
+    for stock, ours in zip(CocoDataset(**options), AnnotatedCocoDataset(**options), strict=True):
+        assert torch.equal(stock["inputs"], ours["inputs"]) and ours["inputs"].is_contiguous()
+        expected, found = stock["data_samples"], ours["data_samples"]
+        assert {**found.metainfo, "img_path": ""} == {**expected.metainfo, "img_path": ""}
+        assert Path(found.img_path) == Path(expected.img_path)
+        for name in ("gt_instances", "ignored_instances"):
+            a, b = expected.get(name), found.get(name)
+            assert torch.equal(a.bboxes.tensor, b.bboxes.tensor) and torch.equal(a.labels, b.labels)
+        assert len(found.gt_instances) == 1
 
 
 def test_clean_coco_is_read_as_mmdetection_reads_it(coco_set: CocoSet) -> None:

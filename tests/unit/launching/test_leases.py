@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.common import processes
 from experiments.common.errors import UserError
+from experiments.common.processes import cores, cores_per_process
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
-from experiments.launching.leases import ResourcePool, cores, lease
+from experiments.launching.leases import ResourcePool, lease
 from experiments.runs.record import Launch
 
 GPUS = [Gpu(0, "GPU-aa11", "H100"), Gpu(1, "GPU-bb22", "H100"), Gpu(2, "GPU-ab33", "T4, small")]
@@ -165,6 +167,26 @@ def test_threads_are_shared_by_what_works_at_once_and_left_alone_for_a_lone_run(
     assert ResourcePool(Execution(), []).threads(Launch(processes=2)) == max(1, cores() // 2)
     assert ResourcePool(Execution(jobs=1000), []).threads(Launch()) == 1
     assert ResourcePool(Execution(), GPUS).threads(Launch()) == max(1, cores() // 3)
+
+
+def test_cores_are_those_of_affinity_container_and_slurm_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    monkeypatch.setattr(processes, "CPU_QUOTA", tmp_path / "cpu.max")
+    for name in ("SLURM_CPUS_PER_TASK", "MSDET_CORES", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert cores() == cores_per_process() == 16
+    for quota, expected in (("max 100000", 16), ("550000 100000", 6), ("20000 100000", 1)):
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+        assert cores() == expected
+    (tmp_path / "cpu.max").unlink()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert cores_per_process() == 4
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "7")
+    assert (cores(), cores_per_process()) == (7, 1)
+    monkeypatch.setenv("MSDET_CORES", "3")  # the launcher knows of the runs beside this one
+    assert cores_per_process() == 3
 
 
 def test_a_folder_without_locks_is_refused_in_a_sentence(place: Path, monkeypatch: pytest.MonkeyPatch):

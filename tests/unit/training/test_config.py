@@ -18,6 +18,7 @@ from experiments.recipes.loading import load_recipe, recipe_id, with_scaled_lr
 from experiments.recipes.schema import Recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
 from experiments.training.config.builder import build_config
+from experiments.training.config.data import set_data_workers
 from tests.unit.training.conftest import write_coco, write_voc
 
 import mmdet  # isort: skip
@@ -126,9 +127,17 @@ CHANGED_WITHOUT_GPU = {
 }  # fmt: skip
 
 
+CHANGED_WITH_GPU = {
+    f"{split}_dataloader.{key}": change
+    for split in ("train", "val")
+    for key, change in (("num_workers", (2, 3)), ("pin_memory", (ABSENT, True)))
+}
+
+
 @pytest.mark.parametrize("gpu", [False, True])
 def test_the_papers_recipe_changes_this_and_nothing_else(gpu: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setenv("MSDET_CORES", "4")
     config = built(seed=7, processes=4)
     assert config.test_dataloader == config.val_dataloader
     assert config.test_evaluator == config.val_evaluator
@@ -140,11 +149,22 @@ def test_the_papers_recipe_changes_this_and_nothing_else(gpu: bool, monkeypatch:
         for place, change in found.items()
         if place not in REMOVED and not place.startswith(("test_dataloader.", "test_evaluator."))
     }
-    assert found == {**CHANGED_ALWAYS, **({} if gpu else CHANGED_WITHOUT_GPU)}
+    assert found == {**CHANGED_ALWAYS, **(CHANGED_WITH_GPU if gpu else CHANGED_WITHOUT_GPU)}
     # unchanged, though the loops above would not say so: 2 images on each of 4 GPUs, 12 epochs, 8 and 11
     assert config.train_dataloader.batch_size == 2
     assert (config.train_cfg.max_epochs, config.train_cfg.val_interval) == (12, 1)
     assert config.param_scheduler[1].milestones == [8, 11]
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (3, 2), (64, 4)])
+def test_a_rank_with_a_gpu_has_data_workers_by_its_cores(
+    cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MSDET_CORES", str(cores))
+    config = built()
+    set_data_workers(config)
+    for loader in (config.train_dataloader, config.val_dataloader):
+        assert (loader.num_workers, loader.persistent_workers, loader.pin_memory) == (workers, True, True)
 
 
 def test_the_three_recipes_differ_in_their_weighting_alone():

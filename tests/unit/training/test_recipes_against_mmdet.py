@@ -57,7 +57,7 @@ BASELINES: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "fsaf-r50": ("fsaf/fsaf_r50_fpn_1x_coco.py", HALVED),
     "foveabox-r50": (
         "foveabox/fovea_r50_fpn_4xb4-1x_coco.py",
-        {**HALVED, "train_dataloader.batch_size": (4, 2)},
+        {**HALVED, "train_dataloader.batch_size": (4, 2), "train_dataloader.num_workers": (4, 2)},
     ),
     "atss-r50": ("atss/atss_r50_fpn_1x_coco.py", HALVED),
     "retinanet-r50-ghm": ("ghm/retinanet_r50_fpn_ghm-1x_coco.py", HALVED),
@@ -81,6 +81,7 @@ CHANGED_BY_ALL = {
     ),
     "randomness": (ABSENT, {"seed": 0}),
     "val_evaluator.outfile_prefix": (ABSENT, "/run/detections/val"),
+    **{f"{split}_dataloader.pin_memory": (ABSENT, True) for split in ("train", "val")},
     **RESUMING,
 }  # fmt: skip
 COCO_DATA = {
@@ -113,6 +114,7 @@ def test_a_baseline_changes_this_in_mmdetections_config_and_nothing_else(
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # MMEngine's logger looks there
+    monkeypatch.setenv("MSDET_CORES", "3")  # as many data workers as stock has
     base, own = BASELINES[name]
     stock = Config.fromfile(CONFIGS / base)
     is_voc = name.endswith("-voc")
