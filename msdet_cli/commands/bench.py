@@ -38,7 +38,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[PART]...",
-            help=f"{', '.join(PARTS)}; default all but the last four. Recipes may follow dispatch.",
+            help=f"{', '.join(PARTS)}; default all but the last five. Recipes may follow dispatch.",
             autocompletion=complete_words(PARTS),
         ),
     ] = None,
@@ -57,7 +57,7 @@ def bench(
         typer.Option(
             "--size",
             metavar="W H",
-            help="Max width and height of images in `overhead`, `inference`, `loader`.",
+            help="Max width and height of images in `overhead`, `train`, `inference`, `loader`.",
         ),
     ] = None,
     rounds: Annotated[
