@@ -40,11 +40,11 @@ def study_table(wanted: Ablation, effect: float | None, spread: float | None, re
     table = table_to_extend(
         dataclasses.replace(wanted, recipe=baseline), beside, results, f"compare-{beside.name}"
     )
+    first, name = (portable("recipe", one, table) for one in (baseline, wanted.recipe))
     if not table.blocks:
         table.study = Study(effect=effect or DEFAULT_EFFECT, spread=spread)
         table.title = f"Study against {table.title.removeprefix('Ablation of ')}"
-        first = Row(id="baseline", label=beside.name, recipe=portable("recipe", baseline, table))
-        table.blocks = [Block(rows=[first])]
+        table.blocks = [Block(rows=[Row(id="baseline", label=beside.name, recipe=first)])]
     if table.study is None:
         raise UserError(f"{display_path(table.path)}: is no study of `msdet compare`", "--name NAME")
     for option, typed, there in (
@@ -54,11 +54,12 @@ def study_table(wanted: Ablation, effect: float | None, spread: float | None, re
         if typed is not None and typed != there:
             text = f"{option}: {typed:g} is not that of {display_path(table.path)}, {there or 'none'}"
             raise UserError(text, "--name NAME")
-    name = portable("recipe", wanted.recipe, table)
-    if all(row.recipe != name for row in table.rows()):
-        taken = {row.id for row in table.rows()}
-        row_id = next(text for text in (own.name, name, f"{own.name}-{len(taken)}") if text not in taken)
-        table.blocks[0].rows.append(Row(id=row_id, label=own.name, recipe=name, baseline="baseline"))
+    rows = {row.recipe: row for row in table.rows()}
+    if name not in rows:
+        row_id = name if own.name in {row.id for row in table.rows()} else own.name
+        table.blocks[0].rows.append(Row(id=row_id, label=own.name, recipe=name, baseline=rows[first].id))
+    elif rows[name].baseline != rows[first].id:
+        raise UserError(f"{display_path(table.path)}: '{name}' has another baseline there", "--name NAME")
     checked = validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}")
     return checked.at_path(table.path)
 
