@@ -213,8 +213,21 @@ def test_every_recipe_builds_its_config_under_the_tiny_profile(name: str):
     assert recipe.weighting["rule"] == full.weighting["rule"]
 
 
+@pytest.mark.parametrize("name", ["retinanet-r101-rlo", "fcos-r50", "faster-rcnn-r50-pafpn"])
+def test_recipes_under_the_small_profile_start_from_torchvisions_weights(name: str):
+    recipe = load_recipe(name, "small")
+    assert (recipe.dataset.name, recipe.image_size, recipe.schedule.epochs) == ("coco", [512, 512], None)
+    model = built(recipe).model
+    assert model.type == built(name).model.type
+    assert (model.backbone.depth, model.backbone.style, model.backbone.frozen_stages) == (18, "pytorch", -1)
+    assert model.backbone.init_cfg == {"type": "Pretrained", "checkpoint": "torchvision://resnet18"}
+    assert model.data_preprocessor.bgr_to_rgb  # as torchvision trained them
+    assert model.data_preprocessor.std == [58.395, 57.12, 57.375]
+    assert model.neck.in_channels == [64, 128, 256, 512]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", [None, "tiny"])
+@pytest.mark.parametrize("profile", [None, "tiny", "small"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_printed_config_loads_back_equal(name: str, profile: str | None):
     config = built(name, profile=profile)

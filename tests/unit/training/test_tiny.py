@@ -1,9 +1,10 @@
-"""The tiny profile: every level of every detector but at most the coarsest has positives to learn from."""
+"""The shipped profiles: every level of every detector but at most the coarsest has positives to learn from."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from mmengine import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from experiments.data.find import find_dataset
 from experiments.recipes import catalogue
 from experiments.recipes.loading import load_recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
+from tests.end_to_end.conftest import SHARED_DATA
 from tests.unit.training.test_config import built
 
 from mmdet.registry import MODELS  # isort: skip
@@ -88,11 +91,11 @@ def test_with_stock_anchors_such_small_images_would_leave_a_level_without(shapes
     assert assigned(built("retinanet-r50-rlo", stock, profile="tiny", data_root=shapes_root))[3] == 0
 
 
-def distinct() -> list[str]:
-    """The recipes, those left out whose tiny model is another's."""
+def distinct(profile: str = "tiny") -> list[str]:
+    """The recipes, those left out whose model under the profile is another's."""
     seen, names = set(), []
     for name in sorted(catalogue.list_pages("recipe"), key=len):
-        page = built(name, profile="tiny").model.to_dict()
+        page = built(name, profile=profile).model.to_dict()
         page.pop("weighting")
         text = json.dumps(page, sort_keys=True)
         if text not in seen:
@@ -101,13 +104,14 @@ def distinct() -> list[str]:
     return names
 
 
-def check(name: str, root: Path) -> None:
-    sets = []
+def check(name: str, root: Path, **options: Any) -> None:
+    sets = ["model.backbone.init_cfg=null"]
     if name.startswith("faster-rcnn") and not name.endswith("-augfpn"):  # there a RoI has no level of its own
-        sets = ["weighting.where=both"]
+        sets += ["weighting.where=both"]
     if name.endswith("-guided"):  # a run counts it
-        sets = ["model.bbox_head.foreground_prior=0.001"]
-    found = told(built(name, *sets, profile="tiny", data_root=root, dataset="shapes"))
+        sets += ["model.bbox_head.foreground_prior=0.001"]
+    options = {"profile": "tiny", "dataset": "shapes", **options}
+    found = told(built(name, *sets, data_root=root, **options))
     assert found
     for head, (*levels, _coarsest) in found.items():
         assert all(level >= FEWEST for level in levels), (head, levels)
@@ -126,6 +130,18 @@ def test_every_recipes_levels_have_positives(shapes_root: Path):
     assert len(names) >= 11  # the detectors, GHM, the other necks and losses
     for name in names:
         check(name, shapes_root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dataset", "folder"), [("bccd", "bccd/BCCD"), ("coco", "coco-mini")])
+def test_every_recipes_levels_have_positives_on_photographs(dataset: str, folder: str):
+    root = SHARED_DATA / folder
+    if not root.is_dir():
+        pytest.skip(f"no real data in {root}")
+    classes = find_dataset(catalogue.load_dataset(dataset), root).classes
+    for name in distinct("small"):
+        if not name.startswith("fsaf"):  # it chooses an object's level by its loss
+            check(name, root, profile="small", dataset=dataset, classes=classes)
 
 
 def test_the_voc_recipes_train_on_the_same_scenes():
