@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from experiments.common.errors import (
@@ -15,6 +16,9 @@ from experiments.common.errors import (
     error_chain,
     storage_error,
 )
+
+# torch's words. One that ended by an exit code of its own has had an error, and was not killed.
+_DATA_WORKER_KILLED = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly$)")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ def outcome_of(error: BaseException) -> Outcome:
         code, message, hint = OUT_OF_MEMORY, f"out of memory: {lines[0]}", None
     elif isinstance(error, PermissionError):
         code, message = BAD_INPUT, f"{error.filename} cannot be opened: {error.strerror}"
+    elif (killed := _killed_data_worker(error)) is not None:
+        code, message = INTERRUPTED, f"{killed}; the run resumes from its last checkpoint"
     else:
         lines = str(error).strip().splitlines() or [""]
         code, message = FAILED, f"{type(error).__name__}: {lines[-1]}".rstrip(": ")
@@ -49,6 +55,12 @@ def outcome_of(error: BaseException) -> Outcome:
         hint = "free some space, or make it writable; then type the same command"
         return Outcome(INTERRUPTED, FULL_OR_READ_ONLY, text, hint)
     return Outcome(code, EXIT_CLASSES[code], message, hint)
+
+
+def _killed_data_worker(error: BaseException) -> str | None:
+    """Return torch's words on a data loader's process that was killed, the earliest of the chain; None without."""
+    texts = [str(e).strip(" .") for e in error_chain(error) if isinstance(e, RuntimeError)]
+    return next((text for text in reversed(texts) if _DATA_WORKER_KILLED.match(text)), None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

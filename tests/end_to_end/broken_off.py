@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from experiments.common.files import write_json
 from experiments.runs.run_folder import RunFolder
 
 from .conftest import Place, ended, wait_until
@@ -25,14 +25,16 @@ def gated(place: Place) -> Place:
 
 def hold(place: Place, phase: str, iteration: int) -> None:
     """Runs wait at that point, once: `train`, `checkpoint` (half of which is written) or `evaluation`."""
-    (place.folder / "hold").write_text(json.dumps([phase, iteration]), encoding="utf-8")
+    write_json(place.folder / "hold", [phase, iteration])
 
 
 def held(place: Place) -> int | None:
-    """Rank 0, where it waits at the point that was named last."""
-    mark: Path = place.folder / "held"
-    *point, pid = json.loads(mark.read_text()) if mark.exists() else [None]
-    return pid if point == json.loads((place.folder / "hold").read_text()) else None
+    """Rank 0, where it waits at the point that is named."""
+    mark, wanted = place.folder / "held", place.folder / "hold"
+    if not (mark.exists() and wanted.exists()):
+        return None
+    *point, pid = json.loads(mark.read_text())
+    return pid if point == json.loads(wanted.read_text()) else None
 
 
 def start_held(

@@ -74,8 +74,8 @@ def test_a_run_broken_off_four_times_ends_as_if_it_never_was(
     assert (run.last_checkpoint().name, len(list(run.checkpoints.glob("*.tmp")))) == ("iter_15.pth", 1)
     assert worker == run.read().attempts[-1].pid
     (run.path / ".record.json.of-a-killed-writer.tmp").write_text("half")
-    hold(place, "train", 21)
     os.kill(worker, signal.SIGKILL)
+    hold(place, "train", 21)
     wait_until(lambda: held(place), "the run taken up by the same command")
 
     # the command itself is killed: its worker saves and ends without it; the next command waits for that

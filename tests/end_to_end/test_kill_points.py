@@ -1,76 +1,108 @@
 """Runs ended in random ways at random points, on one process and on two: each ends as if it never had been.
 
-The points follow from their numbers. `pytest tests/end_to_end/test_kill_points.py` counts them: one test each. Some
-that were chosen are in test_interrupt.py and test_processes.py, which take less time.
+The points follow from their numbers, so that each is found again. `KILL_RUNS=60 pytest
+tests/end_to_end/test_kill_points.py` tries so many runs of one to three points each. What each point did is kept in
+`results/reliability/kill_points.csv`. Some points that were chosen are in test_interrupt.py and test_processes.py.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .broken_off import GATED, assert_same, gated, result, start_held
-from .conftest import Place, ended, rows, small
+from experiments.common.files import write_text
+from experiments.common.processes import is_alive, process_started
+from experiments.runs.run_folder import RunFolder
+
+from .broken_off import GATED, assert_same, gated, held, hold, result
+from .conftest import Place, ended, rows, small, wait_until
 
 ITERATIONS, EVERY, EPOCH = 20, 5, 6
-RUNS = 24
+RUNS = int(os.environ.get("KILL_RUNS", "16"))
+KEPT = Path(__file__).resolve().parents[2] / "results" / "reliability" / "kill_points.csv"
+COLUMNS = ["run", "processes", "data_workers", "signal", "target", "phase", "iteration", "hit", "differences",
+           "commit"]  # fmt: skip
+DATA_WORKERS = [f"set.{part}_dataloader.num_workers={count}" for part, count in (("train", 2), ("val", 1))]
+STOPPED_S = 1.0
 
 pytestmark = pytest.mark.slow
 
 
-@dataclass(frozen=True)
+@dataclass
 class Point:
-    """Where a run is ended, and how: `KILL worker`, say."""
+    """Where a run is ended, and how; `hit`: whether the signal was sent there. `STOP` is followed by `CONT`."""
 
     phase: str
     iteration: int
-    how: str
+    signal: str
+    target: str
+    hit: bool = False
 
     def __str__(self) -> str:
-        return f"{self.how} in {self.phase} {self.iteration}"
+        return f"{self.signal} {self.target} in {self.phase} {self.iteration}"
 
 
-def drawn(number: int) -> tuple[int, list[Point]]:
-    """Processes, and one or two points in the order of their iterations."""
+@dataclass(frozen=True)
+class Trial:
+    """A run's processes, the loader's workers of each, and the points in the order of their iterations."""
+
+    processes: int
+    data_workers: int
+    points: list[Point]
+
+    @property
+    def command(self) -> list[str]:
+        sets = [*GATED, "schedule.gpus=2", *DATA_WORKERS * bool(self.data_workers)]
+        few = small("weighting.alpha=4", *sets, iterations=ITERATIONS, checkpoint_every=EVERY)
+        return ["run", "retinanet-r50-rlo", "--gpus", str(self.processes), *few]
+
+
+def drawn(number: int) -> Trial:
+    """Draw a trial. A checkpoint lies between its points: three kills without one end a run for good."""
     dice = random.Random(number)
-    processes = 1 + number % 2
-    ways = ["KILL worker", "KILL command", "TERM command", "INT command", "TERM worker"]
+    processes, data_workers = 1 + number % 2, 2 * (number // 2 % 2)
+    ways = [("worker", "KILL TERM STOP"), ("command", "KILL TERM INT STOP")]
     if processes > 1:
-        ways += ["KILL rank 1", "KILL launcher"]
+        ways += [("rank 1", "KILL TERM STOP"), ("launcher", "KILL TERM STOP")]
+    if data_workers:
+        ways += [("data worker", "KILL TERM INT STOP")] * 2
+        ways += [("data worker of rank 1", "KILL TERM STOP")] * (processes - 1)
     places = {
         "train": range(1, ITERATIONS),
         "checkpoint": range(EVERY, ITERATIONS, EVERY),
         "evaluation": (*range(EPOCH, ITERATIONS, EPOCH), ITERATIONS),
     }
-    points = []
-    for _ in range(dice.choice([1, 1, 2])):
+    points: list[Point] = []
+    wanted = dice.choice([1, 2, 2, 3])
+    for _ in range(20):
         phase = dice.choice(["train", "train", "checkpoint", "evaluation"])
-        points.append(Point(phase, dice.choice(places[phase]), dice.choice(ways)))
-    return processes, sorted(points, key=lambda point: (point.iteration, point.phase == "evaluation"))
-
-
-def command(processes: int) -> list[str]:
-    return ["run", "retinanet-r50-rlo", "--gpus", str(processes), *small(
-        "weighting.alpha=4", *GATED, "schedule.gpus=2", iterations=ITERATIONS, checkpoint_every=EVERY)]  # fmt: skip
+        target, signals = dice.choice(ways)
+        point = Point(phase, dice.choice(places[phase]), dice.choice(signals.split()), target)
+        if len(points) < wanted and all(abs(point.iteration - p.iteration) > EVERY for p in points):
+            points.append(point)
+    return Trial(processes, data_workers, sorted(points, key=lambda point: point.iteration))
 
 
 @pytest.fixture(scope="module")
 def unbroken(make_place) -> Callable[[int], dict[str, Any]]:
-    """What the run computes when it is left alone, by the number of its processes."""
+    """What the run computes when it is left alone, by the number of its processes. Data workers change nothing."""
     known: dict[int, dict[str, Any]] = {}
 
     def result_of(processes: int) -> dict[str, Any]:
         if processes not in known:
             place = gated(make_place(f"unbroken{processes}"))
-            said = place.msdet(*command(processes))
+            said = place.msdet(*Trial(processes, 0, []).command)
             assert said.returncode == 0, said.stdout + said.stderr
             known[processes] = result(place.only_run(), ITERATIONS)
         return known[processes]
@@ -78,60 +110,120 @@ def unbroken(make_place) -> Callable[[int], dict[str, Any]]:
     return result_of
 
 
-def end_at(place: Place, point: Point, words: list[str]) -> None:
-    """The command, ended at the point in the way it says, and waited for."""
-    process, rank_0 = start_held(place, point.phase, point.iteration, words)
-    try:
-        if rank_0 is not None and process.poll() is None:
-            signal_to(process, rank_0, point.how)
-        said = ended(process)
-    finally:
-        process.kill()
-    assert "Traceback" not in said.stdout + said.stderr
-    # A killed worker is taken up again by the command that started it.
-    assert said.returncode in (0, 75, -signal.SIGKILL), said.stdout + said.stderr
+def end_everywhere(place: Place, trial: Trial) -> None:
+    """Type the command, end it at each point that it comes to, type it again where it has ended; at last it is done."""
+    process = None
+    for point, following in zip(trial.points, [*trial.points[1:], None]):
+        hold(place, point.phase, point.iteration)
+        process = come_to_point(place, trial, process)
+        rank_0 = held(place)
+        if process.poll() is not None or rank_0 is None:
+            break
+        began = process_started(rank_0)
+        target = find_target(process, rank_0, point)
+        if target is not None:
+            os.kill(target, getattr(signal, f"SIG{point.signal}"))
+        point.hit = target is not None
+        if target is None or point.signal == "STOP":
+            release(place, following)  # it goes on beside the stopped process, and may wait for that
+            time.sleep(STOPPED_S)
+            if target is not None:
+                os.kill(target, signal.SIGCONT)
+        else:
+            release(place, None)
+            what = f"the end of the worker after {point}"
+            wait_until(lambda pid=rank_0, began=began: not is_alive(pid, began), what, 600)
+    release(place, None)
+    come_to_point(place, trial, process)
 
 
-def signal_to(process: subprocess.Popen[str], rank_0: int, how: str) -> None:
-    name, _, whom = how.partition(" ")
-    if whom == "command":
-        target = process.pid
-    elif whom == "worker":
-        target = rank_0
+def release(place: Place, following: Point | None) -> None:
+    """Let rank 0 go on, to the point that follows if there is one."""
+    if following is None:
+        (place.folder / "hold").unlink(missing_ok=True)
     else:
-        launcher = parent(rank_0)
-        target = launcher if whom == "launcher" else other_rank(rank_0)
-    os.kill(target, getattr(signal, f"SIG{name}"))
+        hold(place, following.phase, following.iteration)
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+def come_to_point(place: Place, trial: Trial, process: subprocess.Popen[str] | None) -> subprocess.Popen[str]:
+    """The command, held at the point, or done without; typed again where it was interrupted."""
+    while True:
+        process = process or place.start(*trial.command)
+        try:
+            wait_until(lambda p=process: held(place) or p.poll() is not None, "the end of the command", 600)
+        except BaseException:
+            process.kill()
+            raise
+        if process.poll() is None:
+            return process
+        said = ended(process)
+        assert "Traceback" not in said.stdout + said.stderr
+        assert said.returncode in (0, 75, -signal.SIGKILL), said.stdout + said.stderr
+        if said.returncode == 0:
+            return process
+        process = None
 
 
-def other_rank(rank_0: int) -> int:
-    launcher = parent(rank_0)
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return next(int(word) for word in children if int(word) != rank_0)
+def find_target(process: subprocess.Popen[str], rank_0: int, point: Point) -> int | None:
+    """The process that the point names; None where it has ended."""
+    try:
+        launcher = int(Path(f"/proc/{rank_0}/stat").read_text().rpartition(")")[2].split()[1])
+        if point.target in ("command", "worker", "launcher"):
+            return {"command": process.pid, "worker": rank_0, "launcher": launcher}[point.target]
+        rank = rank_0
+        if point.target.endswith("rank 1"):
+            (rank,) = set(children(launcher)) - {rank_0}
+        return rank if point.target == "rank 1" else children(rank)[-1 - point.iteration % 2]
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("number", range(RUNS))
-def test_a_run_ended_at_a_random_point(
-    number: int, place: Place, unbroken: Callable[[int], dict[str, Any]], record_property
+def test_a_run_ended_at_random_points(
+    number: int, place: Place, unbroken: Callable[[int], dict[str, Any]]
 ) -> None:
     gated(place)
-    processes, points = drawn(number)
-    record_property("points", "; ".join(map(str, points)))
-    words = command(processes)
-    for point in points:
-        end_at(place, point, words)
-    (place.folder / "hold").unlink()
-    said = place.msdet(*words)
-    assert said.returncode == 0, said.stdout + said.stderr
+    trial = drawn(number)
+    wanted = unbroken(trial.processes)
+    end_everywhere(place, trial)
     run = place.only_run()
+    where = f"after {', then '.join(map(str, trial.points))}: "
+    try:
+        assert_same(result(run, ITERATIONS), wanted, where)
+    except AssertionError:
+        keep(number, trial, run, differences=1)
+        raise
+    keep(number, trial, run, differences=0)
+    assert trial.points[0].hit
     assert run.state() == "done"
-    # Ranks agree to stop one batch later: behind the last batch of an evaluation there is none, and the run ends.
-    at_the_end = processes > 1 and "KILL" not in points[-1].how and points[-1].phase == "evaluation"
-    assert len(run.read().attempts) > 1 or at_the_end, "it was never ended"
     assert not list(run.path.rglob("*.tmp"))
     assert [row["iteration"] for row in rows(run.metrics)] == ["6", "12", "18", "20"]
-    assert_same(result(run, ITERATIONS), unbroken(processes), f"after {', then '.join(map(str, points))}: ")
+    reasons = [attempt.message for attempt in run.read().attempts[:-1] if attempt.exit_code is not None]
+    assert all(reasons), reasons
+    if trial.processes == 1:
+        assert "Traceback" not in run.log.read_text()
+    if any(p.hit and p.target.startswith("data") and p.signal != "STOP" for p in trial.points):
+        assert any("DataLoader worker" in str(reason) for reason in reasons), reasons
+
+
+def keep(number: int, trial: Trial, run: RunFolder, differences: int) -> None:
+    """Put the run's points in the place of older ones."""
+    old: list[dict[str, Any]] = []
+    if KEPT.exists():
+        with open(KEPT, newline="", encoding="utf-8") as stream:
+            old = [row for row in csv.DictReader(stream) if row["run"] != str(number)]
+    git = run.read().git or {}
+    commit = git.get("commit", "")[:8] + ("+" if git.get("dirty") else "")
+    same = {"run": number, "processes": trial.processes, "data_workers": trial.data_workers,
+            "differences": differences, "commit": commit}  # fmt: skip
+    new = [{**asdict(point), **same, "hit": int(point.hit)} for point in trial.points]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted([*old, *new], key=lambda row: int(row["run"])))
+    KEPT.parent.mkdir(exist_ok=True)
+    write_text(KEPT, text.getvalue())

@@ -1,9 +1,11 @@
 """A module of the user's own that holds rank 0 once, at the point that the file `hold` names, until it is ended.
 
 `hold` has a phase and an iteration as JSON: where a run is broken off is no matter of luck. While it is held, the
-file `held` has the same and the number of the process. Where a file `stay` exists, it is held longer.
+file `held` has the same and the number of the process. It goes on when it is asked to stop, or when `hold` no longer
+names the point. Where a file `stay` exists, it is held longer.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -20,17 +22,22 @@ PUT = LocalBackend.put
 
 
 def hold(phase: str, iteration: int) -> None:
-    wanted, mark = Path("hold"), Path("held")
-    if os.environ.get("RANK", "0") != "0" or not wanted.exists():
+    point, mark = [phase, iteration], Path("held")
+    if os.environ.get("RANK", "0") != "0" or point != _wanted():
         return
-    point = json.loads(wanted.read_text())
-    if [phase, iteration] != point or (mark.exists() and json.loads(mark.read_text())[:2] == point):
+    if mark.exists() and json.loads(mark.read_text())[:2] == point:
         return
     new = mark.with_suffix(".new")
     new.write_text(json.dumps([*point, os.getpid()]))
     new.replace(mark)
-    while not STOP.is_set() or Path("stay").exists():
+    while (_wanted() == point and not STOP.is_set()) or Path("stay").exists():
         time.sleep(0.01)
+
+
+def _wanted() -> list | None:
+    with contextlib.suppress(OSError, ValueError):  # gone, or about to be replaced
+        return json.loads(Path("hold").read_text())
+    return None
 
 
 def put(self: LocalBackend, content: bytes, path: str) -> None:
