@@ -71,7 +71,8 @@ class Trial:
 def drawn(number: int) -> Trial:
     """Draw a trial. A checkpoint lies between its points: three kills without one end a run for good."""
     dice = random.Random(number)
-    processes, data_workers = 1 + number % 2, 2 * (number // 2 % 2)
+    processes = 2 if number % 4 == 3 else 1
+    data_workers = 2 * (number % 4 in (1, 2) or number % 8 == 7)
     ways = [("worker", "KILL TERM STOP"), ("command", "KILL TERM INT STOP")]
     if processes > 1:
         ways += [("rank 1", "KILL TERM STOP"), ("launcher", "KILL TERM STOP")]
@@ -84,8 +85,8 @@ def drawn(number: int) -> Trial:
         "evaluation": (*range(EPOCH, ITERATIONS, EPOCH), ITERATIONS),
     }
     points: list[Point] = []
-    wanted = dice.choice([1, 2, 2, 3])
-    for _ in range(20):
+    wanted = dice.choice([1, 2, 3, 3, 3])
+    for _ in range(40):
         phase = dice.choice(["train", "train", "checkpoint", "evaluation"])
         target, signals = dice.choice(ways)
         point = Point(phase, dice.choice(places[phase]), dice.choice(signals.split()), target)
