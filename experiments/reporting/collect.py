@@ -16,7 +16,6 @@ import pandas as pd
 
 from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError
-from experiments.common.files import file_digest
 from experiments.common.metric_names import METRICS
 from experiments.runs.lookup import iterate
 from experiments.runs.outputs import changed_files
@@ -130,16 +129,13 @@ def _add(
         record = folder.read()
         return {**_row(folder, record), "digests": record.digests}, record.status not in LIVE
 
-    def digest(path: Path) -> str:
-        return str(facts.fact(f"{name}/{path.name}:sha256", path, lambda: (file_digest(path), True)))
-
     try:
         row = facts.fact(f"{name}/record.json", folder.record_file, read)
     except UserError as error:
         problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
     else:
         digests = row["digests"] if row["state"] == "done" else {}
-        changed = CHANGED if changed_files(folder, digests, digest) else ""
+        changed = CHANGED if changed_files(folder, digests, facts) else ""
         marks = {"marks": merge_marks([row["marks"], changed])}
         rows.append(row | marks | {"run": name, "results": place, "path": str(folder.path)})
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from experiments.common.errors import UserError
 from experiments.common.files import refusing, replacing
+from experiments.runs.outputs import is_as_written
 from experiments.runs.run_folder import RunFolder
 
 SUFFIXES = (".tar.gz", ".tgz", ".zip")
@@ -45,7 +46,13 @@ def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str
     if out.exists():
         raise UserError(f"{out} exists already, and is not replaced", "-o FILE.tar.gz with another name")
     named = _by_name(runs)
-    manifest: dict[str, Any] = {"msdet": version, "runs": {}, "files": {}, "links_left_out": []}
+    manifest: dict[str, Any] = {
+        "msdet": version,
+        "runs": {},
+        "files": {},
+        "links_left_out": [],
+        "changed": [],
+    }
     manifest["runs"] |= {name: _summarise(run) for name, run in named.items()}
     with refusing(f"{out} cannot be written", "-o FILE.tar.gz"), replacing(out, "w+b") as stream:
         members = _members(out.name.removesuffix(suffix), named, manifest)
@@ -106,9 +113,10 @@ def _summarise(run: RunFolder) -> dict[str, Any]:
 def _members(root: str, named: dict[str, RunFolder], manifest: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     """Yield each file's name in the archive and its content, and at last the manifest, filled meanwhile.
 
-    A link is left out: it may lead to any file of whoever exports.
+    A link is left out: it may lead to any file of whoever exports. A file that is not as its run wrote it is named.
     """
     for name, run in named.items():
+        record = run.read()
         paths = [path for path in run.path.iterdir() if path.suffix in _EXPORTED and path.name[0] != "."]
         for path in sorted([*paths, *run.detections.glob("*.json")]):
             member = f"runs/{name}/{path.relative_to(run.path).as_posix()}"
@@ -116,6 +124,8 @@ def _members(root: str, named: dict[str, RunFolder], manifest: dict[str, Any]) -
                 manifest["links_left_out"].append(member)
             elif path.is_file():
                 content = path.read_bytes()
+                if not is_as_written(record, path.relative_to(run.path).as_posix(), content):
+                    manifest["changed"].append(member)
                 manifest["files"][member] = {
                     "sha256": hashlib.sha256(content).hexdigest(),
                     "bytes": len(content),

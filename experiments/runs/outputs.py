@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
+from experiments.common.cache import FileFacts
 from experiments.common.files import file_digest
 from experiments.common.regular_files import why_unreadable
 from experiments.runs.record import Record
@@ -29,21 +29,32 @@ def has_changed_metrics(record: Record) -> bool:
     return record.digests.get(_METRICS, "") not in ("", _digest_metrics(record))
 
 
-def changed_files(
-    run: RunFolder, digests: Mapping[str, str], digest: Callable[[Path], str] = file_digest
-) -> list[str]:
+def changed_files(run: RunFolder, digests: Mapping[str, str], facts: FileFacts | None = None) -> list[str]:
     """Return which of metrics.csv and trace.csv are missing, or not as the finished run wrote them.
 
     Args:
-        digests: The record's. Detections are not read: they are large, and no table's number comes from them.
-        digest: Returns a file's SHA-256; a caller may remember it.
+        digests: The record's. Detections are not read here, for they are large; those who read them compare them.
+        facts: Where the files' digests are remembered.
     """
-    changed = []
+    changed, facts = [], facts or FileFacts()
     for path in (run.metrics, run.trace):
         expected = digests.get(path.name)
-        if expected and (why_unreadable(path) or digest(path) != expected):
+        name = f"{run.name}/{path.name}:sha256"
+        if expected and (
+            why_unreadable(path) or facts.fact(name, path, lambda p=path: (file_digest(p), True)) != expected
+        ):
             changed.append(path.name)
     return changed
+
+
+def is_as_written(record: Record, name: str, content: bytes) -> bool:
+    """Return whether a file's bytes are those that its finished run wrote; unknown counts as unchanged.
+
+    Args:
+        name: Its path in the run folder.
+    """
+    expected = record.digests.get(name) if record.status == "done" else None
+    return expected in (None, "", hashlib.sha256(content).hexdigest())
 
 
 def _digest_metrics(record: Record) -> str:

@@ -135,25 +135,32 @@ def git_state(root: Path | None = None) -> dict[str, Any] | None:
 def _git(root: Path, verb: str, *arguments: str) -> str:
     """Return what git says of the repository at `root`, whatever others it is called in, without its programs."""
     options = ["--no-color", "--no-ext-diff", "--no-textconv", "--binary"] if verb == "diff" else []
-    settings = [
-        "-c",
-        "core.quotepath=off",
-        "-c",
-        "core.fsmonitor=false",
-        "-c",
-        f"core.hooksPath={os.devnull}",
-    ]
-    done = subprocess.run(
-        ["git", "-C", str(root), *settings, verb, *options, *arguments],
+    fixed = ["core.quotepath=off", "core.fsmonitor=false", f"core.hooksPath={os.devnull}"]
+    settings = [*fixed, *(_filters_off(root) if verb == "diff" else [])]
+    done = _run_git(root, *(word for text in settings for word in ("-c", text)), verb, *options, *arguments)
+    if done.returncode > ("--no-index" in arguments):  # which ends with 1 where it finds a difference
+        done.check_returncode()
+    return done.stdout
+
+
+def _filters_off(root: Path) -> list[str]:
+    """Return settings under which none of the repository's clean filters is run."""
+    found = _run_git(root, "config", "-z", "--name-only", "--get-regexp", r"^filter\.").stdout
+    names = [name for name in found.split("\0") if name]
+    if any("=" in name for name in names):
+        raise subprocess.SubprocessError("a filter that cannot be switched off")
+    return [f"{name}={'false' if name.endswith('.required') else ''}" for name in names]
+
+
+def _run_git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["git", "-C", str(root), *words],
         env={key: value for key, value in os.environ.items() if not key.startswith("GIT_")},  # set in a hook
         capture_output=True,
         encoding="utf-8",
         errors="replace",
         timeout=30,
     )
-    if done.returncode > ("--no-index" in arguments):  # which ends with 1 where it finds a difference
-        done.check_returncode()
-    return done.stdout
 
 
 def set_origin(record: Record, environment: dict[str, Any], git: dict[str, Any] | None) -> None:

@@ -77,15 +77,12 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
     _write_record(run, record, rank)
     outcome = Outcome(DONE, EXIT_CLASSES[DONE])
     try:
-        from torch.distributed.elastic.multiprocessing import errors
-
         from experiments.training.engine import stopping
 
         stopping.stop_when_asked(world_size)
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
             stopping.start_heartbeat(run, parent)
-        # torchrun prints the error that `record` writes, of the rank that failed first
-        (errors.record(train) if world_size > 1 else train)(run, record, attempt, rank)
+        train(run, record, attempt, rank)
     except BaseException as error:
         outcome = outcome_of(error)
         if outcome.code == FAILED:

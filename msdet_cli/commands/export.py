@@ -47,6 +47,8 @@ def export(
     manifest = write_bundle(chosen, target, __version__)
     for member in manifest["links_left_out"]:
         print(f"note: left out: {member} is a link", file=sys.stderr)
+    for member in manifest["changed"]:
+        print(f"note: not as its run wrote it: {member}", file=sys.stderr)
     size = format_size(target.stat().st_size)
     print(f"{target}: {len(manifest['runs'])} runs, {len(manifest['files'])} files, {size}")
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError, did_you_mean
 from experiments.launching.run_states import read_runs
 from experiments.recipes import catalogue
@@ -80,9 +81,10 @@ def runs(
     known, errors = read_runs(_select(which or (), folder, unreadable))
     problems = [f"{error.filename} cannot be read: {error.strerror}." for error in unreadable]
     problems += [f"{error.message}." for error in errors]
+    facts = FileFacts(["digests", str(folder.absolute())])
     listed = [
         one
-        for one in list_runs(known)
+        for one in list_runs(known, facts)
         if (not recipes or one.record.recipe in recipes)
         and (not profiles or (one.record.profile or "none") in profiles)
         and (not datasets or one.data in datasets)
@@ -93,6 +95,7 @@ def runs(
         sizes = [{"bytes": one.size} if with_size else {} for one in listed]
         print(json.dumps([one.as_json() | size for one, size in zip(listed, sizes)], indent=2))
         print_problems(Console(stderr=True), problems)
+        facts.save()
         return
     console = make_console()
     if listed:
@@ -106,6 +109,7 @@ def runs(
         of = f" of {typed}" if which else ""
         console.print(Text(f"no runs{of} in {folder}; try: msdet run {typed} -p tiny"), soft_wrap=True)
     print_problems(console, problems)
+    facts.save()
 
 
 def _select(references: Sequence[str], results: Path, unreadable: list[OSError]) -> list[RunFolder]:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from experiments.common.cache import FileFacts
 from experiments.common.metric_names import MAIN_METRICS
 from experiments.interop.stock_recipe import PREFIX as IMPORT_PREFIX
 from experiments.launching.run_states import KnownRun, read_runs
@@ -48,6 +49,7 @@ class ListedRun:
     state: Status
     slurm_reason: str | None
     named: NamedRecipes
+    facts: FileFacts
 
     @cached_property
     def differs(self) -> list[str]:
@@ -106,9 +108,8 @@ class ListedRun:
     @cached_property
     def marks(self) -> str:
         """Return what its number is marked with."""
-        return marks_of(
-            self.record, changed_files(self.run, self.record.digests) if self.state == "done" else ()
-        )
+        digests = self.record.digests if self.state == "done" else {}
+        return marks_of(self.record, changed_files(self.run, digests, self.facts))
 
     def as_json(self) -> dict[str, Any]:
         """Return what `msdet runs --json` prints."""
@@ -124,10 +125,14 @@ class ListedRun:
         }
 
 
-def list_runs(known: Iterable[KnownRun]) -> list[ListedRun]:
-    """Return the runs as a list shows them; pages of recipes are read once for all."""
-    named = NamedRecipes()
-    return [ListedRun(*one, named) for one in known]
+def list_runs(known: Iterable[KnownRun], facts: FileFacts | None = None) -> list[ListedRun]:
+    """Return the runs as a list shows them; pages of recipes are read once for all.
+
+    Args:
+        facts: Where digests of their files are remembered.
+    """
+    named, facts = NamedRecipes(), facts or FileFacts()
+    return [ListedRun(*one, named, facts) for one in known]
 
 
 def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = False) -> None:

@@ -20,6 +20,7 @@ from experiments.data.spec import DatasetSpec
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
 from experiments.reporting.breakdown.level_ranges import Levels, levels_of
+from experiments.runs.outputs import is_as_written
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 
@@ -73,12 +74,15 @@ class Evaluated:
         """Return the kept detections, each with the name of its class as `category`.
 
         Raises:
-            UserError: They are gone, or no detections, or of other annotations.
+            UserError: They are gone, changed since, or no detections, or of other annotations.
         """
         file, images, ids = self.detections_file, self.truth.by_id, self.truth.category_ids
         names = {ids[name]: name for name in self.truth.classes if name in ids}  # of a COCO file
         try:
-            found = _DETECTIONS.validate_json(file.read_bytes())
+            raw = file.read_bytes()
+            if not is_as_written(self.record, f"detections/{file.name}", raw):
+                raise UserError(f"{file} is not as the run wrote it: changed or damaged since")
+            found = _DETECTIONS.validate_json(raw)
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error}", "msdet eval RUN --out DIR") from None
         except ValidationError as error:

@@ -11,7 +11,8 @@ from experiments.common.secrets import hide_secrets
         ("http://ada:lovelace@mlflow.example:5000", "http://***@mlflow.example:5000"),
         ("https://ghp_0123456789@github.com/a/b.git", "https://***@github.com/a/b.git"),
         ("--set model.api_key=0123", "--set model.api_key=***"),
-        ("{'password': 'open sesame'}", "{'password': '*** sesame'}"),
+        ("{'password': 'open sesame'}", "{'password': '***'}"),
+        ("token='unfinished", "token=***"),
         ("--track mlflow --token=abcdef", "--track mlflow --token=***"),
     ],
 )

@@ -83,9 +83,10 @@ def test_in_a_hook_of_another_repository_this_one_is_described(
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\ncat\n")
     program.chmod(0o755)
-    for key in ("core.fsmonitor", "diff.odd.textconv", "diff.odd.command"):
+    for key in ("core.fsmonitor", "diff.odd.textconv", "diff.odd.command", "filter.Odd.clean"):
         git(checkout, "config", key, str(program))
-    (checkout / ".git" / "info" / "attributes").write_text("*.py diff=odd\n")
+    git(checkout, "config", "filter.Odd.required", "true")
+    (checkout / ".git" / "info" / "attributes").write_text("*.py diff=odd filter=Odd\n")
     (checkout / "experiments" / "rule.py").write_text("alpha = 5\n")
     git(tmp_path, "init", "-q", str(other))
     git(other, "commit", "-q", "--allow-empty", "-m", "another")

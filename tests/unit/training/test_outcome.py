@@ -41,6 +41,12 @@ ENDS = {
     "checkpoint": (after(FULL, UserError("iteration 8 is not saved", exit_code=75)), 75, "full or read-only",
                    "iteration 8 is not saved"),
     "permission": (PermissionError(errno.EACCES, "Permission denied", "a.jpg"), 2, "bad input", "a.jpg"),
+    "data worker": (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), 75, "interrupted",
+                    "(pid 7) is killed by signal: Killed; the run resumes"),
+    "data worker, seen late": (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), 75, "interrupted",
+                               "(pid(s) 7, 8) exited unexpectedly; the run"),
+    "data worker's own end": (RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details"),
+                              1, "failed", "with exit code 1"),
     "another": (ValueError("one\ntwo"), 1, "failed", "ValueError: two"),
     "no text": (AssertionError(), 1, "failed", "AssertionError"),
 }  # fmt: skip
