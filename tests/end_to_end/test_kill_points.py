@@ -64,7 +64,7 @@ class Trial:
     @property
     def command(self) -> list[str]:
         sets = [*GATED, "schedule.gpus=2", *DATA_WORKERS * bool(self.data_workers)]
-        sets += ["schedule.images_per_gpu=1", "image_size=[96, 96]"]
+        sets += ["schedule.eval_every=2", "image_size=[96, 96]"]
         few = small("weighting.alpha=4", *sets, iterations=ITERATIONS, checkpoint_every=EVERY)
         return ["run", "retinanet-r50-rlo", "--gpus", str(self.processes), *few]
 

@@ -27,6 +27,7 @@ from experiments.reporting.breakdown.comparison import load_group
 from experiments.reporting.breakdown.image_drawing import drawn_boxes
 from experiments.reporting.breakdown.level_ranges import BY_HALF_SIDE, Resize, levels_of
 from experiments.reporting.breakdown.run_breakdown import breakdown, evaluated
+from experiments.runs.outputs import digest_outputs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
 
@@ -332,6 +333,18 @@ def test_odd_detections_are_a_sentence(farm: Farm, content: str, says: str):
     assert not made.by_seed
     (problem,) = made.problems
     assert says in problem
+
+
+def test_detections_that_changed_since_are_left_out_though_their_ap_is_the_same(farm: Farm):
+    run = farm("retinanet-r50", 0)
+    record = run.read()
+    record.digests = digest_outputs(run, record)
+    run.write(record)
+    assert not load_group("a run", [run]).problems
+    detections = run.detections / "val.bbox.json"
+    detections.write_text(json.dumps(json.loads(detections.read_text())[::-1]))
+    (problem,) = load_group("a run", [run]).problems
+    assert "val.bbox.json is not as the run wrote it" in problem
 
 
 def test_a_report_without_pairs_has_no_such_section(farm: Farm, results: Path, make_run: MakeRun):

@@ -20,6 +20,7 @@ from experiments.common.errors import UserError
 from experiments.common.processes import process_started
 from experiments.runs.export import check_bundle
 from experiments.runs.lookup import iterate
+from experiments.runs.outputs import digest_outputs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
 
@@ -172,6 +173,18 @@ def test_links_are_left_out_and_named(two: list[RunFolder], tmp_path: Path):
         assert not any(b"password" in archive.read(name) for name in archive.namelist())
         assert sorted(json.loads(archive.read("a/manifest.json"))["links_left_out"]) == sorted(left_out)
     assert all(f"note: left out: {name} is a link" in result.stderr for name in left_out)
+
+
+def test_files_that_changed_since_the_run_are_named(two: list[RunFolder]):
+    record = two[0].read()
+    record.digests = digest_outputs(two[0], record)
+    two[0].write(record)
+    (two[0].detections / "val.bbox.json").write_text("[ ]")
+    result = CliRunner().invoke(app, ["export", "--all", "-o", "a.zip"], catch_exceptions=False)
+    changed = f"runs/{two[0].name}/detections/val.bbox.json"
+    assert result.stderr.splitlines() == [f"note: not as its run wrote it: {changed}"]
+    with zipfile.ZipFile("a.zip") as archive:
+        assert json.loads(archive.read("a/manifest.json"))["changed"] == [changed]
 
 
 def test_all_that_match_are_exported(two: list[RunFolder]):

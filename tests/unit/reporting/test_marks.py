@@ -11,7 +11,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from experiments.common import cache
+from experiments.common.files import file_digest
 from experiments.reporting import collect
+from experiments.runs import outputs
 from experiments.runs.outputs import digest_outputs
 from experiments.runs.record import Launch
 from experiments.runs.run_flags import LEGEND
@@ -187,3 +189,17 @@ def test_digests_and_mean_weights_of_one_trace_are_told_apart(
     run = finished_with_files(make_run)
     (facts,) = collect(run.path.parents[3]).facts.values()
     assert facts.fact(f"{run.name}/trace.csv", run.trace, lambda: ({"P3": 1.0}, True)) == {"P3": 1.0}
+
+
+def test_a_list_of_runs_remembers_digests(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("MSDET_NO_CACHE", raising=False)
+    monkeypatch.setattr(cache, "_MIN_AGE_S", -60.0)
+    monkeypatch.setattr(cache, "MIN_FACTS", 1)
+    run, read = finished_with_files(make_run), []
+    monkeypatch.setattr(outputs, "file_digest", lambda path: read.append(path.name) or file_digest(path))
+    for _ in range(2):
+        assert "¶" not in typed("runs")
+    assert read == ["metrics.csv", "trace.csv"]
+    run.trace.write_text("interval,iteration\n2,10\n")
+    assert "¶" in typed("runs")

@@ -81,6 +81,25 @@ def test_the_record_says_how_a_training_ended(
     assert (record.status, record.attempts[-1].exit_class) == (status, exit_class)
 
 
+def test_a_rank_that_fails_says_why_without_secrets(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """What torchrun prints of a failed rank is what the rank leaves in the file that the variable names."""
+    told = tmp_path / "error.json"
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LAUNCHER": "",
+        "TORCHELASTIC_ERROR_FILE": told,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(worker, "die_with", lambda torchrun: None)
+    monkeypatch.setattr(worker, "train", raising(ValueError("no tracker at https://ada:lovelace@host")))
+    assert worker.main([str(run.path)]) == 1
+    said = capsys.readouterr().err + run.record_file.read_text() + (told.read_text() if told.exists() else "")
+    assert "Traceback" in said and "https://***@host" in said and "lovelace" not in said
+
+
 def test_memory_that_runs_out_while_torch_is_imported_is_class_4(run: RunFolder, monkeypatch):
     monkeypatch.setattr(stopping, "stop_when_asked", raising(MemoryError()))
     assert worker.main([str(run.path)]) == 4
