@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from pathlib import Path
-
 import pytest
 
-from experiments.common.files import write_text
 from experiments.recipes.catalogue import find_shipped, list_pages
 from experiments.runs.record import Record
 from tests.end_to_end.conftest import Place
+from tests.kept import RESULTS, keep_rows, short_commit
 
-KEPT = Path(__file__).resolve().parents[2] / "results" / "tiny.csv"
 COLUMNS = ["recipe", "metric", "value", "seconds", "seconds_per_iteration", "iterations", "cpu_threads",
            "torch", "commit"]  # fmt: skip
 RECIPES = [name for name, path in list_pages("recipe").items() if path.parent == find_shipped()]
@@ -49,12 +44,8 @@ def test_an_untrained_model_finds_next_to_nothing(recipe: str, place: Place) -> 
 
 def _keep(recipe: str, metric: str, value: float, record: Record) -> None:
     """Puts the recipe's row in the place of an older one."""
-    rows = {}
-    if KEPT.exists():
-        with open(KEPT, newline="", encoding="utf-8") as stream:
-            rows = {row["recipe"]: row for row in csv.DictReader(stream) if row["recipe"] in RECIPES}
-    environment, git = record.environment, record.git or {}
-    rows[recipe] = {
+    environment = record.environment
+    row = {
         "recipe": recipe,
         "metric": metric,
         "value": f"{value:.1f}",
@@ -63,11 +54,6 @@ def _keep(recipe: str, metric: str, value: float, record: Record) -> None:
         "iterations": record.iterations,
         "cpu_threads": environment["cpu_threads"],
         "torch": environment["packages"]["torch"],
-        "commit": git.get("commit", "")[:8] + ("+" if git.get("dirty") else ""),
+        "commit": short_commit(record.git),
     }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows[name] for name in sorted(rows))
-    KEPT.parent.mkdir(exist_ok=True)
-    write_text(KEPT, text.getvalue())
+    keep_rows(RESULTS / "tiny.csv", COLUMNS, "recipe", [row])

@@ -7,8 +7,6 @@ tests/end_to_end/test_kill_points.py` tries so many runs of one to three points 
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import random
 import signal
@@ -20,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from experiments.common.files import write_text
 from experiments.common.processes import is_alive, process_started
 from experiments.runs.run_folder import RunFolder
+from tests.kept import RESULTS, keep_rows, short_commit
 
 from .broken_off import GATED, assert_same, gated, held, hold, result
 from .conftest import Place, ended, rows, small, wait_until
@@ -30,7 +28,6 @@ from .forked import ForkedCommand, load_mmdetection
 
 ITERATIONS, EVERY, EPOCH = 20, 5, 12
 RUNS = int(os.environ.get("KILL_RUNS", "16"))
-KEPT = Path(__file__).resolve().parents[2] / "results" / "reliability" / "kill_points.csv"
 COLUMNS = ["run", "processes", "data_workers", "signal", "target", "phase", "iteration", "hit", "differences",
            "commit"]  # fmt: skip
 DATA_WORKERS = [f"set.{part}_dataloader.num_workers={count}" for part, count in (("train", 2), ("val", 1))]
@@ -63,8 +60,8 @@ class Trial:
 
     @property
     def command(self) -> list[str]:
-        sets = [*GATED, "schedule.gpus=2", *DATA_WORKERS * bool(self.data_workers)]
-        sets += ["schedule.eval_every=2", "image_size=[96, 96]"]
+        sets = [*GATED, "image_size=[96, 96]", *DATA_WORKERS * bool(self.data_workers)]
+        sets += [f"schedule.gpus={self.processes}", f"schedule.eval_every={self.processes}"]
         few = small("weighting.alpha=4", *sets, iterations=ITERATIONS, checkpoint_every=EVERY)
         return ["run", "retinanet-r50-rlo", "--gpus", str(self.processes), *few]
 
@@ -108,7 +105,7 @@ def unbroken(make_place) -> Callable[[int], dict[str, Any]]:
     def result_of(processes: int) -> dict[str, Any]:
         if processes not in known:
             place = gated(make_place(f"unbroken{processes}"))
-            said = place.msdet(*Trial(processes, 0, []).command)
+            said = ended(ForkedCommand(place, Trial(processes, 0, []).command))
             assert said.returncode == 0, said.stdout + said.stderr
             known[processes] = result(place.only_run(), ITERATIONS)
         return known[processes]
@@ -220,18 +217,7 @@ def test_a_run_ended_at_random_points(
 
 def keep(number: int, trial: Trial, run: RunFolder, differences: int) -> None:
     """Put the run's points in the place of older ones."""
-    old: list[dict[str, Any]] = []
-    if KEPT.exists():
-        with open(KEPT, newline="", encoding="utf-8") as stream:
-            old = [row for row in csv.DictReader(stream) if row["run"] != str(number)]
-    git = run.read().git or {}
-    commit = git.get("commit", "")[:8] + ("+" if git.get("dirty") else "")
     same = {"run": number, "processes": trial.processes, "data_workers": trial.data_workers,
-            "differences": differences, "commit": commit}  # fmt: skip
-    new = [{**asdict(point), **same, "hit": int(point.hit)} for point in trial.points]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted([*old, *new], key=lambda row: int(row["run"])))
-    KEPT.parent.mkdir(exist_ok=True)
-    write_text(KEPT, text.getvalue())
+            "differences": differences, "commit": short_commit(run.read().git)}  # fmt: skip
+    points = [{**asdict(point), **same, "hit": int(point.hit)} for point in trial.points]
+    keep_rows(RESULTS / "reliability" / "kill_points.csv", COLUMNS, "run", points)

@@ -12,8 +12,7 @@ import json
 import os
 import re
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -36,9 +35,9 @@ from msdet_cli.commands.data import app
 from tests.unit.data import mutations
 from tests.unit.data.hand_counts import coco_boxes, is_learnt, voc_boxes
 from tests.unit.data.mutations import IDS, chance, encoded
+from tests.unit.fuzzing import Cases, numbers
 
 CASES = {"coco": 160, "xml": 130, "list": 60, "image": 70, "page": 100}
-LONGEST_CASE_S = 10
 LONGEST_MESSAGE = 500  # characters
 _PICKS: tuple[list[str], ...] = ([], [], [], ["cat"], ["dog", "cat"], list(reversed(mutations.CLASSES)))
 
@@ -85,27 +84,10 @@ def run_case(kind: str, number: int, folder: Path) -> str:
     root = folder / f"{kind}-{number}"
     root.mkdir()
     try:
-        with time_limit(f"{kind} {number}"):
-            spec = write_set(kind, rng, root)
-            if kind == "page":
-                return check_page(rng, spec, root)
-            return check_set(spec)
+        spec = write_set(kind, rng, root)
+        return check_page(rng, spec, root) if kind == "page" else check_set(spec)
     finally:
         shutil.rmtree(root)
-
-
-@contextlib.contextmanager
-def time_limit(case: str) -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise AssertionError(f"case {case} took more than {LONGEST_CASE_S} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LONGEST_CASE_S)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # Checking what comes
@@ -243,13 +225,24 @@ def check_page(rng: Random, spec: DatasetSpec, root: Path) -> str:
 # The tests
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        pytest.param(kind, *p.values, id=f"{kind}-{p.id}", marks=p.marks)
+        for kind in CASES
+        for p in numbers(CASES[kind])
+    ],
+)
 def test_a_damaged_set_is_refused_in_a_line_or_read_right(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, numbers: Sequence[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # pages may have a relative root
-    accepted = [run_case(kind, number, tmp_path) for number in range(CASES[kind])].count("accepted")
-    assert 0.05 < accepted / CASES[kind] < 0.9  # both ends are tried
+    cases, accepted = Cases(f"data set, {kind}", numbers), 0
+    for number in numbers:
+        with cases.case(number):
+            accepted += run_case(kind, number, tmp_path) == "accepted"
+    cases.check()
+    assert 0.05 < accepted / len(numbers) < 0.9  # both ends are tried
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -257,13 +250,14 @@ def test_verify_prints_whatever_names_there_are(
     as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    cases = Cases("verify")
     for number in range(16):
         kind = ("coco", "xml", "list", "image")[number % 4]
         root = tmp_path / f"{kind}-{number}"
         root.mkdir()
         spec = write_set(kind, Random(f"verify {number}"), root)
         (tmp_path / "mine.yaml").write_text(json.dumps(spec.model_dump(exclude={"generate"})))
-        with time_limit(f"verify {number}"):
+        with cases.case(number):
             result = CliRunner().invoke(app, ["verify", "mine.yaml", *["--json"] * as_json])
         assert isinstance(result.exception, (SystemExit, UserError, type(None))), result.exception
         if not isinstance(result.exception, UserError):
@@ -281,7 +275,7 @@ def test_a_damaged_cache_entry_counts_as_none(own_cache: Path, tmp_path: Path) -
         os.utime(path, (0, 0), follow_symlinks=False)  # what changed just now is never remembered
     expected = find_dataset(spec)
     (entry,) = (own_cache / "msdet" / "datasets").iterdir()
-    raw, content = entry.read_bytes(), json.loads(entry.read_text())
+    raw, content, cases = entry.read_bytes(), json.loads(entry.read_text()), Cases("cache")
     for number in range(60):
         rng = Random(f"cache {number}")
         if number % 2:
@@ -290,9 +284,9 @@ def test_a_damaged_cache_entry_counts_as_none(own_cache: Path, tmp_path: Path) -
             entry.write_text(json.dumps(damaged))
         else:
             entry.write_bytes(mutations.damage_bytes(rng, raw))
-        with time_limit(f"cache {number}"):
+        with cases.case(number):
             assert find_dataset(spec) == expected
     entry.unlink()
     os.mkfifo(entry)
-    with time_limit("cache pipe"):
+    with cases.case("pipe"):
         assert find_dataset(spec) == expected

@@ -21,14 +21,13 @@ from experiments.recipes.loading import dump, load_recipe
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
 from tests.unit.data.mutations import damage_bytes, damage_tree
-from tests.unit.data.test_fuzz import time_limit
+from tests.unit.fuzzing import Cases, numbers
 from tests.unit.interop.test_imported import CONFIG, EVALUATED, HEADER
 from tests.unit.reporting.conftest import run_maker
 
-FEW, MANY = 20, 2_000
+FEW = 20
 AT_ONCE = 20  # damaged runs beside the good one
 MAX_MESSAGE = 1_000  # characters
-NUMBERS = [pytest.param(range(FEW), id="few"), pytest.param(range(MANY), id="many", marks=pytest.mark.slow)]
 SIDE_FILES = {
     "metrics.csv": "iteration,AP,AP50\n10,1.5,6.25\n20,3.5,9.5\n",
     "trace.csv": "interval,iteration,head,level,loss_cls,loss_bbox,loss\n1,10,bbox_head,P3,0.5,0.25,0.75\n",
@@ -85,9 +84,13 @@ def damage_run(rng: Random, run: RunFolder) -> str:
     return name
 
 
-@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("numbers", numbers(FEW))
 def test_a_damaged_run_does_not_take_the_good_one_down(tmp_path: Path, numbers: Sequence[int]) -> None:
-    make = run_maker(tmp_path / "results")
+    make, cases, listed = (
+        run_maker(tmp_path / "results"),
+        Cases("run", numbers),
+        Cases("results folder", numbers),
+    )
     good = make("retinanet-r50", 0, {"AP": 36.5}, name="good")
     for name, text in SIDE_FILES.items():
         (good.path / name).write_text(text)
@@ -102,37 +105,39 @@ def test_a_damaged_run_does_not_take_the_good_one_down(tmp_path: Path, numbers: 
                 bad.record_file.write_text(json.dumps(content))
             damage_run(rng, bad)
             if rng.random() < 0.5:
-                with time_limit(f"run {number}"):
+                with cases.case(number):
                     run_command(*rng.choice((["logs"], ["diff", "good"], ["runs"])), bad.name)
-        with time_limit(f"runs from {first} on"):
+        with listed.case(first):
             assert "36.5" in run_command("runs")[1]
             assert "36.5" in run_command("report", "--format", "csv")[1]
             run_command("runs", "--json")
             run_command("export", "--all", "-o", f"{first}.zip")
         shutil.rmtree(tmp_path / "results" / "runs" / "bad")
+    cases.check()
+    listed.check()
 
 
-@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("numbers", numbers(FEW))
 def test_a_damaged_recipe_is_refused_in_a_line_or_shown(tmp_path: Path, numbers: Sequence[int]) -> None:
     pages = [
         dump(load_recipe("retinanet-r50-rlo", "tiny")),
         "base: retinanet-r50\nweighting: {rule: avw, n: 1}\n",
     ]
-    refused = 0
+    refused, cases = 0, Cases("recipe", numbers)
     for number in numbers:
         rng = Random(f"recipe {number}")
         Path("mine.yaml").write_bytes(damage_text(rng, rng.choice(pages), yaml.safe_load, yaml.safe_dump))
-        with time_limit(f"recipe {number}"):
-            code, _ = run_command("show", "mine.yaml")
-        refused += code != 0
+        with cases.case(number):
+            refused += run_command("show", "mine.yaml")[0] != 0
+    cases.check()
     assert 0.2 < refused / len(numbers) < 0.95  # both ends are tried
 
 
-@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("numbers", numbers(FEW))
 def test_a_damaged_work_folder_is_refused_in_a_line_or_imported(
     tmp_path: Path, numbers: Sequence[int]
 ) -> None:
-    work = tmp_path / "work"
+    work, cases = tmp_path / "work", Cases("work folder", numbers)
     for number in numbers:
         rng = Random(f"work {number}")
         shutil.rmtree(work, ignore_errors=True)
@@ -147,5 +152,6 @@ def test_a_damaged_work_folder_is_refused_in_a_line_or_imported(
         damaged = rng.choice(list(files))
         for name, text in files.items():
             (work / name).write_bytes(damage_bytes(rng, text.encode()) if name == damaged else text.encode())
-        with time_limit(f"work {number}"):
+        with cases.case(number):
             run_command("import", "work", "--recipe", "retinanet-r50", "--dataset", "coco")
+    cases.check()
