@@ -18,20 +18,23 @@ from experiments.launching.plan import PlannedRun
 from experiments.runs.run_folder import KEPT_CHECKPOINTS
 
 FIGURES = Path(__file__).with_name("device_figures.yaml")
+CPU = "cpu"
 FULL_SIZE = (1333, 800)  # pixels that the models' figures hold for
 
 
 @dataclass(frozen=True)
 class DeviceFigure:
-    """What shipped figures, all of them estimates, say of a run.
+    """What shipped figures say of a run.
 
     Attributes:
+        basis: `measured` or `estimated`.
         model: The name of its model's config.
         worker_seconds: Of one optimizer step, all workers together.
         disk: Bytes of the checkpoints that a run keeps.
     """
 
     device: str
+    basis: str
     model: str
     workers: int
     worker_seconds: float
@@ -40,37 +43,55 @@ class DeviceFigure:
 
 @dataclass(frozen=True)
 class Device:
-    """Several GPUs of one kind, as `--on h100x4` names them."""
+    """Several GPUs of one kind, as `--on h100x4` names them; or a CPU."""
 
     name: str
     count: int
 
     @property
     def gpus(self) -> list[Gpu]:
-        """Return them as a machine's GPUs, to plan runs for them."""
-        return [Gpu(index, f"{self.name}-{index}", self.name) for index in range(self.count)]
+        """Return them as a machine's GPUs, to plan runs for them; none for a CPU."""
+        return (
+            []
+            if self.name == CPU
+            else [Gpu(index, f"{self.name}-{index}", self.name) for index in range(self.count)]
+        )
 
     @property
     def images(self) -> Mapping[str, int]:
         """Return the training images of data sets that need not be here."""
         return load_figures()["images"]
 
+    @property
+    def basis(self) -> str:
+        """Return what its figures are: `measured` or `estimated`."""
+        return load_figures()["devices"][self.name]["basis"]
+
+    @property
+    def note(self) -> str:
+        """Return a sentence on where its figures come from."""
+        return load_figures()["notes"][self.basis].format(device=self.name)
+
     def like(self, run: PlannedRun, workers: int) -> tuple[DeviceFigure | None, None]:
         """Return what the figures say of a run; None for a model, or a profile, that they do not cover."""
         recipe, figures = run.recipe, load_figures()
+        wanted = (self.name if self.basis == "measured" else None, recipe.profile)
         for found in figures["models"]:
-            if fnmatch(recipe.model, found["config"]) and found.get("profile") == recipe.profile:
+            if (found.get("device"), found.get("profile")) == wanted and fnmatch(
+                recipe.model, found["config"]
+            ):
                 size = recipe.image_size or found.get("size", FULL_SIZE)
-                seconds = found["seconds"] * _pixels(size) / _pixels(FULL_SIZE)
+                seconds = found["seconds"] * _pixels(size) / _pixels(found.get("at", FULL_SIZE))
                 seconds *= recipe.schedule.batch * figures["devices"][self.name]["factor"]
                 disk = KEPT_CHECKPOINTS * found["checkpoint_mb"] * 1_000_000
-                return DeviceFigure(self.name, PurePath(recipe.model).stem, workers, seconds, disk), None
+                model = PurePath(recipe.model).stem
+                return DeviceFigure(self.name, self.basis, model, workers, seconds, disk), None
         return None, None
 
 
 @functools.cache
 def load_figures() -> dict[str, Any]:
-    """Return the shipped figures: `images`, `spread`, `models`, `devices`."""
+    """Return the shipped figures: `images`, `spread`, `models`, `devices`, `notes`."""
     return yaml.safe_load(FIGURES.read_text(encoding="utf-8"))
 
 

@@ -11,14 +11,13 @@ from itertools import islice
 from pathlib import Path
 
 from experiments.common.errors import UserError
-from experiments.launching.devices import Device, DeviceFigure
+from experiments.launching.devices import CPU, Device, DeviceFigure
 from experiments.launching.plan import PlannedRun
 from experiments.launching.retry_policy import iterations_saved
 from experiments.runs.record import Record
 from experiments.runs.run_folder import KEPT_CHECKPOINTS, RunFolder
 
 MAX_CONFIGS_READ = 50  # the newest first: older ones hardly add anything
-CPU = "cpu"
 LIKENESSES = ("same config", "same recipe, profile and data", "same model, profile and data")
 
 

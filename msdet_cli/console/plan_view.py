@@ -41,7 +41,7 @@ def show_plan(console: Console, planned: Sequence[PlannedRun], on: Device | bool
         "state",
         "iterations",
         "workers" if on is False else "GPUs",
-        *(f"{name} (estimated)" if isinstance(on, Device) else name for name in ("hours", "disk")),
+        *(f"{name} ({on.basis})" if isinstance(on, Device) else name for name in ("hours", "disk")),
     ]
     rows = [_row(run, cost, len(labels) > 1, len(workers) > 1) for run, cost in zip(planned, costs)]
     print_lines(console, header, rows, right=header[3:])
@@ -80,25 +80,21 @@ def _summary(
         lines.append(f"run folders: {planned[0].folder.path.parents[2]}")
     lines += [remark for todo, remark in REMARKS.items() if states[todo]]
     left = [(run, cost) for run, cost in zip(planned, costs) if run.todo in PENDING]
-    estimated = ", estimated" if isinstance(on, Device) else ""
+    basis = f", {on.basis}" if isinstance(on, Device) else ""
     for device, seconds in _seconds_by_device(costs).items():
-        lines.append(
-            f"about {format_hours(seconds)} {device}-hours of training, without evaluation{estimated}"
-        )
+        lines.append(f"about {format_hours(seconds)} {device}-hours of training, without evaluation{basis}")
         if isinstance(on, Device):
             lines.append(
                 f"about {seconds / on.count / 86400:.2g} days if {on.count} x {on.name} do nothing else"
             )
     if any(cost.disk is not None for _, cost in left):
-        lines.append(f"about {format_size(sum(cost.disk or 0 for _, cost in left))} on disk{estimated}")
+        lines.append(f"about {format_size(sum(cost.disk or 0 for _, cost in left))} on disk{basis}")
     sources = list(dict.fromkeys(_source_line(cost) for _, cost in left if cost.source))
     lines += sources[:MAX_SOURCES]
     if len(sources) > MAX_SOURCES:
         lines.append(f"  and {len(sources) - MAX_SOURCES} more")
     if isinstance(on, Device):
-        lines.append(
-            f"  from published speeds, none measured on {on.name}: within a factor of two, no closer"
-        )
+        lines.append(f"  {on.note}")
     unknown = sum(cost.worker_seconds is None for _, cost in left)
     if unknown:
         which = "time and disk" if unknown == len(left) else f"time and disk of {unknown} of {len(left)} runs"
@@ -116,7 +112,7 @@ def _source_line(cost: Forecast) -> str:
     if isinstance(source, Measured):
         found = f"measured in {source.run.name} ({cost.likeness})"
     else:
-        found = f"estimated for {source.model}"
+        found = f"{source.basis} for {source.model}"
     rate = source.worker_seconds / source.workers
     return f"  {found}: {rate:.3g} s per iteration on {source.workers} x {source.device}"
 
@@ -160,7 +156,7 @@ def _as_json(run: PlannedRun, cost: Forecast | None) -> dict[str, Any]:
 
 
 def _source_as_json(source: Measured | DeviceFigure, likeness: str | None) -> dict[str, Any]:
-    """Return what a forecast rests on under `measured`, or `estimated` for a device's figures."""
+    """Return what a forecast rests on under `measured`, or `estimated` if a device's figures are."""
     speed = {
         "device": source.device,
         "workers": source.workers,
@@ -168,4 +164,4 @@ def _source_as_json(source: Measured | DeviceFigure, likeness: str | None) -> di
     }
     if isinstance(source, Measured):
         return {"measured": {"run": source.run.name, "like": likeness, **speed}}
-    return {"estimated": {"model": source.model, **speed}}
+    return {source.basis: {"model": source.model, **speed}}

@@ -260,6 +260,15 @@ def test_estimates_are_called_so_wherever_they_are_shown():
     assert row["estimated"]["device"] == "h100"
 
 
+def test_measured_figures_are_called_measured():
+    (cost,) = forecast(planned(tiny()), parse_device("cpu"))
+    bench = 0.402  # seconds of an iteration, uniform weights: results/bench/2026-11-25-cpu-2-cores.json
+    assert cost.worker_seconds == pytest.approx(330 * bench, rel=0.01)
+    text = shown(planned(tiny()), on=parse_device("cpu"))
+    assert "CPU-hours of training, without evaluation, measured" in text
+    assert "estimated" not in text
+
+
 @pytest.mark.parametrize("text", ["b200", "h100x0", "x4", "", "h100x99999", "h100\n"])
 def test_unknown_devices_are_refused(text: str):
     with pytest.raises(UserError, match="allowed are v100"):

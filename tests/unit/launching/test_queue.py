@@ -354,7 +354,9 @@ def test_a_cancelled_run_is_not_taken_up_again(place: Path, monkeypatch: pytest.
 
 def test_what_waits_is_seen_and_can_be_cancelled(place: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SECONDS", "1")
-    monkeypatch.setattr("experiments.launching.queue.MARK_QUEUED_S", 60)  # all in one step, on a busy machine too
+    monkeypatch.setattr(
+        "experiments.launching.queue.MARK_QUEUED_S", 60
+    )  # all in one step, on a busy machine too
     queue = a_queue(place, range(3), retry_failed=True)
     queue.step(0)
     waiting = [entry.run.folder for entry in queue.entries[1:]]
