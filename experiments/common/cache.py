@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.errors import UserError
-from experiments.common.files import file_digest, replacing, write_json
+from experiments.common.files import file_digest, replacing, write_text
 from experiments.common.locks import file_lock
 from experiments.common.regular_files import read_bytes, why_unreadable
 
 if TYPE_CHECKING:  # imported where it is needed: it takes a tenth of a second
     import numpy as np
 
-_VERSION = 4  # increase it when answers or checks change
+_VERSION = 5  # increase it when answers or checks change
 # A file changed more recently might change again within one tick of its clock: https://git-scm.com/docs/racy-git
 _MIN_AGE_S = 2.0
 MIN_FACTS = 100  # fewer are read faster than anyone notices, and get no file
@@ -54,10 +54,10 @@ def recall(key: Any) -> dict[str, Any] | None:
     if _is_off():
         return None
     try:
-        entry = json.loads(read_bytes(_file(key)))
-        if entry["version"] != _VERSION or entry["digest"] != _digest(entry["content"]):
+        head, _, body = read_bytes(_file(key)).partition(b"\n")
+        if json.loads(head) != {"version": _VERSION, "digest": _digest(body)}:
             return None
-        content = json.loads(entry["content"])
+        content = json.loads(body)
         if all(stamp(p) == s for p, s in content["stamps"].items()):
             return dict(content["answer"])
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
@@ -72,8 +72,9 @@ def remember(key: Any, answer: dict[str, Any], files: dict[str, Stamp | None]) -
     with contextlib.suppress(OSError, RuntimeError):
         path = _file(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"stamps": files, "answer": answer})
-        write_json(path, {"version": _VERSION, "digest": _digest(content), "content": content}, indent=None)
+        body = json.dumps({"stamps": files, "answer": answer})
+        head = json.dumps({"version": _VERSION, "digest": _digest(body.encode())})
+        write_text(path, f"{head}\n{body}\n")
 
 
 def recall_arrays(key: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
@@ -185,9 +186,9 @@ def _is_settled(changed_ns: int) -> bool:
     return changed_ns < time.time_ns() - int(_MIN_AGE_S * 1e9)
 
 
-def _digest(content: str) -> str:
+def _digest(body: bytes) -> str:
     """Return a checksum: a single flipped bit may make another class name."""
-    return hashlib.sha256(content.encode()).hexdigest()
+    return hashlib.sha256(body.strip()).hexdigest()
 
 
 def _is_off() -> bool:

@@ -1,4 +1,4 @@
-"""Run folders to a data frame, one row a run."""
+"""Run folders to rows of plain values, one row a run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError
@@ -23,14 +22,12 @@ from experiments.runs.record import Attempt, Record
 from experiments.runs.run_flags import CHANGED, marks_of, merge_marks
 from experiments.runs.run_folder import RunFolder
 
-NUMBERS = ("seed", "iterations", "seconds", "world_size", "micro_batch", "accumulation")
+Run = dict[str, Any]  # COLUMNS, and each metric (percent) that the run has under its name
 COLUMNS = (
     "run", "recipe", "recipe_id", "config_hash", "seed", "profile", "dataset", "fingerprint", "state",
-    "iterations", "seconds", "world_size", "micro_batch", "accumulation", "execution", "commit", "marks", "notes",
-    "created", "ended", "results", "path",
+    "iterations", "seconds", "execution", "commit", "marks", "notes", "created", "ended", "results", "path",
 )  # fmt: skip
-
-
+NO_METRICS = frozenset((*COLUMNS, "digests"))
 LIVE = ("queued", "running")  # what these say is looked at anew each time: the process may have ended
 
 
@@ -39,15 +36,14 @@ class Collected:
     """What results folders hold.
 
     Attributes:
-        runs: One row a run, columns COLUMNS and one per metric (percent, NaN where the run has none; only
-            finished runs have any). Text columns hold "" where nothing is known; `path` is text, and so is
-            `results`, the results folder as it was given. `run` is a run's name, or its path where two results
-            folders have a run of that name.
+        runs: One a run folder; only finished ones have metrics. Texts are "" and `seconds` is NaN where nothing is
+            known; `path` is text, and so is `results`, the results folder as it was given. `run` is a run's name,
+            or its path where two results folders have a run of that name.
         problems: One sentence for each folder that could not be read.
         facts: By results folder, what is known of its files.
     """
 
-    runs: pd.DataFrame
+    runs: list[Run]
     problems: list[str]
     facts: dict[str, FileFacts] = field(default_factory=dict, repr=False, compare=False)
 
@@ -57,8 +53,8 @@ class Collected:
         for column, allowed in values.items():
             if allowed:
                 wanted = {"" if value == "none" else value for value in allowed}
-                runs = runs.take([row for row, value in enumerate(runs[column]) if value in wanted])
-        return replace(self, runs=runs.reset_index(drop=True))
+                runs = [run for run in runs if run[column] in wanted]
+        return replace(self, runs=runs)
 
 
 def collect(results: Path | str | Sequence[Path]) -> Collected:
@@ -69,7 +65,7 @@ def collect(results: Path | str | Sequence[Path]) -> Collected:
     """
     places = [Path(results)] if isinstance(results, (str, Path)) else [Path(place) for place in results]
     facts: dict[str, FileFacts] = {}
-    rows: list[dict[str, Any]] = []
+    runs: list[Run] = []
     problems: list[str] = []
     seen: dict[tuple[int, int], str] = {}
 
@@ -83,19 +79,23 @@ def collect(results: Path | str | Sequence[Path]) -> Collected:
             name = folder.name
             names.add(name)
             if len(places) == 1 or not _is_again(folder, seen):
-                _add(rows, problems, folder, name, str(place), known)
+                _add(runs, problems, folder, name, str(place), known)
         known.forget_all_but(names)
         known.save()
-    return Collected(_frame(rows), problems, facts)
+    if len(places) > 1:
+        counted = Counter(run["run"] for run in runs)
+        for run in runs:
+            run["run"] = run["path"] if counted[run["run"]] > 1 else run["run"]
+    return Collected(runs, problems, facts)
 
 
 def collect_folders(folders: Iterable[RunFolder]) -> Collected:
     """Return the same for given run folders."""
-    rows: list[dict[str, Any]] = []
+    runs: list[Run] = []
     problems: list[str] = []
     for folder in folders:
-        _add(rows, problems, folder, folder.name, str(Path(*folder.path.parts[:-4])), FileFacts())
-    return Collected(_frame(rows), problems)
+        _add(runs, problems, folder, folder.name, str(Path(*folder.path.parts[:-4])), FileFacts())
+    return Collected(runs, problems)
 
 
 @functools.lru_cache(maxsize=1)
@@ -118,14 +118,9 @@ def _is_again(folder: RunFolder, seen: dict[tuple[int, int], str]) -> bool:
 
 
 def _add(
-    rows: list[dict[str, Any]],
-    problems: list[str],
-    folder: RunFolder,
-    name: str,
-    place: str,
-    facts: FileFacts,
+    runs: list[Run], problems: list[str], folder: RunFolder, name: str, place: str, facts: FileFacts
 ) -> None:
-    def read() -> tuple[dict[str, Any], bool]:
+    def read() -> tuple[Run, bool]:
         record = folder.read()
         return {**_row(folder, record), "digests": record.digests}, record.status not in LIVE
 
@@ -137,39 +132,26 @@ def _add(
         digests = row["digests"] if row["state"] == "done" else {}
         changed = CHANGED if changed_files(folder, digests, facts) else ""
         marks = {"marks": merge_marks([row["marks"], changed])}
-        rows.append(row | marks | {"run": name, "results": place, "path": str(folder.path)})
+        runs.append(row | marks | {"run": name, "results": place, "path": str(folder.path)})
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in (*COLUMNS, "digests")))
-    names.sort(key=lambda n: METRICS.index(n) if n in METRICS else len(METRICS))
-    columns = {
-        name: pd.Series([row.get(name, math.nan) for row in rows], dtype=_kind(name))
-        for name in (*COLUMNS, *names)
-    }
-    runs = pd.DataFrame(columns)
-    if len(set(runs["results"])) > 1:
-        again = runs["run"].duplicated(keep=False)
-        runs["run"] = runs["run"].mask(again, runs["path"])
-    return runs
-
-
-def _kind(column: str) -> type | None:
-    """Return a column's type: objects for text, all in one block, which makes taking rows five times faster."""
-    if column in NUMBERS:
-        return None
-    return object if column in COLUMNS else float
-
-
-def metric_names(runs: pd.DataFrame) -> list[str]:
+def metric_names(runs: Iterable[Run]) -> list[str]:
     """Return the metrics that at least one run has, the main one (AP or mAP) first."""
-    return [name for name in runs.columns if name not in COLUMNS and runs[name].notna().any()]
+    names = dict.fromkeys(name for run in runs for name in run if name not in NO_METRICS)
+    return sorted(names, key=lambda name: METRICS.index(name) if name in METRICS else len(METRICS))
 
 
-def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
+def split_by(runs: Iterable[Run], key: Callable[[Run], str]) -> list[list[Run]]:
+    """Return the runs in one list for each value of a key, in their order."""
+    parts: dict[str, list[Run]] = {}
+    for run in runs:
+        parts.setdefault(key(run), []).append(run)
+    return list(parts.values())
+
+
+def _row(folder: RunFolder, record: Record) -> Run:
     state = folder.state(record)
-    last = record.attempts[-1] if record.attempts else None
-    row: dict[str, Any] = {
+    row: Run = {
         "recipe": record.recipe,
         "recipe_id": record.recipe_id,
         "config_hash": record.config_hash,
@@ -180,20 +162,17 @@ def _row(folder: RunFolder, record: Record) -> dict[str, Any]:
         "state": state,
         "iterations": record.iterations,
         "seconds": record.timings.get("total_s", math.nan),
-        "world_size": last.world_size if last else math.nan,
-        "micro_batch": last.micro_batch if last else math.nan,
-        "accumulation": last.accumulation if last else math.nan,
         "execution": describe_execution(record.attempts),
         "commit": _text((record.git or {}).get("commit")),
         "marks": marks_of(record),
         "notes": "; ".join(record.notes),
         "created": record.created,
-        "ended": _text(last and last.ended) if state == "done" else "",
+        "ended": _text(record.attempts[-1].ended) if state == "done" and record.attempts else "",
     }
     if state == "done":  # an earlier attempt may have left metrics of a run that is being done again
         # COCO's tools write -1 where no object of a size exists: no measurement, not a low one
         row.update(
-            {name: value for name, value in record.metrics.items() if value >= 0 and name not in COLUMNS}
+            {name: value for name, value in record.metrics.items() if value >= 0 and name not in NO_METRICS}
         )
     return row
 

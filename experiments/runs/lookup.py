@@ -47,7 +47,7 @@ def existing_results_dir(option: Path | None = None) -> Path:
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"results folder {folder} {what}", "msdet runs --results-dir DIR")
     has_any = any((folder / name).is_dir() for name in RESULTS_CONTENT)
-    if not has_any and _list_folder(folder, lambda error: None):
+    if not has_any and _list_folder(str(folder), lambda error: None):
         above = folder.resolve().parent if folder.name == "runs" else "DIR"
         raise UserError(
             f"{folder} is no results folder: it has no folder `runs`", f"msdet runs --results-dir {above}"
@@ -63,16 +63,18 @@ def iterate(results: Path, unreadable: Callable[[OSError], object] | None = None
         unreadable: Called with the error of each folder that cannot be listed, or whose name would reach terminals.
     """
     report = unreadable or (lambda error: None)
-    for recipe in _list_folder(Path(results) / "runs", report):
+    for recipe in _list_folder(str(Path(results) / "runs"), report):
         for config in _list_folder(recipe, report):
             for run in _list_folder(config, report):
-                if not run.name.startswith("seed") or not _exists(run / "record.json", report):
+                if not os.path.basename(run).startswith("seed"):  # noqa: PTH119
                     continue
-                name = "/".join(run.parts[-3:])
-                if name == printable(name):
-                    yield RunFolder(run)
+                if not _exists(f"{run}/record.json", report):
+                    continue
+                found = RunFolder(run)
+                if found.name == "/".join(found.path.parts[-3:]):
+                    yield found
                 else:
-                    report(OSError(errno.EINVAL, "its name holds control characters", printable(str(run))))
+                    report(OSError(errno.EINVAL, "its name holds control characters", printable(run)))
 
 
 def resolve(reference: str, results: Path) -> RunFolder:
@@ -162,9 +164,9 @@ def starting_weights(init_from: str, results: Path) -> Path:
         raise UserError(f"init_from: {error.message}", error.hint) from None
 
 
-def _exists(file: Path, report: Callable[[OSError], object]) -> bool:
+def _exists(file: str, report: Callable[[OSError], object]) -> bool:
     try:
-        file.stat()
+        os.stat(file)  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -173,10 +175,10 @@ def _exists(file: Path, report: Callable[[OSError], object]) -> bool:
     return True
 
 
-def _list_folder(folder: Path, report: Callable[[OSError], object]) -> list[Path]:
-    """Return the paths in a folder, ordered by name; none where there is no such folder."""
+def _list_folder(folder: str, report: Callable[[OSError], object]) -> list[str]:
+    """Return the paths in a folder, ordered by name; none where there is no such folder. Plain text, for speed."""
     try:
-        return sorted(folder.iterdir(), key=lambda path: path.name)
+        return [f"{folder}/{name}" for name in sorted(os.listdir(folder))]  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

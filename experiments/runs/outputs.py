@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from experiments.common.cache import FileFacts
 from experiments.common.files import file_digest
@@ -40,9 +41,7 @@ def changed_files(run: RunFolder, digests: Mapping[str, str], facts: FileFacts |
     for path in (run.metrics, run.trace):
         expected = digests.get(path.name)
         name = f"{run.name}/{path.name}:sha256"
-        if expected and (
-            why_unreadable(path) or facts.fact(name, path, lambda p=path: (file_digest(p), True)) != expected
-        ):
+        if expected and facts.fact(name, path, lambda p=path: (_digest_if_readable(p), True)) != expected:
             changed.append(path.name)
     return changed
 
@@ -55,6 +54,10 @@ def is_as_written(record: Record, name: str, content: bytes) -> bool:
     """
     expected = record.digests.get(name) if record.status == "done" else None
     return expected in (None, "", hashlib.sha256(content).hexdigest())
+
+
+def _digest_if_readable(path: Path) -> str:
+    return "" if why_unreadable(path) else file_digest(path)
 
 
 def _digest_metrics(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import socket
@@ -61,7 +62,7 @@ class RunFolder:
         """Return the folder of a run below a results folder, whether it exists or not."""
         return cls(Path(results) / "runs" / recipe / config_hash / f"seed{seed}")
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """`<recipe>/<hash>/seed<k>`, as typed to name this run."""
         return printable("/".join(self.path.parts[-3:]))

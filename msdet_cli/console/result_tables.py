@@ -60,7 +60,9 @@ def print_results(console: Console, results: Path, names: Sequence[str], runs: S
         report = build_report(collect(results), names)
         tables, problems = report.tables, report.problems
         paths = {str(run.path) for run in runs}
-        tables = [t for t in tables if any(paths & {*group.runs["path"]} for group in t.groups)] or tables
+        tables = [
+            t for t in tables if any(run["path"] in paths for group in t.groups for run in group.runs)
+        ] or tables
     else:
         collected = collect_folders(run for run in runs if run.record_file.exists())
         tables, problems = build_run_tables(collected), collected.problems

@@ -108,7 +108,7 @@ def _measured(table: MeasuredTable, result: Part) -> dict[str, Spread]:
     for row in table.rows:
         if row.group is None or table.columns[0] not in row.group.metrics:
             continue
-        run = row.group.runs.iloc[0]
+        run = row.group.runs[0]
         if (run["profile"], run["dataset"]) == (result["profile"] or "", result["dataset"]):
             found.setdefault(row.definition.id, row.group.metrics[table.columns[0]])
     return found

@@ -6,9 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from experiments.common.printable import spreadsheet_cell
 from experiments.reporting.collect import collect
@@ -22,6 +20,9 @@ from experiments.reporting.tables.report_model import MeasuredTable, Report, Tab
 from experiments.reporting.tables.row_evidence import anytime_valid, bootstrap
 from experiments.runs.run_flags import IMPORTED, REDUCED
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Record = dict[str, Any]
 
 
@@ -34,6 +35,8 @@ def report_frame(
         results: One or more results folders.
         tables: Names or paths; none: all that have something to show.
     """
+    import pandas as pd
+
     names, records = _table_records(build_report(collect(results), tables).tables)
     return pd.DataFrame(records, columns=names).convert_dtypes()
 
@@ -170,7 +173,7 @@ def _group(group: Group) -> Record:
         parts = {"mean": _plain(found.mean), "sd": _plain(found.sd), "n": found.n}
         record |= {f"measured_{name}_{part}": value for part, value in parts.items()}
     return record | {
-        "seeds": " ".join(str(seed) for seed in sorted(group.runs["seed"])),
+        "seeds": " ".join(str(seed) for seed in sorted(run["seed"] for run in group.runs)),
         "run_as": group.execution,
         "reduced": len(group.marked(REDUCED)),
         "imported": len(group.marked(IMPORTED)),

@@ -51,10 +51,10 @@ def no_results_message(report: Report, folders: Sequence[Path]) -> str:
 
 def made_line(report: Report, made: ReportMetadata) -> str:
     """Return `Made 2026-01-01 10:00 UTC with msdet 0.1.0 from 18 runs (17 done, 1 failed) in results; code of ...`."""
-    states = {path: state for g in report.groups for path, state in zip(g.runs["path"], g.runs["state"])}
+    states = {run["path"]: run["state"] for group in report.groups for run in group.runs}
     parts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).most_common())
     runs = f"{len(states)} run{'' if len(states) == 1 else 's'}" + (f" ({parts})" if parts else "")
-    commits = dict.fromkeys(commit for group in report.groups for commit in group.runs["commit"] if commit)
+    commits = dict.fromkeys(run["commit"] for group in report.groups for run in group.runs if run["commit"])
     code = f"; code of commit {', '.join(commit[:12] for commit in commits)}" if commits else ""
     began = f"Made {made.when:%Y-%m-%d %H:%M} UTC with msdet {made.version}"
     return f"{began} from {runs} in {', '.join(map(str, made.folders))}{code}."

@@ -6,12 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes.differences import join_differences, list_differences
 from experiments.recipes.tables import ABLATIONS, Row, Table, all_tables, list_ablations, load_table
-from experiments.reporting.collect import Collected, metric_names
+from experiments.reporting.collect import Collected, Run, metric_names, split_by
 from experiments.reporting.tables.groups import group_runs
 from experiments.reporting.tables.matching import Context, Matcher, context_of
 from experiments.reporting.tables.other_runs import build_other_tables
@@ -54,6 +52,7 @@ def build_report(
     measured = {table.name for table in shown if table.is_measured}
     missing = [text for t in tables for text in builder.find_nearest(t, t.name in measured)] if names else []
     problems = [*collected.problems, *problems, *matcher.problems]
+    matcher.save()
     return Report(list(map(_with_notes, shown)), problems, len(collected.runs) > 0, missing)
 
 
@@ -115,7 +114,7 @@ def _with_something_new(tables: Sequence[MeasuredTable], own: set[str]) -> list[
 
 def _of_recipes(tables: Sequence[MeasuredTable], recipes: set[str]) -> list[MeasuredTable]:
     def is_shown(row: TableRow) -> bool:
-        names = set() if row.group is None else {*row.group.runs["recipe"]}
+        names = set() if row.group is None else {run["recipe"] for run in row.group.runs}
         return bool(recipes & (names | {row.definition.recipe}))
 
     return [table for table in (table.select(is_shown) for table in tables) if table.blocks]
@@ -161,7 +160,7 @@ class _TableBuilder:
         runs, scaled = self._runs_in_context(table, context)
         if all(row.reference for row in table.rows() if row.id in runs):
             return None
-        metrics = metric_names(pd.concat(runs.values()))
+        metrics = metric_names(run for found in runs.values() for run in found)
         columns = [c for c in table.columns if c in metrics] or metrics or list(table.columns)
         shown = set(runs) | {row.baseline for row in table.rows() if row.id in runs and row.baseline}
         hidden = [row for row in table.rows() if row.id not in runs and not row.reference]
@@ -178,9 +177,9 @@ class _TableBuilder:
         blocks = RowBuilder(table, runs, columns, self.matcher).blocks(shown)
         return MeasuredTable(table.name, title, context, columns, blocks, notes, common)
 
-    def _runs_in_context(self, table: Table, context: Context) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    def _runs_in_context(self, table: Table, context: Context) -> tuple[dict[str, list[Run]], list[str]]:
         """Return runs by row id, for rows that have any; and what the profile made of their intervals."""
-        runs: dict[str, pd.DataFrame] = {}
+        runs: dict[str, list[Run]] = {}
         scaled: list[str] = []
         for row in table.rows():
             full = self.matcher.load_row(table, row)
@@ -188,7 +187,7 @@ class _TableBuilder:
                 continue
             as_run = self.matcher.recipes_of(table, row, context)
             found = self.matcher.find(as_run)
-            if found.empty:
+            if not found:
                 continue
             runs[row.id] = found
             asked, got = full.weighting.get("alpha"), as_run[0].weighting.get("alpha")
@@ -202,11 +201,10 @@ class _TableBuilder:
         Args:
             is_measured: Whether the table has runs; then only what is near says something.
         """
-        done = self.matcher.runs[self.matcher.runs["state"] == "done"]
-        done = done[~done["path"].isin(self.matcher.matched)]
+        done = [run for run in self.matcher.unmatched() if run["state"] == "done"]
         found: list[tuple[int, str]] = []
-        for digest, runs in list(done.groupby("recipe_id", sort=False))[:MAX_RECIPES]:
-            own = self.matcher.recipe_for_id(str(digest))
+        for runs in split_by(done, lambda run: run["recipe_id"])[:MAX_RECIPES]:
+            own = self.matcher.recipe_for_id(runs[0]["recipe_id"])
             if own is None:
                 continue
             context = None if _has_one_form(table) else self.matcher.context_of(own)
@@ -240,7 +238,7 @@ def _with_notes(table: MeasuredTable) -> MeasuredTable:
         if all(row.definition.own for row in baselines.values()):
             whose = "the recipe as it stands, "
         notes.append(f"Δ {table.columns[0]}: to {whose}{', '.join(baselines)}.")
-    commits = {commit for group in table.groups for commit in group.runs["commit"] if commit}
+    commits = {run["commit"] for group in table.groups for run in group.runs if run["commit"]}
     if len(commits) > 1:
         notes.append(
             f"These runs were made by {len(commits)} different commits of the code; record.json names each."

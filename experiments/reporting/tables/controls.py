@@ -24,6 +24,8 @@ from experiments.reporting.tables.matching import Matcher
 from experiments.runs.run_folder import RunFolder
 from experiments.weighting.options import adapts, check_options
 
+MAX_COMMANDS = 5  # for single seeds; more are asked for by their highest, which skips those that are done
+
 
 @dataclass(frozen=True)
 class Control:
@@ -78,7 +80,8 @@ class _ControlFinder:
         )
         for mean, name in kinds:
             try:
-                by_count = self.matcher.mean_weights(self.group.finished_folders, mean)
+                *before, last = self.matcher.mean_weights(self.group.finished_folders, mean)
+                by_count = [*filter(self.matcher.has_run_with, before), last]
                 yield name, [{"rule": "static", "weights": weights} for weights in by_count], ""
             except UserError as error:
                 yield name, [], error.message
@@ -88,9 +91,8 @@ class _ControlFinder:
         seeds, own = set(self.group.by_seed(self.metric)), self.recipe
         wanted = [own.model_copy(update={"weighting": _changed(own.weighting, change)}) for change in changes]
         runs = self.matcher.runs_of(wanted)
-        ours = runs["seed"].isin(seeds) & (runs["fingerprint"] == self.group.fingerprint)
-        runs = runs.drop(runs.index[~ours])
-        found = [part for part in group_runs(runs) if self.metric in part.metrics and not part.is_imported]
+        ours = [run for run in runs if run["seed"] in seeds and run["fingerprint"] == self.group.fingerprint]
+        found = [part for part in group_runs(ours) if self.metric in part.metrics and not part.is_imported]
         best = max(found, key=lambda part: part.metrics[self.metric].n, default=None)
         missing = sorted(seeds - set(best.by_seed(self.metric)) if best else seeds)
         commands = self._commands(changes[-1], missing) if changes and missing else ()
@@ -108,8 +110,8 @@ class _ControlFinder:
         for key, value in change.items():
             words += ["--set", f"weighting.{key}={value if isinstance(value, str) else json.dumps(value)}"]
         where = ["--results-dir", str(results)] if str(results) != "results" else []
-        if seeds == list(range(len(seeds))):
-            return (shlex.join([*words, "--seeds", str(len(seeds)), *where]),)
+        if seeds == list(range(len(seeds))) or len(seeds) > MAX_COMMANDS:
+            return (shlex.join([*words, "--seeds", str(seeds[-1] + 1), *where]),)
         return tuple(shlex.join([*words, "--seed", str(seed), *where]) for seed in seeds)
 
     def _page(self, folder: Path) -> list[str]:

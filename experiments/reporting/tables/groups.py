@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from experiments.reporting.collect import COLUMNS
+from experiments.reporting.collect import Run, metric_names
 from experiments.reporting.stats.statistics import Difference, Spread, difference, spread
 from experiments.runs.run_flags import IMPORTED, REDUCED, merge_marks
 
@@ -24,32 +20,28 @@ class Group:
     """One recipe on the same data, executed in the same way, each seed once; imported runs never with our own.
 
     Attributes:
-        runs: Rows of the collected frame, finished or not.
+        runs: At least one, finished or not.
         metrics: Over the finished ones; a metric that none has is absent.
         distinguishing_label: What sets it apart from the groups beside it; empty where it is alone.
     """
 
-    runs: pd.DataFrame
+    runs: list[Run]
     metrics: dict[str, Spread]
     distinguishing_label: str = ""
 
-    @functools.cached_property
-    def _columns(self) -> dict[str, list[Any]]:
-        return _lists(self.runs)
-
     @property
     def states(self) -> dict[str, int]:
-        counted = Counter(self._columns["state"])
+        counted = Counter(run["state"] for run in self.runs)
         return {state: counted[state] for state in STATES if counted[state]}
 
     @property
     def execution(self) -> str:
-        return next((text for text in self._columns["execution"] if text), "")
+        return next((run["execution"] for run in self.runs if run["execution"]), "")
 
-    @property
+    @functools.cached_property
     def marks(self) -> str:
         """What the runs' number is marked with in every table; see `experiments.runs.run_flags`."""
-        return merge_marks(self._columns["marks"])
+        return merge_marks({run["marks"] for run in self.runs})
 
     @property
     def is_imported(self) -> bool:
@@ -57,26 +49,19 @@ class Group:
 
     def by_seed(self, metric: str) -> dict[int, float]:
         """Return a metric of the finished runs by seed; empty where none has it."""
-        if metric not in self.runs:
-            return {}
-        found = zip(self._columns["seed"], self._columns[metric])
-        return {int(seed): float(value) for seed, value in found if not math.isnan(value)}
+        return {run["seed"]: run[metric] for run in self.runs if metric in run}
 
     def marked(self, mark: str) -> list[int]:
         """Return the seeds of the runs with a mark."""
-        return sorted(
-            seed for seed, marks in zip(self._columns["seed"], self._columns["marks"]) if mark in marks
-        )
+        return sorted(run["seed"] for run in self.runs if mark in run["marks"])
 
     def seeds_added_later(self) -> list[int]:
         """Return the seeds planned after another seed had ended: somebody may have looked at the result before.
 
         A run is planned when its record is made: for all seeds of one command before the first of them begins.
         """
-        columns = self._columns
-        first = min((ended for ended in columns["ended"] if ended), default=None)
-        found = zip(columns["seed"], columns["created"])
-        return sorted(seed for seed, created in found if first is not None and created > first)
+        first = min((run["ended"] for run in self.runs if run["ended"]), default=None)
+        return sorted(run["seed"] for run in self.runs if first is not None and run["created"] > first)
 
     @property
     def recipe_id(self) -> str:
@@ -109,8 +94,7 @@ class Group:
 
     def _in_order(self) -> list[tuple[int, str, str]]:
         """Return seed, path and state, by seed."""
-        columns = self._columns
-        return sorted(zip(columns["seed"], columns["path"], columns["state"]))
+        return sorted((run["seed"], run["path"], run["state"]) for run in self.runs)
 
     def counts(self) -> str:
         """Return `2 done, 1 failed`."""
@@ -121,8 +105,8 @@ class Group:
         return ", ".join(f"{n} {state}" for state, n in self.states.items() if state != "done")
 
     def column(self, name: str) -> str:
-        """Return a text column of the collected frame, of the first run: recipe, profile, dataset, config_hash."""
-        return str(self._columns[name][0])
+        """Return what the first run has in a column of text: recipe, profile, dataset, config_hash."""
+        return str(self.runs[0][name])
 
     def remark(self) -> str:
         """Return what a reader must know: runs without a result, execution, distinguishing label."""
@@ -144,51 +128,39 @@ class Group:
     def notes(self) -> list[str]:
         """Return the records' notes, each with the seeds that it is about."""
         about: dict[str, list[str]] = {}
-        for seed, notes in sorted(zip(self._columns["seed"], self._columns["notes"])):
+        for seed, notes in sorted((run["seed"], run["notes"]) for run in self.runs):
             if notes:
                 about.setdefault(notes, []).append(str(seed))
         return [f"seed {', '.join(seeds)}: {note}" for note, seeds in about.items()]
 
 
-def group_runs(runs: pd.DataFrame) -> list[Group]:
+def group_runs(runs: list[Run]) -> list[Group]:
     """Group runs of a row by recipe, data, trainer and execution; copies of a seed never together.
 
     A run that never came to load data belongs to those of its recipe and data that most were executed like.
     """
-    if runs.empty:
+    if not runs:
         return []
-    columns = _lists(runs)
-    groups: list[tuple[dict[str, str], list[int]]] = []
-    for (recipe, data, _, way), members in _alike(columns).items():
+    groups: list[tuple[dict[str, str], list[Run]]] = []
+    for (recipe, data, _, way), members in _alike(runs).items():
         marks = {"recipe": recipe, "data": data[:12] or "unknown", "run as": way}
         groups += [
-            ({**marks, "": copy}, part)
-            for copy, part in _without_copies(members, columns["seed"], columns["path"])
+            ({**marks, "": copy}, part) for copy, part in _without_copies([runs[place] for place in members])
         ]
     differing = [key for key in groups[0][0] if len({marks[key] for marks, _ in groups}) > 1]
     return [
         _group(
-            runs if len(part) == len(runs) else runs.take(part),
-            {name: [values[i] for i in part] for name, values in columns.items() if name not in COLUMNS},
+            part,
             ", ".join(f"{key} {marks[key]}".strip() for key in differing if marks[key]),
         )
         for marks, part in groups
     ]
 
 
-def _lists(runs: pd.DataFrame) -> dict[str, list[Any]]:
-    """Return columns as plain lists, which is faster than asking a data frame for each of many groups."""
-    values = zip(*runs.to_numpy(dtype=object).tolist())
-    return {name: list(column) for name, column in zip(runs.columns.tolist(), values)}
-
-
-def _alike(columns: dict[str, list[Any]]) -> dict[tuple[str, str, bool, str], list[int]]:
+def _alike(runs: list[Run]) -> dict[tuple[str, str, bool, str], list[int]]:
     """Return places of runs by recipe, data, whether imported, and execution, in their order."""
-    ways = columns["execution"]
-    keys = [
-        (str(recipe), str(data), IMPORTED in marks)
-        for recipe, data, marks in zip(columns["recipe_id"], columns["fingerprint"], columns["marks"])
-    ]
+    ways = [run["execution"] for run in runs]
+    keys = [(run["recipe_id"], run["fingerprint"], IMPORTED in run["marks"]) for run in runs]
     known = Counter((key, way) for key, way in zip(keys, ways) if way)
     usual: dict[tuple[str, str, bool], str] = {}
     for (key, way), _ in sorted(known.items(), key=lambda item: (-item[1], item[0][1])):
@@ -200,29 +172,29 @@ def _alike(columns: dict[str, list[Any]]) -> dict[tuple[str, str, bool, str], li
     return dict(sorted(found.items(), key=lambda item: (first[item[0][:3]], item[1][0])))
 
 
-def _group(runs: pd.DataFrame, metrics: dict[str, list[float]], distinguishing_label: str) -> Group:
-    found = {name: spread(values) for name, values in metrics.items()}
+def _group(runs: list[Run], distinguishing_label: str) -> Group:
+    found = {name: spread(run.get(name) for run in runs) for name in metric_names(runs)}
     return Group(runs, {name: s for name, s in found.items() if s is not None}, distinguishing_label)
 
 
-def _without_copies(places: list[int], seeds: list[int], paths: list[str]) -> list[tuple[str, list[int]]]:
+def _without_copies(runs: list[Run]) -> list[tuple[str, list[Run]]]:
     """Split runs so that each part has a seed once; none of a seed's copies joins the seeds without a copy.
 
     Which of several copies counts cannot be known here. Those with copies are split by folder and copy.
     """
-    counted = Counter(seeds[place] for place in places)
-    alone = [place for place in places if counted[seeds[place]] == 1]
-    if len(alone) == len(places):
-        return [("", places)]
+    counted = Counter(run["seed"] for run in runs)
+    alone = [run for run in runs if counted[run["seed"]] == 1]
+    if len(alone) == len(runs):
+        return [("", runs)]
     parts = {"seeds without a copy": alone} if alone else {}
     copies: Counter[tuple[str, int]] = Counter()
-    for place in places:
-        if counted[seeds[place]] > 1:
-            parent = paths[place].rpartition(os.sep)[0]
-            copies[parent, seeds[place]] += 1
-            copy = copies[parent, seeds[place]]
+    for run in runs:
+        if counted[run["seed"]] > 1:
+            parent = run["path"].rpartition(os.sep)[0]
+            copies[parent, run["seed"]] += 1
+            copy = copies[parent, run["seed"]]
             name = f"folder {parent}" + (f" (copy {copy})" if copy > 1 else "")
-            parts.setdefault(name, []).append(place)
+            parts.setdefault(name, []).append(run)
     return list(parts.items())
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-
-import pandas as pd
 
 from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError
@@ -19,7 +18,7 @@ from experiments.data.spec import DatasetSpec
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe, Schedule
 from experiments.recipes.tables import Row, Table
-from experiments.reporting.collect import Collected
+from experiments.reporting.collect import Collected, Run, split_by
 from experiments.runs.mean_weights import mean_weights, time_means
 from experiments.runs.run_folder import RunFolder
 
@@ -60,22 +59,21 @@ class Matcher:
     """
 
     def __init__(self, collected: Collected) -> None:
-        self.runs = runs = collected.runs
+        self.runs = collected.runs
         self.problems: list[str] = []
         self.matched: set[str] = set()
         self._facts = defaultdict(FileFacts, collected.facts)
         self._loaded: dict[tuple[Any, ...], Recipe | None] = {}
-        self._rows = {
-            str(digest): rows for digest, rows in runs.groupby("recipe_id", sort=False).indices.items()
-        }
+        self._places: dict[str, list[int]] = defaultdict(list)
+        for place, run in enumerate(self.runs):
+            self._places[run["recipe_id"]].append(place)
         self._datasets: dict[str, DatasetSpec] = {}
         self._contexts: dict[tuple[str, int], Context] = {}
-        self._own = {digest: self._recipe_of_runs(rows) for digest, rows in self._rows.items()}
+        self._own = {digest: self._recipe_of_runs(places) for digest, places in self._places.items()}
         owned = [recipe for recipe in self._own.values() if recipe]
         self.contexts = list(dict.fromkeys(self.context_of(recipe) for recipe in owned))
-        self._results = dict(zip(runs["path"], runs["results"]))
+        self._results = {run["path"]: run["results"] for run in self.runs}
         self._fixed_weights = {tuple(recipe.weighting.get("weights", ())) for recipe in owned}
-        self._save()
 
     def recipe_for_id(self, recipe_id: str) -> Recipe | None:
         """Return the recipe that runs of an identity were started from; None if no page can be read."""
@@ -134,20 +132,23 @@ class Matcher:
         Without such runs, return what the control would have now. (Thousands of seeds give thousands of means.)
         """
         runs = self.runs_of(self.recipes_of(table, source, context))
-        done = runs.drop(runs.index[runs["state"] != "done"]).sort_values("seed", kind="stable")
+        done = sorted((run for run in runs if run["state"] == "done"), key=lambda run: run["seed"])
         weights: list[tuple[float, ...]] = []
-        for _, alike in done.groupby("config_hash", sort=False):
-            folders = alike["path"].map(lambda path: Path(path).parent)
-            parts = [part for _, part in alike.groupby(folders, sort=False)]
+        for alike in split_by(done, lambda run: run["config_hash"]):
+            parts = split_by(alike, lambda run: run["path"].rpartition(os.sep)[0])
             together = [alike] if len(parts) > 1 else []  # the seeds of several machines
             for part in [*parts, *together]:
                 weights += map(tuple, self._means_in_turn(part, mean))
-        return [one for one in weights if one in self._fixed_weights] or weights[-1:]
+        return [one for one in weights if self.has_run_with(one)] or weights[-1:]
 
-    def _means_in_turn(self, runs: pd.DataFrame, mean: Literal["level", "overall"]) -> list[list[float]]:
+    def has_run_with(self, weights: Iterable[float]) -> bool:
+        """Return whether any run had these fixed weights: few of the means that thousands of seeds give."""
+        return tuple(weights) in self._fixed_weights
+
+    def _means_in_turn(self, runs: list[Run], mean: Literal["level", "overall"]) -> list[list[float]]:
         """Return means over seed 0, seeds 0 and 1, ...; empty where a trace is broken."""
-        once = runs.drop_duplicates("seed")
-        in_turn = [path for n, (path, seed) in enumerate(zip(once["path"], once["seed"])) if n == seed]
+        once = {run["seed"]: run["path"] for run in reversed(runs)}
+        in_turn = [once[seed] for n, seed in enumerate(sorted(once)) if n == seed]
         with contextlib.suppress(UserError):  # nobody can have run the row; `msdet reproduce` says why
             return self.mean_weights(in_turn, mean)
         return []
@@ -160,10 +161,7 @@ class Matcher:
         Raises:
             UserError: A trace is missing or broken, or the runs differ in their levels.
         """
-        try:
-            return mean_weights([RunFolder(path) for path in paths], mean, self._time_means)
-        finally:
-            self._save()
+        return mean_weights([RunFolder(path) for path in paths], mean, self._time_means)
 
     def _time_means(self, run: RunFolder) -> dict[str, float]:
         facts = self._facts[self._results[str(run.path)]]
@@ -172,35 +170,41 @@ class Matcher:
         )
         return found
 
-    def find(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
+    def find(self, wanted: Iterable[Recipe]) -> list[Run]:
         """Return all runs of these recipes, whatever their name, and mark them as matched."""
         found = self.runs_of(wanted)
-        self.matched.update(found["path"])
+        self.matched.update(run["path"] for run in found)
         return found
 
-    def runs_of(self, wanted: Iterable[Recipe]) -> pd.DataFrame:
+    def runs_of(self, wanted: Iterable[Recipe]) -> list[Run]:
         """Return all runs of these recipes without marking them."""
         return self.runs_with_ids(dict.fromkeys(map(recipes.recipe_id, wanted)))
 
-    def runs_with_ids(self, recipe_ids: Iterable[str]) -> pd.DataFrame:
-        """Return all runs of these identities, in the order of the collected frame."""
-        return self.runs.take(sorted(row for digest in recipe_ids for row in self._rows.get(digest, ())))
+    def runs_with_ids(self, recipe_ids: Iterable[str]) -> list[Run]:
+        """Return all runs of these identities, in the order in which they were collected."""
+        places = sorted(place for digest in recipe_ids for place in self._places.get(digest, ()))
+        return [self.runs[place] for place in places]
 
     def has_runs(self, recipe_id: str) -> bool:
         """Return whether there are runs of an identity."""
-        return recipe_id in self._rows
+        return recipe_id in self._places
 
-    def unmatched(self) -> pd.DataFrame:
+    def unmatched(self) -> list[Run]:
         """Return the runs that no `find` has found."""
-        return self.runs.drop(self.runs.index[self.runs["path"].isin(self.matched)])
+        return [run for run in self.runs if run["path"] not in self.matched]
 
-    def _recipe_of_runs(self, rows: Iterable[int]) -> Recipe | None:
+    @property
+    def recipe_ids(self) -> Iterable[str]:
+        """The identities of all runs, in the order in which they come."""
+        return self._places.keys()
+
+    def _recipe_of_runs(self, places: Iterable[int]) -> Recipe | None:
         """Return the first readable recipe of runs with one identity."""
         errors = []
-        for row in rows:
-            run = RunFolder(str(self.runs["path"].iat[row]))
+        for place in places:
+            run = self.runs[place]
             try:
-                return self._recipe(run, self._facts[str(self.runs["results"].iat[row])])
+                return self._recipe(RunFolder(run["path"]), self._facts[run["results"]])
             except UserError as error:
                 errors.append(error)
         self._note(errors[0])
@@ -225,7 +229,8 @@ class Matcher:
         parts = {"dataset": self._datasets[data], "schedule": Schedule.model_construct(**found["schedule"])}
         return Recipe.model_construct(**{**found, **parts})  # validated when it was read
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Keep what was read for the next report."""
         for facts in self._facts.values():
             facts.save()
 

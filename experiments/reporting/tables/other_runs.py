@@ -7,13 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pandas as pd
-
 from experiments.recipes.differences import join_differences, list_differences
 from experiments.recipes.loading import identity, recipe_id
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Block, Row, Table
-from experiments.reporting.collect import metric_names
+from experiments.reporting.collect import Run, metric_names
 from experiments.reporting.tables.matching import Context, Matcher
 from experiments.reporting.tables.report_model import MeasuredTable, describe_context
 from experiments.reporting.tables.table_rows import RowBuilder
@@ -24,9 +22,7 @@ NOTE = "Each row says in what it differs from the recipe of its name, with that 
 RecipeKey = tuple[str, str]  # name under which runs were started, and identity
 
 
-def build_other_tables(
-    matcher: Matcher, runs: pd.DataFrame, is_to_first: bool = False
-) -> list[MeasuredTable]:
+def build_other_tables(matcher: Matcher, runs: list[Run], is_to_first: bool = False) -> list[MeasuredTable]:
     """Return a table for each context that these runs have; no metric of COCO shares a column with one of VOC.
 
     Rows are compared with uniformly weighted runs that are otherwise the same, else with the recipe as it stands, if
@@ -36,13 +32,14 @@ def build_other_tables(
         is_to_first: Whether they are all compared with the first row instead, and no other runs are shown.
     """
     by_context: dict[Context | None, list[RecipeKey]] = {}
-    own_first = runs.sort_values("marks", key=lambda marks: marks.str.contains(IMPORTED), kind="stable")
-    first_names = own_first.drop_duplicates(
-        "recipe_id"
-    ).sort_index()  # an import's name only where no other is
-    for key in zip(first_names["recipe"], first_names["recipe_id"]):
-        own = matcher.recipe_for_id(key[1])
-        by_context.setdefault(matcher.context_of(own) if own else None, []).append(key)
+    names: dict[str, str] = {}
+    for is_import in (False, True):  # an import's name only where no other is
+        for run in runs:
+            if (IMPORTED in run["marks"]) == is_import:
+                names.setdefault(run["recipe_id"], run["recipe"])
+    for digest in dict.fromkeys(run["recipe_id"] for run in runs):
+        own = matcher.recipe_for_id(digest)
+        by_context.setdefault(matcher.context_of(own) if own else None, []).append((names[digest], digest))
     uniform = {} if is_to_first else _find_uniform(matcher)
     return [
         _OtherTable(matcher, context, uniform, is_to_first).build(keys)
@@ -52,8 +49,7 @@ def build_other_tables(
 
 def _find_uniform(matcher: Matcher) -> dict[str, str]:
     """Return the identities of all runs with rule `uniform`, by all of their recipes but the weighting."""
-    ids = map(str, matcher.runs["recipe_id"].unique())
-    owned = ((digest, matcher.recipe_for_id(digest)) for digest in ids)
+    owned = ((digest, matcher.recipe_for_id(digest)) for digest in matcher.recipe_ids)
     return {_without_weighting(own): digest for digest, own in owned if own and _is_uniform(own)}
 
 
@@ -75,7 +71,7 @@ class _OtherTable:
     context: Context | None
     uniform: dict[str, str]
     is_to_first: bool
-    runs: dict[str, pd.DataFrame] = field(default_factory=dict)  # by row id
+    runs: dict[str, list[Run]] = field(default_factory=dict)  # by row id
     differs: dict[str, str] = field(default_factory=dict)
 
     def build(self, keys: Sequence[RecipeKey]) -> MeasuredTable:
@@ -88,7 +84,7 @@ class _OtherTable:
             blocks = [Block(rows=rows)]
             for row in rows:
                 row.baseline = rows[0].id if row is not rows[0] else None
-        metrics = metric_names(pd.concat(self.runs.values())) or ["AP"]
+        metrics = metric_names(run for found in self.runs.values() for run in found) or ["AP"]
         table = Table(name=NAME, title=TITLE, columns=metrics, blocks=blocks)
         shown = RowBuilder(table, self.runs, metrics, self.matcher, differs=self.differs).blocks(
             set(self.runs)
@@ -126,7 +122,7 @@ class _OtherTable:
 
     def _reference(self, block: str, digest: str) -> Row:
         """Return the row of other runs that a block's are compared with, under the name that they have."""
-        name = str(self.matcher.runs_with_ids([digest])["recipe"].iloc[0])
+        name = self.matcher.runs_with_ids([digest])[0]["recipe"]
         row = self._row(block, digest, name, self._list_changes(digest, self._load_named(name)))
         return row.model_copy(update={"reference": True})
 

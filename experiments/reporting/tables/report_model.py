@@ -200,7 +200,7 @@ class Report:
     def groups(self) -> list[Group]:
         """Every group of runs in the report, once."""
         groups = (group for table in self.tables for group in table.groups)
-        return list({tuple(group.runs["path"]): group for group in groups}.values())
+        return list({tuple(run["path"] for run in group.runs): group for group in groups}.values())
 
 
 def describe_context(context: Context, contexts: Sequence[Context]) -> str:

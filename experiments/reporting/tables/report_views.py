@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.reporting.stats.statistics import Difference, Spread, signed
+from experiments.reporting.stats.statistics import Difference, Spread, signed, spread
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.row_evidence import controls_in_brief, controls_to_show
@@ -93,22 +93,22 @@ def _measured(row: TableRow, metric: str, main: str, below: Cell | None) -> Cell
     if row.group is None:
         return Cell(note=row.remark if metric == main else "", below=below)
     note = row.group.describe_absence() if metric == main else ""
-    spread, first = row.group.metrics.get(metric), row.group.metrics.get(main)
+    found, first = row.group.metrics.get(metric), row.group.metrics.get(main)
     folder = row.group.configs[0] if metric == main else None
-    is_same = metric != main and first is not None and spread is not None and first.n == spread.n
-    cell = _spread_cell(spread, row.group.marks, note, row.ranks.get(metric, 0), is_same)
+    is_same = metric != main and first is not None and found is not None and first.n == found.n
+    cell = _spread_cell(found, row.group.marks, note, row.ranks.get(metric, 0), is_same)
     return Cell(cell.text, cell.value, cell.rank, cell.brief, note, below, folder)
 
 
 def _spread_cell(
-    spread: Spread | None, marks: str, note: str = "", rank: int = 0, has_brief: bool = False
+    found: Spread | None, marks: str, note: str = "", rank: int = 0, has_brief: bool = False
 ) -> Cell:
     """Return a metric over seeds, with its marks."""
-    if spread is None:
+    if found is None:
         return Cell(note=note)
-    text = f"{spread}{marks}"
-    brief = f"{str(spread).rpartition(' (')[0]}{marks}" if has_brief else text
-    return Cell(text, spread.mean, rank, brief, note)
+    text = f"{found}{marks}"
+    brief = f"{str(found).rpartition(' (')[0]}{marks}" if has_brief else text
+    return Cell(text, found.mean, rank, brief, note)
 
 
 def _difference_cells(change: Difference | None, controls: str = "") -> dict[str, Cell]:
@@ -154,9 +154,9 @@ def runs_view(groups: Sequence[Group]) -> TableView:
     ]  # fmt: skip
     rows = []
     for group in groups:
-        seconds, iterations = group.runs["seconds"].dropna(), group.runs["iterations"].iloc[0]
-        commits = dict.fromkeys(commit[:12] for commit in group.runs["commit"] if commit)
-        minutes = Cell(f"{seconds.mean() / 60:.1f}", float(seconds.mean())) if len(seconds) else EMPTY
+        iterations, mean = group.runs[0]["iterations"], spread(run["seconds"] for run in group.runs)
+        commits = dict.fromkeys(run["commit"][:12] for run in group.runs if run["commit"])
+        minutes = Cell(f"{mean.mean / 60:.1f}", mean.mean) if mean else EMPTY
         rows.append(
             {
                 "recipe": Cell(group.column("recipe")),

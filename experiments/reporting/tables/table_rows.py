@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import pandas as pd
-
 from experiments.recipes.tables import Block, Row, Table
+from experiments.reporting.collect import Run
 from experiments.reporting.stats.best_values import rank_by_metric
 from experiments.reporting.stats.power import power
 from experiments.reporting.stats.sequences import sequential
@@ -35,7 +34,7 @@ class RowBuilder:
     """
 
     table: Table
-    runs: Mapping[str, pd.DataFrame]
+    runs: Mapping[str, list[Run]]
     columns: Sequence[str]
     matcher: Matcher
     as_published: bool = False
@@ -43,7 +42,7 @@ class RowBuilder:
 
     @cached_property
     def _groups(self) -> dict[str, list[Group]]:
-        return {row_id: group_runs(found) for row_id, found in self.runs.items() if len(found)}
+        return {row_id: group_runs(found) for row_id, found in self.runs.items() if found}
 
     def blocks(self, shown: set[str]) -> Blocks:
         """Return blocks with a row for each group of a row's runs, or one that says that there is none.
