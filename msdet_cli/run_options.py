@@ -16,7 +16,7 @@ import typer
 from experiments.common.errors import UserError
 from experiments.common.trackers import TRACKERS
 from experiments.common.trackers import check as check_trackers
-from experiments.launching.devices import Device, parse_device
+from experiments.launching.devices import Device, load_figures, parse_device
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, visible_gpus
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
@@ -210,7 +210,7 @@ class RunOptions:
                 generate=not self.dry_run,
                 execution=self.execution,
                 gpus=self.local_gpus,
-                known_images=self.device.images if self.device else {},
+                known_images=load_figures()["images"] if self.device else {},
                 notify=print_note,
             ),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
@@ -56,11 +56,6 @@ class Device:
             if self.name == CPU
             else [Gpu(index, f"{self.name}-{index}", self.name) for index in range(self.count)]
         )
-
-    @property
-    def images(self) -> Mapping[str, int]:
-        """Return the training images of data sets that need not be here."""
-        return load_figures()["images"]
 
     @property
     def basis(self) -> str:

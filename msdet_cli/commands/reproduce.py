@@ -88,9 +88,8 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
         print_next(console, code, options, *tables)
 
     def print_seeds(console: Console) -> None:
-        if options.device is not None:
-            for table in tables.values():
-                print_seeds_needed(console, table)
+        for table in tables.values() if options.device else ():
+            print_seeds_needed(console, table)
 
     run_plan(planned, options, print_tables, rounds(), on_dry_run=print_seeds)
 

@@ -81,7 +81,13 @@ def _summary(
     lines += [remark for todo, remark in REMARKS.items() if states[todo]]
     left = [(run, cost) for run, cost in zip(planned, costs) if run.todo in PENDING]
     basis = f", {on.basis}" if isinstance(on, Device) else ""
-    for device, seconds in _seconds_by_device(costs).items():
+    totals = {"CPU": 0.0, "GPU": 0.0}
+    for _, cost in left:
+        if cost.source is not None:
+            totals["CPU" if cost.source.device == CPU else "GPU"] += cost.worker_seconds or 0.0
+    for device, seconds in totals.items():
+        if not seconds:
+            continue
         lines.append(f"about {format_hours(seconds)} {device}-hours of training, without evaluation{basis}")
         if isinstance(on, Device):
             lines.append(
@@ -115,15 +121,6 @@ def _source_line(cost: Forecast) -> str:
         found = f"{source.basis} for {source.model}"
     rate = source.worker_seconds / source.workers
     return f"  {found}: {rate:.3g} s per iteration on {source.workers} x {source.device}"
-
-
-def _seconds_by_device(costs: Sequence[Forecast]) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    for cost in costs:
-        if cost.source is not None and cost.worker_seconds is not None:
-            device = "CPU" if cost.source.device == CPU else "GPU"
-            totals[device] = totals.get(device, 0.0) + cost.worker_seconds
-    return totals
 
 
 def runs_content(

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from experiments.common.errors import UserError
-from experiments.launching.devices import Device, parse_device
+from experiments.launching.devices import Device, load_figures, parse_device
 from experiments.launching.forecast import forecast
 from experiments.launching.plan import PlannedRun, PlanOptions, plan, prepare
 from experiments.recipes import catalogue
@@ -205,7 +205,9 @@ def test_hours_and_sizes_have_two_digits():
 def elsewhere(recipe: Recipe, device: str) -> tuple[list[PlannedRun], Device]:
     """Runs of data that are not here, planned for a device."""
     found = parse_device(device)
-    return plan([("", recipe)], PlanOptions([0], RESULTS, gpus=found.gpus, known_images=found.images)), found
+    return plan(
+        [("", recipe)], PlanOptions([0], RESULTS, gpus=found.gpus, known_images=load_figures()["images"])
+    ), found
 
 
 def test_device_figures_agree_with_published_speeds():
