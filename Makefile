@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+EXTRAS = dev$(shell nvidia-smi >/dev/null 2>&1 && echo ,gpu)
 
 .PHONY: run test test-all lint types clean
 
@@ -25,9 +26,10 @@ types: $(VENV)/.installed
 
 # Wheels and pure Python only: the compiled operators of mmcv are neither built nor needed. Python compiles each module
 # when it is first imported: to compile all of them here, most of which are never used, takes minutes.
+# Where a GPU answers, torchvision's operators come along.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:

@@ -26,6 +26,7 @@ from experiments.launching.local import last_lines, shared_exit_code
 from experiments.launching.plan import PlannedRun
 from experiments.launching.queue import Queue, QueueItem
 from experiments.launching.run_states import read_runs
+from experiments.training.environment import SLOW_OPERATORS, has_fast_operators
 from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import format_duration, format_metrics
 from msdet_cli.console.plan_view import runs_content, show_plan
@@ -76,6 +77,8 @@ def run_plan(
     console = None if options.as_json else make_console()
     dry_run, slurm = options.dry_run, options.slurm_options
     warn_of_data(run.data for run in planned)
+    if options.local_gpus and not has_fast_operators():
+        print(f"warning: {SLOW_OPERATORS}", file=sys.stderr)
     if not dry_run:
         _confirm_force(planned, options.yes)
     if options.detach and not dry_run:

@@ -23,6 +23,9 @@ PACKAGES = (
     "opencv-python-headless",
 )  # fmt: skip
 CODE = ("msdet_cli", "experiments", "recipes", "benchmarks")
+SLOW_OPERATORS = (
+    "NMS and RoIAlign run on GPUs in plain PyTorch, slower: pip install 'msdet[gpu]' brings torchvision"
+)
 MAX_PATCH_CHARACTERS = 100_000  # characters: a record is read whole by every list of runs
 
 
@@ -44,7 +47,7 @@ def describe(recipe: Recipe | None = None) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": packages,
-        "operators": operators.backend(),
+        "operators": operators.backend("cuda" if cuda else "cpu"),
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "driver": _driver_version() if cuda else None,
@@ -56,6 +59,14 @@ def describe(recipe: Recipe | None = None) -> dict[str, Any]:
         "source": source_digest(Path(__file__).resolve().parents[1]),
         "own_modules": own_modules(recipe) if recipe else {},
     }
+
+
+def has_fast_operators() -> bool:
+    """Return whether torchvision or a compiled mmcv is installed; imports neither."""
+    mmcv = importlib.util.find_spec("mmcv")
+    folders = (mmcv and mmcv.submodule_search_locations) or ()
+    is_compiled = any(any(Path(folder).glob("_ext*.so")) for folder in folders)
+    return is_compiled or importlib.util.find_spec("torchvision") is not None
 
 
 def _driver_version() -> str | None:

@@ -140,7 +140,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.training.config.fast import make_fast
     from experiments.training.config.foreground_prior import set_prior
     from experiments.training.engine.precision import check_precision
-    from experiments.training.environment import describe, git_state, set_origin
+    from experiments.training.environment import SLOW_OPERATORS, describe, git_state, set_origin
     from experiments.training.hooks import tracking
     from experiments.training.hooks.progress import ProgressHook
 
@@ -180,6 +180,8 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     set_origin(record, describe(recipe), git_state())
     attempt.accumulation = config.optim_wrapper.get("accumulative_counts", 1)
     attempt.device = (record.environment["gpus"] or ["cpu"])[0]
+    if record.environment["gpus"] and record.environment["operators"] == "pytorch" and rank == 0:
+        print(f"warning: {SLOW_OPERATORS}", file=sys.stderr)
     runner = build_runner(config)
     try:
         _write_record(run, record, rank)

@@ -109,10 +109,14 @@ def _operators() -> Iterator[Finding]:
         yield Finding("MMDetection", "problem", f"{type(error).__name__}: {error}", "see the lines above")
         return
     yield Finding("MMDetection", "ok", "imports")
-    backend = operators.backend()
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    backend = operators.backend("cuda" if on_gpu else "cpu")
     is_slow = backend == "pytorch"
-    advice = "install the torchvision that fits torch: same results, faster" if is_slow else ""
-    yield Finding("operators", "note" if is_slow else "ok", backend, advice)
+    found = f"{backend} on a GPU: same results, slower" if is_slow and on_gpu else backend
+    advice = "pip install 'msdet[gpu]' brings the torchvision that fits torch" if is_slow else ""
+    yield Finding("operators", "note" if is_slow else "ok", found, advice)
 
 
 def _data() -> Iterator[Finding]:

@@ -107,3 +107,15 @@ def test_names_of_files_are_whole_in_a_narrow_terminal(monkeypatch):
     monkeypatch.setattr(doctor, "CHECKS", (lambda: iter([finding]),))
     monkeypatch.setenv("COLUMNS", "40")
     assert CliRunner().invoke(app, ["doctor"], catch_exceptions=False).output.count(name) == 2
+
+
+def test_plain_operators_on_a_gpu_are_a_note_that_says_what_to_install(monkeypatch):
+    import torch
+
+    from experiments.detection import operators
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(operators, "backend", {"cuda": "pytorch", "cpu": "torchvision"}.get)
+    found = next(finding for finding in doctor._operators() if finding.what == "operators")
+    assert (found.level, found.found) == ("note", "pytorch on a GPU: same results, slower")
+    assert "msdet[gpu]" in found.advice
