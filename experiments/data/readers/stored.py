@@ -24,13 +24,11 @@ def recall_coco(path: Path, folder: Path, masks: bool = False) -> Annotations:
     stamp = cache.stamp(path)
     if stamp is None or stamp[2] < MIN_BYTES:
         return read_coco(path, folder, ProblemLog(strict=True), masks)
-    known = _recall(path, folder, masks)
-    if known is None:
-        with cache.only_maker(_key(path, folder, masks)):
-            known = _recall(path, folder, masks)
-            if known is None:
-                read = store_coco(path, folder, ProblemLog(strict=True), masks)
-                known = _recall(path, folder, masks) or read
+    with cache.only_maker(_key(path, folder, masks)):
+        known = _recall(path, folder, masks)
+        if known is None:
+            read = store_coco(path, folder, ProblemLog(strict=True), masks)
+            known = _recall(path, folder, masks) or read
     return known
 
 
