@@ -43,38 +43,29 @@ class DeviceFigure:
 
 @dataclass(frozen=True)
 class Device:
-    """Several GPUs of one kind, as `--on h100x4` names them; or a CPU."""
+    """Several GPUs of one kind, as `--on h100x4` names them; or a CPU.
+
+    Attributes:
+        basis: What its figures are: `measured` or `estimated`.
+    """
 
     name: str
     count: int
+    basis: str
 
     @property
     def gpus(self) -> list[Gpu]:
         """Return them as a machine's GPUs, to plan runs for them; none for a CPU."""
-        return (
-            []
-            if self.name == CPU
-            else [Gpu(index, f"{self.name}-{index}", self.name) for index in range(self.count)]
-        )
-
-    @property
-    def basis(self) -> str:
-        """Return what its figures are: `measured` or `estimated`."""
-        return load_figures()["devices"][self.name]["basis"]
-
-    @property
-    def note(self) -> str:
-        """Return a sentence on where its figures come from."""
-        return load_figures()["notes"][self.basis].format(device=self.name)
+        count = 0 if self.name == CPU else self.count
+        return [Gpu(index, f"{self.name}-{index}", self.name) for index in range(count)]
 
     def like(self, run: PlannedRun, workers: int) -> tuple[DeviceFigure | None, None]:
         """Return what the figures say of a run; None for a model, or a profile, that they do not cover."""
         recipe, figures = run.recipe, load_figures()
         wanted = (self.name if self.basis == "measured" else None, recipe.profile)
         for found in figures["models"]:
-            if (found.get("device"), found.get("profile")) == wanted and fnmatch(
-                recipe.model, found["config"]
-            ):
+            kind = (found.get("device"), found.get("profile"))
+            if kind == wanted and fnmatch(recipe.model, found["config"]):
                 size = recipe.image_size or found.get("size", FULL_SIZE)
                 seconds = found["seconds"] * _pixels(size) / _pixels(found.get("at", FULL_SIZE))
                 seconds *= recipe.schedule.batch * figures["devices"][self.name]["factor"]
@@ -102,7 +93,7 @@ def parse_device(text: str) -> Device:
         raise UserError(
             f"--on: no figures for device {text!r}: allowed are {', '.join(known)}", "--on h100x4"
         )
-    return Device(name, int(count or 1))
+    return Device(name, int(count or 1), known[name]["basis"])
 
 
 def _pixels(size: Sequence[int]) -> float:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import UserError
-from experiments.launching.devices import Device, DeviceFigure
+from experiments.launching.devices import Device, DeviceFigure, load_figures
 from experiments.launching.forecast import CPU, Forecast, Measured, forecast
 from experiments.launching.plan import PlannedRun
 from msdet_cli.console.formatting import TODO_TEXTS, format_hours, format_size
@@ -100,7 +100,7 @@ def _summary(
     if len(sources) > MAX_SOURCES:
         lines.append(f"  and {len(sources) - MAX_SOURCES} more")
     if isinstance(on, Device):
-        lines.append(f"  {on.note}")
+        lines.append("  " + load_figures()["notes"][on.basis].format(device=on.name))
     unknown = sum(cost.worker_seconds is None for _, cost in left)
     if unknown:
         which = "time and disk" if unknown == len(left) else f"time and disk of {unknown} of {len(left)} runs"
