@@ -33,7 +33,7 @@ from msdet_cli.console.formatting import (
 from msdet_cli.console.result_tables import COLOURS, print_marks
 from msdet_cli.console.text_lines import Cell, print_lines
 
-WIDE_CONSOLE = 100  # characters; a narrower one omits the year, and all differences but one
+WIDE_CONSOLE = 100  # characters; a narrower one omits the year and, beside others, all differences but one
 MAX_DIFFERENCES = 2  # of a run, in a table
 MAX_NAMES = 3  # of runs that failed for one reason
 MAX_REASONS = 20  # below a table
@@ -196,7 +196,8 @@ def _print_rows(
     header = ["run", "differs", "profile", "data set", "state", "progress", *MAIN_METRICS, "took", "started"]
     header += ["size", ""]
     right = ("progress", *MAIN_METRICS, "took", "size")
-    print_lines(console, header, rows, right, optional=("took", "started"))
+    optional = ("took", "started", "differs", "progress")
+    print_lines(console, header, rows, right, optional, below="differs")
 
 
 def _where(one: ListedRun) -> str:

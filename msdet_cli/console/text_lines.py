@@ -18,12 +18,14 @@ def print_lines(
     rows: Sequence[Sequence[Cell]],
     right: Collection[str] = (),
     optional: Sequence[str] = (),
+    below: str = "",
 ) -> None:
     """Print a header and aligned rows, without empty columns; no cell is cut.
 
     Args:
         right: Names of the right-aligned columns.
         optional: Names of columns to leave out where rows are wider than the console, in this order.
+        below: One of those, whose cells then get a line of their own, so that nothing of it is lost.
     """
     kept = [i for i in range(len(header)) if not rows or any(_parts(row[i])[0] for row in rows)]
     lines = [[(name, "bold") for name in header], *([_parts(cell) for cell in row] for row in rows)]
@@ -32,6 +34,7 @@ def print_lines(
         if sum(widths[i] + len(GAP) for i in kept) - len(GAP) > console.width:
             kept = [i for i in kept if header[i] != name]
     text = Text()
+    lines_below = [header.index(below)] if below and header.index(below) not in kept else []
     for line in lines:
         for i in kept:
             plain, style = line[i]
@@ -41,6 +44,9 @@ def print_lines(
             if i != kept[-1]:
                 text.append(GAP if header[i] in right else space + GAP)
         text.append("\n")
+        for i in lines_below:
+            if line is not lines[0] and (plain := line[i][0]):
+                text.append(f"{GAP}{plain[: console.width - len(GAP)]}\n")
     console.print(text, soft_wrap=True, end="")
 
 

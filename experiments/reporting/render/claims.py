@@ -21,7 +21,7 @@ class Claim:
     """A difference to a baseline, once, however many tables show it.
 
     Attributes:
-        baseline: The baseline row, named by rule and recipe.
+        baseline: The baseline row, named by rule and recipe; by its rule alone if the row's name has the recipe.
         tables: Those that show it, the first one first.
     """
 
@@ -56,7 +56,7 @@ class Claim:
 
     @property
     def text(self) -> str:
-        """`RLO, retinanet-r50-rlo: AP +1.0 [+0.6, +1.4] against uniform, retinanet-r50; paired, 3 seeds`."""
+        """`retinanet-r50-rlo: AP +1.0 [+0.6, +1.4] against uniform; paired, 3 seeds`."""
         return f"{self.name}: {self.metric} {self.difference} against {self.baseline}; {self.how}"
 
     def __str__(self) -> str:
@@ -76,7 +76,9 @@ def find_claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
             behind = row.baseline.folders if row.baseline else []
             key = (tuple(row.group.folders), tuple(behind), table.context)
             if key not in found:
-                found[key] = Claim(row, row.difference, names[row.definition.baseline or ""], [])
+                rule, _, recipe = (name := names[row.definition.baseline or ""]).partition(", ")
+                is_said = bool(recipe) and (row.definition.recipe_name or "").startswith(recipe)
+                found[key] = Claim(row, row.difference, rule if is_said else name, [])
             if table not in found[key].tables:
                 found[key].tables.append(table)
     contexts = list(dict.fromkeys(claim.context for claim in found.values()))

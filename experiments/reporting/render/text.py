@@ -20,7 +20,7 @@ from experiments.runs.run_flags import explain_marks
 
 COLUMN_PT = 300  # a column of a two-column paper has about 240
 _MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
-RANKS = "Bold is the best value of a block, underlined the second; equal values share the mark."
+RANKS = "Bold is the best value of a block, underlined the second, by the digits shown, whatever the noise."
 
 
 @dataclass(frozen=True)

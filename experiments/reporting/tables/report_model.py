@@ -15,12 +15,9 @@ from experiments.reporting.tables.matching import Context
 from experiments.weighting.options import adapts
 
 LEGEND = (
-    "Measured: mean ± sample standard deviation (number of seeds). Δ: to the baseline row, with its 95 % confidence"
-    " interval: the seeds' differences where two or more seeds match (paired t), else the difference of the means"
-    f" (Welch's t). Gain or loss: the interval leaves out 0, from {MIN_SEEDS} seeds on, and still does so when Holm's"
-    " method adjusts for the rows of the block with the same baseline. Best and second go by the digits shown, whatever"
-    " the noise."
-    " Run as: processes x images per process and step (x accumulated steps)."
+    "Mean ± sd (seeds). Δ: to the baseline row, with its 95 % confidence interval: paired t where two or more seeds"
+    f" match, else Welch's t. Gain or loss: it leaves out 0, from {MIN_SEEDS} seeds on, also adjusted (Holm) for the"
+    " block's rows with that baseline. Run as: processes x images (x accumulated steps)."
 )
 ABBREVIATED = ("avw", "rlo", "dwa")  # rules whose names are written in capitals
 
@@ -72,11 +69,13 @@ class TableRow:
 
     @property
     def name(self) -> str:
-        """The row named by rule and recipe, apart from its table: `RLO, retinanet-r50-rlo (alpha = 5)`."""
+        """The row named by its recipe, and by the rule if that does not say it: `retinanet-r50-rlo (alpha = 5)`."""
         if self.recipe is None or self.definition.recipe is None:
             return self.label
         rule = str(self.recipe.weighting.get("rule"))
-        name = f"{rule.upper() if rule in ABBREVIATED else rule}, {self.definition.recipe_name}"
+        name = str(self.definition.recipe_name)
+        if rule not in name.split("-"):
+            name = f"{rule.upper() if rule in ABBREVIATED else rule}, {name}"
         says_more = self.definition.set.keys() - {"weighting.rule"} or self.definition.mean_weights_of
         detail = self.differs or (self.label if says_more and not self.definition.own else "")
         return f"{name} ({detail})" if detail else name

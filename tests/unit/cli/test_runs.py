@@ -323,7 +323,11 @@ def test_a_list_fits_80_columns_without_a_cut_name(make_run: MakeRun, monkeypatc
     monkeypatch.setenv("COLUMNS", "80")
     own = ("weighting.alpha=500", "weighting.n=1")
     runs = [make_run("retinanet-r50-rlo", 0, {"AP": 50.0}, sets=own[:number]) for number in (1, 2)]
+    runs.append(make_run("retinanet-r50-rlo", 0, {"AP": 50.0}, profile="tiny", sets=("weighting.gamma=0.5",)))
     lines = table()
     assert max(map(len, lines)) <= 80
     for run in runs:
         assert any(run.name in line and " done" in line for line in lines)
+    place = next(i for i, line in enumerate(lines) if line.startswith(runs[2].name))
+    assert lines[place].split()[1:4] == ["tiny", "shapes", "done"]
+    assert lines[place + 1] == "  gamma: 0.5 (0.01)"
