@@ -74,7 +74,7 @@ def at(config: Any, path: str) -> Any:
     for part in path.split("."):
         if isinstance(config, Mapping):
             config = config.get(part)
-        elif isinstance(config, (list, tuple)) and part.isdigit() and int(part) < len(config):
+        elif isinstance(config, (list, tuple)) and part.isdecimal() and int(part) < len(config):
             config = config[int(part)]
         else:
             return None

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, storage_error
 from experiments.common.printable import printable
+from experiments.common.regular_files import MAX_TEXT_BYTES, why_unreadable
 
 
 @contextlib.contextmanager
@@ -121,7 +122,10 @@ def display_path(path: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; raise UserError where it cannot be read."""
+    """Return the text of a file; raise UserError where it cannot be read, as a pipe would not end."""
+    fault = why_unreadable(path, MAX_TEXT_BYTES)
+    if fault is not None:
+        raise UserError(f"{display_path(path)}: {fault}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

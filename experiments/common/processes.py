@@ -47,7 +47,9 @@ def cores_per_process() -> int:
     """Return the cores of each process of a run: its launcher's answer, else this machine's divided by its ranks."""
     given = os.environ.get(CORES_VARIABLE, "")
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return int(given) if given.isdigit() else max(1, cores() // int(ranks) if ranks.isdigit() else cores())
+    return (
+        int(given) if given.isdecimal() else max(1, cores() // int(ranks) if ranks.isdecimal() else cores())
+    )
 
 
 def process_started(pid: int) -> str | None:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from experiments.common.errors import UserError
 
+MAX_TEXT_BYTES = (
+    256 << 20
+)  # of a recipe, record, config or trace: what is larger is none, and fills the memory
+
 
 def read_bytes(path: Path) -> bytes:
     """Return the file's content.
@@ -24,19 +28,21 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def why_unreadable(path: Path) -> str | None:
-    """Return why a path is no regular file, to be printed after its name; None where it is one."""
+def why_unreadable(path: Path, max_bytes: int | None = None) -> str | None:
+    """Return why a path is no regular file, or too large, to be printed after its name; None where it is one."""
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except FileNotFoundError:
         return f"a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     except ValueError as error:  # a NUL byte
         return f"is not a path: {error}"
-    if stat.S_ISREG(mode):
+    if stat.S_ISREG(status.st_mode):
+        if max_bytes is not None and status.st_size > max_bytes:
+            return f"cannot be read: it is larger than {max_bytes >> 20} MB"
         return None
-    return f"cannot be read: it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}"
+    return f"cannot be read: it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}"
 
 
 def is_folder(path: Path) -> bool:

@@ -53,7 +53,7 @@ class Execution:
             )
         if self.rdzv is not None:
             host, _, port = self.rdzv.rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
                 raise UserError(f"--rdzv: {self.rdzv!r} is not HOST:PORT", "--rdzv node1:29400")
             if int(port) == 29500:
                 raise UserError(

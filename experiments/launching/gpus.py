@@ -29,7 +29,7 @@ def visible_gpus() -> list[Gpu]:
     for line in said.splitlines():
         index, _, rest = line.partition(", ")
         uuid, _, name = rest.partition(", ")
-        if index.isdigit() and uuid:
+        if index.isdecimal() and uuid:
             found.append(Gpu(int(index), uuid, name.strip()))
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     return found if wanted is None else _restricted(found, wanted)
@@ -43,7 +43,9 @@ def _restricted(found: list[Gpu], wanted: str) -> list[Gpu]:
             left.append(Gpu(len(left), word, "MIG"))
             continue
         fits = [
-            g for g in found if (str(g.index) == word if word.isdigit() else word and g.uuid.startswith(word))
+            g
+            for g in found
+            if (str(g.index) == word if word.isdecimal() else word and g.uuid.startswith(word))
         ]
         if len(fits) != 1 or fits[0] in left:
             break

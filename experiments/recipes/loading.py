@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from experiments.common.checking import check_keys, one_line
 from experiments.common.errors import UserError
-from experiments.common.files import display_path
+from experiments.common.files import display_path, read_text
 from experiments.recipes import catalogue
 from experiments.recipes.overrides import layer_of, merge, parse_assignment
 from experiments.recipes.schema import WHERE, Recipe
@@ -59,8 +59,8 @@ def load_resolved(path: Path) -> Recipe | None:
         None where the page was not written by `dump`, needs other files or is wrong: use `load_recipe`.
     """
     try:
-        raw = parse_quickly(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        raw = parse_quickly(read_text(path))
+    except (UserError, ValueError, yaml.YAMLError, RecursionError):
         return None
     if not isinstance(raw, dict) or not raw.keys() <= Recipe.model_fields.keys() or "name" not in raw:
         return None

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from experiments.common.errors import UserError
+from experiments.common.regular_files import MAX_TEXT_BYTES, why_unreadable
 from experiments.runs.run_folder import RunFolder
 
 DECIMALS = 4  # readable, and far below any effect
@@ -22,15 +23,14 @@ def time_means(run: RunFolder) -> dict[str, float]:
         UserError: The trace is missing or broken, has no rows, or several heads.
     """
     weights: dict[tuple[str, str], list[float]] = {}
-    last, fault = 0, None
+    last, fault = 0, why_unreadable(run.trace, MAX_TEXT_BYTES)
+    if fault is not None:
+        fault = f"cannot be read: {fault.removeprefix('cannot be read: ')}"
     try:
-        with open(run.trace, newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                weights.setdefault((row["head"], row["level"]), []).append(float(row["weight"]))
-                last = max(last, int(row["interval"]))
-    except OSError as error:
-        fault = f"cannot be read: {error.strerror or error}"
-    except (KeyError, TypeError, ValueError):
+        for row in csv.DictReader(run.trace.open(newline="", encoding="utf-8") if fault is None else ()):
+            weights.setdefault((row["head"], row["level"]), []).append(float(row["weight"]))
+            last = max(last, int(row["interval"]))
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
         fault = "is not a trace"
     if fault is None and len({head for head, _ in weights}) != 1:
         found = "several weighted heads" if weights else "no complete interval"

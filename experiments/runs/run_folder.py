@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from experiments.common.errors import UserError
-from experiments.common.files import write_text
+from experiments.common.files import read_text, write_text
 from experiments.common.printable import printable, printable_values
 from experiments.common.processes import STALE_AFTER_S, has_ended, is_alive, seconds_unchanged
-from experiments.common.regular_files import why_unreadable
+from experiments.common.regular_files import MAX_TEXT_BYTES, why_unreadable
 from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, now
 
 _CHECKPOINT = re.compile(r"iter_[0-9]{1,18}\.pth")
@@ -95,7 +95,7 @@ class RunFolder:
             NewerSchemaError: Its schema is newer than this msdet.
             UserError: It is missing or broken.
         """
-        fault = why_unreadable(self.record_file)
+        fault = why_unreadable(self.record_file, MAX_TEXT_BYTES)
         if fault == "no such file":
             raise UserError(f"{self.path} has no record.json, so it is no run folder", "msdet runs")
         try:
@@ -124,8 +124,8 @@ class RunFolder:
     def read_progress(self) -> dict[str, Any]:
         """Return what the worker wrote last; empty where there is nothing, or it is damaged."""
         try:
-            content = json.loads(self.progress.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = json.loads(read_text(self.progress))
+        except (UserError, ValueError, RecursionError):
             return {}
         return printable_values(content) if isinstance(content, dict) else {}
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments.common.files import remove_leftovers, set_aside, write_text
+from experiments.common.regular_files import why_unreadable
 from experiments.detection.level_weighting.trace import read_trace
 from experiments.runs.run_folder import RunFolder
 
@@ -20,8 +22,8 @@ def clear_the_way(run: RunFolder) -> list[str]:
     remove_leftovers(run.path)
     folders = (run.checkpoints, run.detections)
     files = (run.config, run.digests, run.detections / "val.bbox.json")
-    wrong = [path for path in folders if path.exists() and not path.is_dir()]
-    wrong += [path for path in files if path.exists() and not path.is_file()]
+    wrong = [path for path in folders if os.path.lexists(path) and not path.is_dir()]
+    wrong += [path for path in files if os.path.lexists(path) and not path.is_file()]
     return [f"{path.name} was of another kind; it was set aside as {set_aside(path).name}" for path in wrong]
 
 
@@ -52,10 +54,13 @@ def check_side_files(run: RunFolder, iteration: int, evaluations: int, alpha: in
 
 def _checked(path: Path, read: Callable[[Path], Any], notes: list[str]) -> Any:
     """Return what a file holds; None where there is none, or it was set aside."""
-    try:
-        return read(path)
-    except FileNotFoundError:
+    fault = why_unreadable(path)
+    if fault == "no such file":
         return None
+    try:
+        if fault is not None:  # a pipe would be waited for
+            raise ValueError(fault)
+        return read(path)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         notes.append(f"{path.name} was damaged ({error}); it was set aside as {set_aside(path).name}")
         return None

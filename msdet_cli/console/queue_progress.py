@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.common.errors import UserError
+from experiments.common.regular_files import why_unreadable
 from experiments.launching.forecast import iterations_of
 from experiments.launching.queue import QueueItem
 from experiments.launching.retry_policy import iterations_saved
@@ -109,11 +110,13 @@ def _result(run: RunFolder) -> tuple[str, float | None]:
 
 
 def _last_evaluation(run: RunFolder) -> str:
+    if why_unreadable(run.metrics) is not None:
+        return ""
     try:
         with open(run.metrics, newline="", encoding="utf-8") as stream:
             last = list(csv.DictReader(stream))[-1]
         values = {name: float(value) for name, value in last.items() if value}
-    except (OSError, ValueError, IndexError, TypeError):
+    except (OSError, ValueError, IndexError, TypeError, csv.Error):
         return ""
     metric = format_main_metric(values)
     return f"{metric} at {last['iteration']}" if metric and "iteration" in last else metric

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.common.errors import UserError
+from experiments.common.regular_files import MAX_TEXT_BYTES, why_unreadable
 from experiments.recipes import loading as recipes
 from experiments.runs.run_folder import RunFolder
 
@@ -93,11 +94,11 @@ def read_rows(path: Path, needed: Sequence[str], problems: list[str]) -> pd.Data
         needed: Columns without which a row is none.
         problems: Gets a sentence where the file or some of its lines cannot be used.
     """
-    try:
-        header, *lines = list(_cells(path.read_text(encoding="utf-8", errors="replace"))) or [[]]
-    except OSError as error:
-        problems.append(f"{path} cannot be read: {error.strerror or error}.")
+    fault = why_unreadable(path, MAX_TEXT_BYTES)
+    if fault is not None:
+        problems.append(f"{path}: {fault}.")
         return None
+    header, *lines = list(_cells(path.read_text(encoding="utf-8", errors="replace"))) or [[]]
     if not set(header) >= set(needed):
         problems.append(
             f"{path} cannot be read: its first line does not name the columns {', '.join(needed)}."
@@ -105,7 +106,7 @@ def read_rows(path: Path, needed: Sequence[str], problems: list[str]) -> pd.Data
         return None
     rows = pd.DataFrame([cells for cells in lines if len(cells) == len(header)], columns=header, dtype=str)
     for column in {"interval", "iteration"} & set(header):
-        rows = rows.drop(rows.index[~rows[column].str.isdigit()])
+        rows = rows.drop(rows.index[~rows[column].str.isdecimal()])
     for column in rows.columns.difference(TEXTS):
         rows[column] = pd.to_numeric(rows[column], errors="coerce")
     rows = rows.replace("", None).dropna(subset=needed)
@@ -132,13 +133,13 @@ def describe_runs(folders: Sequence[Path]) -> str:
 def seed_of(folder: Path) -> int:
     """Return the seed in a run folder's name; 0 where it has none."""
     digits = folder.name.removeprefix("seed")
-    return int(digits) if digits.isdigit() else 0
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _cells(text: str) -> Iterator[list[str]]:
-    """Yield the cells of each line; none for one with bytes that no such file holds."""
+    """Yield the cells of each line; none for one that no such file holds."""
     for line in text.splitlines():
-        is_text = "\0" not in line and "\ufffd" not in line
+        is_text = "\0" not in line and "\ufffd" not in line and len(line) < csv.field_size_limit()
         yield next(csv.reader([line]), []) if is_text else []
 
 

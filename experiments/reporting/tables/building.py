@@ -250,6 +250,6 @@ def _numbered(table: Table) -> str:
     """Return `Table 1` for `table1`, `Figure 4` for `fig4`; any other name as it is."""
     for stem, word in (("table", "Table"), ("fig", "Figure")):
         number = table.name.removeprefix(stem)
-        if number != table.name and number.isdigit():
+        if number != table.name and number.isdecimal():
             return f"{word} {number}"
     return table.name
