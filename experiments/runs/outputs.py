@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.common.cache import FileFacts
 from experiments.common.files import file_digest
-from experiments.common.regular_files import why_unreadable
+from experiments.common.regular_files import MAX_TEXT_BYTES, why_unreadable
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 
@@ -57,7 +57,7 @@ def is_as_written(record: Record, name: str, content: bytes) -> bool:
 
 
 def _digest_if_readable(path: Path) -> str:
-    return "" if why_unreadable(path) else file_digest(path)
+    return "" if why_unreadable(path, MAX_TEXT_BYTES) else file_digest(path)
 
 
 def _digest_metrics(record: Record) -> str:

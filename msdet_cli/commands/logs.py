@@ -21,6 +21,7 @@ from msdet_cli.console.formatting import ACTIVE_STATES, format_duration, format_
 from msdet_cli.options import RESULTS, ResultsOpt, RunArg
 
 BLOCK_BYTES = 64 * 1024
+MAX_TAIL_BYTES = 16 << 20  # of a log without ends of lines
 POLL_INTERVAL_S = 0.5
 SLURM_POLL_INTERVAL_S = 5
 
@@ -136,9 +137,9 @@ def _has_text(path: Path) -> bool:
 def _seek_last_lines(stream: BinaryIO, lines: int) -> None:
     """Move to where the last lines of a file begin, reading from its end."""
     start = end = stream.seek(0, os.SEEK_END)
-    text = b""
-    while lines and start > 0 and text.count(b"\n") <= lines:
-        start = stream.seek(max(start - BLOCK_BYTES, 0))
+    text, block = b"", BLOCK_BYTES
+    while lines and start > 0 and text.count(b"\n") <= lines and len(text) < MAX_TAIL_BYTES:
+        start, block = stream.seek(max(start - block, 0)), 2 * block
         text = stream.read(end - start)
     stream.seek(end - sum(map(len, text.splitlines(keepends=True)[-lines:])))
 

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
+from experiments.common.regular_files import MAX_TEXT_BYTES
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
 
@@ -76,6 +77,11 @@ def run_command(*words: str) -> str:
     return result.output
 
 
+def write_huge(path: Path) -> None:
+    with open(path, "wb") as stream:
+        stream.truncate(MAX_TEXT_BYTES + 1)
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> Callable[[list[tuple[str, Any]]], list[RunFolder]]:
     def make(cases: list[tuple[str, Any]]) -> list[RunFolder]:
@@ -134,6 +140,9 @@ def test_a_file_that_is_none_does_not_take_the_rest_down(folders: Callable[..., 
         lambda path: path.write_bytes(b"\xff\xfe\x00"),
         lambda path: path.write_text("[" * 100_000),
         lambda path: path.write_text(""),
+        lambda path: os.mkfifo(path),
+        lambda path: path.symlink_to("/dev/zero"),
+        write_huge,
     ]
     for run, maker in zip(folders([("status", "interrupted")] * len(makers)), makers):
         (run.path / name).unlink(missing_ok=True)
@@ -141,6 +150,7 @@ def test_a_file_that_is_none_does_not_take_the_rest_down(folders: Callable[..., 
         for command in ("runs", "logs"):
             run_command(command, run.name)
     assert "36.5" in run_command("runs")
+    assert "36.5" in run_command("report", "--format", "csv")
 
 
 def test_a_record_that_is_a_pipe_is_not_waited_for(folders: Callable[..., list[RunFolder]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_traces_that_give_no_mean(tmp_path: Path, two: list[RunFolder]):
             (["1,10,rpn_head,P3,9,1", "1,10,bbox_head,P3,9,1"], HEADER, "several weighted heads"),
             (["1,10,bbox_head,P3,9,"], HEADER, "is not a trace"),
             (["1"], HEADER, "is not a trace"),
+            (["1,10,bbox_head,P3,9," + "1" * 200_000], HEADER, "is not a trace"),
             (["1,2"], "a,b", "is not a trace"),
             (["2,20,bbox_head,P3,9,1"], HEADER, "lacks some of its 2 intervals"),  # the first rows were lost
             (["1,10,bbox_head,P2,9,1"], HEADER, r"its levels are \['P2'\], another run's \['P3', 'P10'\]"),
@@ -53,6 +55,11 @@ def test_traces_that_give_no_mean(tmp_path: Path, two: list[RunFolder]):
         bad = run(tmp_path / f"bad{number}", *rows, header=header)
         with pytest.raises(UserError, match=words):
             mean_weights([*two, bad], "level")
+    pipe = RunFolder(tmp_path / "seed9")
+    pipe.path.mkdir()
+    os.mkfifo(pipe.trace)
+    with pytest.raises(UserError, match=r"trace.csv cannot be read: it is not a regular file"):
+        mean_weights([pipe], "level")
     with pytest.raises(UserError, match=r"trace.csv cannot be read") as caught:
         mean_weights([RunFolder(tmp_path / "recipe" / "seed7")], "level")
     assert "--seed 7 --force" in caught.value.hint

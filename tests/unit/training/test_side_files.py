@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,17 +54,22 @@ def test_whole_files_and_those_of_a_run_that_has_not_begun_are_no_matter(run: Ru
     assert check_side_files(RunFolder(tmp_path / "new"), 9, 0, ALPHA) == []  # no interval had ended
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"\n\n", b"[" * 10_000, "folder"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"\n\n", b"[" * 10_000, "folder", "pipe"]
+)
 @pytest.mark.parametrize("name", ["metrics.csv", "trace.csv", "progress.json"])
 def test_a_damaged_file_is_set_aside_and_named(name: str, content: bytes | str, run: RunFolder):
     path = run.path / name
     path.unlink()
-    path.mkdir() if isinstance(content, str) else path.write_bytes(content)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.mkdir() if content == "folder" else os.mkfifo(path)
     first, *lost = check(run)
     assert first.startswith(f"{name} was damaged (") and first.endswith(f"set aside as {name}.damaged")
     assert [note.split(" was lost")[0] for note in lost] == ([] if name == "progress.json" else [name])
     aside = run.path / f"{name}.damaged"
-    assert aside.is_dir() if isinstance(content, str) else aside.read_bytes() == content
+    assert not aside.is_file() if isinstance(content, str) else aside.read_bytes() == content
     assert not path.exists()
 
 
