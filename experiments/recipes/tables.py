@@ -162,8 +162,10 @@ class Table(BaseModel):
 
     def published_difference(self, row: Row) -> float | None:
         """Return the published first metric of a row less its baseline's; None where either is not published."""
-        baseline = self.row(row.baseline).published if row.baseline is not None else None
-        return round(row.published[0] - baseline[0], 1) if row.published and baseline else None
+        if row.published is None or row.baseline is None:  # before the baseline is looked for among thousands
+            return None
+        baseline = self.row(row.baseline).published
+        return round(row.published[0] - baseline[0], 1) if baseline else None
 
     @property
     def has_published(self) -> bool:

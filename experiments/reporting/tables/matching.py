@@ -72,6 +72,7 @@ class Matcher:
         self._own = {digest: self._recipe_of_runs(places) for digest, places in self._places.items()}
         owned = [recipe for recipe in self._own.values() if recipe]
         self.contexts = list(dict.fromkeys(self.context_of(recipe) for recipe in owned))
+        self._means: dict[str, dict[str, float]] = {}
         self._results = {run["path"]: run["results"] for run in self.runs}
         self._fixed_weights = {tuple(recipe.weighting.get("weights", ())) for recipe in owned}
 
@@ -164,11 +165,13 @@ class Matcher:
         return mean_weights([RunFolder(path) for path in paths], mean, self._time_means)
 
     def _time_means(self, run: RunFolder) -> dict[str, float]:
-        facts = self._facts[self._results[str(run.path)]]
-        found: dict[str, float] = facts.fact(
-            f"{run.name}/trace.csv", run.trace, lambda: (time_means(run), True)
-        )
-        return found
+        path = str(run.path)
+        if path not in self._means:  # two controls, and several tables, ask for those of a run
+            facts = self._facts[self._results[path]]
+            self._means[path] = facts.fact(
+                f"{run.name}/trace.csv", run.trace, lambda: (time_means(run), True)
+            )
+        return self._means[path]
 
     def find(self, wanted: Iterable[Recipe]) -> list[Run]:
         """Return all runs of these recipes, whatever their name, and mark them as matched."""
