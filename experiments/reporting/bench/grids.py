@@ -98,14 +98,17 @@ def dispatch(part: Part) -> list[Grid]:
 
 def train(part: Part) -> list[Grid]:
     """Return images per second of each loop, a grid for each batch."""
-    header = ["training", "images per second", "ms per iteration", "times stock's", "peak memory, GB"]
+    header = ["training", "images per second", "ms per iteration", "times stock's", "of processor time",
+              "peak memory, GB"]  # fmt: skip
     grids = []
     for result in part["result"]["batches"]:
-        speed, rows = {r["to"]: interval(r) for r in result["ratios"]}, []
+        speeds, rows = {"stock": ["", ""]}, []
+        for found in result["ratios"]:
+            speeds[found["to"]] = [interval(found), interval(found["cpu"]) if found["cpu"] else "-"]
         for loop in result["loops"]:
             images = f"{result['batch'] / loop['iteration']['median_s']:.3g}"
             memory = "-" if loop["peak_bytes"] is None else f"{loop['peak_bytes'] / 1e9:.2f}"
-            rows.append([loop["label"], images, spread(loop["iteration"]), speed.get(loop["id"], ""), memory])
+            rows.append([loop["label"], images, spread(loop["iteration"]), *speeds[loop["id"]], memory])
         grids.append(Grid(header, rows, title=f"{_training(result)}. {where(part)}"))
     return grids
 
