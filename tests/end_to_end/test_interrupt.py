@@ -109,6 +109,27 @@ def test_a_run_broken_off_four_times_ends_as_if_it_never_was(
         assert not list(folder.path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_with_fast_is_resumed_to_the_same_bits(
+    processes: int, place: Place, make_place: Callable[[str], Place]
+) -> None:
+    few = small("weighting.alpha=4", *GATED, f"schedule.gpus={processes}", iterations=10)
+    words = ["run", "retinanet-r50-rlo", "--fast", "--gpus", str(processes), *few]
+    reference = gated(make_place("unbroken"))
+    said = reference.msdet(*words)
+    assert said.returncode == 0, said.stdout + said.stderr
+    process, _ = start_held(gated(place), "train", 6, words)
+    process.send_signal(signal.SIGINT)
+    assert ended(process).returncode == 75
+    (place.folder / "hold").unlink()
+    said = place.msdet(*words)
+    assert said.returncode == 0, said.stdout + said.stderr
+    run = place.only_run()
+    assert [attempt.fast for attempt in run.read().attempts] == [True, True]
+    assert_same(result(run, 10), result(reference.only_run(), 10))
+
+
 def test_a_worker_ends_when_its_command_is_killed_while_it_loads(place: Place) -> None:
     process = place.start("run", "retinanet-r50-rlo", *small("weighting.alpha=4", iterations=500))
     run = wait_until(lambda: [r for r in place.runs() if r.read().attempts], "a worker at work")[0]
