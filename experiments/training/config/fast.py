@@ -19,7 +19,7 @@ def make_fast(config: Config) -> None:
     optimizer = config.optim_wrapper.optimizer
     if optimizer.type in FUSED and "foreach" not in optimizer:
         optimizer.setdefault("fused", True)
-    interval = config.default_hooks.logger.get("interval", 10)
+    interval = (config.default_hooks.get("logger") or {}).get("interval", 10)
     config.default_hooks.runtime_info = ConfigDict(type="DeferredRuntimeInfoHook", every=interval)
     if torch.cuda.is_available():
         if config.model.get("data_preprocessor", {}).get("type") == "DetDataPreprocessor":
