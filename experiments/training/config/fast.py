@@ -21,7 +21,6 @@ def make_fast(config: Config) -> None:
         optimizer.setdefault("fused", True)
     interval = (config.default_hooks.get("logger") or {}).get("interval", 10)
     config.default_hooks.runtime_info = ConfigDict(type="DeferredRuntimeInfoHook", every=interval)
-    if torch.cuda.is_available():
-        if config.model.get("data_preprocessor", {}).get("type") == "DetDataPreprocessor":
-            config.model.data_preprocessor.non_blocking = True
-        config.train_dataloader.setdefault("pin_memory", True)
+    preprocessor = config.model.get("data_preprocessor") or {}
+    if torch.cuda.is_available() and preprocessor.get("type") == "DetDataPreprocessor":
+        preprocessor["non_blocking"] = True
