@@ -41,11 +41,6 @@ def make_console() -> Console:
     return console
 
 
-def coloured(state: str) -> Text:
-    """Return a run's state in its colour."""
-    return Text(state, COLOURS.get(state, ""))
-
-
 def print_results(console: Console, results: Path, names: Sequence[str], runs: Sequence[RunFolder]) -> None:
     """Print what tables of these names show of some runs; without names, a table of the runs alone.
 
@@ -100,7 +95,7 @@ def print_claims(console: Console, tables: Sequence[MeasuredTable]) -> None:
         )
         console.print(Text(f"too few seeds: {brief}", "dim"))
     if left_out := len(claims) - len(shown) - len(waiting[:MAX_CLAIMS]):
-        _line(console, f"{left_out} more: {ALL_CLAIMS}")
+        print_line(console, f"{left_out} more: {ALL_CLAIMS}")
     console.print()
 
 
@@ -132,7 +127,9 @@ def print_empty(console: Console, names: Sequence[str]) -> None:
     """Print one line on the tables that have no runs of their own, and the command that would fill one."""
     if names:
         listed = f"{', '.join(names)} have" if len(names) > 1 else f"{names[0]} has"
-        _line(console, f"{listed} no runs of their own yet. To fill one: msdet reproduce {names[0]} -p tiny")
+        print_line(
+            console, f"{listed} no runs of their own yet. To fill one: msdet reproduce {names[0]} -p tiny"
+        )
 
 
 def _print_table(console: Console, table: MeasuredTable) -> None:
@@ -153,20 +150,20 @@ def _print_table(console: Console, table: MeasuredTable) -> None:
     for note in table.notes:
         console.print(Text(note, "dim"))
     if left_out > 0:
-        _line(console, f"{left_out} more rows: msdet report --format csv")
+        print_line(console, f"{left_out} more rows: msdet report --format csv")
     notes = row_notes(table, has_resampling=False)
     for label, text in notes[:MAX_NOTES]:
-        _line(console, f"{label}: {text}")
+        print_line(console, f"{label}: {text}")
     if len(notes) > MAX_NOTES:
-        _line(console, f"notes on {len(notes) - MAX_NOTES} more rows: --format md, html or csv")
+        print_line(console, f"notes on {len(notes) - MAX_NOTES} more rows: --format md, html or csv")
     for row in table.rows:
         if controls := controls_to_show(row):
-            _line(console, f"{row.full_label}: {controls_in_words(controls)}")
+            print_line(console, f"{row.full_label}: {controls_in_words(controls)}")
     for command in control_commands(table):
-        _line(console, f"  {command}")
+        print_line(console, f"  {command}")
     if folders := table.folders:
         more = f", and {len(folders) - MAX_FOLDERS} more" if len(folders) > MAX_FOLDERS else ""
-        _line(console, f"Runs: {', '.join(folders[:MAX_FOLDERS])}{more}")
+        print_line(console, f"Runs: {', '.join(folders[:MAX_FOLDERS])}{more}")
     console.print()
 
 
@@ -218,5 +215,6 @@ def draw_view(view: TableView, means: Sequence[str] = ()) -> Table:
     return grid
 
 
-def _line(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
+    """Print a line as it is, however long: without markup and without breaks."""
     console.print(Text(text), soft_wrap=True)

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from experiments.common.cache import FileFacts
 from experiments.common.metric_names import MAIN_METRICS
@@ -30,7 +29,7 @@ from msdet_cli.console.formatting import (
     format_size,
     strip_section,
 )
-from msdet_cli.console.result_tables import COLOURS, print_marks
+from msdet_cli.console.result_tables import COLOURS, print_line, print_marks
 from msdet_cli.console.text_lines import Cell, print_lines
 
 WIDE_CONSOLE = 100  # characters; a narrower one omits the year and, beside others, all differences but one
@@ -151,9 +150,9 @@ def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = 
     ):
         parts += [f"{word} {name}" for name in names if name and len(names) == 1]
     parts += [format_size(sum(one.size for one in listed))] if with_size else []
-    _print_line(console, "; ".join(parts))
+    print_line(console, "; ".join(parts))
     if shared:
-        _print_line(console, f"all differ from the recipes of their names in {', '.join(shared)}")
+        print_line(console, f"all differ from the recipes of their names in {', '.join(shared)}")
     _print_reasons(console, listed)
     print_marks(console, [one.marks for one in listed])
 
@@ -222,11 +221,11 @@ def _print_reasons(console: Console, listed: Sequence[ListedRun]) -> None:
             found[one.state, one.reason, hint].append(one.run.name)
     for (state, reason, hint), names in list(found.items())[:MAX_REASONS]:
         more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        _print_line(console, f"{', '.join(names[:MAX_NAMES])}{more}: {state}: {reason}")
+        print_line(console, f"{', '.join(names[:MAX_NAMES])}{more}: {state}: {reason}")
         if hint:
-            _print_line(console, f"  try: {hint}")
+            print_line(console, f"  try: {hint}")
     if len(found) > MAX_REASONS:
-        _print_line(console, f"{len(found) - MAX_REASONS} more reasons: msdet runs --state failed --json")
+        print_line(console, f"{len(found) - MAX_REASONS} more reasons: msdet runs --state failed --json")
 
 
 def print_details(console: Console, one: ListedRun) -> None:
@@ -249,14 +248,10 @@ def print_details(console: Console, one: ListedRun) -> None:
     rows = [row for row in rows if row[1]]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        _print_line(console, f"{name.ljust(width)}  {text}")
+        print_line(console, f"{name.ljust(width)}  {text}")
 
 
 def format_local_time(text: str) -> str:
     """Return a recorded time in the local time zone, to the minute."""
     moment = parse_time(text)
     return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else ""
-
-
-def _print_line(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)
