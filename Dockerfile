@@ -11,7 +11,7 @@ ARG CUDA=cu130
 WORKDIR /msdet
 COPY . .
 # opencv-python needs the graphics libraries of a desktop: its headless twin, of the same version, takes its place.
-RUN pip install --no-cache-dir --no-compile -c constraints.txt \
+RUN pip install --no-cache-dir -c constraints.txt \
         --extra-index-url "https://download.pytorch.org/whl/${CUDA}" '.[gpu,slurm,tensorboard]' \
     && pip install --no-cache-dir --no-deps --force-reinstall -c constraints.txt opencv-python-headless
 

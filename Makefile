@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS = dev$(shell nvidia-smi >/dev/null 2>&1 && echo ,gpu)
+# Many containers set it, and then each of the hundreds of processes that tests start compiles what it imports.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run test test-all lint types clean
 
@@ -24,12 +26,12 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-# Wheels and pure Python only: the compiled operators of mmcv are neither built nor needed. Python compiles each module
-# when it is first imported: to compile all of them here, most of which are never used, takes minutes.
-# Where a GPU answers, torchvision's operators come along.
+# Wheels and pure Python only: the compiled operators of mmcv are neither built nor needed. pip compiles modules on one
+# core; here all do. Where a GPU answers, torchvision's operators come along.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true # some hold templates that are no Python
 	@touch $@
 
 clean:
