@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.syntax import Syntax
 
 from experiments.recipes.loading import dump, load_recipe
 from msdet_cli.model_checks import mmengine_config
@@ -39,6 +38,8 @@ def show(
 def _print_page(text: str, language: str) -> None:
     console = Console()
     if console.is_terminal:
+        from rich.syntax import Syntax  # takes a tenth of the command line's start
+
         console.print(Syntax(text, language, background_color="default", word_wrap=True))
     else:
         print(text, end="" if text.endswith("\n") else "\n")
