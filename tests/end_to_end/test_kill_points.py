@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from experiments.runs.run_folder import RunFolder
 from tests.kept import RESULTS, keep_rows, short_commit
 
 from .broken_off import GATED, assert_same, gated, held, hold, result
-from .conftest import Place, ended, rows, small, wait_until
+from .conftest import Place, children, ended, parent, rows, small, wait_until
 from .forked import ForkedCommand, load_mmdetection
 
 ITERATIONS, EVERY, EPOCH = 20, 5, 12
@@ -172,7 +171,7 @@ def come_to_point(place: Place, trial: Trial, process: ForkedCommand | None) -> 
 def find_target(process: ForkedCommand, rank_0: int, point: Point) -> int | None:
     """The process that the point names; None where it has ended."""
     try:
-        launcher = int(Path(f"/proc/{rank_0}/stat").read_text().rpartition(")")[2].split()[1])
+        launcher = parent(rank_0)
         if point.target in ("command", "worker", "launcher"):
             return {"command": process.pid, "worker": rank_0, "launcher": launcher}[point.target]
         rank = rank_0
@@ -181,10 +180,6 @@ def find_target(process: ForkedCommand, rank_0: int, point: Point) -> int | None
         return rank if point.target == "rank 1" else children(rank)[-1 - point.iteration % 2]
     except (OSError, ValueError, IndexError):
         return None
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("number", range(RUNS))

@@ -18,8 +18,7 @@ from experiments.runs.record import Attempt
 from experiments.runs.run_folder import RunFolder
 
 from .broken_off import GATED, assert_same, gated, result, start_held
-from .conftest import Place, ended, rows, small
-from .test_kill_points import other_rank
+from .conftest import Place, children, ended, parent, rows, small
 
 ITERATIONS = 14
 SETS = ["weighting.alpha=4", "schedule.gpus=2", "set.model.backbone.norm_eval=true",
@@ -106,7 +105,8 @@ def test_a_rank_that_is_killed_costs_steps_and_changes_nothing(two_ranks: Traine
     command = ["run", "retinanet-r50-rlo", "--gpus", "2", *small(*SETS, *both, iterations=ITERATIONS)]
     process, rank_0 = start_held(place, "checkpoint", 10, command)
     assert rank_0 is not None
-    os.kill(other_rank(rank_0), signal.SIGKILL)
+    (rank_1,) = set(children(parent(rank_0))) - {rank_0}
+    os.kill(rank_1, signal.SIGKILL)
     said = ended(process)
     assert said.returncode == 0, said.stdout + said.stderr
     run = place.only_run()

@@ -275,13 +275,14 @@ def test_a_damaged_cache_entry_counts_as_none(own_cache: Path, tmp_path: Path) -
         os.utime(path, (0, 0), follow_symlinks=False)  # what changed just now is never remembered
     expected = find_dataset(spec)
     (entry,) = (own_cache / "msdet" / "datasets").iterdir()
-    raw, content, cases = entry.read_bytes(), json.loads(entry.read_text()), Cases("cache")
+    raw, cases = entry.read_bytes(), Cases("cache")
+    content = [json.loads(line) for line in entry.read_text().splitlines()]
     for number in range(60):
         rng = Random(f"cache {number}")
         if number % 2:
             damaged = copy.deepcopy(content)
             mutations.damage_tree(rng, damaged)
-            entry.write_text(json.dumps(damaged))
+            entry.write_text("\n".join(map(json.dumps, damaged)))
         else:
             entry.write_bytes(mutations.damage_bytes(rng, raw))
         with cases.case(number):

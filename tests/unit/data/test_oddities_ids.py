@@ -138,7 +138,7 @@ def by_msdet(root: Path, odd: dict[str, Any], found: list[dict[str, Any]]) -> li
     with contextlib.redirect_stdout(io.StringIO()):
         measured = coco_average_precisions(truth, found)
         _, sizes, counts = CocoPass(truth, found).by_size()
-        record = SimpleNamespace(dataset={"classes": names}, metrics=measured)
+        record = SimpleNamespace(dataset={"classes": names}, metrics=measured, status="done", digests={})
         page = breakdown(Evaluated(run, record, SimpleNamespace(weighting={}), truth))  # type: ignore[arg-type]
     assert counts["sizes"]["all"] == sum(not entry.get("iscrowd") for entry in content()["annotations"])
     three = {"AP": "all", "APS": "small", "APM": "medium", "APL": "large"}

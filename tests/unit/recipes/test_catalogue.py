@@ -114,7 +114,7 @@ def test_bad_yaml_is_one_line_with_its_place(tmp_path: Path, text: str, expected
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):
-    assert "cannot be read" in message(catalogue.read_yaml, tmp_path / "none.yaml")
+    assert "no such file" in message(catalogue.read_yaml, tmp_path / "none.yaml")
     assert "cannot be read" in message(catalogue.read_yaml, tmp_path)
     (tmp_path / "latin.yaml").write_bytes("a: gr\xfcn".encode("latin-1"))
     assert "not a text file in UTF-8" in message(catalogue.read_yaml, tmp_path / "latin.yaml")

@@ -97,9 +97,9 @@ def test_claims_name_rows_by_rule_and_recipe(make_run: MakeRun, results: Path, a
     run_ablation(make_run, seeds=3)
     texts = [claim.text for claim in find_claims(report(results).tables)]
     assert texts == [
-        f"RLO, {RLO} (α = 5): AP +2.0 [+2.0, +2.0] against RLO, {RLO}; paired, 3 seeds",
-        f"uniform, {RLO}: AP -1.5 [-1.5, -1.5] against RLO, {RLO}; paired, 3 seeds",
-        f"RLO, {RLO} (α = 20): AP -1.0 [-1.0, -1.0] against RLO, {RLO}; paired, 3 seeds",
+        f"{RLO} (α = 5): AP +2.0 [+2.0, +2.0] against {RLO}; paired, 3 seeds",
+        f"uniform, {RLO}: AP -1.5 [-1.5, -1.5] against {RLO}; paired, 3 seeds",
+        f"{RLO} (α = 20): AP -1.0 [-1.0, -1.0] against {RLO}; paired, 3 seeds",
     ]
 
 
