@@ -77,7 +77,7 @@ def run_plan(
     console = None if options.as_json else make_console()
     dry_run, slurm = options.dry_run, options.slurm_options
     warn_of_data(run.data for run in planned)
-    if options.local_gpus and not has_fast_operators():
+    if options.on is None and options.local_gpus and not has_fast_operators():
         print(f"warning: {SLOW_OPERATORS}", file=sys.stderr)
     if not dry_run:
         _confirm_force(planned, options.yes)
