@@ -92,9 +92,8 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
         outcome = replace(outcome, message=hide_secrets(outcome.message))
     for number in (signal.SIGINT, signal.SIGTERM):  # writing the record takes a moment
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # torch raises an error where a data worker dies, at any moment
+    # torch raises an error where a data worker dies, at any moment
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if outcome.message:
         _print_error(outcome.message)
     attempt.ended, attempt.exit_code, attempt.exit_class = now(), outcome.code, outcome.exit_class
