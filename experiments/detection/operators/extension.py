@@ -26,6 +26,7 @@ from experiments.detection.operators.kernels import at_least_float32
 from experiments.detection.operators.roi_align import RoISettings
 
 EXTENSION = "mmcv._ext"
+OUTSIDE = 1e6  # pixels: no image is there
 
 
 def install() -> str:
@@ -150,7 +151,7 @@ def roi_align_forward(
     input = at_least_float32(input)
     roi_align_kernels.extent(rois, input.dtype, settings)  # raises for negative sizes; torchvision does not
     bins = (spatial_scale, aligned_height, aligned_width)
-    output.copy_(torchvision.roi_align(input, rois.to(input), *bins, sampling_ratio, aligned))
+    output.copy_(torchvision.roi_align(input, _readable(rois.to(input)), *bins, sampling_ratio, aligned))
 
 
 def roi_align_backward(
@@ -178,9 +179,17 @@ def roi_align_backward(
         grad_output = at_least_float32(grad_output)
         bins = (spatial_scale, aligned_height, aligned_width)
         grad = torchvision._roi_align_backward(
-            grad_output, rois.to(grad_output), *bins, *shape, sampling_ratio, aligned
+            grad_output, _readable(rois.to(grad_output)), *bins, *shape, sampling_ratio, aligned
         )
     grad_input += grad.to(grad_input)
+
+
+def _readable(rois: Tensor) -> Tensor:
+    """Return RoIs (R, 5) with undefined ones outside of every image: on a CPU torchvision would read any memory."""
+    if rois.device.type != "cpu":
+        return rois
+    outside = rois.new_tensor([0, *[-OUTSIDE] * 4])
+    return torch.where(rois.isfinite().all(1, keepdim=True), rois, outside)
 
 
 # ---- The module in the place of mmcv._ext. It must have that very name: mmcv finds its operators by
