@@ -100,7 +100,8 @@ def _summary(
     if len(sources) > MAX_SOURCES:
         lines.append(f"  and {len(sources) - MAX_SOURCES} more")
     if isinstance(on, Device):
-        lines.append("  " + load_figures()["notes"][on.basis].format(device=on.name))
+        notes = load_figures()["notes"]
+        lines.append("  " + notes.get(on.name, notes["estimated"]).format(device=on.name))
     unknown = sum(cost.worker_seconds is None for _, cost in left)
     if unknown:
         which = "time and disk" if unknown == len(left) else f"time and disk of {unknown} of {len(left)} runs"

@@ -11,13 +11,16 @@ FUSED = ("SGD", "Adam", "AdamW")  # optimizers that PyTorch has as one kernel, o
 def make_fast(config: Config) -> None:
     """Change a config to the faster execution, in place.
 
-    `fast` is read by `StrictRunner`: channels-last memory and, on a GPU, TF32, cuDNN's choice of algorithms, compiled
-    convolutions, and batches that are on the device before their turn. Heads work on a batch at once, the optimizer is
-    fused, and losses are read from the device when they are logged.
+    `fast` is read by `StrictRunner`: channels-last memory and, on a GPU, TF32 and batches that are on the device
+    before their turn. Heads work on a batch at once, the optimizer is fused, and losses are read from the device when
+    they are logged.
     """
     config.fast = config.model.fast = True
     optimizer = config.optim_wrapper.optimizer
-    if optimizer.type in FUSED and "foreach" not in optimizer:
+    # Where the gradients' scale makes GradScaler skip the first step, PyTorch's fused SGD goes on with a momentum that
+    # nothing was written to, and weights become NaN.
+    scaled = optimizer.type == "SGD" and config.optim_wrapper.get("dtype") == "float16"
+    if optimizer.type in FUSED and "foreach" not in optimizer and not scaled:
         optimizer.setdefault("fused", True)
     interval = (config.default_hooks.get("logger") or {}).get("interval", 10)
     config.default_hooks.runtime_info = ConfigDict(type="DeferredRuntimeInfoHook", every=interval)

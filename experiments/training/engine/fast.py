@@ -1,4 +1,4 @@
-"""What `--fast` does to a training beside its config: memory format, device settings, compilation, batches ahead."""
+"""What `--fast` does to a training beside its config: memory format, precision of a GPU's products, batches ahead."""
 
 from __future__ import annotations
 
@@ -8,13 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-COMPILED = (
-    "backbone",
-    "neck",
-    "rpn_head",
-    "bbox_head",
-)  # of a detector; of a head its convolutions, not its losses
-
 
 def set_memory_format(model: nn.Module, memory_format: torch.memory_format = torch.channels_last) -> None:
     """Lay out the weights of convolutions with channels last, or otherwise."""
@@ -22,35 +15,14 @@ def set_memory_format(model: nn.Module, memory_format: torch.memory_format = tor
 
 
 def set_device_math(fast: bool) -> None:
-    """Let a GPU multiply in TF32 and cuDNN choose by trying, or set PyTorch's defaults; without one do nothing."""
+    """Let a GPU multiply in TF32, or set PyTorch's defaults; without one do nothing.
+
+    cuDNN does not choose algorithms by trying: images of a batch have many sizes, and each new one stopped an H100 for
+    half a second and took up to 68 GB of memory for the trial.
+    """
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high" if fast else "highest")
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = fast
-
-
-def compile_convolutions(detector: nn.Module) -> str | None:
-    """Compile backbone, neck and the convolutions of heads, on a GPU.
-
-    Sizes are dynamic, so that images of many shapes share one compilation. To round their padding up to fewer shapes
-    would be another experiment: anchors in the padding are background in the loss.
-
-    Returns:
-        Why they are not compiled; None where they are, or where there is no GPU.
-    """
-    if not torch.cuda.is_available():
-        return None
-    try:
-        torch.compile(torch.sin)(torch.ones(8, device="cuda"))  # needs Triton and a C compiler
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"convolutions are not compiled: {reason}"
-    torch._dynamo.config.suppress_errors = True  # type: ignore[attr-defined]  # what fails later runs as it is
-    for name in COMPILED:
-        module = getattr(detector, name, None)
-        if isinstance(module, nn.Module):
-            module.compile(dynamic=True)
-    return None
 
 
 def move_ahead(batches: Iterable[Any], move: Callable[[Any], Any], cuda: Any = torch.cuda) -> Iterator[Any]:

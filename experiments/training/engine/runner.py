@@ -14,12 +14,7 @@ from torch.utils.data import DataLoader
 
 from experiments.common.errors import UserError
 from experiments.training.engine.checkpoints import read_checkpoint
-from experiments.training.engine.fast import (
-    compile_convolutions,
-    fit_optimizer_state,
-    set_device_math,
-    set_memory_format,
-)
+from experiments.training.engine.fast import fit_optimizer_state, set_device_math, set_memory_format
 from experiments.training.engine.sampler import SeededDataset
 
 
@@ -52,9 +47,6 @@ class StrictRunner(Runner):
         if self.cfg.get("fast"):
             set_device_math(fast=True)
             set_memory_format(model)
-            problem = compile_convolutions(model)
-            if problem is not None:
-                self.logger.warning(f"--fast: {problem}")
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:

@@ -248,18 +248,18 @@ def test_device_figures_shrink_with_the_image_and_cover_no_unknown_model():
 
 
 def test_estimates_are_called_so_wherever_they_are_shown():
-    runs, device = elsewhere(load_recipe("retinanet-r50"), "h100x4")
+    runs, device = elsewhere(load_recipe("retinanet-r50"), "a100x4")
     text = shown(runs, on=device)
     assert re.search(r"hours \(estimated\) +disk \(estimated\)", text)
     assert re.search(
-        r"about 21 GPU-hours of training, without evaluation, estimated\nabout 0\.22 days if 4 x", text
+        r"about 27 GPU-hours of training, without evaluation, estimated\nabout 0\.28 days if 4 x", text
     )
     assert re.search(r"about 606 MB on disk, estimated", text)
-    assert "estimated for retinanet_r50_fpn_1x_coco: 0.107 s per iteration on 4 x h100" in text
+    assert "estimated for retinanet_r50_fpn_1x_coco: 0.136 s per iteration on 4 x a100" in text
     assert "within a factor of two" in text
     (row,) = runs_content(runs, dry_run=True, on=device)
     assert row["measured"] is None
-    assert row["estimated"]["device"] == "h100"
+    assert row["estimated"]["device"] == "a100"
 
 
 def test_measured_figures_are_called_measured():
@@ -269,6 +269,13 @@ def test_measured_figures_are_called_measured():
     text = shown(planned(tiny()), on=parse_device("cpu"))
     assert "CPU-hours of training, without evaluation, measured" in text
     assert "estimated" not in text
+    runs, device = elsewhere(load_recipe("retinanet-r50"), "h100x4")
+    bench = 0.0619  # seconds of a step of 2 images, the rules' median: results/bench/2026-11-26-h100.json
+    (cost,) = forecast(runs, device)
+    assert cost.worker_seconds == pytest.approx(cost.iterations * 4 * bench, rel=0.01)
+    text = shown(runs, on=device)
+    assert "GPU-hours of training, without evaluation, measured" in text
+    assert "a step of 2 images on one H100" in text
 
 
 @pytest.mark.parametrize("text", ["b200", "h100x0", "x4", "", "h100x99999", "h100\n"])

@@ -206,7 +206,7 @@ def test_forecast_for_other_gpus_needs_no_data_and_says_how_many_seeds(monkeypat
     assert "NMS and RoIAlign" not in err  # a warning about this machine's GPUs
     assert code == 0
     assert "data set 'coco' is not in" in err
-    assert "GPU-hours of training, without evaluation, estimated" in out
+    assert "GPU-hours of training, without evaluation, measured" in out
 
     def power(difference, n):
         border = stats.t.ppf(0.975, 2 * n - 2)
