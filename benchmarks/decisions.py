@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reporting.stats.sequences import sequence_quantile
-from experiments.reporting.stats.statistics import MIN_SEEDS, t_quantile
+from experiments.reporting.stats.sequences import compute_sequence_quantile
+from experiments.reporting.stats.statistics import MIN_SEEDS, compute_t_quantile
 
 STUDIES = 10_000
 MAX_SEEDS = 30  # of a study whose errors are counted
@@ -37,17 +37,17 @@ def measure(studies: int = STUDIES) -> dict[str, Any]:
         "beyond the method: exponential": chance.exponential(1, size) - 1,
     }
     runs = {
-        f"{name}, {part:g} of the published": runs_taken(
+        f"{name}, {part:g} of the published": count_runs_taken(
             part * PUBLISHED + spread * chance.standard_normal((studies, most))
         )
         for name, (spread, most) in SPREADS.items()
         for part in (0.0, 0.5, 1.0)
     }
-    errors = {name: error_rates(drawn) for name, drawn in pairs.items()}
+    errors = {name: measure_error_rates(drawn) for name, drawn in pairs.items()}
     return {"studies": studies, "seeds at most": MAX_SEEDS, "false verdicts": errors, "runs": runs}
 
 
-def error_rates(pairs: np.ndarray) -> dict[str, float]:
+def measure_error_rates(pairs: np.ndarray) -> dict[str, float]:
     """Return how often a gain or loss is ever seen where there is none, looking after each seed.
 
     Args:
@@ -60,7 +60,7 @@ def error_rates(pairs: np.ndarray) -> dict[str, float]:
     return {f"{name} %": _percent(found) for name, found in ever.items()}
 
 
-def runs_taken(pairs: np.ndarray) -> dict[str, Any]:
+def count_runs_taken(pairs: np.ndarray) -> dict[str, Any]:
     """Return how studies end and the seeds they take, beside those of a fixed sample that decides as often.
 
     Args:
@@ -95,7 +95,8 @@ def _looks(pairs: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     errors = np.sqrt(np.maximum(squares, 1e-12) / np.maximum(n - 1, 1) / n)  # 0 times infinity is no number
     errors[:, : MIN_SEEDS - 1] = np.inf
     reaches = (
-        [reach(max(k, 2)) for k in n.tolist()] for reach in (sequence_quantile, lambda k: t_quantile(k - 1))
+        [reach(max(k, 2)) for k in n.tolist()]
+        for reach in (compute_sequence_quantile, lambda k: compute_t_quantile(k - 1))
     )
     return means, [errors * np.array(reach) for reach in reaches]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ratios import ratio, times
+from benchmarks.ratios import estimate_ratio, summarize_times
 from experiments.common.metric_names import COCO_METRICS
 
 COCO_IMAGES, CLASSES = 5000, 80  # of val2017
@@ -38,7 +38,7 @@ def measure(
         "pycocotools": (pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval),
     }
     progress("making up detections")
-    truth, detections = made_up(images)
+    truth, detections = make_detections(images)
     seconds: dict[str, list[float]] = {name: [] for name in tools}
     numbers: dict[str, list[float]] = {}
     for number in range(repeats):
@@ -54,8 +54,8 @@ def measure(
         "truths": len(truth["annotations"]),
         "detections": len(detections),
         "repeats": repeats,
-        **{name: times(took) for name, took in seconds.items()},
-        "ratio": ratio(*(seconds[name] for name in reversed(tools))) if repeats > 1 else None,
+        **{name: summarize_times(took) for name, took in seconds.items()},
+        "ratio": estimate_ratio(*(seconds[name] for name in reversed(tools))) if repeats > 1 else None,
         "metrics": pairs,
         "largest_difference": largest,
         "equal": largest <= TOLERANCE,
@@ -78,7 +78,7 @@ def _evaluate(coco: Any, evaluation: Any, truth: dict, detections: list[dict]) -
     return took, [float(value) for value in judged.stats[: len(METRICS)]]
 
 
-def made_up(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
+def make_detections(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
     """Return a COCO ground truth and detections of it, as a middling detector makes them.
 
     The objects are of all of COCO's sizes, one in a hundred is a crowd. Most are found, up to three times over, some

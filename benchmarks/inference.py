@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ratios import orders, ratio, times
+from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times
 from experiments.recipes.schema import Recipe
 
 TABLE, BASELINE = "fig4", "baseline"
@@ -160,7 +160,7 @@ def _systems(
         sets = [f"image_size={list(size)}"] if size else []
         recipe = recipes.load_recipe(row.recipe, profile, sets, dataset, row.set)
         width, height = size or recipe.image_size or PAPER_SIZE
-        pixels = made_up_image(image, (width, height))
+        pixels = write_noise_image(image, (width, height))
         found.append(_system(row, recipe, image, pixels, (width, height), device))
     return found
 
@@ -179,7 +179,7 @@ def _system(
     from mmdet.utils import register_all_modules  # isort: skip
 
     register_all_modules(init_default_scope=True)
-    config = build_config(recipe, classes(recipe), Path(), Path())
+    config = build_config(recipe, find_classes(recipe), Path(), Path())
     without_pretrained(config.model)
     config.model.test_cfg.score_thr = 0.0
     steps = copy.deepcopy(test_pipeline(config))
@@ -190,7 +190,7 @@ def _system(
     return System(row.id, row.label, recipe, model.to(device).eval(), pipeline, image, pixels, size, device)
 
 
-def classes(recipe: Recipe) -> list[str]:
+def find_classes(recipe: Recipe) -> list[str]:
     """Return a data set's classes; none where only annotations name them: then the model's own 80 count."""
     from experiments.data.find import find_dataset
 
@@ -198,7 +198,7 @@ def classes(recipe: Recipe) -> list[str]:
     return find_dataset(spec, generate=False).classes if spec.generate is not None else list(spec.classes)
 
 
-def made_up_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
+def write_noise_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
     """Write a JPEG of noise that fills `size` exactly when it is resized; return its own size."""
     import cv2
     import numpy as np
@@ -219,7 +219,7 @@ def _in_turns(
 ) -> dict[tuple[str, str], list[list[float]]]:
     """Return for each (row, kind) and round the seconds of `repeats` inferences."""
     found: dict[tuple[str, str], list[list[float]]] = {}
-    turns = orders(len(systems))
+    turns = balance_orders(len(systems))
     for number in range(-1, rounds):  # the first only warms up
         progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
         for place in turns[number % len(turns)]:
@@ -239,8 +239,8 @@ def _model(
     told: dict[str, Any] = {"id": system.id, "label": system.label, "recipe": system.recipe.name, **counts}
     for kind in ("model", "end_to_end"):
         own, base = seconds[system.id, kind], seconds[BASELINE, kind]
-        told[kind] = times([second for block in own for second in block])
+        told[kind] = summarize_times([second for block in own for second in block])
         # Nothing in inference comes once in a while, so a block's median is what it takes when nothing disturbs it.
         medians = [[statistics.median(block) for block in blocks] for blocks in (own, base)]
-        told[f"{kind}_ratio"] = None if system.id == BASELINE else ratio(*medians)
+        told[f"{kind}_ratio"] = None if system.id == BASELINE else estimate_ratio(*medians)
     return told

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation import CLASSES, HEIGHT, WIDTH
-from benchmarks.ratios import orders, ratio
+from benchmarks.ratios import balance_orders, estimate_ratio
 
 PAPER_SIZE = (1333, 800)  # pixels
 FILES = 24
@@ -71,13 +71,13 @@ def _measure_images(folder: Path, size: tuple[int, int], rounds: int) -> dict[st
     loaders = {"stock": CocoDataset(**options), "msdet": AnnotatedCocoDataset(**options)}
     (stock, _), (msdet, _) = (_load(loader) for loader in loaders.values())
     seconds: dict[str, list[float]] = {name: [] for name in loaders}
-    for number in (number for order in islice(cycle(orders(2)), rounds) for number in order):
+    for number in (number for order in islice(cycle(balance_orders(2)), rounds) for number in order):
         name = list(loaders)[number]
         seconds[name].append(_load(loaders[name])[1])
     return {
         "size": list(size),
         "a second and core": {name: FILES / float(np.median(took)) for name, took in seconds.items()},
-        "time, msdet / stock": ratio(seconds["msdet"], seconds["stock"]),
+        "time, msdet / stock": estimate_ratio(seconds["msdet"], seconds["stock"]),
         "equal": all(a["inputs"].equal(b["inputs"]) for a, b in zip(stock, msdet)),
     }
 

@@ -79,7 +79,7 @@ def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> A
     return config
 
 
-def stock_config(config: Any) -> Any:
+def build_stock_config(config: Any) -> Any:
     """Return the worker's config with everything of msdet's own replaced by MMDetection's and MMEngine's.
 
     Raises:

@@ -39,13 +39,13 @@ def measure(runs: int = RUNS, repeats: int = 5, reported: int = REPORTED) -> dic
     plan = ["ablate", RECIPE, "-p", PROFILE, "--gamma", ",".join(values), "--dry-run"]
     with tempfile.TemporaryDirectory() as folder:
         figures = _timed("dry run of new ones", plan, repeats, folder)
-        make(Path(folder) / "results", variants(values), patch=PATCH)
+        make(Path(folder) / "results", make_variants(values), patch=PATCH)
         figures |= _timed("dry run of done ones", plan, repeats, folder)
         figures |= _timed("runs", ["runs"], repeats, folder)
-    return {"runs": runs, **figures, "report": reports(reported)}
+    return {"runs": runs, **figures, "report": time_reports(reported)}
 
 
-def reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
+def time_reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
     """Return seconds of `msdet report` over ablations of 5 seeds a config, and over ten recipes with many seeds.
 
     Cold: there is no index of the results folder yet; warm: there is one.
@@ -54,7 +54,7 @@ def reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
 
     gammas = [str(i / (runs + 1)) for i in range(1, runs // SEEDS)]  # beside the baseline
     shapes: dict[str, tuple[list[Recipe], int]] = {
-        "ablations": ([recipes.load_recipe("retinanet-r50", PROFILE), *variants(gammas)], SEEDS),
+        "ablations": ([recipes.load_recipe("retinanet-r50", PROFILE), *make_variants(gammas)], SEEDS),
         "seeds": ([recipes.load_recipe(name, PROFILE) for name in NAMED], runs // len(NAMED)),
     }
     figures: dict[str, Any] = {"runs": runs}
@@ -68,7 +68,7 @@ def reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
     return figures
 
 
-def variants(gammas: Sequence[str]) -> list[Recipe]:
+def make_variants(gammas: Sequence[str]) -> list[Recipe]:
     """Return the recipe with each of these values."""
     from experiments.recipes import loading as recipes
 
@@ -90,7 +90,7 @@ def make(
     attempt = Attempt(**times, host="elsewhere", pid=1, micro_batch=8, exit_code=0, exit_class="done")
     for recipe in made:
         data = find_dataset(recipe.dataset, generate=False)
-        digest = recipes.config_hash(recipe, data.fingerprint)
+        digest = recipes.compute_config_hash(recipe, data.fingerprint)
         page = recipes.dump(recipe)
         for seed in seeds:
             run = RunFolder.of(results, recipe.name, digest, seed)
@@ -98,7 +98,7 @@ def make(
             ap = chance.gauss(50, 1)
             record = Record(
                 recipe=recipe.name,
-                recipe_id=recipes.recipe_id(recipe),
+                recipe_id=recipes.compute_recipe_id(recipe),
                 config_hash=digest,
                 seed=seed,
                 profile=recipe.profile,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.detection.operators import kernels
 from experiments.detection.operators import roi_align as roi_align_kernels
-from experiments.detection.operators.extension import torchvision_operators
+from experiments.detection.operators.extension import find_torchvision_operators
 from experiments.detection.operators.roi_align import RoISettings
 
 SEED = 0
@@ -82,7 +82,7 @@ def _cases() -> dict[str, dict[str, Callable[[], object]]]:
             ),
         }
     }
-    library = torchvision_operators("cpu")
+    library = find_torchvision_operators("cpu")
     if library is not None:
         cases["torchvision"] = {
             "nms_1000_boxes": lambda: library.nms(*few, IOU_THRESHOLD),

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.interleaved import Training
-from benchmarks.loops import RuleClock, Task, build_config, build_runner, stock_config
-from benchmarks.ratios import orders, ratio, times
+from benchmarks.loops import RuleClock, Task, build_config, build_runner, build_stock_config
+from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times
 from experiments.recipes.schema import Recipe
 
 
@@ -120,10 +120,10 @@ def measure(
 def _ratio(of: str, to: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Return the ratio of two loops; uniform is the geometric mean of its two trainings, unless they are compared."""
     if "again" not in seconds or "again" in (of, to):
-        return ratio(seconds[of], seconds[to])
+        return estimate_ratio(seconds[of], seconds[to])
     both = [math.sqrt(a * b) for a, b in zip(seconds["uniform"], seconds["again"])]
     values = {**seconds, "uniform": both}
-    return ratio(values[of], values[to])
+    return estimate_ratio(values[of], values[to])
 
 
 def _trainings(
@@ -139,7 +139,9 @@ def _trainings(
     for name, loop in loops.items():
         progress(f"building {loop.label}")
         config = build_config(replace(task, fast=loop.fast, amp=loop.amp), loop.rule, data, folder / name)
-        runner = build_runner(stock_config(config) if name == "stock" else config, stock=name == "stock")
+        runner = build_runner(
+            build_stock_config(config) if name == "stock" else config, stock=name == "stock"
+        )
         before = functools.partial(set_device_math, loop.fast)
         trainings[name] = Training(runner, torch.cuda.is_available(), before)
     return trainings
@@ -159,7 +161,7 @@ def _in_turns(
         training.advance(WARM_UP)
     for clock in clocks.values():
         clock.reset()
-    names, turns = list(trainings), orders(len(trainings))
+    names, turns = list(trainings), balance_orders(len(trainings))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     cpu_seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
@@ -194,7 +196,7 @@ def _entry(
         "detector": type(runner.model).__name__,
         "loop": type(runner.train_loop).__name__,
         "runner": type(runner).__name__,
-        "iteration": times(seconds),
+        "iteration": summarize_times(seconds),
         "rounds_s": [round(second, 6) for second in seconds],
         "rule": rule,
         "peak_bytes": training.peak_bytes + _kept_bytes(runner) if training.cuda else None,

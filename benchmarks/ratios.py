@@ -11,7 +11,7 @@ from typing import Any
 CONFIDENCE_LEVEL = 0.95
 
 
-def orders(count: int) -> list[list[int]]:
+def balance_orders(count: int) -> list[list[int]]:
     """Return the order in which things take turns, round by round: a balanced Latin square (Williams 1949).
 
     Over all rows each thing stands at each place equally often, and comes right after each other thing equally often:
@@ -25,7 +25,7 @@ def orders(count: int) -> list[list[int]]:
     return rows + [row[::-1] for row in rows] if count % 2 and count > 1 else rows
 
 
-def times(seconds: Sequence[float]) -> dict[str, Any]:
+def summarize_times(seconds: Sequence[float]) -> dict[str, Any]:
     """Return median and quartiles."""
     low, middle, high = (
         statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else 3 * [*seconds]
@@ -33,7 +33,7 @@ def times(seconds: Sequence[float]) -> dict[str, Any]:
     return {"median_s": middle, "q1_s": low, "q3_s": high, "n": len(seconds)}
 
 
-def ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, Any]:
+def estimate_ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, Any]:
     """Return the geometric mean of the rounds' ratios, with a 95 % confidence interval.
 
     A t interval of the mean log ratio over rounds. Rounds that follow each other may be alike, and then tell less than
@@ -48,7 +48,7 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, Any]:
 
     logs = [math.log(a / b) for a, b in zip(of, to, strict=True)]
     mean = statistics.fmean(logs)
-    r = min(max(0.0, autocorrelation(logs) + 1 / len(logs)), 1.0)
+    r = min(max(0.0, compute_autocorrelation(logs) + 1 / len(logs)), 1.0)
     effective = max(2.0, len(logs) * (1 - r) / (1 + r))
     error = statistics.stdev(logs) / math.sqrt(effective)
     half = float(stdtrit(effective - 1, 0.5 + CONFIDENCE_LEVEL / 2)) * error
@@ -56,7 +56,7 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, Any]:
     return {**ends, "rounds": len(logs)}
 
 
-def autocorrelation(values: Sequence[float]) -> float:
+def compute_autocorrelation(values: Sequence[float]) -> float:
     """Return the lag-1 autocorrelation; 0 where nothing varies."""
     mean = statistics.fmean(values)
     apart = [value - mean for value in values]

@@ -13,7 +13,7 @@ from typing import Any
 from experiments.common.errors import UserError
 from experiments.common.files import write_json
 from experiments.reporting.bench.results import SCHEMA, read_file
-from experiments.runs.record import now
+from experiments.runs.record import format_now
 
 
 class BenchFile:
@@ -29,7 +29,7 @@ class BenchFile:
 
     def __init__(self, results: Path, host: str | None = None) -> None:
         self.host = host or socket.gethostname()
-        self.date = now()[:10]
+        self.date = format_now()[:10]
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", self.host).strip("-.")
         if not stem:
             raise UserError(f"--host: '{self.host}' has no letter or digit", "--host laptop")
@@ -64,7 +64,7 @@ def content(date: str, host: str, parts: dict[str, Any]) -> dict[str, Any]:
     return {"schema": SCHEMA, "date": date, "host": host, "parts": parts}
 
 
-def part(
+def measure_part(
     measure: Callable[[], dict[str, Any]], command: str, host: str, before: float | None
 ) -> dict[str, Any]:
     """Measure one part; return the result with its environment.
@@ -75,13 +75,13 @@ def part(
         host: The machine's name.
         before: The machine's load before anything was measured.
     """
-    from experiments.training.environment import git_state
+    from experiments.training.environment import read_git_state
 
     began = time.monotonic()
     result = measure()
-    git = git_state()
+    git = read_git_state()
     return {
-        "measured": now(),
+        "measured": format_now(),
         "took_s": round(time.monotonic() - began, 1),
         "load": before,
         "command": command,

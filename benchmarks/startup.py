@@ -21,11 +21,11 @@ def measure(repeats: int = 10) -> dict[str, Any]:
     return {
         "help s": statistics.median(pair[0] for pair in pairs),
         "bare interpreter s": statistics.median(pair[1] for pair in pairs),
-        "heavy imports": ", ".join(heavy_imports()) or "none",
+        "heavy imports": ", ".join(find_heavy_imports()) or "none",
     }
 
 
-def heavy_imports() -> list[str]:
+def find_heavy_imports() -> list[str]:
     """Return which of HEAVY the command line imports before a command is chosen."""
     code = f"import sys, msdet_cli.app; print(*[m for m in {HEAVY!r} if m in sys.modules])"
     command = [sys.executable, "-c", code]

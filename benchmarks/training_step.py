@@ -67,7 +67,7 @@ class Stepper:
         self.optimizer = OptimWrapper(
             torch.optim.SGD(self.model.parameters(), lr=1e-6, fused=loop == "fast" or None)
         )
-        self.batch = made_up_batch(batch_size, size)
+        self.batch = make_noise_batch(batch_size, size)
         self.steps, self.rule_s, self.all_s = 0, 0.0, 0.0
 
     def step(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Stepper:
         return seconds
 
 
-def made_up_batch(batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
+def make_noise_batch(batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
     """Return noise as a data loader gives it, with four boxes an image, a tenth to half of its shorter side."""
     import torch
     from mmdet.structures import DetDataSample

@@ -32,30 +32,32 @@ def complete_words(words: Iterable[str], separator: str = "") -> Completion:
 
 def complete_runs(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the name of a run in the results folder."""
-    from experiments.runs.lookup import iterate, results_dir
+    from experiments.runs.lookup import find_results_dir, iterate
 
-    return [r.name for r in iterate(results_dir(ctx.params.get("results"))) if r.name.startswith(incomplete)]
+    return [
+        r.name for r in iterate(find_results_dir(ctx.params.get("results"))) if r.name.startswith(incomplete)
+    ]
 
 
 def complete_tables(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the name of a table, or of an ablation in a results folder."""
-    from experiments.recipes.tables import all_tables, list_ablations
-    from experiments.runs.lookup import results_dir
+    from experiments.recipes.tables import list_ablations, list_tables
+    from experiments.runs.lookup import find_results_dir
 
     typed = ctx.params.get("results")  # `report` takes several
     places = typed if isinstance(typed, (list, tuple)) and typed else [typed or None]
-    names = [*all_tables(), *(name for place in places for name in list_ablations(results_dir(place)))]
+    names = [*list_tables(), *(name for place in places for name in list_ablations(find_results_dir(place)))]
     return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_settings(incomplete: str) -> list[str]:
     """Complete the key of `--set KEY=VALUE`, and the value of the few keys whose values are words."""
-    from experiments.recipes.overrides import SECTIONS, dotted_keys
+    from experiments.recipes.overrides import SECTIONS, list_dotted_keys
     from experiments.recipes.schema import AMP_DTYPES, WHERE
     from experiments.weighting.options import OPTIONS
 
     key, equals, _ = incomplete.partition("=")
     words = {"weighting.rule": OPTIONS, "weighting.where": WHERE, "amp": AMP_DTYPES}.get(key, ())
-    keys = [f"{name}=" for name in dotted_keys().values() if name not in SECTIONS]
+    keys = [f"{name}=" for name in list_dotted_keys().values() if name not in SECTIONS]
     choices = [f"{key}={word}" for word in words] if equals else keys
     return [choice for choice in choices if choice.startswith(incomplete)]

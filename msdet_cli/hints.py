@@ -24,7 +24,7 @@ def repeat_command(*more: str, without: Collection[str] = ()) -> str:
     return shlex.join(["msdet", *_parted(sys.argv[1:], dropped)[1], *more])
 
 
-def next_command(*words: str, keep: Collection[str] = WHERE) -> str:
+def make_next_command(*words: str, keep: Collection[str] = WHERE) -> str:
     """Return another command with the options `keep`, as far as they were typed in the running one.
 
     Args:
@@ -68,7 +68,7 @@ def complete_hint(hint: str) -> str:
     if words[:1] != ["msdet"]:
         return hint
     keep = _PLACES.intersection(_options_of(words[1:])).difference(SHORT.get(word, word) for word in words)
-    return command + next_command(keep=keep).removeprefix("msdet") + gap + remark
+    return command + make_next_command(keep=keep).removeprefix("msdet") + gap + remark
 
 
 def _options_of(words: Sequence[str]) -> set[str]:

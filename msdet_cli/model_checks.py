@@ -47,14 +47,14 @@ def check_models(recipes: Iterable[Recipe]) -> None:
 
 def check_model(recipe: Recipe) -> None:
     """Build config and detector as a run would, without weights. Raises: as `check_models`."""
-    config = mmengine_config(recipe)
+    config = build_mmengine_config(recipe)
     from experiments.training.config.builder import check_detector
 
     with _named(recipe):
         check_detector(config)
 
 
-def mmengine_config(recipe: Recipe) -> Config:
+def build_mmengine_config(recipe: Recipe) -> Config:
     """Return the config of a run of this recipe, with or without its data.
 
     Raises:

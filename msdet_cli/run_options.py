@@ -18,10 +18,10 @@ from experiments.common.trackers import TRACKERS
 from experiments.common.trackers import check as check_trackers
 from experiments.launching.devices import Device, load_figures, parse_device
 from experiments.launching.execution import Execution
-from experiments.launching.gpus import Gpu, visible_gpus
+from experiments.launching.gpus import Gpu, list_visible_gpus
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.recipes.schema import AMP_DTYPES, Recipe
-from experiments.runs.lookup import results_dir
+from experiments.runs.lookup import find_results_dir
 from msdet_cli.completion import complete_words
 from msdet_cli.hints import repeat_command
 from msdet_cli.model_checks import check_models
@@ -130,7 +130,7 @@ class RunOptions:
 
     @cached_property
     def results_folder(self) -> Path:
-        return results_dir(self.results)
+        return find_results_dir(self.results)
 
     @cached_property
     def device(self) -> Device | None:
@@ -180,9 +180,9 @@ class RunOptions:
             track=tuple(trackers),
         )
         if self.slurm_options is not None:
-            from experiments.launching.slurm.submission import on_slurm
+            from experiments.launching.slurm.submission import resolve_execution
 
-            execution = on_slurm(execution, self.slurm_options)
+            execution = resolve_execution(execution, self.slurm_options)
         execution.check()
         return execution
 
@@ -191,7 +191,7 @@ class RunOptions:
         """Return this machine's GPUs, or those of `--on`; none under Slurm, which has its own."""
         if self.device is not None:
             return tuple(self.device.gpus)
-        return () if self.slurm is not None else tuple(visible_gpus())
+        return () if self.slurm is not None else tuple(list_visible_gpus())
 
     def plan(self, labelled: Iterable[tuple[str, Recipe]]) -> list[PlannedRun]:
         """Return the runs of the recipes with every seed. Args and Raises: as `plan` and `check_models`."""

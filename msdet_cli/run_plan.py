@@ -22,17 +22,17 @@ from experiments.common.processes import PATHS
 from experiments.data.find import FoundDataset
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
-from experiments.launching.local import last_lines, shared_exit_code
+from experiments.launching.local import combine_exit_codes, read_last_lines
 from experiments.launching.plan import PlannedRun
 from experiments.launching.queue import Queue, QueueItem
 from experiments.launching.run_states import read_runs
 from experiments.training.environment import SLOW_OPERATORS, has_fast_operators
 from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import format_duration, format_metrics
-from msdet_cli.console.plan_view import runs_content, show_plan
+from msdet_cli.console.plan_view import describe_runs, show_plan
 from msdet_cli.console.queue_view import QueueView
 from msdet_cli.console.result_tables import make_console
-from msdet_cli.hints import next_command, repeat_command
+from msdet_cli.hints import make_next_command, repeat_command
 from msdet_cli.run_options import RunOptions
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run_plan(
     for runs in [planned] if rounds is None else rounds:
         executed += runs
         if not dry_run and slurm is None:
-            code = shared_exit_code([code, execute(runs, console, options.execution, options.local_gpus)])
+            code = combine_exit_codes([code, execute(runs, console, options.execution, options.local_gpus)])
         if code == INTERRUPTED:
             break
     if slurm is not None and not dry_run:
@@ -96,7 +96,7 @@ def run_plan(
         raise typer.Exit(DONE)
     on_gpus = None if slurm is not None else bool(options.local_gpus)  # Slurm's devices are unknown here
     if console is None:
-        print(json.dumps(to_json(runs_content(executed, dry_run, options.device or on_gpus)), indent=2))
+        print(json.dumps(to_json(describe_runs(executed, dry_run, options.device or on_gpus)), indent=2))
     elif dry_run:
         show_plan(console, executed, options.device or on_gpus)
         on_dry_run(console)
@@ -118,7 +118,7 @@ def print_next(console: Console, code: int, options: RunOptions, *tables: str) -
     """Print what to type after a command that trains, given its exit code."""
     more = f"; more seeds: {repeat_command('--seeds', '3', without=['--seed'])}"
     lines = {
-        DONE: next_command("report", *tables) + (more if len(options.chosen_seeds) == 1 else ""),
+        DONE: make_next_command("report", *tables) + (more if len(options.chosen_seeds) == 1 else ""),
         INTERRUPTED: f"{repeat_command()}   (resumes)",
     }
     if code in lines:
@@ -150,7 +150,7 @@ def execute(
                 view.note = "stopping: saving checkpoints (Ctrl-C again kills the runs)"
             view.update()
     _report_failures(console, queue.entries)
-    return shared_exit_code([entry.code or DONE for entry in queue.entries])
+    return combine_exit_codes([entry.code or DONE for entry in queue.entries])
 
 
 def _report_entry(console: Console | None, entry: QueueItem, total: int) -> None:
@@ -187,7 +187,7 @@ def _report_failures(console: Console | None, entries: Sequence[QueueItem]) -> N
     for entry in failed:
         if len(entries) > 1:
             _print_line(console, f"[red]{entry.run.folder.name}:[/] {escape(entry.message or '')}")
-        lines = last_lines(entry.run.folder.log, LOG_LINES)
+        lines = read_last_lines(entry.run.folder.log, LOG_LINES)
         for line in lines:
             _print_line(console, f"    [dim]{escape(line)}[/]")
         if lines:
@@ -215,9 +215,9 @@ def _detach(planned: Sequence[PlannedRun], options: RunOptions) -> None:
         print(json.dumps({"pid": process.pid, "log": str(log)}))
         return
     names = [planned[0].folder.name] if len(planned) == 1 else sorted({run.recipe.name for run in planned})
-    stop = next_command("cancel", *names, *(["--all"] if len(planned) > 1 else []))
+    stop = make_next_command("cancel", *names, *(["--all"] if len(planned) > 1 else []))
     print(f"in the background as process {process.pid}; log: {log}")
-    print(f"  progress: {next_command('runs')}\n  stop and save checkpoints: {stop}")
+    print(f"  progress: {make_next_command('runs')}\n  stop and save checkpoints: {stop}")
 
 
 def _submit(planned: list[PlannedRun], options: SlurmOptions, results: Path, console: Console | None) -> None:
@@ -230,7 +230,7 @@ def _submit(planned: list[PlannedRun], options: SlurmOptions, results: Path, con
     for one in submitted:
         outcome = f"job {one.job_id}" if one.job_id else escape(one.why or "")
         _print_line(console, f"{one.run.folder.name}: {outcome}")
-    _print_line(console, f"next: {next_command('runs')}")
+    _print_line(console, f"next: {make_next_command('runs')}")
 
 
 def warn_of_data(found: Iterable[FoundDataset]) -> None:

@@ -14,10 +14,10 @@ from experiments.common.errors import UserError
 from experiments.common.files import display_path
 from experiments.launching.leases import ResourcePool
 from experiments.launching.plan import PlannedRun
-from experiments.recipes.loading import recipe_id
+from experiments.recipes.loading import compute_recipe_id
 from experiments.recipes.tables import Study, Table
-from experiments.reporting.stats.sequences import SequentialDifference, sequential
-from experiments.reporting.stats.statistics import adjust_by_holm, difference
+from experiments.reporting.stats.sequences import SequentialDifference, add_sequence
+from experiments.reporting.stats.statistics import adjust_by_holm, compute_difference
 from msdet_cli.run_options import RunOptions
 
 
@@ -42,13 +42,13 @@ class StudyRun:
 
     def __post_init__(self) -> None:
         ids = {
-            row.id: recipe_id(self.options.execution.changed(self.table.recipe_of(row)))
+            row.id: compute_recipe_id(self.options.execution.changed(self.table.recipe_of(row)))
             for row in self.table.rows()
             if row.recipe is not None
         }
         runs_by_id: dict[str, list[PlannedRun]] = {}
         for run in self.planned:
-            runs_by_id.setdefault(recipe_id(run.recipe), []).append(run)
+            runs_by_id.setdefault(compute_recipe_id(run.recipe), []).append(run)
         self._runs = {row_id: runs_by_id.get(digest, []) for row_id, digest in ids.items()}
         self.row_id = next(row_id for row_id, digest in ids.items() if digest == self.own_id)
 
@@ -102,12 +102,12 @@ class StudyRun:
         changes = {}
         for row in self.table.rows():
             one, other = values.get(row.id, {}), values.get(row.baseline or "", {})
-            change = difference(
+            change = compute_difference(
                 {seed: one[seed] for seed in one.keys() & other.keys()},
                 {seed: other[seed] for seed in one.keys() & other.keys()},
             )
             if change is not None:
-                changes[row.id] = sequential(change, study.effect, study.scale)
+                changes[row.id] = add_sequence(change, study.effect, study.scale)
         return adjust_by_holm(changes)[self.row_id]
 
     def _values(self, runs: Sequence[PlannedRun]) -> dict[int, float]:

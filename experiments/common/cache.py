@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.errors import UserError
-from experiments.common.files import file_digest, replacing, write_text
+from experiments.common.files import hash_file, replacing, write_text
 from experiments.common.locks import file_lock
-from experiments.common.regular_files import read_bytes, why_unreadable
+from experiments.common.regular_files import find_obstacle, read_bytes
 
 if TYPE_CHECKING:  # imported where it is needed: it takes a tenth of a second
     import numpy as np
@@ -35,7 +35,7 @@ MIN_FACTS = 100  # fewer are read faster than anyone notices, and get no file
 Stamp = list[int]
 
 
-def stamp(path: Path | str) -> Stamp | None:
+def read_stamp(path: Path | str) -> Stamp | None:
     """Return modification and change time (ns), size and inode of a file or folder; None where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path for each of 100,000 images takes a second
@@ -44,9 +44,9 @@ def stamp(path: Path | str) -> Stamp | None:
     return [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
 
 
-def stamps(paths: Iterable[Path]) -> dict[str, Stamp | None]:
+def read_stamps(paths: Iterable[Path]) -> dict[str, Stamp | None]:
     """Return the stamp of each path; call it before reading the files."""
-    return {str(path): stamp(path) for path in paths}
+    return {str(path): read_stamp(path) for path in paths}
 
 
 def recall(key: Any) -> dict[str, Any] | None:
@@ -58,7 +58,7 @@ def recall(key: Any) -> dict[str, Any] | None:
         if json.loads(head) != {"version": _VERSION, "digest": _digest(body)}:
             return None
         content = json.loads(body)
-        if all(stamp(p) == s for p, s in content["stamps"].items()):
+        if all(read_stamp(p) == s for p, s in content["stamps"].items()):
             return dict(content["answer"])
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         pass  # no entry, an unreadable one, or no home folder
@@ -86,7 +86,7 @@ def recall_arrays(key: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]] | No
         return None
     path = _folder() / f"{answer['digest']}.arrays"
     try:
-        if why_unreadable(path) is not None or file_digest(path) != answer["digest"]:
+        if find_obstacle(path) is not None or hash_file(path) != answer["digest"]:
             return None
         with open(path, "rb") as stream:
             memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -153,13 +153,13 @@ class FileFacts:
             read: Returns the fact, in values that JSON gives back equal, and whether it follows from the file alone.
                 What it raises is raised.
         """
-        before = stamp(path)
+        before = read_stamp(path)
         known = self._facts.get(name)
         if known is not None and known[0] == before:
             return known[1]
         self._changed |= self._facts.pop(name, None) is not None
         found, is_lasting = read()
-        if is_lasting and before and _is_settled(max(before[:2])) and stamp(path) == before:
+        if is_lasting and before and _is_settled(max(before[:2])) and read_stamp(path) == before:
             self._facts[name] = [before, found]
             self._changed = True
         return found

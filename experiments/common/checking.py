@@ -34,10 +34,10 @@ def validate(model: type[Model], raw: Any, where: str) -> Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{where}: {one_line(error)}") from None
+        raise UserError(f"{where}: {describe_mistake(error)}") from None
 
 
-def one_line(error: ValidationError) -> str:
+def describe_mistake(error: ValidationError) -> str:
     """Return the first mistake as `key: value is not allowed: why`."""
     first = error.errors()[0]
     place, value, kind = _dotted(first["loc"]), first["input"], first["type"]
@@ -51,12 +51,12 @@ def one_line(error: ValidationError) -> str:
     if kind == "extra_forbidden":
         return f"{place}: unknown key"
     if kind in ("model_type", "dict_type"):
-        return f"{place or 'it'}: must be a mapping, not {shown_value(value)}"
+        return f"{place or 'it'}: must be a mapping, not {format_value(value)}"
     reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"{place}: {shown_value(value)} is not allowed: {reason}"
+    return f"{place}: {format_value(value)} is not allowed: {reason}"
 
 
-def shown_value(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as Python writes it; of a long or deeply nested one only a part, in bounded time."""
     try:
         return _BOUNDED.repr(value)

@@ -69,7 +69,7 @@ def _key(node: ast.expr) -> Any:
     return key if key.__hash__ else Expression(ast.unparse(node))
 
 
-def at(config: Any, path: str) -> Any:
+def get_at(config: Any, path: str) -> Any:
     """Return the value of a dotted key, in which numbers index lists; None where there is none."""
     for part in path.split("."):
         if isinstance(config, Mapping):
@@ -81,14 +81,14 @@ def at(config: Any, path: str) -> Any:
     return config
 
 
-def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_keys(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Return dotted keys to values that hold no mapping; indices into lists of mappings start at 0."""
     found: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{key}."))
+            found.update(flatten_keys(value, f"{prefix}{key}."))
         elif isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
-            found.update(flat(dict(enumerate(value)), f"{prefix}{key}."))
+            found.update(flatten_keys(dict(enumerate(value)), f"{prefix}{key}."))
         else:
             found[f"{prefix}{key}"] = value
     return found

@@ -40,12 +40,12 @@ class UserError(Exception):
 
     def __init__(self, message: str, hint: str | None = None, exit_code: int = BAD_INPUT) -> None:
         super().__init__(message)
-        self.message = one_line(message)
+        self.message = fit_one_line(message)
         self.hint = hint and printable(hint)
         self.exit_code = exit_code
 
 
-def error_chain(error: BaseException) -> Iterator[BaseException]:
+def walk_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and those that it followed from, newest first."""
     seen: set[int] = set()
     current: BaseException | None = error
@@ -55,13 +55,13 @@ def error_chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-def storage_error(error: BaseException) -> OSError | None:
+def find_storage_error(error: BaseException) -> OSError | None:
     """Return the error of a full or read-only disk that an error is or followed from; None where it is another."""
-    chain = (e for e in error_chain(error) if isinstance(e, OSError) and e.errno in _STORAGE_ERRNOS)
+    chain = (e for e in walk_causes(error) if isinstance(e, OSError) and e.errno in _STORAGE_ERRNOS)
     return next(chain, None)
 
 
-def one_line(text: str) -> str:
+def fit_one_line(text: str) -> str:
     """Return text as one printable line: control characters escaped, the middle of long words cut out."""
     line = " ".join(text.split())
     if not line.isprintable():
@@ -77,7 +77,7 @@ def _shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str | None:
+def suggest_name(name: str, allowed: Iterable[str]) -> str | None:
     """Return the allowed name most similar to `name`; None where none is similar."""
     close = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)
     return close[0] if close else None
@@ -86,7 +86,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Return the end of an error message: the nearest allowed name, else all that are allowed."""
     allowed = sorted(str(a) for a in allowed)
-    best = nearest(name, allowed)
+    best = suggest_name(name, allowed)
     if best is not None:
         return f"did you mean '{best}'?"
     if not allowed:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, storage_error
+from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, find_storage_error
 from experiments.common.printable import printable
-from experiments.common.regular_files import MAX_TEXT_BYTES, why_unreadable
+from experiments.common.regular_files import MAX_TEXT_BYTES, find_obstacle
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def refusing(failure: str, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        code = INTERRUPTED if storage_error(error) else BAD_INPUT
+        code = INTERRUPTED if find_storage_error(error) else BAD_INPUT
         raise UserError(f"{failure}: {error.strerror or error}", hint, code) from None
 
 
@@ -90,7 +90,7 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def unique_name(stem: str, used: set[str]) -> str:
+def make_unique_name(stem: str, used: set[str]) -> str:
     """Return the stem, or `<stem>-2` and so on, whichever is free, and add it to `used`, ignoring case."""
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     name = next(name for name in names if name.casefold() not in used)
@@ -98,7 +98,7 @@ def unique_name(stem: str, used: set[str]) -> str:
     return name
 
 
-def file_digest(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file of any size."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
@@ -123,7 +123,7 @@ def display_path(path: Path) -> str:
 
 def read_text(path: Path) -> str:
     """Return the text of a file; raise UserError where it cannot be read, as a pipe would not end."""
-    fault = why_unreadable(path, MAX_TEXT_BYTES)
+    fault = find_obstacle(path, MAX_TEXT_BYTES)
     if fault is not None:
         raise UserError(f"{display_path(path)}: {fault}")
     try:

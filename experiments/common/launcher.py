@@ -15,7 +15,7 @@ LAUNCHER = "MSDET_LAUNCHER"  # environment variable: the process that started to
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-def launcher_environment() -> dict[str, str]:
+def make_launcher_environment() -> dict[str, str]:
     """Return the environment that names this process as the one that starts torchrun."""
     return {LAUNCHER: f"{os.getpid()} {process_started(os.getpid()) or ''}"}
 

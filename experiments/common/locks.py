@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.common.processes import STALE_AFTER_S, is_alive, process_started, seconds_unchanged
+from experiments.common.processes import STALE_AFTER_S, is_alive, measure_seconds_unchanged, process_started
 
 NO_LOCKS = (
     errno.ENOLCK,
@@ -147,7 +147,7 @@ def _live_owner(path: Path, other: Path) -> str | None:
     if host == socket.gethostname() and started != "0":
         is_dead = not is_alive(int(pid), started)
     else:  # its clock may be wrong, so its file is watched instead
-        is_dead = seconds_unchanged(other) > STALE_AFTER_S
+        is_dead = measure_seconds_unchanged(other) > STALE_AFTER_S
     if is_dead:
         other.unlink(missing_ok=True)
         return None

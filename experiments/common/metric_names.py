@@ -10,6 +10,6 @@ MAX_AREA = 1e5**2  # px^2, the end of COCO's last size class
 SIZE_RANGES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, MAX_AREA)}  # px^2
 
 
-def size_class(area: float) -> str:
+def classify_size(area: float) -> str:
     """Return COCO's size class of an object of `area` px^2; one on a limit belongs to the larger class."""
     return next((name for name, (_, end) in SIZE_RANGES.items() if area < end), "large")

@@ -26,7 +26,7 @@ def printable_values(content: Any) -> Any:
     return content
 
 
-def spreadsheet_cell(value: Any) -> Any:
+def make_cell_safe(value: Any) -> Any:
     """Return a value as a CSV cell: a text that a spreadsheet would calculate begins with an apostrophe."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") and not _NUMBERS.fullmatch(value):
         return f"'{value}"

@@ -19,7 +19,7 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds, and 
 _seen: dict[Path, tuple[int, float]] = {}  # modification time of a file, and since when it has been that
 
 
-def this_process() -> dict[str, Any]:
+def identify_process() -> dict[str, Any]:
     """Return host, pid and start time of this process, which together identify it."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "pid_started": process_started(pid)}
@@ -32,7 +32,7 @@ def has_ended(process: dict[str, Any] | None) -> bool:
     return not is_alive(process["pid"], process["pid_started"])
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return the number of CPU cores that this process may use, as affinity, container and Slurm's task limit it."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # no Linux, or "max"
@@ -43,12 +43,14 @@ def cores() -> int:
     return max(1, count)
 
 
-def cores_per_process() -> int:
+def count_cores_per_process() -> int:
     """Return the cores of each process of a run: its launcher's answer, else this machine's divided by its ranks."""
     given = os.environ.get(CORES_VARIABLE, "")
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
     return (
-        int(given) if given.isdecimal() else max(1, cores() // int(ranks) if ranks.isdecimal() else cores())
+        int(given)
+        if given.isdecimal()
+        else max(1, count_cores() // int(ranks) if ranks.isdecimal() else count_cores())
     )
 
 
@@ -72,7 +74,7 @@ def is_alive(pid: int, started: str | None) -> bool:
     return started is None or process_started(pid) == started
 
 
-def seconds_unchanged(path: Path) -> float:
+def measure_seconds_unchanged(path: Path) -> float:
     """Return for how long this process has seen the same modification time, by its own clock; inf for no file.
 
     Unlike a file's age, this does not depend on the clock of the machine that writes it.

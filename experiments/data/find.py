@@ -11,10 +11,10 @@ from typing import Any
 
 from experiments.common import cache
 from experiments.common.errors import UserError
-from experiments.common.regular_files import is_folder, why_unreadable
+from experiments.common.regular_files import find_obstacle, is_folder
 from experiments.data.download.archives import ARCHIVES
 from experiments.data.inspection import SPLITS, inspect
-from experiments.data.problems import KINDS, counted
+from experiments.data.problems import KINDS, count_in_words
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
@@ -48,7 +48,9 @@ class FoundDataset:
         """What changes numbers, as `train: 3 empty boxes; val: 1 image ...`; "" where nothing does."""
         parts = []
         for split, counts in self.problems.items():
-            texts = [counted(n, KINDS[kind].summary) for kind, n in counts.items() if KINDS[kind].summary]
+            texts = [
+                count_in_words(n, KINDS[kind].summary) for kind, n in counts.items() if KINDS[kind].summary
+            ]
             parts += [f"{split}: {', '.join(texts)}"] if texts else []
         return "; ".join(parts)
 
@@ -104,11 +106,11 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
     made: dict[str, Any] = {}
     if spec.generate is not None:  # these follow from its parameters, whether the files exist or not
         made["classes"] = [name for name in shapes.CLASSES if not spec.classes or name in spec.classes]
-        made["fingerprint"] = shapes.fingerprint(spec.generate, spec.format)
+        made["fingerprint"] = shapes.compute_fingerprint(spec.generate, spec.format)
         if not shapes.is_current(place, spec.generate, spec.format):
             shapes.check_place(place, spec.generate, spec.name, spec.format)
             if not generate:
-                return FoundDataset(spec, place, images=shapes.image_counts(spec.generate), **made)
+                return FoundDataset(spec, place, images=shapes.count_images(spec.generate), **made)
             make(spec, place)
     check_place(spec, place)
     key = [str(place), spec.model_dump(exclude={"name", "root", "generate", "repeat"})]
@@ -163,10 +165,10 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
         elsewhere = f"msdet data make {spec.name}" + _data_root(spec, place)
     if not is_folder(place):
         content = ", ".join(dict.fromkeys([*expected, *images]))
-        what = "no such folder" if why_unreadable(place) == "no such file" else "is not a folder"
+        what = "no such folder" if find_obstacle(place) == "no such file" else "is not a folder"
         raise UserError(f"data set '{spec.name}': {what}: {place}; it should hold {content}", elsewhere)
     for name in expected:
-        fault = why_unreadable(place / name)
+        fault = find_obstacle(place / name)
         if fault == "no such file":
             raise UserError(f"data set '{spec.name}': no such file: {place / name}", elsewhere)
         if fault is not None:
@@ -179,7 +181,7 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
 def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, cache.Stamp | None]]:
     """Return the attributes of `FoundDataset`, and the stamps of all files from before they were read."""
     lists = [place / part.annotations for split in SPLITS for part in spec.splits[split]]
-    before = cache.stamps(lists)
+    before = cache.read_stamps(lists)
     for path, stamp in before.items():
         if stamp is not None and stamp[2] > _SLOW_BYTES:
             megabytes = f"{stamp[2] / 1e6:.0f} MB"
@@ -201,7 +203,7 @@ def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, 
         },
         "thinnest": found.thinnest,
     }
-    return answer, cache.stamps(files) | before
+    return answer, cache.read_stamps(files) | before
 
 
 def _verify_command(spec: DatasetSpec, place: Path) -> str:

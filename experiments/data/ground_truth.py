@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import UserError
-from experiments.data.image_files import image_facts
+from experiments.data.image_files import read_image_facts
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Annotations, Image, read_split
 from experiments.data.readers.stored import recall_coco
@@ -59,7 +59,7 @@ class GroundTruth:
         numbers, categories = self._image_numbers, self._category_numbers
         for name, number in numbers.items():
             image = self.by_id[name]
-            width, height = image.size or image_facts(image.path).size or (0, 0)
+            width, height = image.size or read_image_facts(image.path).size or (0, 0)
             images.append({"id": number, "file_name": image.path.name, "width": width, "height": height})
         for image in self.images:
             for box in image.boxes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.data.image_files import decode, for_all, image_facts, same_files
+from experiments.data.image_files import decode, find_same_files, map_files, read_image_facts
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Image
 from experiments.data.spec import DatasetSpec
@@ -77,7 +77,9 @@ def check_files(
                 log.add(
                     "image under min_image_size", f"{image.path}: {image.size[0]} x {image.size[1]} pixels"
                 )
-    for same in same_files((files.paths[identity], content) for identity, content in files.contents.items()):
+    for same in find_same_files(
+        (files.paths[identity], content) for identity, content in files.contents.items()
+    ):
         for other in same[1:]:
             log.add("same image twice", f"{same[0]} and {other}: the same bytes")
     return files
@@ -100,8 +102,10 @@ def _read(
     progress: Progress | None,
 ) -> None:
     paths = [image.path for _, image in there]
-    decoded = for_all(decode, paths) if is_whole else iter(())
-    for done, ((identity, image), facts) in enumerate(zip(there, for_all(image_facts, paths)), start=1):
+    decoded = map_files(decode, paths) if is_whole else iter(())
+    for done, ((identity, image), facts) in enumerate(
+        zip(there, map_files(read_image_facts, paths)), start=1
+    ):
         whole = next(decoded, facts)
         if whole.size is None:
             log.add("unreadable image", f"{image.path}: {whole.fault}")
@@ -134,7 +138,7 @@ def check_between_splits(train: SplitFiles, val: SplitFiles, log: ProblemLog) ->
             log.add("image in both splits", str(path))
     evaluated = {val.paths[i]: content for i, content in val.contents.items() if i not in train.paths}
     trained = {train.paths[i]: content for i, content in train.contents.items()}
-    for same in same_files([*trained.items(), *evaluated.items()]):
+    for same in find_same_files([*trained.items(), *evaluated.items()]):
         first = next((path for path in same if path in trained), None)
         for path in same if first is not None else ():
             if path in evaluated:

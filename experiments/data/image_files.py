@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common.regular_files import why_unreadable
+from experiments.common.regular_files import find_obstacle
 
 _THREADS = 4
 _BATCH = 256  # images queued at once, to bound the memory
@@ -38,8 +38,8 @@ class ImageFacts(NamedTuple):
     content: str = ""
 
 
-def for_all(work: Callable[[Path], ImageFacts], paths: Sequence[Path]) -> Iterator[ImageFacts]:
-    """Do `decode` or `image_facts` for every file in several threads, and yield the results in order."""
+def map_files(work: Callable[[Path], ImageFacts], paths: Sequence[Path]) -> Iterator[ImageFacts]:
+    """Do `decode` or `read_image_facts` for every file in several threads, and yield the results in order."""
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(paths), _BATCH):
             yield from pool.map(work, paths[start : start + _BATCH])
@@ -50,7 +50,7 @@ def decode(path: Path) -> ImageFacts:
     import cv2
     import numpy as np
 
-    fault = why_unreadable(path)
+    fault = find_obstacle(path)
     if fault is not None:
         return ImageFacts(None, fault)
     try:
@@ -65,11 +65,11 @@ def decode(path: Path) -> ImageFacts:
     return ImageFacts((int(image.shape[1]), int(image.shape[0])))
 
 
-def image_facts(path: Path) -> ImageFacts:
+def read_image_facts(path: Path) -> ImageFacts:
     """Return the properties of a file, decoding it only where its first bytes do not have the size."""
     from PIL import Image
 
-    fault = why_unreadable(path)
+    fault = find_obstacle(path)
     if fault is not None:
         return ImageFacts(None, fault)
     size, is_turned, is_deep, content = None, False, False, ""
@@ -113,7 +113,7 @@ def _decodes_deep(path: Path) -> bool:
     return image is not None and image.dtype != np.uint8
 
 
-def same_files(contents: Iterable[tuple[Path, str]]) -> Iterator[list[Path]]:
+def find_same_files(contents: Iterable[tuple[Path, str]]) -> Iterator[list[Path]]:
     """Yield groups of different files with the same bytes.
 
     Args:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.common.errors import did_you_mean, nearest
+from experiments.common.errors import did_you_mean, suggest_name
 from experiments.data.image_checks import Progress, SplitFiles, check_between_splits, check_files
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Annotations, Box, Image, read_split
 from experiments.data.readers.parts import Split
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
-from experiments.data.selection import why_not_trained
+from experiments.data.selection import classify_box
 from experiments.data.spec import DatasetSpec
 
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -133,7 +133,7 @@ def _check_classes(found: Inspection, split: Split) -> None:
         where = str(path) if spec.format == "coco" else f"the XML files listed in {path}"
         listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         for name in (name for name in spec.classes if name not in there):
-            best = nearest(name, there)
+            best = suggest_name(name, there)
             close = f"did you mean '{best}'? " if best else ""
             text = f"data set '{spec.name}', classes: '{name}' is not in {where}; {close}there are: {listed}"
             log.add("classes wrong", text)
@@ -193,7 +193,7 @@ def _check_boxes(found: Inspection, split: Split) -> None:
             if box.category not in used:
                 unused["of another class"] += 1
                 continue
-            kind = why_not_trained(box, image.size, spec.min_box_size if is_train else 1)
+            kind = classify_box(box, image.size, spec.min_box_size if is_train else 1)
             why_unused = box.role or kind or ("image under min_image_size" if is_small else None)
             if not is_train and not box.role and kind != "empty box":
                 why_unused = None  # what is not trained on is evaluated all the same

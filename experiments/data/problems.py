@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common.errors import UserError, one_line
+from experiments.common.errors import UserError, fit_one_line
 
 MAX_EXAMPLES = 5  # of each kind of problem
 MAX_PIXELS = 1e9  # of a coordinate: beyond it, areas leave the range of single precision
@@ -94,7 +94,7 @@ class ProblemLog:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < MAX_EXAMPLES:
-            examples.append(one_line(text if kind != "annotation file unusable" else whole))
+            examples.append(fit_one_line(text if kind != "annotation file unusable" else whole))
 
     def as_dict(self) -> dict[str, Any]:
         """Return kind to `count`, `prevents_training`, `changes_numbers`, `examples`, in the order of KINDS."""
@@ -110,7 +110,7 @@ class ProblemLog:
         }
 
 
-def counted(count: int, things: str) -> str:
+def count_in_words(count: int, things: str) -> str:
     """Return `3 empty boxes`, `1 empty box`. `things` is in the plural, and its noun one of those below."""
     if count == 1:
         for plural, singular in (("boxes", "box"), ("images", "image"), ("names", "name")):
@@ -128,7 +128,7 @@ def is_pixels(value: Any) -> bool:
     return type(value) in (int, float) and -MAX_PIXELS <= value <= MAX_PIXELS  # type: True is an int, too
 
 
-def missing_files(folder: Path, names: Collection[str]) -> list[str]:
+def find_missing_files(folder: Path, names: Collection[str]) -> list[str]:
     """Return those of `names` (paths below `folder`) that do not exist, in the order given.
 
     Each folder is listed once, which is faster than a system call for each of 100,000 files.

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from experiments.data.readers import Box, Image
 
 
-def why_not_trained(box: Box, size: tuple[int, int] | None, min_box_size: int = 1) -> str | None:
+def classify_box(box: Box, size: tuple[int, int] | None, min_box_size: int = 1) -> str | None:
     """Return the kind of problem (`problems.KINDS`) that keeps a box out of training; None for a usable one.
 
     The rule is that of MMDetection's CocoDataset, applied to every format. Crowds, ignored and difficult boxes are

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common.metric_names import SIZE_RANGES, size_class
+from experiments.common.metric_names import SIZE_RANGES, classify_size
 from experiments.data.find import check_place, resolve_root
 from experiments.data.inspection import Progress, inspect
 from experiments.data.readers import Image
@@ -60,7 +60,7 @@ def _count(images: Sequence[Image], classes: list[str]) -> dict[str, Any]:
     by_class = Counter(box.category for box in counted)
     roles = Counter(box.role for box in boxes)
     others = Counter(box.category for image in images for box in image.boxes if box.category not in used)
-    sizes = Counter(size_class(box.area) for box in counted)
+    sizes = Counter(classify_size(box.area) for box in counted)
     return {
         "images": len(images),
         "images_without_boxes": sum(not has_training_boxes(image, used) for image in images),

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.common.files import file_digest, write_text
+from experiments.common.files import hash_file, write_text
 from experiments.data.find import FoundDataset
 from experiments.interop.stock_run import StockRun
 from experiments.recipes import loading as recipes
 from experiments.recipes.differences import join_differences
 from experiments.recipes.schema import Recipe
-from experiments.runs.record import Attempt, Record, now
+from experiments.runs.record import Attempt, Record, format_now
 from experiments.runs.run_folder import RunFolder
 
 MAX_DIFFERENCES = 5  # in a note; the record has all
@@ -65,8 +65,8 @@ def write_run(
     root = next(map(str, stock.training_data("data_root")), "")
     record = Record(
         recipe=recipe.name,
-        recipe_id=recipes.recipe_id(recipe),
-        config_hash=recipes.config_hash(recipe, fingerprint),
+        recipe_id=recipes.compute_recipe_id(recipe),
+        config_hash=recipes.compute_config_hash(recipe, fingerprint),
         seed=training.seed,
         profile=recipe.profile,
         status="done",
@@ -75,7 +75,7 @@ def write_run(
         attempts=_attempts(stock, recipe),
         environment=stock.logs[-1].environment if stock.logs else {},
         command=command,
-        created=now(),
+        created=format_now(),
         dataset={
             "name": recipe.dataset.name,
             "format": recipe.dataset.format,
@@ -88,7 +88,7 @@ def write_run(
         imported={
             "source": str(stock.source.resolve()),
             "checkpoint": str(stock.checkpoint.resolve()) if stock.checkpoint else None,
-            "files": {str(p.relative_to(stock.source)): file_digest(p) for p in stock.files},
+            "files": {str(p.relative_to(stock.source)): hash_file(p) for p in stock.files},
             "unknown": [*unknown, "the code: no commit is recorded", "the host"],
             "differs": training.differs,
         },

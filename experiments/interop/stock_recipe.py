@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.checking import validate
-from experiments.common.config_text import at, flat
+from experiments.common.config_text import flatten_keys, get_at
 from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset
 from experiments.interop.stock_run import StockRun
@@ -143,14 +143,16 @@ def _schedule(stock: StockRun, recipe: Recipe) -> dict[str, Any]:
 def select_comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted config keys that define training and evaluation, with stock MMDetection's types."""
     parts: dict[str, Any] = {key: config.get(key) for key in ("model", "param_scheduler")}
-    parts |= {key: at(config, f"optim_wrapper.{key}") for key in ("optimizer", "paramwise_cfg", "clip_grad")}
+    parts |= {
+        key: get_at(config, f"optim_wrapper.{key}") for key in ("optimizer", "paramwise_cfg", "clip_grad")
+    }
     for name in ("train", "val"):
-        dataset = at(config, f"{name}_dataloader.dataset")
-        while inner := at(dataset, "dataset") or at(dataset, "datasets.0"):
+        dataset = get_at(config, f"{name}_dataloader.dataset")
+        while inner := get_at(dataset, "dataset") or get_at(dataset, "datasets.0"):
             dataset = inner
         parts[f"{name}_dataset"] = dataset
     parts = {key: value for key, value in parts.items() if value is not None}
-    found = {key: _plain(value) for key, value in flat(parts).items() if value is not None}
+    found = {key: _plain(value) for key, value in flatten_keys(parts).items() if value is not None}
     found = {k: v for k, v in found.items() if not _PLACES.search(k) and not k.startswith("model.weighting")}
     for key in ("model.type", "train_dataset.type", "val_dataset.type"):
         if key in found:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import AliasPath, BaseModel, Field, FiniteFloat, PositiveInt
 
 from experiments.common.checking import validate
-from experiments.common.config_text import flat, read_config
+from experiments.common.config_text import flatten_keys, read_config
 from experiments.common.errors import UserError
 from experiments.common.metric_names import METRICS
 
@@ -127,7 +127,7 @@ class StockRun:
 
     def training_data(self, suffix: str) -> list[Any]:
         """Return the values of all keys of the training data set that end with `suffix`."""
-        keys = flat(self.config.dataset or {})
+        keys = flatten_keys(self.config.dataset or {})
         return [value for key, value in keys.items() if key.endswith(suffix)]
 
 

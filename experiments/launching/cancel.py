@@ -11,7 +11,7 @@ from typing import Literal
 from experiments.common.errors import UserError
 from experiments.common.files import refusing
 from experiments.common.processes import is_alive
-from experiments.launching.slurm.job import cancel_jobs, slurm_states
+from experiments.launching.slurm.job import ask_states, cancel_jobs
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import InUseError, acquire_lock, refuse_links
@@ -103,7 +103,7 @@ class Cancel:
             return
         self._job_asked = True
         job = record.slurm["job_id"]
-        states = slurm_states([job])
+        states = ask_states([job])
         if states is None:
             self.note = f"Slurm cannot be asked from here; job {job} ends by itself when it reads the run"
         elif job in states and states[job].is_active:

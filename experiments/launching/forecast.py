@@ -13,7 +13,7 @@ from pathlib import Path
 from experiments.common.errors import UserError
 from experiments.launching.devices import CPU, Device, DeviceFigure
 from experiments.launching.plan import PlannedRun
-from experiments.launching.retry_policy import iterations_saved
+from experiments.launching.retry_policy import count_iterations_saved
 from experiments.runs.record import Record
 from experiments.runs.run_folder import KEPT_CHECKPOINTS, RunFolder
 
@@ -73,7 +73,7 @@ class Forecast:
     likeness: str | None = None
 
 
-def iterations_of(run: PlannedRun) -> int:
+def count_iterations(run: PlannedRun) -> int:
     """Return the optimizer steps of the whole run, counting images that training skips, such as empty ones."""
     schedule = run.recipe.schedule
     if schedule.iterations is not None:
@@ -104,10 +104,10 @@ def _forecast_run(run: PlannedRun, measurements: _Measurements | Device) -> Fore
         return Forecast(0, workers, 0.0, 0)
     done = 0
     if run.todo == "resume":
-        done = iterations_saved(run.folder)
+        done = count_iterations_saved(run.folder)
     elif run.todo == "running":
         done = int(run.folder.read_progress().get("iteration", 0))
-    left = max(iterations_of(run) - done, 0)
+    left = max(count_iterations(run) - done, 0)
     source, likeness = measurements.like(run, workers)
     if source is None:
         return Forecast(left, workers)

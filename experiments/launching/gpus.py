@@ -19,7 +19,7 @@ class Gpu:
     name: str
 
 
-def visible_gpus() -> list[Gpu]:
+def list_visible_gpus() -> list[Gpu]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES names, in its order; none if there is no `nvidia-smi`."""
     try:
         said = subprocess.run(ASK, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout

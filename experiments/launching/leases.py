@@ -16,7 +16,7 @@ from pathlib import Path
 
 from experiments.common.errors import UserError
 from experiments.common.locks import NO_LOCKS, lock
-from experiments.common.processes import cores
+from experiments.common.processes import count_cores
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.runs.record import Launch
@@ -137,4 +137,4 @@ class ResourcePool:
         More threads than cores would wait for each other most of the time.
         """
         processes = self.places(launch) * launch.processes
-        return None if processes == 1 else max(1, cores() // processes)
+        return None if processes == 1 else max(1, count_cores() // processes)

@@ -13,16 +13,16 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
-from experiments.common.launcher import launcher_environment
+from experiments.common.launcher import make_launcher_environment
 from experiments.common.locks import share_lock
 from experiments.common.printable import printable
 from experiments.common.processes import CORES_VARIABLE, PATHS, is_alive
 from experiments.launching.torchrun import (
     RankFailure,
     Rendezvous,
+    build_torchrun_command,
     find_cause,
     record_cause,
-    torchrun_command,
 )
 from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
@@ -31,12 +31,14 @@ BOOT = PATHS + "from experiments.training.worker import main; sys.exit(main())"
 TAIL_BYTES = 64 * 1024
 
 
-def worker_command(folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None = None) -> list[str]:
+def build_worker_command(
+    folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None = None
+) -> list[str]:
     """Return the command of the one worker, or of torchrun that starts this machine's ranks."""
     worker = [sys.executable, "-u", "-c", BOOT, str(folder.path)]
     if launch.processes == launch.nodes == 1:
         return worker
-    return torchrun_command(worker, launch, rendezvous)
+    return build_torchrun_command(worker, launch, rendezvous)
 
 
 class LocalWorker:
@@ -72,7 +74,7 @@ class LocalWorker:
             environment[CORES_VARIABLE] = str(launch.threads)
             environment["OMP_NUM_THREADS"] = environment.get("OMP_NUM_THREADS") or str(launch.threads)
         if self._world_size > 1:
-            environment |= launcher_environment()
+            environment |= make_launcher_environment()
             self._attempts_before = len(folder.read().attempts)
             if self._is_leader:
                 for stale in folder.path.glob(".rank*.json"):
@@ -80,7 +82,7 @@ class LocalWorker:
         try:
             with open(folder.log, "a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    worker_command(folder, launch, rendezvous),
+                    build_worker_command(folder, launch, rendezvous),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -176,10 +178,10 @@ class LocalWorker:
 
     def last_line(self) -> str:
         """Return the log's last line that is not blank."""
-        return next(iter(last_lines(self.folder.log, 1)), "").removeprefix("error: ")
+        return next(iter(read_last_lines(self.folder.log, 1)), "").removeprefix("error: ")
 
 
-def last_lines(log: Path, count: int) -> list[str]:
+def read_last_lines(log: Path, count: int) -> list[str]:
     """Return the last lines of a log that are not blank, read from its end; none if there is no such file."""
     try:
         with open(log, "rb") as stream:
@@ -190,7 +192,7 @@ def last_lines(log: Path, count: int) -> list[str]:
     return [printable(line) for line in text.splitlines() if line.strip()][-count:]
 
 
-def shared_exit_code(codes: list[int]) -> int:
+def combine_exit_codes(codes: list[int]) -> int:
     """Return one code for several runs: 0 if all are done, 75 if one was interrupted, theirs if equal, else 1."""
     distinct = {code for code in codes if code}
     if not distinct:

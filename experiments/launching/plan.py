@@ -11,7 +11,7 @@ from typing import Literal
 
 from experiments.common.errors import UserError
 from experiments.common.files import name_for_damaged, refusing, write_text
-from experiments.common.processes import this_process
+from experiments.common.processes import identify_process
 from experiments.common.secrets import hide_secrets
 from experiments.data.find import FoundDataset, find_dataset, resolve_root
 from experiments.data.spec import DatasetSpec
@@ -19,8 +19,8 @@ from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
-from experiments.runs.lookup import starting_weights
-from experiments.runs.record import Launch, NewerSchemaError, Record, now
+from experiments.runs.lookup import find_starting_weights
+from experiments.runs.record import Launch, NewerSchemaError, Record, format_now
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 
@@ -103,14 +103,14 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
                 "--seeds 5",
             )
         if recipe.init_from is not None:
-            starting_weights(recipe.init_from, options.results)
+            find_starting_weights(recipe.init_from, options.results)
         launch = options.execution.launch(recipe, options.gpus)
         key = recipe.dataset.model_dump_json()
         if key not in found:
             found[key] = _find_data(recipe.dataset, options)
         data = found[key]
         data.check_resizable(recipe.image_size)
-        digest = recipes.config_hash(recipe, data.fingerprint)
+        digest = recipes.compute_config_hash(recipe, data.fingerprint)
         configs = [] if options.force else sorted((options.results / "runs").glob(f"*/{digest}"))
         names = {}
         for seed in options.seeds:
@@ -231,7 +231,7 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
         }
         record.launch = _adapt_launch(record.launch, run.launch.model_copy(update={"threads": threads}), todo)
         record.status = "queued"
-        record.queue, record.slurm = this_process(), None  # an earlier job has it no longer
+        record.queue, record.slurm = identify_process(), None  # an earlier job has it no longer
         folder.write(record)
         return todo
 
@@ -256,7 +256,9 @@ def _existing_or_new_record(run: PlannedRun) -> Record:
             kept = name_for_damaged(folder.record_file)
             shutil.copyfile(folder.record_file, kept)
             lost = f"could not be read and is kept as {kept.name}"
-        record.notes.append(f"{now()}: record.json {lost}: attempts and times before that are not listed")
+        record.notes.append(
+            f"{format_now()}: record.json {lost}: attempts and times before that are not listed"
+        )
         return record
 
 
@@ -281,14 +283,14 @@ def _clear(folder: RunFolder) -> None:
 
 
 def _new_record(run: PlannedRun) -> Record:
-    digest = recipes.config_hash(run.recipe, run.data.fingerprint)
+    digest = recipes.compute_config_hash(run.recipe, run.data.fingerprint)
     return Record(
         recipe=run.recipe.name,
-        recipe_id=recipes.recipe_id(run.recipe),
+        recipe_id=recipes.compute_recipe_id(run.recipe),
         config_hash=digest,
         seed=run.seed,
         profile=run.recipe.profile,
-        created=now(),
+        created=format_now(),
         dataset={
             "name": run.recipe.dataset.name,
             "format": run.recipe.dataset.format,

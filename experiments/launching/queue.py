@@ -17,8 +17,14 @@ from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease, ResourcePool
 from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun, claim_run, prepare
-from experiments.launching.queue_items import ActiveRun, QueueItem, State, report_as_it_is, worker_elsewhere
-from experiments.launching.retry_policy import decide_retry, iterations_saved
+from experiments.launching.queue_items import (
+    ActiveRun,
+    QueueItem,
+    State,
+    find_worker_elsewhere,
+    report_as_it_is,
+)
+from experiments.launching.retry_policy import count_iterations_saved, decide_retry
 from experiments.launching.torchrun import Rendezvous, is_local
 from experiments.runs.run_lock import InUseError, lock_environment
 
@@ -149,7 +155,7 @@ class Queue:
             if todo in ("start", "resume"):
                 self._start(entry, claim, lock, lease)
             elif todo == "running":
-                raise InUseError(entry.run.folder, worker_elsewhere(entry.run.folder))
+                raise InUseError(entry.run.folder, find_worker_elsewhere(entry.run.folder))
             else:
                 report_as_it_is(entry)
         except InUseError as error:
@@ -185,7 +191,7 @@ class Queue:
             rendezvous = Rendezvous(self.execution.rdzv, attempt, is_leader=lock is not None)
         descriptors = lease.descriptors if lock is None else (lock, *lease.descriptors)
         worker = LocalWorker(folder, launch, rendezvous, environment, descriptors)
-        entry._work = ActiveRun(worker, claim, lock, lease, iterations_saved(folder))
+        entry._work = ActiveRun(worker, claim, lock, lease, count_iterations_saved(folder))
         entry.message = entry.message if entry.attempts else None  # else it says who had locked the run
         entry.state, entry.attempts = "running", entry.attempts + 1
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)

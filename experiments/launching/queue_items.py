@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Literal
 
-from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError, storage_error
+from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError, find_storage_error
 from experiments.common.processes import STALE_AFTER_S
 from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker
@@ -53,8 +53,10 @@ class QueueItem:
 
     def end_by(self, error: UserError | OSError) -> None:
         """Set the state in which an error of this process ends the run: a full disk only interrupts it."""
-        if storage_error(error) is not None:
-            message = f"the results folder {self.run.folder.path} cannot be written: {storage_error(error)}"
+        if find_storage_error(error) is not None:
+            message = (
+                f"the results folder {self.run.folder.path} cannot be written: {find_storage_error(error)}"
+            )
             self.end("interrupted", INTERRUPTED, message, "free some space, then type the same command")
         elif isinstance(error, UserError):
             self.end("failed", error.exit_code, error.message, error.hint)
@@ -73,7 +75,7 @@ class ActiveRun:
     saved: int  # iterations that the attempt began with
 
 
-def worker_elsewhere(folder: RunFolder) -> str:
+def find_worker_elsewhere(folder: RunFolder) -> str:
     """Return the process that works on a run whose lock does not reach here, and when it is no longer waited for."""
     attempt = folder.read().attempts[-1]
     return (

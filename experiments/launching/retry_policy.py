@@ -16,10 +16,10 @@ from experiments.common.errors import (
     NOT_FINITE,
     OUT_OF_MEMORY,
 )
-from experiments.launching.execution import halved
+from experiments.launching.execution import halve
 from experiments.launching.local import LocalWorker
 from experiments.runs.record import Record
-from experiments.runs.run_folder import RunFolder, iteration_of
+from experiments.runs.run_folder import RunFolder, parse_iteration
 
 MAX_RETRIES = 2  # of a failure of no known kind
 MAX_KILLS_WITHOUT_PROGRESS = 3  # in a row without a new checkpoint
@@ -45,10 +45,10 @@ class RetryDecision:
     was_killed: bool = False
 
 
-def iterations_saved(folder: RunFolder) -> int:
+def count_iterations_saved(folder: RunFolder) -> int:
     """Return the number of optimizer steps that the newest checkpoint holds."""
     checkpoint = folder.last_checkpoint()
-    return iteration_of(checkpoint) if checkpoint else 0
+    return parse_iteration(checkpoint) if checkpoint else 0
 
 
 def decide_retry(
@@ -82,7 +82,7 @@ def decide_retry(
     if code in (BAD_INPUT, NOT_FINITE) or asked:
         return RetryDecision("failed", code, message, hint)
     if code == OUT_OF_MEMORY:
-        fewer = halved(record.launch.micro_batch or 1)
+        fewer = halve(record.launch.micro_batch or 1)
         if fewer is None or record.launch.reduced:
             why = "with one image per forward pass" if fewer is None else "with half the images, too"
             return RetryDecision("failed", code, f"{message} ({why})", hint)
@@ -102,7 +102,7 @@ def _decide_after_kill(
     folder: RunFolder, record: Record, message: str | None, saved: int, before: Sequence[RetryDecision]
 ) -> RetryDecision:
     """Retry a run whose worker was killed, unless it was killed too often in a row without a new checkpoint."""
-    was_killed = iterations_saved(folder) <= saved
+    was_killed = count_iterations_saved(folder) <= saved
     in_a_row = itertools.takewhile(bool, [was_killed, *(d.was_killed for d in reversed(before))])
     kills = sum(in_a_row)
     if kills < MAX_KILLS_WITHOUT_PROGRESS:

@@ -35,10 +35,10 @@ def read_runs(runs: Iterable[RunFolder]) -> tuple[list[KnownRun], list[UserError
     asked = [one for one in known if one.record.slurm and one.state in ("queued", "interrupted", "failed")]
     if not asked:
         return known, errors
-    from experiments.launching.slurm.job import slurm_states, status_in_slurm
+    from experiments.launching.slurm.job import ask_states, find_status
 
-    jobs = slurm_states(one.record.slurm["job_id"] for one in asked if one.record.slurm)
-    answers = {one.run: status_in_slurm(one.run, one.record, jobs) for one in asked}
+    jobs = ask_states(one.record.slurm["job_id"] for one in asked if one.record.slurm)
+    answers = {one.run: find_status(one.run, one.record, jobs) for one in asked}
     return [KnownRun(*one[:2], *answers.get(one.run, one[2:])) for one in known], errors
 
 

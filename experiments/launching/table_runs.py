@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 from experiments.common.errors import UserError
 from experiments.launching.plan import PlannedRun
-from experiments.recipes.loading import recipe_id
+from experiments.recipes.loading import compute_recipe_id
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table
-from experiments.runs.mean_weights import mean_weights
+from experiments.runs.mean_weights import compute_mean_weights
 
 Labelled = tuple[str, Recipe]  # the label says in what the row differs from the recipe of its name
 RecipeOf = Callable[..., Recipe]  # takes what `Table.recipe_of` takes, after the table
 
 
-def first_recipes(tables: Sequence[Table], recipe_of: RecipeOf) -> list[Labelled]:
+def list_first_recipes(tables: Sequence[Table], recipe_of: RecipeOf) -> list[Labelled]:
     """Return the recipes of all rows but those with mean weights, each experiment once.
 
     Args:
@@ -33,14 +33,14 @@ def first_recipes(tables: Sequence[Table], recipe_of: RecipeOf) -> list[Labelled
     )
 
 
-def later_recipes(
+def list_later_recipes(
     tables: Sequence[Table], recipe_of: RecipeOf, planned: Sequence[PlannedRun], dry_run: bool
 ) -> tuple[list[Labelled], list[str]]:
     """Return the recipes of the rows with mean weights: means over the planned runs of another row.
 
     Args:
-        tables, recipe_of: As `first_recipes` takes them.
-        planned: The runs of `first_recipes`, by seed, and executed by now unless in a dry run.
+        tables, recipe_of: As `list_first_recipes` takes them.
+        planned: The runs of `list_first_recipes`, by seed, and executed by now unless in a dry run.
         dry_run: Whether nothing was executed: runs that are forced are then not done.
 
     Returns:
@@ -52,13 +52,13 @@ def later_recipes(
             if row.mean_weights_of is None:
                 continue
             source = table.row(row.mean_weights_of)
-            wanted = recipe_id(recipe_of(table, source))
-            runs = [run for run in planned if recipe_id(run.recipe) == wanted]
+            wanted = compute_recipe_id(recipe_of(table, source))
+            runs = [run for run in planned if compute_recipe_id(run.recipe) == wanted]
             missing = sum((dry_run and run.force) or not _is_done(run) for run in runs)
             try:
                 if missing:
                     raise UserError(f"{missing} of {len(runs)} runs of row '{source.id}' are not done")
-                weights = mean_weights([run.folder for run in runs], row.mean)[-1]
+                weights = compute_mean_weights([run.folder for run in runs], row.mean)[-1]
                 found.append((_label(row, weights), recipe_of(table, row, weights)))
             except UserError as error:
                 waiting.append(f"{table.name}: '{row.label}' waits for its weights: {error.message}")
@@ -82,5 +82,5 @@ def _each_once(labelled: Iterable[Labelled]) -> list[Labelled]:
     """Return the recipes without those that are the same experiment as one before, whatever their names."""
     first: dict[str, Labelled] = {}
     for label, recipe in labelled:
-        first.setdefault(recipe_id(recipe), (label, recipe))
+        first.setdefault(compute_recipe_id(recipe), (label, recipe))
     return list(first.values())

@@ -17,8 +17,8 @@ from experiments.common.errors import (
     NOT_FINITE,
     OUT_OF_MEMORY,
 )
-from experiments.common.processes import PATHS, this_process
-from experiments.runs.record import Attempt, Launch, Record, now
+from experiments.common.processes import PATHS, identify_process
+from experiments.runs.record import Attempt, Launch, Record, format_now
 from experiments.runs.run_folder import RunFolder
 
 # The first of these that a rank ended with is the cause: a rank that another has left may fail in any way.
@@ -86,7 +86,7 @@ class RankFailure:
         return CAUSES.index(code), self.is_consequence, self.rank
 
 
-def torchrun_command(worker: Sequence[str], launch: Launch, rendezvous: Rendezvous | None) -> list[str]:
+def build_torchrun_command(worker: Sequence[str], launch: Launch, rendezvous: Rendezvous | None) -> list[str]:
     """Return the command that starts this machine's ranks.
 
     Args:
@@ -145,9 +145,9 @@ def record_cause(
 ) -> None:
     """Write the cause into the attempt that rank 0 recorded, or into a new one if it recorded none."""
     if attempt is None:
-        attempt = Attempt(started=now(), world_size=world_size, **this_process())
+        attempt = Attempt(started=format_now(), world_size=world_size, **identify_process())
         record.attempts.append(attempt)
-    attempt.ended, attempt.exit_code = now(), cause.code
+    attempt.ended, attempt.exit_code = format_now(), cause.code
     attempt.exit_class = EXIT_CLASSES.get(cause.code, "failed")
     attempt.message, attempt.hint = cause.message, cause.hint
     record.status = "interrupted" if cause.code == INTERRUPTED else "failed"

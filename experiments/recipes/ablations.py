@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.checking import validate
-from experiments.common.config_text import at
+from experiments.common.config_text import get_at
 from experiments.common.errors import UserError, did_you_mean
 from experiments.common.files import display_path
 from experiments.common.metric_names import COCO_METRICS
 from experiments.recipes import catalogue
-from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.loading import compute_recipe_id, load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import ABLATIONS, PATH_KEYS, Block, Row, Table, load_table
 from experiments.weighting.options import ACTIONS
@@ -58,7 +58,7 @@ class Ablation:
             yield keys, [dict(zip(keys, values)) for values in combinations]
 
 
-def ablation_table(wanted: Ablation, results: Path) -> Table:
+def extend_ablation(wanted: Ablation, results: Path) -> Table:
     """Return the table of an ablation, or the one that is there with the rows that it lacks. Writes nothing.
 
     A new table begins with the uniform baseline, and has a block for each varied key: its values in order, the recipe's
@@ -69,8 +69,8 @@ def ablation_table(wanted: Ablation, results: Path) -> Table:
     """
     own = load_recipe(wanted.recipe, wanted.profile, dict(wanted.shared), wanted.dataset)
     stem = "-".join([own.name, *map(_last_part, wanted.axes)])
-    table = table_to_extend(wanted, own, results, stem)
-    recipe = portable("recipe", wanted.recipe, table)
+    table = find_table_to_extend(wanted, own, results, stem)
+    recipe = make_portable("recipe", wanted.recipe, table)
     old = {row.id for row in table.rows()}
     if not old or wanted.against == "baseline":
         _add_baseline(table, recipe, own)
@@ -86,7 +86,7 @@ def ablation_table(wanted: Ablation, results: Path) -> Table:
     return checked.at_path(table.path)
 
 
-def table_to_extend(wanted: Ablation, own: Recipe, results: Path, stem: str) -> Table:
+def find_table_to_extend(wanted: Ablation, own: Recipe, results: Path, stem: str) -> Table:
     """Return the table that is there, or a new one without rows; of another name if it has another context.
 
     Args:
@@ -106,7 +106,9 @@ def table_to_extend(wanted: Ablation, own: Recipe, results: Path, stem: str) -> 
             return new
         there = load_table(str(new.path))
         differs = _differing_parts(new, there, own)
-        if not differs and any(row.recipe == portable("recipe", wanted.recipe, new) for row in there.rows()):
+        if not differs and any(
+            row.recipe == make_portable("recipe", wanted.recipe, new) for row in there.rows()
+        ):
             return there
         if is_last_try or not differs:
             break
@@ -126,13 +128,13 @@ def _new_table(wanted: Ablation, own: Recipe, path: Path) -> Table:
         columns=["mAP"] if own.dataset.format == "voc" else list(COCO_METRICS),
         blocks=[],
     ).at_path(path)
-    table.profile = portable("profile", wanted.profile, table)
-    table.dataset = portable("dataset", wanted.dataset, table)
-    table.set = {key: portable(key, value, table) for key, value in wanted.shared.items()}
+    table.profile = make_portable("profile", wanted.profile, table)
+    table.dataset = make_portable("dataset", wanted.dataset, table)
+    table.set = {key: make_portable(key, value, table) for key, value in wanted.shared.items()}
     return table
 
 
-def portable(key: str, value: Any, table: Table) -> Any:
+def make_portable(key: str, value: Any, table: Table) -> Any:
     """Return a shipped page's name, and the path of a user's own file from the table's folder.
 
     The table then means the same wherever a command is typed.
@@ -188,18 +190,20 @@ def _add_rows(
         block = Block.model_construct(title=", ".join(map(_short, keys)), rows=[])
         table.blocks.append(block)
     known = {
-        recipe_id(table.recipe_of(row)): row for row in block.rows if row.recipe and not row.mean_weights_of
+        compute_recipe_id(table.recipe_of(row)): row
+        for row in block.rows
+        if row.recipe and not row.mean_weights_of
     }
     for identity, row in known.items():  # the recipe may have changed since
-        row.own = identity == recipe_id(own)
+        row.own = identity == compute_recipe_id(own)
     if should_have_own and not any(row.own for row in block.rows):
         variants = [*variants, _own_values(table, recipe, own, keys)]
     for values in variants:
         row = _make_row(table, recipe, values)
-        identity = recipe_id(table.recipe_of(row))
+        identity = compute_recipe_id(table.recipe_of(row))
         if identity not in known:
             known[identity] = row
-            row.own = identity == recipe_id(own)
+            row.own = identity == compute_recipe_id(own)
             place = [_order(row.set.get(key)) for key in keys]
             larger = (n for n, r in enumerate(block.rows) if [_order(r.set.get(key)) for key in keys] > place)
             block.rows.insert(next(larger, len(block.rows)), row)
@@ -208,13 +212,13 @@ def _add_rows(
 def _own_values(table: Table, recipe: str, own: Recipe, keys: tuple[str, ...]) -> dict[str, Any]:
     """Return the recipe's own values of keys; none where they are not in the recipe, but in MMDetection's config."""
     content = own.model_dump()
-    values = {key: own.set.get(key, at(content, key)) for key in keys}
+    values = {key: own.set.get(key, get_at(content, key)) for key in keys}
     values = {key: value["name"] if key == "dataset" else value for key, value in values.items()}
     if None in values.values():
         return {}
     row = Row(id="own", label="", recipe=recipe, set=values)
     with contextlib.suppress(UserError):  # a data set that is in the recipe's page has no page of its own
-        if recipe_id(table.recipe_of(row)) == recipe_id(own):
+        if compute_recipe_id(table.recipe_of(row)) == compute_recipe_id(own):
             return values
     return {}
 
@@ -225,7 +229,7 @@ def _make_row(table: Table, recipe: str, values: dict[str, Any]) -> Row:
     stem = re.sub(r"[^\w.+-]+", "-", stem).strip("-")
     taken = {row.id for row in table.rows()}
     row_id = next(name for n in itertools.count(1) if (name := f"{stem}-{n}" if n > 1 else stem) not in taken)
-    settings = {key: portable(key, value, table) for key, value in values.items()}
+    settings = {key: make_portable(key, value, table) for key, value in values.items()}
     return Row(id=row_id, label=label or "as it stands", recipe=recipe, set=settings)
 
 

@@ -109,7 +109,7 @@ def _parse(text: str, where: str, is_shipped: bool) -> Any:
     return parse_yaml(text, where)
 
 
-def header_comment(path: Path) -> str:
+def read_header_comment(path: Path) -> str:
     """Return the comment that a file begins with, without '#'; "" where there is none."""
     lines = []
     for line in read_text(path).splitlines():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.common.config_text import flat
+from experiments.common.config_text import flatten_keys
 from experiments.common.errors import UserError
 from experiments.recipes import loading
 from experiments.recipes.schema import Recipe
@@ -16,10 +16,10 @@ def list_differences(recipe: Recipe, other: Recipe) -> list[str]:
 
     A data set of another definition is one entry, `dataset: mine (coco)`.
     """
-    one, two = (loading.identity(each) for each in (recipe, other))
+    one, two = (loading.describe_identity(each) for each in (recipe, other))
     is_same_data = one.pop("dataset") == two.pop("dataset")
     data = [] if is_same_data else [f"dataset: {recipe.dataset.name} ({other.dataset.name})"]
-    values, others = flat(one), flat(two)
+    values, others = flatten_keys(one), flatten_keys(two)
     keys = [key for key in {**values, **others} if repr(values.get(key, "-")) != repr(others.get(key, "-"))]
     texts = ([json.dumps(each[key]) if key in each else "-" for key in keys] for each in (values, others))
     return [*(f"{key}: {own} ({named})" for key, own, named in zip(keys, *texts)), *data]

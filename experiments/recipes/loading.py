@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from experiments.common.checking import check_keys, one_line
+from experiments.common.checking import check_keys, describe_mistake
 from experiments.common.errors import UserError
 from experiments.common.files import display_path, read_text
 from experiments.recipes import catalogue
-from experiments.recipes.overrides import layer_of, merge, parse_assignment
+from experiments.recipes.overrides import build_layer, merge, parse_assignment
 from experiments.recipes.schema import WHERE, Recipe
 from experiments.recipes.yaml_format import dump_yaml, parse_quickly
 from experiments.weighting.options import OPTIONS
@@ -84,7 +84,7 @@ def prepare_variants(
     path = catalogue.find("recipe", str(ref))
     where = f"recipe {display_path(path)}"
     raw = _read_chain(path)
-    raw = merge(raw, _anchored(layer_of((overrides or {}).items()), Path.cwd()))
+    raw = merge(raw, _anchored(build_layer((overrides or {}).items()), Path.cwd()))
     blocks = raw.pop("profiles", None) or {}
     scale = 1.0
     if profile is not None and not _has_profile(raw, profile, path):
@@ -96,7 +96,7 @@ def prepare_variants(
 
 def _with_sets(raw: dict[str, Any], scale: float, where: str, sets: Sets) -> Recipe:
     """Return the recipe with the last layer, `sets`; `raw` is not changed."""
-    layer = layer_of(sets.items() if isinstance(sets, Mapping) else map(parse_assignment, sets))
+    layer = build_layer(sets.items() if isinstance(sets, Mapping) else map(parse_assignment, sets))
     check_keys(layer, Recipe, "--set")
     changed = merge(raw, _anchored(layer, Path.cwd()))
     weighting = layer.get("weighting")
@@ -208,7 +208,7 @@ def _validated(raw: dict[str, Any], where: str, set_layer: dict[str, Any]) -> Re
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        message = one_line(error)
+        message = describe_mistake(error)
         section, *rest = re.sub(r"[^\w.].*", "", message).split(".")  # the place that it begins with
         blamed = set_layer.get(section, {})
         if section in set_layer and (not isinstance(blamed, dict) or not rest or rest[0] in blamed):
@@ -216,7 +216,7 @@ def _validated(raw: dict[str, Any], where: str, set_layer: dict[str, Any]) -> Re
         raise UserError(f"{where}: {message}", "msdet show retinanet-r50-rlo   (a complete recipe)") from None
 
 
-def identity(recipe: Recipe) -> dict[str, Any]:
+def describe_identity(recipe: Recipe) -> dict[str, Any]:
     """Return what makes two recipes the same experiment, in plain types.
 
     Names, the data root, the checkpoint interval, the distribution of the batch over GPUs and a default `where` are
@@ -250,14 +250,14 @@ def with_scaled_lr(recipe: Recipe, workers: int) -> Recipe:
     return recipe.model_copy(update={"schedule": scaled})
 
 
-def recipe_id(recipe: Recipe) -> str:
+def compute_recipe_id(recipe: Recipe) -> str:
     """Return eight hexadecimal digits that change with the experiment."""
-    return _short_hash(identity(recipe))
+    return _short_hash(describe_identity(recipe))
 
 
-def config_hash(recipe: Recipe, fingerprint: str) -> str:
-    """Return `recipe_id` with the data set's fingerprint in it: the hash in a run folder's path."""
-    return _short_hash({"recipe": identity(recipe), "data": fingerprint})
+def compute_config_hash(recipe: Recipe, fingerprint: str) -> str:
+    """Return `compute_recipe_id` with the data set's fingerprint in it: the hash in a run folder's path."""
+    return _short_hash({"recipe": describe_identity(recipe), "data": fingerprint})
 
 
 def _short_hash(content: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     return key, parse_yaml(value, f"--set {text}")
 
 
-def layer_of(assignments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def build_layer(assignments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return dotted keys as a layer: recipe keys in their places, all others under `set` for MMEngine."""
     layer: dict[str, Any] = {}
     paths = [(_path(key), value) for key, value in assignments]
@@ -107,7 +107,7 @@ def _path(key: str) -> list[str]:
     return ["set", key]
 
 
-def dotted_keys() -> dict[str, str]:
+def list_dotted_keys() -> dict[str, str]:
     """Return the last word of each key of a recipe to the whole key, options of all rules included."""
     keys = {name: f"schedule.{name}" for name in Schedule.model_fields}
     keys |= {name: f"weighting.{name}" for options in OPTIONS.values() for name in options.model_fields}
@@ -117,7 +117,7 @@ def dotted_keys() -> dict[str, str]:
 
 def _refuse_misspelt(word: str) -> None:
     """Raise UserError for a word without dots that resembles a recipe's key."""
-    keys = dotted_keys()
+    keys = list_dotted_keys()
     close = difflib.get_close_matches(word, keys, n=1, cutoff=0.6)
     if close:
         raise _unknown(word, keys[close[0]])

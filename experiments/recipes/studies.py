@@ -9,15 +9,15 @@ from experiments.common.checking import validate
 from experiments.common.errors import UserError
 from experiments.common.files import display_path
 from experiments.recipes import catalogue
-from experiments.recipes.ablations import Ablation, portable, table_to_extend
-from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.ablations import Ablation, find_table_to_extend, make_portable
+from experiments.recipes.loading import compute_recipe_id, load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Block, Row, Study, Table
 
 DEFAULT_EFFECT = 0.5  # points
 
 
-def study_table(wanted: Ablation, effect: float | None, spread: float | None, results: Path) -> Table:
+def extend_study(wanted: Ablation, effect: float | None, spread: float | None, results: Path) -> Table:
     """Return the table of a study, or the one that is there with the row that it lacks. Writes nothing.
 
     Args:
@@ -32,15 +32,15 @@ def study_table(wanted: Ablation, effect: float | None, spread: float | None, re
     own = _load(wanted.recipe, wanted)
     baseline = wanted.against or _uniform_counterpart(own, wanted)
     beside = _load(baseline, wanted)
-    if recipe_id(own) == recipe_id(beside):
+    if compute_recipe_id(own) == compute_recipe_id(beside):
         raise UserError(
             f"'{wanted.recipe}' and '{baseline}' are the same experiment",
             "name a baseline: msdet compare RECIPE BASELINE",
         )
-    table = table_to_extend(
+    table = find_table_to_extend(
         dataclasses.replace(wanted, recipe=baseline), beside, results, f"compare-{beside.name}"
     )
-    first, name = (portable("recipe", one, table) for one in (baseline, wanted.recipe))
+    first, name = (make_portable("recipe", one, table) for one in (baseline, wanted.recipe))
     if not table.blocks:
         table.study = Study(effect=effect or DEFAULT_EFFECT, spread=spread)
         table.title = f"Study against {table.title.removeprefix('Ablation of ')}"

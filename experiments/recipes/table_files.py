@@ -46,7 +46,7 @@ def save_table(table: Table) -> None:
         if before.model_dump() == table.model_dump():
             return
         text = _with_added_rows(read_text(table.path), before, table)
-        header = catalogue.header_comment(table.path)
+        header = catalogue.read_header_comment(table.path)
     if text is None:
         comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
         text = comment + dump_yaml(table.model_dump(exclude_defaults=True))

@@ -203,7 +203,7 @@ class Table(BaseModel):
             )
 
 
-def all_tables() -> list[str]:
+def list_tables() -> list[str]:
     """Return the names of the paper's tables in its order, then of all others, the user's own included."""
     return [*PAPER, *(name for name in catalogue.list_pages("table") if name not in PAPER)]
 
@@ -224,9 +224,9 @@ def load_table(ref: str, results: Path | None = None) -> Table:
         UserError: There is no such table, or a key of it is wrong; names the dotted key.
     """
     own = list_ablations(results) if results is not None else {}
-    if own and not catalogue.is_path(ref) and ref not in (*own, *all_tables()):
+    if own and not catalogue.is_path(ref) and ref not in (*own, *list_tables()):
         raise UserError(
-            f"table '{ref}' not found; {did_you_mean(ref, (*own, *all_tables()))}", "msdet ls tables"
+            f"table '{ref}' not found; {did_you_mean(ref, (*own, *list_tables()))}", "msdet ls tables"
         )
     path = own[ref].resolve() if ref in own else catalogue.find("table", ref)
     raw = catalogue.read_yaml(path)

@@ -3,7 +3,7 @@
 from experiments.reporting.collect import Collected, collect, collect_folders
 from experiments.reporting.render.records import report_frame
 from experiments.reporting.tables.building import build_report, build_run_tables
-from experiments.reporting.tables.matching import context_of
+from experiments.reporting.tables.matching import find_context
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 
 __all__ = [
@@ -14,6 +14,6 @@ __all__ = [
     "build_run_tables",
     "collect",
     "collect_folders",
-    "context_of",
+    "find_context",
     "report_frame",
 ]

@@ -17,9 +17,9 @@ from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError
 from experiments.common.metric_names import METRICS
 from experiments.runs.lookup import iterate
-from experiments.runs.outputs import changed_files
+from experiments.runs.outputs import find_changed_files
 from experiments.runs.record import Attempt, Record
-from experiments.runs.run_flags import CHANGED, marks_of, merge_marks
+from experiments.runs.run_flags import CHANGED, list_marks, merge_marks
 from experiments.runs.run_folder import RunFolder
 
 Run = dict[str, Any]  # COLUMNS, and each metric (percent) that the run has under its name
@@ -130,12 +130,12 @@ def _add(
         problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
     else:
         digests = row["digests"] if row["state"] == "done" else {}
-        changed = CHANGED if changed_files(folder, digests, facts) else ""
+        changed = CHANGED if find_changed_files(folder, digests, facts) else ""
         marks = {"marks": merge_marks([row["marks"], changed])}
         runs.append(row | marks | {"run": name, "results": place, "path": str(folder.path)})
 
 
-def metric_names(runs: Iterable[Run]) -> list[str]:
+def list_metrics(runs: Iterable[Run]) -> list[str]:
     """Return the metrics that at least one run has, the main one (AP or mAP) first."""
     names = dict.fromkeys(name for run in runs for name in run if name not in NO_METRICS)
     return sorted(names, key=lambda name: METRICS.index(name) if name in METRICS else len(METRICS))
@@ -164,7 +164,7 @@ def _row(folder: RunFolder, record: Record) -> Run:
         "seconds": record.timings.get("total_s", math.nan),
         "execution": describe_execution(record.attempts),
         "commit": _text((record.git or {}).get("commit")),
-        "marks": marks_of(record),
+        "marks": list_marks(record),
         "notes": "; ".join(record.notes),
         "created": record.created,
         "ended": _text(record.attempts[-1].ended) if state == "done" and record.attempts else "",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.common.config_text import flat, read_config
+from experiments.common.config_text import flatten_keys, read_config
 from experiments.common.errors import UserError
 from experiments.recipes import catalogue
 from experiments.recipes import loading as recipes
@@ -58,7 +58,7 @@ def run_diff(one: RunFolder, two: RunFolder) -> dict[str, list[Change]]:
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    one, two = flat(old), flat(new)
+    one, two = flatten_keys(old), flatten_keys(new)
     return [
         Change(key, one.get(key, ABSENT), two.get(key, ABSENT))
         for key in {**one, **two}
@@ -83,7 +83,7 @@ def _recipes(one: RunFolder, two: RunFolder) -> list[dict[str, Any]]:
 def _config(run: RunFolder, record: Record) -> dict[str, Any]:
     if not run.config.is_file():  # it never came to load data
         return {}
-    config = flat(read_config(run.config))
+    config = flatten_keys(read_config(run.config))
     if config.get("randomness.seed") == record.seed:
         del config["randomness.seed"]
     places = {str(config.pop("work_dir", "")): "RUN", str(record.dataset.get("root") or ""): "DATA"}
@@ -115,7 +115,7 @@ def _code_of(record: Record) -> dict[str, Any]:
     git = record.git or {}
     found: dict[str, Any] = {key: git[key] for key in ("commit", "dirty") if key in git}
     if git.get("patch") or git.get("patch_sha256"):
-        found["patch"] = patch_in_words(git)
+        found["patch"] = describe_patch(git)
     if git.get("untracked"):
         found["untracked"] = list(git["untracked"])
     found |= {
@@ -127,7 +127,7 @@ def _code_of(record: Record) -> dict[str, Any]:
     return found | ({"earlier attempts": earlier} if earlier else {})
 
 
-def patch_in_words(git: Mapping[str, Any]) -> str:
+def describe_patch(git: Mapping[str, Any]) -> str:
     """Return `1a2b3c4d (a.py, b.py)`: a digest, and the files that the patch touches."""
     patch = git.get("patch") or ""
     digest = git.get("patch_sha256") or hashlib.sha256(patch.encode()).hexdigest()

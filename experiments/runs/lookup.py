@@ -29,18 +29,18 @@ class SeveralRunsError(UserError):
         self.runs = runs
 
 
-def results_dir(option: Path | None = None) -> Path:
+def find_results_dir(option: Path | None = None) -> Path:
     """Return `--results-dir`, else `$MSDET_RESULTS`, else `./results`."""
     return Path(option or os.environ.get("MSDET_RESULTS") or DEFAULT_RESULTS)
 
 
-def existing_results_dir(option: Path | None = None) -> Path:
+def find_existing_results_dir(option: Path | None = None) -> Path:
     """Return the same, for a command that only reads.
 
     Raises:
         UserError: It is no results folder. `./results` need not exist: there are no runs yet.
     """
-    folder = results_dir(option)
+    folder = find_results_dir(option)
     if folder == DEFAULT_RESULTS and not (folder.exists() and not folder.is_dir()):
         return folder
     if not folder.is_dir():
@@ -88,13 +88,13 @@ def resolve(reference: str, results: Path) -> RunFolder:
         SeveralRunsError: More than one run fits.
         UserError: No run fits.
     """
-    fitting = matching_runs(reference, results)
+    fitting = find_runs(reference, results)
     if len(fitting) > 1:
         raise SeveralRunsError(reference, fitting)
     return fitting[0]
 
 
-def matching_runs(reference: str, results: Path) -> list[RunFolder]:
+def find_runs(reference: str, results: Path) -> list[RunFolder]:
     """Return every run that a reference fits, at least one.
 
     Args:
@@ -109,7 +109,7 @@ def matching_runs(reference: str, results: Path) -> list[RunFolder]:
             if found := sorted(path.glob(f"{depth}record.json")):
                 return [RunFolder(record.parent) for record in found]
     runs = list(iterate(results))
-    if fitting := [run for run in runs if fits(reference, run.name)]:
+    if fitting := [run for run in runs if is_reference_to(reference, run.name)]:
         return fitting
     where = f"run '{reference}' not found in {Path(results).resolve()}"
     if not runs:
@@ -117,7 +117,7 @@ def matching_runs(reference: str, results: Path) -> list[RunFolder]:
     raise UserError(f"{where}; {did_you_mean(reference, [run.name for run in runs])}", "msdet runs")
 
 
-def fits(reference: str, name: str) -> bool:
+def is_reference_to(reference: str, name: str) -> bool:
     """Whether `reference` is a run's name or consecutive whole parts of it."""
     return f"/{reference.strip('/')}/" in f"/{name}/"
 
@@ -137,7 +137,7 @@ def select(references: Sequence[str], results: Path, has_all: bool) -> list[RunF
         raise UserError("name a RUN, or use --all", "msdet runs")
     found = [] if references else list(iterate(results))
     for reference in references:
-        fitting = matching_runs(reference, results)
+        fitting = find_runs(reference, results)
         if len(fitting) > 1 and not has_all:
             error = SeveralRunsError(reference, fitting)
             error.hint = "give more of the name, or take all that match with --all"
@@ -146,7 +146,7 @@ def select(references: Sequence[str], results: Path, has_all: bool) -> list[RunF
     return list({run.path.resolve(): run for run in found}.values())
 
 
-def starting_weights(init_from: str, results: Path) -> Path:
+def find_starting_weights(init_from: str, results: Path) -> Path:
     """Return the checkpoint that a recipe's `init_from` names: a file, or the last one of a run.
 
     Raises:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.common.cache import FileFacts
-from experiments.common.files import file_digest
-from experiments.common.regular_files import MAX_TEXT_BYTES, why_unreadable
+from experiments.common.files import hash_file
+from experiments.common.regular_files import MAX_TEXT_BYTES, find_obstacle
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 
@@ -21,7 +21,7 @@ def digest_outputs(run: RunFolder, record: Record) -> dict[str, str]:
     files = [
         path for path in (run.metrics, run.trace, *sorted(run.detections.glob("*.json"))) if path.is_file()
     ]
-    named = {path.relative_to(run.path).as_posix(): file_digest(path) for path in files}
+    named = {path.relative_to(run.path).as_posix(): hash_file(path) for path in files}
     return {_METRICS: _digest_metrics(record), **named}
 
 
@@ -30,7 +30,9 @@ def has_changed_metrics(record: Record) -> bool:
     return record.digests.get(_METRICS, "") not in ("", _digest_metrics(record))
 
 
-def changed_files(run: RunFolder, digests: Mapping[str, str], facts: FileFacts | None = None) -> list[str]:
+def find_changed_files(
+    run: RunFolder, digests: Mapping[str, str], facts: FileFacts | None = None
+) -> list[str]:
     """Return which of metrics.csv and trace.csv are missing, or not as the finished run wrote them.
 
     Args:
@@ -57,7 +59,7 @@ def is_as_written(record: Record, name: str, content: bytes) -> bool:
 
 
 def _digest_if_readable(path: Path) -> str:
-    return "" if why_unreadable(path, MAX_TEXT_BYTES) else file_digest(path)
+    return "" if find_obstacle(path, MAX_TEXT_BYTES) else hash_file(path)
 
 
 def _digest_metrics(record: Record) -> str:

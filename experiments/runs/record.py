@@ -190,7 +190,7 @@ class Record(BaseModel):
     updated: str = ""
 
 
-def now() -> str:
+def format_now() -> str:
     """Return the time as ISO 8601 in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 

@@ -13,19 +13,19 @@ from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import acquire_lock
 
 
-def disk_use(path: Path) -> int:
+def measure_disk_use(path: Path) -> int:
     """Return the bytes of a file, or of all files in and below a folder; those behind links do not count."""
     try:
         if path.is_symlink():
             return 0
         if not path.is_dir():
             return path.stat().st_size
-        return sum(map(disk_use, path.iterdir()))
+        return sum(map(measure_disk_use, path.iterdir()))
     except OSError:  # removed meanwhile, or not to be read
         return 0
 
 
-def old_checkpoints(run: RunFolder) -> list[Path]:
+def list_old_checkpoints(run: RunFolder) -> list[Path]:
     """Return the run's checkpoint files but for the last whole one; none where no checkpoint is whole."""
     kept = next((path for path in run.saved_checkpoints() if zipfile.is_zipfile(path)), None)
     if kept is None:
@@ -67,7 +67,7 @@ def remove_old_checkpoints(run: RunFolder) -> None:
         UserError: One cannot be removed.
     """
     with _removing(run), acquire_lock(run, patience_s=0):
-        removed = old_checkpoints(run)
+        removed = list_old_checkpoints(run)
         for path in removed:
             path.unlink(missing_ok=True)
         if run.digests.is_file():

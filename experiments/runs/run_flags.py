@@ -16,7 +16,7 @@ LEGEND = {
 }
 
 
-def marks_of(record: Record, changed: Sequence[str] = ()) -> str:
+def list_marks(record: Record, changed: Sequence[str] = ()) -> str:
     """Return the marks of a run; "" for one without flags.
 
     Args:

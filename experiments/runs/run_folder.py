@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from experiments.common.errors import UserError
 from experiments.common.files import read_text, write_text
 from experiments.common.printable import printable, printable_values
-from experiments.common.processes import STALE_AFTER_S, has_ended, is_alive, seconds_unchanged
-from experiments.common.regular_files import MAX_TEXT_BYTES, why_unreadable
-from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, now
+from experiments.common.processes import STALE_AFTER_S, has_ended, is_alive, measure_seconds_unchanged
+from experiments.common.regular_files import MAX_TEXT_BYTES, find_obstacle
+from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, format_now
 
 _CHECKPOINT = re.compile(r"iter_[0-9]{1,18}\.pth")
 KEPT_CHECKPOINTS = 2  # newest of each run: one more than needed, in case that is damaged
@@ -82,7 +82,7 @@ class RunFolder:
     def saved_checkpoints(self) -> list[Path]:
         """Return the completely written checkpoints, newest first."""
         named = (path for path in self.checkpoints.glob("iter_*.pth") if _CHECKPOINT.fullmatch(path.name))
-        return sorted(named, key=iteration_of, reverse=True)
+        return sorted(named, key=parse_iteration, reverse=True)
 
     def failure_of_rank(self, rank: int) -> Path:
         """Return the file in which a rank other than 0 reports its exit_code, exit_class, message and hint."""
@@ -95,7 +95,7 @@ class RunFolder:
             NewerSchemaError: Its schema is newer than this msdet.
             UserError: It is missing or broken.
         """
-        fault = why_unreadable(self.record_file, MAX_TEXT_BYTES)
+        fault = find_obstacle(self.record_file, MAX_TEXT_BYTES)
         if fault == "no such file":
             raise UserError(f"{self.path} has no record.json, so it is no run folder", "msdet runs")
         try:
@@ -131,7 +131,7 @@ class RunFolder:
 
     def write(self, record: Record) -> None:
         """Write `record.json`, with the time of writing, whole or not at all."""
-        record.updated = now()
+        record.updated = format_now()
         write_text(self.record_file, record.model_dump_json(indent=2) + "\n")
 
     def state(self, record: Record | None = None) -> Status:
@@ -156,13 +156,13 @@ class RunFolder:
             return is_alive(attempt.pid, attempt.pid_started)
         # Its heartbeat decides, by its date, and by whether it comes: a date ahead of this clock tells nothing.
         beats = [self.progress, self.record_file] if is_here else [self.progress]
-        if min(map(seconds_unchanged, beats)) > STALE_AFTER_S:
+        if min(map(measure_seconds_unchanged, beats)) > STALE_AFTER_S:
             return False
         with contextlib.suppress(OSError):
             return time.time() - max(path.stat().st_mtime for path in beats if path.exists()) < STALE_AFTER_S
         return False
 
 
-def iteration_of(checkpoint: Path) -> int:
+def parse_iteration(checkpoint: Path) -> int:
     """Return how many optimizer steps a checkpoint was saved after, from its name."""
     return int(checkpoint.stem.removeprefix("iter_"))

@@ -26,13 +26,13 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import force_full_init
 
 from experiments.common.errors import UserError
-from experiments.data.image_files import decode, image_facts
+from experiments.data.image_files import decode, read_image_facts
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Annotations
 from experiments.data.readers.image_table import ImageTable
 from experiments.data.readers.stored import recall_coco
 from experiments.data.readers.voc import read_voc
-from experiments.data.selection import why_not_trained
+from experiments.data.selection import classify_box
 
 
 class ImageError(UserError):
@@ -59,7 +59,7 @@ class DataInfos(Sequence[dict]):
         self.labels = {name: label for label, name in enumerate(classes)}
         self.sizes = table.columns["size"].copy()
         for index in np.flatnonzero(self.sizes.min(1) == 0).tolist():
-            self.sizes[index] = image_facts(Path(table.path(index))).size or (0, 0)
+            self.sizes[index] = read_image_facts(Path(table.path(index))).size or (0, 0)
         is_used = np.ones(len(table), bool)
         if rules is not None:
             is_used &= self.sizes.min(1) >= rules.get("min_size", 0)
@@ -83,7 +83,7 @@ class DataInfos(Sequence[dict]):
             label = self.labels.get(box.category)
             if label is None:
                 continue
-            reason = None if min_box_size is None else why_not_trained(box, size, min_box_size)
+            reason = None if min_box_size is None else classify_box(box, size, min_box_size)
             if reason in (None, "box under min_box_size"):
                 is_ignored = box.is_ignored or reason is not None
                 instance = dict(bbox=list(box.corners), bbox_label=label, ignore_flag=int(is_ignored))

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from experiments.common.files import file_digest
+from experiments.common.files import hash_file
 from experiments.recipes.schema import Recipe
 from experiments.runs.record import Record
 
@@ -47,7 +47,7 @@ def describe(recipe: Recipe | None = None) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": packages,
-        "operators": operators.backend("cuda" if cuda else "cpu"),
+        "operators": operators.find_backend("cuda" if cuda else "cpu"),
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "driver": _driver_version() if cuda else None,
@@ -56,8 +56,8 @@ def describe(recipe: Recipe | None = None) -> dict[str, Any]:
         "cpu_threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
-        "source": source_digest(Path(__file__).resolve().parents[1]),
-        "own_modules": own_modules(recipe) if recipe else {},
+        "source": hash_source(Path(__file__).resolve().parents[1]),
+        "own_modules": hash_own_modules(recipe) if recipe else {},
     }
 
 
@@ -88,7 +88,7 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def source_digest(package: Path) -> str:
+def hash_source(package: Path) -> str:
     """Return 16 hexadecimal digits of all Python files of a package: equal where two commits compute the same.
 
     It also identifies the code of an installed copy, which has no commit.
@@ -100,20 +100,20 @@ def source_digest(package: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def own_modules(recipe: Recipe) -> dict[str, str | None]:
+def hash_own_modules(recipe: Recipe) -> dict[str, str | None]:
     """Return the SHA-256 of the user's modules, under `imports` or as a rule; None where there is no file."""
     module, colon, _ = str(recipe.weighting.get("rule", "")).partition(":")
     found: dict[str, str | None] = {}
     for name in sorted({*recipe.imports, *([module] if colon else [])}):
         try:
             spec = importlib.util.find_spec(name)
-            found[name] = file_digest(Path(spec.origin)) if spec and spec.origin else None
+            found[name] = hash_file(Path(spec.origin)) if spec and spec.origin else None
         except (ImportError, ValueError, OSError):  # its use reports what is wrong with it
             found[name] = None
     return found
 
 
-def git_state(root: Path | None = None) -> dict[str, Any] | None:
+def read_git_state(root: Path | None = None) -> dict[str, Any] | None:
     """Return commit and uncommitted changes of the checkout that this code runs from; None outside one.
 
     Returns:

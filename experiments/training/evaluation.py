@@ -30,10 +30,10 @@ def evaluate_checkpoint(
     Raises:
         UserError: The checkpoint is broken, or of another model.
     """
-    with quiet(), tempfile.TemporaryDirectory() as folder:
+    with silence(), tempfile.TemporaryDirectory() as folder:
         from experiments.training.config.builder import build_runner
 
-        config = config_of(recipe, checkpoint, data.classes, data.root, data.fingerprint, Path(folder))
+        config = load_config(recipe, checkpoint, data.classes, data.root, data.fingerprint, Path(folder))
         config.test_evaluator.outfile_prefix = str((out or Path(folder)).resolve() / "val")
         runner = build_runner(config)
         load_weights(runner.model, checkpoint, recipe)
@@ -41,14 +41,14 @@ def evaluate_checkpoint(
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Print nothing of what MMDetection says, and let it find the user's `imports`."""
     sys.path.append(str(Path.cwd()))
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
 
-def config_of(
+def load_config(
     recipe: Recipe, checkpoint: Path, classes: Sequence[str], root: Path, fingerprint: str, folder: Path
 ) -> Any:
     """Return the config that a checkpoint is tested with: all its weights come from there.

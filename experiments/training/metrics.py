@@ -60,10 +60,10 @@ class ExactCocoMetric(BaseMetric):
             for (x1, y1, x2, y2), score, label in zip(*columns)
         ]
         keep_detections(self.outfile_prefix, detections)
-        return coco_average_precisions(truth, detections)
+        return compute_coco_aps(truth, detections)
 
 
-def coco_average_precisions(truth: GroundTruth, detections: Sequence[dict[str, Any]]) -> dict[str, float]:
+def compute_coco_aps(truth: GroundTruth, detections: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return COCO's AP in percent, by the names of COCO_METRICS; a size without ground truth is left out.
 
     Args:

@@ -13,8 +13,8 @@ from experiments.common.errors import (
     INTERRUPTED,
     OUT_OF_MEMORY,
     UserError,
-    error_chain,
-    storage_error,
+    find_storage_error,
+    walk_causes,
 )
 
 # torch's words. One that ended by an exit code of its own has had an error, and was not killed.
@@ -31,10 +31,10 @@ class Outcome:
     hint: str | None = None
 
 
-def outcome_of(error: BaseException) -> Outcome:
+def classify_outcome(error: BaseException) -> Outcome:
     """Return how an attempt ended that an error ended; what began a chain of errors counts."""
     message, hint = getattr(error, "message", None), getattr(error, "hint", None)
-    memory = next((e for e in error_chain(error) if is_out_of_memory(e)), None)
+    memory = next((e for e in walk_causes(error) if is_out_of_memory(e)), None)
     if isinstance(error, UserError) and (memory is None or error.exit_code != BAD_INPUT):
         code = error.exit_code
     elif isinstance(error, KeyboardInterrupt):
@@ -49,7 +49,7 @@ def outcome_of(error: BaseException) -> Outcome:
     else:
         lines = str(error).strip().splitlines() or [""]
         code, message = FAILED, f"{type(error).__name__}: {lines[-1]}".rstrip(": ")
-    disk = storage_error(error)
+    disk = find_storage_error(error)
     if disk is not None and code in (FAILED, BAD_INPUT, INTERRUPTED):
         text = message if isinstance(error, UserError) else f"the results folder cannot be written: {disk}"
         hint = "free some space, or make it writable; then type the same command"
@@ -59,7 +59,7 @@ def outcome_of(error: BaseException) -> Outcome:
 
 def _killed_data_worker(error: BaseException) -> str | None:
     """Return torch's words on a data loader's process that was killed, the earliest of the chain; None without."""
-    texts = [str(e).strip(" .") for e in error_chain(error) if isinstance(e, RuntimeError)]
+    texts = [str(e).strip(" .") for e in walk_causes(error) if isinstance(e, RuntimeError)]
     return next((text for text in reversed(texts) if _DATA_WORKER_KILLED.match(text)), None)
 
 

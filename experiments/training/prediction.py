@@ -11,7 +11,7 @@ from typing import Any
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.run_folder import RunFolder
-from experiments.training.evaluation import config_of, load_weights, quiet
+from experiments.training.evaluation import load_config, load_weights, silence
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Predictor:
         self.checkpoint, self.record = run.newest_checkpoint(), run.read()
         self._in_batches: dict[int, list[Detection]] = {}  # by place in the validation set
         self.classes = list(self.record.dataset.get("classes") or ())
-        with quiet():
+        with silence():
             self._load(load_recipe(str(run.recipe)))
 
     def _load(self, recipe: Recipe) -> None:
@@ -51,7 +51,7 @@ class Predictor:
         data = self.record.dataset
         with tempfile.TemporaryDirectory() as folder:
             root, fingerprint = Path(str(data.get("root") or "")), str(data.get("fingerprint") or "")
-            config = config_of(recipe, self.checkpoint, self.classes, root, fingerprint, Path(folder))
+            config = load_config(recipe, self.checkpoint, self.classes, root, fingerprint, Path(folder))
         init_default_scope("mmdet")
         self._model = MODELS.build(config.model)
         load_weights(self._model, self.checkpoint, recipe)
@@ -76,7 +76,7 @@ class Predictor:
         """
         ranks = self.record.attempts[-1].world_size if self.record.attempts else 1
         if place not in self._in_batches:
-            members = batch_of(place, len(files), self._batch_size, ranks)
+            members = find_batch(place, len(files), self._batch_size, ranks)
             self._in_batches.update(zip(members, self._batch([files[i] for i in members])))
         return self._in_batches[place]
 
@@ -98,7 +98,7 @@ class Predictor:
         return sorted(made, key=lambda detection: -detection.score)
 
 
-def batch_of(place: int, images: int, batch_size: int, ranks: int = 1) -> list[int]:
+def find_batch(place: int, images: int, batch_size: int, ranks: int = 1) -> list[int]:
     """Return the places of the images that an evaluation has in one batch with the image at `place`.
 
     MMEngine's sampler deals the images out in turn, and fills up with the first ones so that all ranks have as many.

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 from experiments.common.errors import DONE, EXIT_CLASSES, FAILED, INTERRUPTED, UserError
 from experiments.common.files import write_json, write_text
 from experiments.common.launcher import LAUNCHER, die_with
-from experiments.common.processes import this_process
+from experiments.common.processes import identify_process
 from experiments.common.secrets import hide_secrets
-from experiments.runs.lookup import starting_weights
+from experiments.runs.lookup import find_starting_weights
 from experiments.runs.outputs import digest_outputs
-from experiments.runs.record import Attempt, Record, now
-from experiments.runs.run_folder import RunFolder, iteration_of
+from experiments.runs.record import Attempt, Record, format_now
+from experiments.runs.run_folder import RunFolder, parse_iteration
 from experiments.runs.run_lock import acquire_lock, inherits_lock
-from experiments.training.outcome import Outcome, outcome_of
+from experiments.training.outcome import Outcome, classify_outcome
 
 if TYPE_CHECKING:  # imported where it is needed
     from experiments.recipes.schema import Recipe
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (
         Exception
     ) as error:  # the folder is locked, no run folder, or cannot be written: nothing is recorded
-        outcome = outcome_of(error)
+        outcome = classify_outcome(error)
         if outcome.code == FAILED:
             raise
         _print_error(outcome.message)
@@ -70,7 +70,7 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
     if record.status == "done":  # by the process that had the lock before
         return DONE
     began = time.monotonic()
-    attempt = Attempt(started=now(), world_size=world_size, **this_process())
+    attempt = Attempt(started=format_now(), world_size=world_size, **identify_process())
     record.attempts.append(attempt)
     record.status = "running"
     run.failure_of_rank(rank).unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
             stopping.start_heartbeat(run, parent)
         train(run, record, attempt, rank)
     except BaseException as error:
-        outcome = outcome_of(error)
+        outcome = classify_outcome(error)
         if outcome.code == FAILED:
             with contextlib.suppress(OSError):
                 print(hide_secrets(traceback.format_exc()), end="", file=sys.stderr, flush=True)
@@ -96,7 +96,7 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if outcome.message:
         _print_error(outcome.message)
-    attempt.ended, attempt.exit_code, attempt.exit_class = now(), outcome.code, outcome.exit_class
+    attempt.ended, attempt.exit_code, attempt.exit_class = format_now(), outcome.code, outcome.exit_class
     attempt.message, attempt.hint = outcome.message, outcome.hint
     # of all attempts but those that were killed
     record.timings["total_s"] = record.timings.get("total_s", 0.0) + time.monotonic() - began
@@ -112,7 +112,7 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
         _write_record(run, record, rank)
     except OSError as error:  # a full disk: the run still reads as interrupted
         _print_error(f"{run.record_file} cannot be written: {error}")
-        return outcome.code or outcome_of(error).code
+        return outcome.code or classify_outcome(error).code
     return outcome.code
 
 
@@ -139,7 +139,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.training.config.fast import make_fast
     from experiments.training.config.foreground_prior import set_prior
     from experiments.training.engine.precision import check_precision
-    from experiments.training.environment import SLOW_OPERATORS, describe, git_state, set_origin
+    from experiments.training.environment import SLOW_OPERATORS, describe, read_git_state, set_origin
     from experiments.training.hooks import tracking
     from experiments.training.hooks.progress import ProgressHook
 
@@ -176,7 +176,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         pretrained.check_pretrained(config.model)
     else:  # all weights come from there
         pretrained.without_pretrained(config.model)
-    set_origin(record, describe(recipe), git_state())
+    set_origin(record, describe(recipe), read_git_state())
     attempt.accumulation = config.optim_wrapper.get("accumulative_counts", 1)
     attempt.device = (record.environment["gpus"] or ["cpu"])[0]
     if record.environment["gpus"] and record.environment["operators"] == "pytorch" and rank == 0:
@@ -203,12 +203,12 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
 
 def _find_start(run: RunFolder, recipe: Recipe) -> tuple[Path | None, list[str]]:
     """Return the checkpoint to resume, if any, and a note on each file of the run that is damaged."""
-    from experiments.training.engine.checkpoints import latest_valid_checkpoint
+    from experiments.training.engine.checkpoints import find_latest_checkpoint
     from experiments.training.side_files import check_side_files, clear_the_way
 
     notes = clear_the_way(run)
-    checkpoint, epoch, of_checkpoints = latest_valid_checkpoint(run)
-    done = iteration_of(checkpoint) if checkpoint else 0
+    checkpoint, epoch, of_checkpoints = find_latest_checkpoint(run)
+    done = parse_iteration(checkpoint) if checkpoint else 0
     evaluations = epoch // (recipe.schedule.eval_every or 10**9)
     return checkpoint, [
         *notes,
@@ -226,7 +226,7 @@ def _start_from(config: Any, checkpoint: Path | None, run: RunFolder, recipe: Re
     checkpoint = found[0]
     if checkpoint is None:
         if recipe.init_from is not None:
-            config.load_from = str(starting_weights(recipe.init_from, run.path.parents[3]))
+            config.load_from = str(find_starting_weights(recipe.init_from, run.path.parents[3]))
         return 0
     if not checkpoint.is_file():
         raise UserError(
@@ -234,7 +234,7 @@ def _start_from(config: Any, checkpoint: Path | None, run: RunFolder, recipe: Re
             "--results-dir DIR with a folder that all machines share",
         )
     config.load_from, config.resume = str(checkpoint), True
-    return iteration_of(checkpoint)
+    return parse_iteration(checkpoint)
 
 
 def start_processes(world_size: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from experiments.weighting.base import Interval
 
 
-def level_weights(action: str, interval: Interval, n: int, amplification: Sequence[float]) -> Tensor:
+def compute_level_weights(action: str, interval: Interval, n: int, amplification: Sequence[float]) -> Tensor:
     """Return the weights that an action puts in force (Section 3.3, a0..a3).
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from experiments.weighting.actions import level_weights
+from experiments.weighting.actions import compute_level_weights
 from experiments.weighting.base import Interval, WeightingRule
 
 
@@ -33,4 +33,4 @@ class AVW(WeightingRule):
 
     def update(self, interval: Interval) -> Tensor:
         self.action = "variance"
-        return level_weights(self.action, interval, self.n, self.amplification)
+        return compute_level_weights(self.action, interval, self.n, self.amplification)

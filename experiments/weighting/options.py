@@ -87,7 +87,7 @@ OPTIONS: dict[str, type[UniformOptions]] = {
 FIXED = ("uniform", "static", "random")  # rules that follow nothing
 
 
-def adapts(weighting: Mapping[str, Any]) -> bool:
+def is_adaptive(weighting: Mapping[str, Any]) -> bool:
     """Return whether a recipe's weights follow its losses: RLO with gamma = 0 learns nothing."""
     if weighting.get("rule") == "rlo":
         return weighting.get("gamma") != 0

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.weighting.actions import level_weights
+from experiments.weighting.actions import compute_level_weights
 from experiments.weighting.avw import AVW
 from experiments.weighting.base import Interval
 from experiments.weighting.options import ACTIONS
@@ -54,7 +54,7 @@ class RLO(AVW):
             self.reward = int(torch.sign(interval.losses_before.sum() - interval.losses.sum()))  # Eq 7
             self._reinforce(self.actions.index(self.action))
         self.action = self.actions[self._draw()]
-        return level_weights(self.action, interval, self.n, self.amplification)
+        return compute_level_weights(self.action, interval, self.n, self.amplification)
 
     def _reinforce(self, chosen: int) -> None:
         """Change the chosen action's probability (Eq 9); a reward of 0 punishes, as every non-positive one does."""

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.common.config_text import flat
+from experiments.common.config_text import flatten_keys
 from experiments.common.errors import UserError
 from experiments.common.files import display_path
-from experiments.launching.forecast import iterations_of
+from experiments.launching.forecast import count_iterations
 from experiments.launching.plan import PlannedRun
-from experiments.recipes.ablations import Ablation, ablation_table
+from experiments.recipes.ablations import Ablation, extend_ablation
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.overrides import parse_assignment, parse_values
 from experiments.recipes.schema import Recipe
@@ -78,13 +78,13 @@ def ablate(
     own = load_recipe(recipe, options.profile, shared, options.dataset)
     shared |= changes_by_options(own, options)
     wanted = Ablation(recipe, axes, grid, options.profile, options.dataset, shared, against, name)
-    table = ablation_table(wanted, options.results_folder)
+    table = extend_ablation(wanted, options.results_folder)
     planned = plan_tables([table], options)
     _warn_of_long_intervals(planned)
     if options.dry_run:
         print(f"table: {display_path(table.path)} (not written in a dry run)", file=sys.stderr)
     else:  # made again: another command may have extended the file by now
-        table = update_table(table.path, lambda: ablation_table(wanted, options.results_folder))
+        table = update_table(table.path, lambda: extend_ablation(wanted, options.results_folder))
     run_tables({table.path.stem: table}, planned, options)
 
 
@@ -117,7 +117,7 @@ def _action_set(value: Any) -> Any:
 
 def changes_by_options(own: Recipe, options: RunOptions) -> dict[str, Any]:
     """Return what --amp and --scale-lr make of the recipe, as keys that all rows share."""
-    before, after = (flat(one.model_dump()) for one in (own, options.execution.changed(own)))
+    before, after = (flatten_keys(one.model_dump()) for one in (own, options.execution.changed(own)))
     return {key: value for key, value in after.items() if value != before[key]}
 
 
@@ -125,7 +125,7 @@ def _warn_of_long_intervals(planned: list[PlannedRun]) -> None:
     """Print a warning for the rows whose weights never change."""
     labels: dict[tuple[int, int], dict[str, None]] = {}
     for run in planned:
-        alpha, iterations = run.recipe.weighting.get("alpha"), iterations_of(run)
+        alpha, iterations = run.recipe.weighting.get("alpha"), count_iterations(run)
         has_intervals = run.recipe.weighting["rule"] not in ("uniform", "static")
         if has_intervals and isinstance(alpha, int) and alpha >= iterations:
             labels.setdefault((alpha, iterations), {})[run.label] = None

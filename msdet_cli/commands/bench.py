@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
-from experiments.runs.lookup import results_dir
+from experiments.runs.lookup import find_results_dir
 from msdet_cli.completion import complete_words
 from msdet_cli.console.result_tables import draw_view, make_console
 from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt
@@ -119,7 +119,7 @@ def bench(
         raise UserError(f"--size: {size[0]} {size[1]} is not allowed: at least 32 32", "--size 1333 800")
     from benchmarks.results_file import BenchFile, content
 
-    file = BenchFile(results_dir(results), host)
+    file = BenchFile(find_results_dir(results), host)
     options = {"RECIPE": others, "--recipe": recipe, "-p": profile, "--dataset": dataset,
                "--data-root": data_root, "--batch": batch, "--size": size, "--rounds": rounds, "--steps": steps,
                "--images": images}  # fmt: skip
@@ -156,7 +156,9 @@ def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: d
 
             report("starting")
             command = _command(part, taken)
-            done[part] = results_file.part(functools.partial(measure, report), command, file.host, load)
+            done[part] = results_file.measure_part(
+                functools.partial(measure, report), command, file.host, load
+            )
             file.add({part: done[part]})
             console.print(
                 Text(f"{part}: {done[part]['took_s']:.0f} s, written to {file.path}"), soft_wrap=True
@@ -232,8 +234,8 @@ def _command(part: str, options: dict[str, Any]) -> str:
 
 def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
     from experiments.common.files import write_json
-    from experiments.reporting.bench.results import sections
-    from experiments.reporting.tables.table_view import grid_view
+    from experiments.reporting.bench.results import build_bench_sections
+    from experiments.reporting.tables.table_view import build_grid_view
 
     if out is not None:
         try:
@@ -247,9 +249,9 @@ def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> Non
         print(json.dumps(found, indent=2))
         return
     console = make_console()
-    for section in sections([{**found, "file": ""}]):
+    for section in build_bench_sections([{**found, "file": ""}]):
         for grid in section.grids:
             console.print(Text(f"\n{section.title}: {grid.title}"), soft_wrap=True)
-            console.print(draw_view(grid_view(grid)))
+            console.print(draw_view(build_grid_view(grid)))
         for text in section.texts:
             console.print(Text(f"\n{text}"))

@@ -13,7 +13,7 @@ import typer
 
 from experiments.common.errors import DONE, FAILED, UserError
 from experiments.launching.cancel import Cancel
-from experiments.runs.lookup import results_dir, select
+from experiments.runs.lookup import find_results_dir, select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import ACTIVE_STATES
 from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, RunsArg
@@ -40,7 +40,7 @@ def cancel(
     msdet cancel retinanet-r50-rlo --all
     msdet cancel --all
     """
-    runs = select(which or [], results_dir(results), every)
+    runs = select(which or [], find_results_dir(results), every)
     cancels = [Cancel(run) for run in (_active(runs) if every else runs)]
     reported: set[RunFolder] = set()
     with contextlib.suppress(KeyboardInterrupt):  # the runs stop without this command, too

@@ -11,9 +11,9 @@ from rich.console import Console
 from experiments.common.errors import INTERRUPTED, UserError
 from experiments.common.files import display_path
 from experiments.recipes.ablations import Ablation
-from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.loading import compute_recipe_id, load_recipe
 from experiments.recipes.overrides import parse_assignment
-from experiments.recipes.studies import study_table
+from experiments.recipes.studies import extend_study
 from experiments.recipes.table_files import update_table
 from msdet_cli.commands.ablate import changes_by_options
 from msdet_cli.commands.reproduce import plan_tables
@@ -85,16 +85,16 @@ def compare(
     shared |= changes_by_options(own, options)
     wanted = Ablation(recipe, {}, False, options.profile, options.dataset, shared, baseline, name)
     options = dataclasses.replace(options, seeds=max_seeds)
-    table = study_table(wanted, effect, spread, options.results_folder)
+    table = extend_study(wanted, effect, spread, options.results_folder)
     planned = plan_tables([table], options)
     if options.dry_run:
         print_note(
             f"at most these runs, fewer once it is settled; {display_path(table.path)} is not written now"
         )
     else:
-        table = update_table(table.path, lambda: study_table(wanted, effect, spread, options.results_folder))
+        table = update_table(table.path, lambda: extend_study(wanted, effect, spread, options.results_folder))
     console = None if options.as_json else make_console()
-    study = StudyRun(table, recipe_id(options.execution.changed(own)), planned, options, console)
+    study = StudyRun(table, compute_recipe_id(options.execution.changed(own)), planned, options, console)
 
     def print_tables(console: Console, code: int) -> None:
         print_results(console, options.results_folder, [str(table.path)], [run.folder for run in study.own])

@@ -17,7 +17,7 @@ from experiments.data.verify import verify as verify_dataset
 from experiments.recipes.catalogue import list_pages, load_dataset
 from msdet_cli.commands import download
 from msdet_cli.completion import complete
-from msdet_cli.console.dataset_view import plain_console, print_findings
+from msdet_cli.console.dataset_view import make_plain_console, print_findings
 from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import DataRootOpt, JsonOpt
 
@@ -49,7 +49,7 @@ def ls(as_json: JsonOpt = False) -> None:
         counts = " + ".join(str(count) for count in (row["images"] or {}).values())
         folder = display_path(Path(row["root"])) if row["root"] else ""
         lines.append([row["name"], row["format"], folder, counts, row["state"]])
-    console = plain_console()
+    console = make_plain_console()
     print_lines(console, ["data set", "format", "folder", "images", "state"], lines)
     console.print("to check one: msdet data verify NAME", style="dim")
 
@@ -70,7 +70,7 @@ def verify(
     msdet data verify coco --data-root /data/coco
     msdet data verify my-data.yaml --no-images
     """
-    console = plain_console(stderr=True)
+    console = make_plain_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading annotations", total=None)
 
@@ -81,7 +81,7 @@ def verify(
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        print_findings(found, plain_console())
+        print_findings(found, make_plain_console())
     if not found["usable"]:
         raise typer.Exit(BAD_INPUT)
 
@@ -110,7 +110,7 @@ def make(
         make_dataset(spec, resolve_root(spec, data_root), force=True)
     found = find_dataset(spec, data_root)
     counts = ", ".join(f"{count} {split}" for split, count in found.images.items())
-    plain_console().print(f"{found.root}: {counts} images, {len(found.classes)} classes", soft_wrap=True)
+    make_plain_console().print(f"{found.root}: {counts} images, {len(found.classes)} classes", soft_wrap=True)
 
 
 def _state(ref: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.common.printable import printable
-from experiments.runs.lookup import resolve, results_dir
+from experiments.runs.lookup import find_results_dir, resolve
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.result_tables import make_console
@@ -48,7 +48,7 @@ def diff(
     """
     from experiments.reporting.run_diff import run_diff
 
-    runs = [resolve(reference, results_dir(results)) for reference in (first, second)]
+    runs = [resolve(reference, find_results_dir(results)) for reference in (first, second)]
     sections = run_diff(*runs)
     if as_json:
         print(json.dumps(_as_json(runs, sections), indent=2, default=str))

@@ -112,7 +112,7 @@ def _operators() -> Iterator[Finding]:
     import torch
 
     on_gpu = torch.cuda.is_available()
-    backend = operators.backend("cuda" if on_gpu else "cpu")
+    backend = operators.find_backend("cuda" if on_gpu else "cpu")
     is_slow = backend == "pytorch"
     found = f"{backend} on a GPU: same results, slower" if is_slow and on_gpu else backend
     advice = "pip install 'msdet[gpu]' brings the torchvision that fits torch" if is_slow else ""

@@ -15,7 +15,7 @@ from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, did_you
 from experiments.data.find import resolve_root
 from experiments.data.verify import verify
 from experiments.recipes.catalogue import load_dataset
-from msdet_cli.console.dataset_view import plain_console, print_findings
+from msdet_cli.console.dataset_view import make_plain_console, print_findings
 
 EXAMPLES = {"coco": "retinanet-r50-rlo", "voc": "retinanet-r50-voc-rlo"}  # data set: recipe
 LINE_INTERVAL_S = 30  # between lines if the output is no terminal
@@ -68,7 +68,7 @@ def download(
         )
     spec = load_dataset(name)
     place = resolve_root(spec, root)
-    console = plain_console()
+    console = make_plain_console()
     try:
         with DownloadView() as view:
             checks = download_archives(ARCHIVES[name], place, view, mirror, keep_archives)
@@ -95,7 +95,7 @@ class DownloadView(Progress):
     """A progress bar with speed and ETA on a terminal, lines from time to time elsewhere."""
 
     def __init__(self) -> None:
-        console = plain_console(stderr=True)
+        console = make_plain_console(stderr=True)
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         super().__init__("{task.description}", *columns, console=console, disable=not console.is_terminal)
         self._next_line = 0.0

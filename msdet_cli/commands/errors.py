@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from experiments.common.errors import UserError
-from experiments.runs.lookup import matching_runs, results_dir
+from experiments.runs.lookup import find_results_dir, find_runs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
@@ -51,12 +51,12 @@ def errors(
     msdet errors retinanet-r50/1a2b3c4d retinanet-r50-avw/2b3c4d5e retinanet-r50-rlo/5e6f7a8b
     msdet errors retinanet-r50/1a2b3c4d/seed0 retinanet-r50-rlo/5e6f7a8b/seed0 --out drawn
     """
-    from experiments.reporting.breakdown.breakdown_figures import breakdown_pictures
-    from experiments.reporting.breakdown.comparison import comparison_problem, load_group
-    from experiments.reporting.figures import labels_of, new_stem
+    from experiments.reporting.breakdown.breakdown_figures import draw_breakdown
+    from experiments.reporting.breakdown.comparison import find_comparison_problem, load_group
+    from experiments.reporting.figures import make_labels, make_stem
 
-    chosen = [_runs_of(reference, results_dir(results)) for reference in [baseline, *runs]]
-    labels = labels_of([[run.path.resolve() for run in one] for one in chosen])
+    chosen = [_runs_of(reference, find_results_dir(results)) for reference in [baseline, *runs]]
+    labels = make_labels([[run.path.resolve() for run in one] for one in chosen])
     groups = [
         load_group(label, one, data_root, lambda text: print(text, file=sys.stderr))
         for label, one in zip(labels, chosen)
@@ -64,7 +64,7 @@ def errors(
     for text in (text for one in groups for text in one.problems):
         print(f"left out: {text}", file=sys.stderr)
     first, *others = groups
-    for why_not in (comparison_problem(first, other) for other in others):
+    for why_not in (find_comparison_problem(first, other) for other in others):
         if why_not:
             raise UserError(why_not, "msdet runs")
     if as_json:
@@ -74,7 +74,7 @@ def errors(
     if out is not None:
         used: set[str] = set()
         for other in others:
-            for picture in breakdown_pictures(first, other, new_stem(other.label, used)):
+            for picture in draw_breakdown(first, other, make_stem(other.label, used)):
                 write_all(picture.files(), out, on_stderr=True)  # standard output may be JSON
 
 
@@ -84,7 +84,7 @@ def _runs_of(reference: str, results: Path) -> list[RunFolder]:
     Raises:
         UserError: There is none, or they are of more than one config.
     """
-    fitting = matching_runs(reference, results)
+    fitting = find_runs(reference, results)
     done = [run for run in fitting if len(fitting) == 1 or run.state() == "done"]
     if not done:
         raise UserError(f"'{reference}': none of its {len(fitting)} runs is done", "msdet runs")
@@ -98,12 +98,12 @@ def _runs_of(reference: str, results: Path) -> list[RunFolder]:
 
 
 def _print(baseline: BreakdownGroup, others: list[BreakdownGroup]) -> None:
-    from experiments.reporting.breakdown.breakdown_page import remarks
-    from experiments.reporting.breakdown.comparison import KINDS, comparison_grid
+    from experiments.reporting.breakdown.breakdown_page import list_remarks
+    from experiments.reporting.breakdown.comparison import KINDS, build_comparison_grid
 
     console = Console(highlight=False, markup=False)
     for kind in KINDS:
-        made = comparison_grid(baseline, others, kind)
+        made = build_comparison_grid(baseline, others, kind)
         if made is not None:
             console.print(made.title, style="bold")
             print_lines(console, made.header, made.rows, right=made.header[made.texts :])
@@ -111,7 +111,7 @@ def _print(baseline: BreakdownGroup, others: list[BreakdownGroup]) -> None:
     for other in others:
         if len(others) > 1:
             console.print(f"{other.label}:", soft_wrap=True)
-        for text in remarks(baseline, other):
+        for text in list_remarks(baseline, other):
             console.print(text, soft_wrap=True)
 
 

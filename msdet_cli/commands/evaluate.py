@@ -12,7 +12,7 @@ import typer
 from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.recipes.loading import load_recipe
-from experiments.runs.lookup import resolve, results_dir
+from experiments.runs.lookup import find_results_dir, resolve
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
@@ -48,7 +48,7 @@ def evaluate(
     msdet eval results/runs/retinanet-r50-rlo/1a2b3c4d/seed0 --dataset my-data.yaml
     msdet eval weights.pth --recipe retinanet-r50 --data-root /data/coco
     """
-    checkpoint, run = _find(what, results_dir(results))
+    checkpoint, run = _find(what, find_results_dir(results))
     if run is None and recipe is None:
         raise UserError(f"{checkpoint} is in no run folder, so its recipe is unknown", "--recipe NAME")
     record = run.read() if run else None

@@ -10,7 +10,7 @@ import typer
 
 from experiments.common.errors import UserError
 from experiments.runs.export import SUFFIXES, write_bundle
-from experiments.runs.lookup import results_dir, select
+from experiments.runs.lookup import find_results_dir, select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli import __version__
 from msdet_cli.console.formatting import format_size
@@ -39,9 +39,9 @@ def export(
     msdet export --all -o paper.tar.gz
     tar xf paper.tar.gz && msdet report --results-dir paper
     """
-    chosen = _choose(select(runs or [], results_dir(results), all_runs), all_runs)
+    chosen = _choose(select(runs or [], find_results_dir(results), all_runs), all_runs)
     if not chosen:
-        raise UserError(f"no runs to export in {results_dir(results).resolve()}", "msdet runs")
+        raise UserError(f"no runs to export in {find_results_dir(results).resolve()}", "msdet runs")
     name = chosen[0].name.replace("/", "-") if len(chosen) == 1 else "msdet-runs"
     target = out or Path(f"{name}{SUFFIXES[0]}")
     manifest = write_bundle(chosen, target, __version__)

@@ -19,10 +19,10 @@ from experiments.recipes import loading as recipes
 from experiments.recipes.differences import join_differences, list_differences
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
-from experiments.runs.lookup import results_dir
+from experiments.runs.lookup import find_results_dir
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import format_metrics
-from msdet_cli.model_checks import mmengine_config
+from msdet_cli.model_checks import build_mmengine_config
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -64,8 +64,8 @@ def import_(
     made, unknown = stock_recipe.match_recipe(claimed, stock)
     chosen = _choose_seed(stock, seed)
     data, more = _find_data(made, stock, data_root)
-    digest = recipes.config_hash(made, data.fingerprint if data else "")
-    folder = RunFolder.of(results_dir(results), made.name, digest, chosen)
+    digest = recipes.compute_config_hash(made, data.fingerprint if data else "")
+    folder = RunFolder.of(find_results_dir(results), made.name, digest, chosen)
     if folder.record_file.exists() and folder.read().imported is None:
         raise UserError(f"{folder.path} is a run of msdet, not an import", "--results-dir DIR")
     if folder.record_file.exists() and not force:
@@ -76,7 +76,9 @@ def import_(
     if copy_checkpoint:
         from experiments.training.stock_weights import copy_weights
     placed = made.dataset if data is None else made.dataset.model_copy(update={"root": str(data.root)})
-    config = mmengine_config(made.model_copy(update={"dataset": placed})).to_dict()  # with the data's classes
+    config = build_mmengine_config(
+        made.model_copy(update={"dataset": placed})
+    ).to_dict()  # with the data's classes
     differs = stock_recipe.list_differences(stock.content, config)
     with refusing(f"{folder.path} cannot be written", "--results-dir DIR"):
         training = MatchedTraining(stock, made, chosen, data, [*unknown, *more], differs)

@@ -15,7 +15,7 @@ import typer
 from experiments.common.errors import UserError
 from experiments.common.printable import printable
 from experiments.launching.run_states import KnownRun, read_run
-from experiments.runs.lookup import resolve, results_dir
+from experiments.runs.lookup import find_results_dir, resolve
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import ACTIVE_STATES, format_duration, format_metrics
 from msdet_cli.options import RESULTS, ResultsOpt, RunArg
@@ -42,7 +42,7 @@ def logs(
     msdet logs retinanet-r50-rlo/1a2b3c4d/seed0
     msdet logs seed0 -f
     """
-    folder = resolve(run, results_dir(results))
+    folder = resolve(run, find_results_dir(results))
     copy = _LogCopy(folder, lines)
     with contextlib.suppress(KeyboardInterrupt):
         if follow:
@@ -118,9 +118,9 @@ def _find_log(folder: RunFolder) -> Path | None:
     with contextlib.suppress(UserError):
         slurm = folder.read().slurm
     if slurm:
-        from experiments.launching.slurm.job import error_log
+        from experiments.launching.slurm.job import find_error_log
 
-        for path in (error_log(slurm), error_log(slurm).with_suffix(".out")):
+        for path in (find_error_log(slurm), find_error_log(slurm).with_suffix(".out")):
             if _has_text(path):
                 _print_note(f"{folder.name} has no log yet; this is Slurm job {slurm['job_id']}, {path}:")
                 return path

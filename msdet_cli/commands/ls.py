@@ -13,7 +13,7 @@ from rich.markup import escape
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes import catalogue
 from experiments.recipes.tables import list_ablations, load_table
-from experiments.runs.lookup import results_dir
+from experiments.runs.lookup import find_results_dir
 from msdet_cli.completion import complete_words
 from msdet_cli.options import JsonOpt
 
@@ -60,7 +60,7 @@ def ls(
 
 
 def _pages(kind: str) -> list[dict[str, Any]]:
-    own = list_ablations(results_dir()) if kind == "table" else {}
+    own = list_ablations(find_results_dir()) if kind == "table" else {}
     return [
         {
             "name": name,
@@ -85,6 +85,6 @@ def _table(path: Path) -> dict[str, Any]:
 
 def _first_line(path: Path) -> str:
     try:
-        return catalogue.header_comment(path).partition("\n")[0]
+        return catalogue.read_header_comment(path).partition("\n")[0]
     except UserError as error:  # one bad file does not hide the others
         return error.message

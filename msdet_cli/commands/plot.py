@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from experiments.common.errors import UserError
-from experiments.runs.lookup import results_dir, select
+from experiments.runs.lookup import find_results_dir, select
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
 from msdet_cli.options import RESULTS, ResultsOpt
@@ -51,20 +51,20 @@ def plot(
     msdet plot retinanet-r50 retinanet-r50-rlo --out paper/figures
     msdet plot --curves retinanet-r50 retinanet-r50-rlo
     """
-    from experiments.reporting.figures import new_stem, pictures_of_runs, training_curves
+    from experiments.reporting.figures import draw_runs, draw_training_curves, make_stem
 
     configs: dict[Path, list[Path]] = {}
-    for run in select(runs, results_dir(results), has_all=True):
+    for run in select(runs, find_results_dir(results), has_all=True):
         path = run.path.resolve()
         configs.setdefault(path.parent, []).append(path)
     used: set[str] = set()
 
     def draw(folders: list[Path]) -> tuple[list[Picture], list[str]]:
         stem = "-".join(folders[0].parts[-3 : None if len(folders) == 1 else -1])
-        return pictures_of_runs(folders, new_stem(stem, used))
+        return draw_runs(folders, make_stem(stem, used))
 
     each_config = list(configs.values())
-    made = [training_curves(each_config, "curves")] if curves else map(draw, each_config)
+    made = [draw_training_curves(each_config, "curves")] if curves else map(draw, each_config)
     problems, has_drawn = [], False
     for pictures, found in made:
         for picture in pictures:

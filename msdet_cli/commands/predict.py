@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from experiments.common.files import unique_name
-from experiments.runs.lookup import resolve, results_dir
+from experiments.common.files import make_unique_name
+from experiments.runs.lookup import find_results_dir, resolve
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands.predict_images import ChosenImage, choose_images
 from msdet_cli.completion import complete_runs
-from msdet_cli.console.file_output import make_output_folder, naming_folder
+from msdet_cli.console.file_output import make_output_folder, name_folder_on_error
 from msdet_cli.console.text_lines import print_lines
 from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg
 
@@ -107,7 +107,7 @@ def predict(
     msdet predict retinanet-r50-rlo/1a2b3c4d/seed0 photos/ --threshold 0.3 --out drawn
     msdet predict retinanet-r50-rlo --against retinanet-r50 --val 6
     """
-    folder = results_dir(results)
+    folder = find_results_dir(results)
     runs = [resolve(reference, folder) for reference in ([against] if against else []) + [run]]
     for one in runs:
         one.newest_checkpoint()
@@ -116,9 +116,9 @@ def predict(
     by_run = [_detect(one, runs[-1], chosen, whole_set) for one in runs]
     titles, taken, predicted = _titles(runs), set[str](), []
     for image, *found in zip(chosen, *map(list, by_run)):
-        drawing = out / f"{unique_name(image.path.stem, taken)}.png"
+        drawing = out / f"{make_unique_name(image.path.stem, taken)}.png"
         predicted.append(Predicted(image, found, drawing))
-        with naming_folder(out):
+        with name_folder_on_error(out):
             _draw(predicted[-1], titles, threshold)
     if as_json:
         weights = [{"run": str(one.path), "checkpoint": str(one.last_checkpoint())} for one in runs]
@@ -174,7 +174,7 @@ def _draw(one: Predicted, titles: Sequence[str], threshold: float) -> None:
         shown = [drawing.Labelled(d.box, d.category, d.score) for d in found if d.score >= threshold]
         panels.append(drawing.Panel(title, ink, shown))
     image = drawing.read_image(one.image.path)
-    drawing.side_by_side([(image, panels)], COLUMN_WIDTH_IN * len(panels)).savefig(one.drawing)
+    drawing.draw_side_by_side([(image, panels)], COLUMN_WIDTH_IN * len(panels)).savefig(one.drawing)
 
 
 def _titles(runs: Sequence[RunFolder]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.common.errors import UserError, did_you_mean
 from experiments.data.find import check_resizable
 from experiments.data.ground_truth import GroundTruth
-from experiments.data.image_files import decode, for_all
+from experiments.data.image_files import decode, map_files
 from experiments.data.readers import Box
 from experiments.recipes import loading as recipes
 from experiments.runs.run_folder import RunFolder
@@ -43,13 +43,13 @@ def choose_images(
     Raises:
         UserError: No image is named, or one is missing, unreadable, or not in the validation set.
     """
-    from experiments.reporting.breakdown.run_breakdown import truth_of
+    from experiments.reporting.breakdown.run_breakdown import load_truth
 
     if not given and val is None and val_ids is None:
         raise UserError("no image is named: give IMAGE, --val or --val-ids", "msdet predict RUN --val 6")
     files = [path for one in given for path in _list_files(one)]
     try:
-        truth = truth_of(run, data_root)
+        truth = load_truth(run, data_root)
     except UserError:
         if val is not None or val_ids is not None:
             raise
@@ -60,7 +60,7 @@ def choose_images(
     wanted += [by_path.get(path.resolve(), ChosenImage(path)) for path in files]
     chosen = list({image.path.resolve(): image for image in wanted}.values())
     scale = recipes.load_recipe(str(run.recipe)).image_size
-    for image, decoded in zip(chosen, for_all(decode, [image.path for image in chosen])):
+    for image, decoded in zip(chosen, map_files(decode, [image.path for image in chosen])):
         if decoded.size is None:
             raise UserError(f"image {image.path}: {decoded.fault}", "name files that are images")
         check_resizable(image.path, decoded.size, scale)
@@ -83,7 +83,7 @@ def _list_files(path: Path) -> Iterator[Path]:
 
 def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
     """Yield indices in the validation set."""
-    from experiments.reporting.breakdown.image_drawing import random_places
+    from experiments.reporting.breakdown.image_drawing import draw_places
 
     places = {str(image.id): place for place, image in enumerate(truth.images)}
     for name in (val_ids or "").split(",") if val_ids is not None else ():
@@ -94,4 +94,4 @@ def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None)
             )
         yield places[name.strip()]
     if val is not None:
-        yield from random_places(len(truth.images), val, seed)
+        yield from draw_places(len(truth.images), val, seed)

@@ -76,7 +76,7 @@ def _count(recipe: Recipe, found: FoundDataset, exact: bool) -> ForegroundPrior:
             f"recipe {recipe.name}: the detector has no Guided Loss, so it has no prior",
             "msdet prior retinanet-r50-guided",
         )
-    known = priors.known_prior(config, found.fingerprint, exact)
+    known = priors.find_known_prior(config, found.fingerprint, exact)
     console = Console(stderr=True)
     if known is not None or not console.is_terminal:
         return known or priors.count_prior(config, found.fingerprint, priors.print_progress, exact)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import UserError
-from experiments.runs.lookup import existing_results_dir
+from experiments.runs.lookup import find_existing_results_dir
 from msdet_cli import __version__
 from msdet_cli.completion import complete_tables, complete_words
 from msdet_cli.console.file_output import write_all
@@ -96,11 +96,15 @@ def report(
     msdet report --json                               the same for programs
     """
     from experiments.reporting import build_report, collect
-    from experiments.reporting.render import ReportFiles, ReportMetadata, no_results_message, report_content
+    from experiments.reporting.render import ReportFiles, ReportMetadata, explain_no_results, report_content
 
     _check(form, out, as_json)
     out = DEFAULT_OUT if form == "all" and out is None else out
-    folders = list(dict.fromkeys(map(existing_results_dir, results))) if results else [existing_results_dir()]
+    folders = (
+        list(dict.fromkeys(map(find_existing_results_dir, results)))
+        if results
+        else [find_existing_results_dir()]
+    )
     aside = Console(stderr=True)
     gc.set_threshold(100_000)  # among thousands of runs, all needed, collections take a tenth of the time
     with aside.status("reading runs"):
@@ -126,7 +130,7 @@ def report(
         write_all(files, out)
     if form == "csv" or out is not None:  # elsewhere it is part of the page
         _print_warnings(aside, report)
-        if sentence := no_results_message(report, folders):
+        if sentence := explain_no_results(report, folders):
             aside.print(Text(sentence), soft_wrap=True)
 
 
@@ -150,18 +154,18 @@ def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Co
     found: list[Section] = []
     if with_figures:
         with aside.status("drawing figures"):
-            found += figures.sections(report, benches)
-    found += breakdown.sections(report)  # says itself what it is at
-    found += bench.sections(benches)
+            found += figures.build_figure_sections(report, benches)
+    found += breakdown.build_breakdown_sections(report)  # says itself what it is at
+    found += bench.build_bench_sections(benches)
     return found if with_figures else [replace(section, pictures=()) for section in found]
 
 
 def _print(report: Report, made: ReportMetadata, is_whole: bool) -> None:
     """Print what can be said, then the tables that have runs, or all that were asked for."""
-    from experiments.reporting.render import no_results_message
+    from experiments.reporting.render import explain_no_results
 
     console = make_console()
-    sentence = no_results_message(report, made.folders)
+    sentence = explain_no_results(report, made.folders)
     if not sentence:
         print_claims(console, report.tables)
     unmeasured = [table for table in report.tables if not table.is_measured]

@@ -11,7 +11,7 @@ from rich.console import Console
 from experiments.common.errors import UserError
 from experiments.launching.devices import load_figures
 from experiments.launching.plan import PlannedRun
-from experiments.launching.table_runs import RecipeOf, first_recipes, later_recipes
+from experiments.launching.table_runs import RecipeOf, list_first_recipes, list_later_recipes
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table, load_table
 from msdet_cli.completion import complete_tables
@@ -53,7 +53,7 @@ def plan_tables(tables: Sequence[Table], options: RunOptions) -> list[PlannedRun
         for row in table.rows():
             if row.recipe is None:
                 print_note(f"{table.name}: '{row.label}' ({row.id}) has no recipe: skipped")
-    labelled = first_recipes(tables, _recipe_of(options))
+    labelled = list_first_recipes(tables, _recipe_of(options))
     sets = {recipe.dataset.model_dump_json(): recipe.dataset.name for _, recipe in labelled}
     if options.data_root is not None and len(sets) > 1:
         raise UserError(
@@ -75,7 +75,7 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
 
     def rounds() -> Iterator[list[PlannedRun]]:
         yield planned
-        labelled, waiting = later_recipes(
+        labelled, waiting = list_later_recipes(
             list(tables.values()), _recipe_of(options), planned, options.dry_run
         )
         for sentence in waiting:
@@ -96,8 +96,8 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
 
 def print_seeds_needed(console: Console, table: Table) -> None:
     """Print how many seeds could show each published difference, at the spread that others report."""
-    from experiments.reporting.stats.power import MAX_SEEDS, power
-    from experiments.reporting.stats.statistics import MIN_SEEDS, Difference, signed
+    from experiments.reporting.stats.power import MAX_SEEDS, compute_power
+    from experiments.reporting.stats.statistics import MIN_SEEDS, Difference, format_signed
 
     metric = table.columns[0]
     spread = load_figures()["spread"].get(metric)
@@ -107,10 +107,10 @@ def print_seeds_needed(console: Console, table: Table) -> None:
     two_seeds = Difference(0.0, error=spread["sd"], n=2)  # sd² / 2 + sd² / 2
     rows = []
     for row in filter(lambda row: differences.get(row.id), table.rows()):
-        needed = power(two_seeds, differences[row.id])
+        needed = compute_power(two_seeds, differences[row.id])
         seeds = max(needed.needed, MIN_SEEDS) if needed and needed.needed else f"more than {MAX_SEEDS}"
         name = f"{row.label}, {row.backbone}" if row.backbone else row.label
-        rows.append([name, signed(differences[row.id] or 0.0), str(seeds)])
+        rows.append([name, format_signed(differences[row.id] or 0.0), str(seeds)])
     console.print()
     print_lines(
         console, [table.name, f"published {metric}", "seeds"], rows, right=["published " + metric, "seeds"]

@@ -10,8 +10,13 @@ import typer
 
 from experiments.common.errors import FAILED, UserError
 from experiments.launching.run_states import read_runs
-from experiments.runs.lookup import existing_results_dir, select
-from experiments.runs.removal import disk_use, old_checkpoints, remove_old_checkpoints, remove_run
+from experiments.runs.lookup import find_existing_results_dir, select
+from experiments.runs.removal import (
+    list_old_checkpoints,
+    measure_disk_use,
+    remove_old_checkpoints,
+    remove_run,
+)
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import ACTIVE_STATES, format_size
@@ -40,7 +45,7 @@ def rm(
     msdet rm retinanet-r50-rlo --all --checkpoints
     """
     has_all = every or bool(states)
-    runs = select(which or [], existing_results_dir(results), has_all)
+    runs = select(which or [], find_existing_results_dir(results), has_all)
     found = {one.run: one.state for one in read_runs(runs)[0]}
     doomed: dict[RunFolder, list[Path]] = {}
     for run in runs:
@@ -51,12 +56,12 @@ def rm(
             raise UserError(f"run {run.name} is {state}", f"msdet cancel {run.name}")
         if state in ACTIVE_STATES:
             _note(f"{run.name} is {state}")
-        elif paths := old_checkpoints(run) if checkpoints else [run.path]:
+        elif paths := list_old_checkpoints(run) if checkpoints else [run.path]:
             doomed[run] = paths
     if not doomed:
         print("nothing to delete")
         return
-    sizes = {run: sum(map(disk_use, paths)) for run, paths in doomed.items()}
+    sizes = {run: sum(map(measure_disk_use, paths)) for run, paths in doomed.items()}
     rows = [[run.name, found.get(run, "unreadable"), format_size(sizes[run])] for run in doomed]
     print_lines(make_console(), ["run", "state", "frees"], rows, right=("frees",))
     what = f"{len(doomed)} run{'s' * (len(doomed) > 1)}, {sum(row[1] == 'done' for row in rows)} of them done"

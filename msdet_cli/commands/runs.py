@@ -15,7 +15,7 @@ from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError, did_you_mean
 from experiments.launching.run_states import read_runs
 from experiments.recipes import catalogue
-from experiments.runs.lookup import existing_results_dir, iterate, matching_runs
+from experiments.runs.lookup import find_existing_results_dir, find_runs, iterate
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_words
 from msdet_cli.console.result_tables import make_console, print_problems
@@ -76,7 +76,7 @@ def runs(
     msdet runs --size --sort size
     """  # fmt: skip
     check_choice("--sort", sort, SORT_KEYS)
-    folder = existing_results_dir(results)
+    folder = find_existing_results_dir(results)
     unreadable: list[OSError] = []
     known, errors = read_runs(_select(which or (), folder, unreadable))
     problems = [f"{error.filename} cannot be read: {error.strerror}." for error in unreadable]
@@ -119,7 +119,7 @@ def _select(references: Sequence[str], results: Path, unreadable: list[OSError])
     found: dict[Path, RunFolder] = {}
     for reference in references:
         try:
-            found |= {run.path: run for run in matching_runs(reference, results)}
+            found |= {run.path: run for run in find_runs(reference, results)}
         except UserError as error:
             recipes = {*catalogue.list_pages("recipe"), *(run.path.parts[-3] for run in iterate(results))}
             if reference not in recipes:

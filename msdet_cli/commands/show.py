@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from experiments.recipes.loading import dump, load_recipe
-from msdet_cli.model_checks import mmengine_config
+from msdet_cli.model_checks import build_mmengine_config
 from msdet_cli.options import DatasetOpt, ProfileOpt, RecipeArg, SetOpt
 
 
@@ -30,7 +30,7 @@ def show(
     """
     resolved = load_recipe(recipe, profile, sets or (), dataset)
     if config:
-        _print_page(mmengine_config(resolved).pretty_text, "python")
+        _print_page(build_mmengine_config(resolved).pretty_text, "python")
     else:
         _print_page(dump(resolved), "yaml")
 

@@ -6,7 +6,7 @@ import json
 
 from rich.console import Console
 
-from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.loading import compute_recipe_id, load_recipe
 from msdet_cli.model_checks import check_model
 from msdet_cli.options import DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt
 
@@ -29,7 +29,12 @@ def validate(
     """
     resolved = load_recipe(recipe, profile, sets or (), dataset)
     check_model(resolved)
-    content = {"ok": True, "name": resolved.name, "profile": resolved.profile, "id": recipe_id(resolved)}
+    content = {
+        "ok": True,
+        "name": resolved.name,
+        "profile": resolved.profile,
+        "id": compute_recipe_id(resolved),
+    }
     if as_json:
         print(json.dumps(content, indent=2))
         return

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 
-def plain_console(stderr: bool = False) -> Console:
+def make_plain_console(stderr: bool = False) -> Console:
     """Return a console that prints names and paths as they are, square brackets included."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 

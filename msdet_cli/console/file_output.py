@@ -15,12 +15,12 @@ from experiments.common.files import refusing, replacing
 
 def make_output_folder(out: Path) -> None:
     """Make the folder of `--out`; raise UserError where nothing can be written there, before hours of work."""
-    with naming_folder(out):
+    with name_folder_on_error(out):
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
 
 
-def naming_folder(out: Path) -> contextlib.AbstractContextManager[None]:
+def name_folder_on_error(out: Path) -> contextlib.AbstractContextManager[None]:
     """Return a block whose errors of writing below `--out` are a UserError that names the folder."""
     return refusing(f"--out: {out} cannot be written", "name another folder")
 
@@ -32,7 +32,7 @@ def write_all(files: Mapping[str, bytes], out: Path, on_stderr: bool = False) ->
         UserError: The folder cannot be written.
     """
     console = Console(stderr=on_stderr)
-    with naming_folder(out):
+    with name_folder_on_error(out):
         for name, content in files.items():
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def _source_line(cost: Forecast) -> str:
     return f"  {found}: {rate:.3g} s per iteration on {source.workers} x {source.device}"
 
 
-def runs_content(
+def describe_runs(
     planned: Sequence[PlannedRun], dry_run: bool = False, on: Device | bool | None = None
 ) -> list[dict[str, Any]]:
     """Return each run's folder, todo and record, for JSON; in a dry run also its forecast."""

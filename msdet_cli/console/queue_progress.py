@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.common.errors import UserError
-from experiments.common.regular_files import why_unreadable
-from experiments.launching.forecast import iterations_of
+from experiments.common.regular_files import find_obstacle
+from experiments.launching.forecast import count_iterations
 from experiments.launching.queue import QueueItem
-from experiments.launching.retry_policy import iterations_saved
+from experiments.launching.retry_policy import count_iterations_saved
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import WORKING_STATES, format_duration, format_main_metric
 from msdet_cli.console.run_view import RunView
@@ -87,8 +87,8 @@ class QueueProgress:
     def _iterations_left(self, index: int) -> int:
         if index not in self._left:
             run = self.entries[index].run
-            done = iterations_saved(run.folder) if run.todo == "resume" else 0
-            self._left[index] = max(iterations_of(run) - done, 0)
+            done = count_iterations_saved(run.folder) if run.todo == "resume" else 0
+            self._left[index] = max(count_iterations(run) - done, 0)
         return self._left[index]
 
     def summary(self) -> str:
@@ -110,7 +110,7 @@ def _result(run: RunFolder) -> tuple[str, float | None]:
 
 
 def _last_evaluation(run: RunFolder) -> str:
-    if why_unreadable(run.metrics) is not None:
+    if find_obstacle(run.metrics) is not None:
         return ""
     try:
         with open(run.metrics, newline="", encoding="utf-8") as stream:

@@ -18,7 +18,7 @@ from experiments.launching.queue import Queue, QueueItem
 from msdet_cli.console.formatting import QUEUE_STATES, format_duration, format_iterations, strip_section
 from msdet_cli.console.queue_progress import QueueProgress
 from msdet_cli.console.result_tables import COLOURS
-from msdet_cli.console.run_view import status_line
+from msdet_cli.console.run_view import format_status
 
 BAR_WIDTH, MIN_BAR_WIDTH = 16, 4  # characters
 GAP = 2  # characters between columns
@@ -168,7 +168,7 @@ class QueueView:
         self._line_at = time.monotonic()
         for view in self.progress.views.values():
             if progress := view.progress():
-                line = f"{view.run.name}  {status_line(progress)}"
+                line = f"{view.run.name}  {format_status(progress)}"
                 console.print(line, soft_wrap=True, markup=False, highlight=False)
         if total > 1:
             console.print(self.progress.summary(), soft_wrap=True, markup=False, highlight=False)

@@ -100,10 +100,10 @@ def print_claims(console: Console, tables: Sequence[MeasuredTable]) -> None:
 
 
 def _claim_text(claim: Claim, with_table: bool) -> Text:
-    from experiments.reporting.tables.row_evidence import controls_in_brief
+    from experiments.reporting.tables.row_evidence import summarize_controls
 
     text = Text(claim.text)
-    controls = controls_in_brief(claim.row)
+    controls = summarize_controls(claim.row)
     text.append(f"; {controls}" if controls else "")
     if with_table:
         text.append(f" ({', '.join(table.short_title for table in claim.tables)})", "dim")
@@ -134,32 +134,32 @@ def print_empty(console: Console, names: Sequence[str]) -> None:
 
 def _print_table(console: Console, table: MeasuredTable) -> None:
     """Print a table, what must be said of it, the evidence for its rows, and where its runs are."""
-    from experiments.reporting.tables.report_views import measured_view
+    from experiments.reporting.tables.report_views import build_measured_view
     from experiments.reporting.tables.row_evidence import (
-        control_commands,
-        controls_in_words,
-        controls_to_show,
-        row_notes,
+        choose_controls,
+        describe_controls,
+        list_control_commands,
+        list_row_notes,
     )
 
     console.print(Text(table.title, "bold"))
     left_out, table = len(table.rows) - MAX_ROWS, table.shorten(MAX_ROWS)
     optional = [f"{kind} {name}" for name in table.columns[:0:-1] for kind in ("measured", "published")]
     optional += ["gap", *([] if table.has_differs else ["context"]), "published change"]
-    console.print(_fit(console, measured_view(table).without("runs"), optional))
+    console.print(_fit(console, build_measured_view(table).without("runs"), optional))
     for note in table.notes:
         console.print(Text(note, "dim"))
     if left_out > 0:
         print_line(console, f"{left_out} more rows: msdet report --format csv")
-    notes = row_notes(table, has_resampling=False)
+    notes = list_row_notes(table, has_resampling=False)
     for label, text in notes[:MAX_NOTES]:
         print_line(console, f"{label}: {text}")
     if len(notes) > MAX_NOTES:
         print_line(console, f"notes on {len(notes) - MAX_NOTES} more rows: --format md, html or csv")
     for row in table.rows:
-        if controls := controls_to_show(row):
-            print_line(console, f"{row.full_label}: {controls_in_words(controls)}")
-    for command in control_commands(table):
+        if controls := choose_controls(row):
+            print_line(console, f"{row.full_label}: {describe_controls(controls)}")
+    for command in list_control_commands(table):
         print_line(console, f"  {command}")
     if folders := table.folders:
         more = f", and {len(folders) - MAX_FOLDERS} more" if len(folders) > MAX_FOLDERS else ""

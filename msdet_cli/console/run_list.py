@@ -17,10 +17,10 @@ from experiments.common.metric_names import MAIN_METRICS
 from experiments.interop.stock_recipe import PREFIX as IMPORT_PREFIX
 from experiments.launching.run_states import KnownRun, read_runs
 from experiments.recipes.differences import NamedRecipes, join_differences
-from experiments.runs.outputs import changed_files
-from experiments.runs.record import Attempt, Record, Status, now, parse_time
-from experiments.runs.removal import disk_use
-from experiments.runs.run_flags import marks_of
+from experiments.runs.outputs import find_changed_files
+from experiments.runs.record import Attempt, Record, Status, format_now, parse_time
+from experiments.runs.removal import measure_disk_use
+from experiments.runs.run_flags import list_marks
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import (
     ACTIVE_STATES,
@@ -59,7 +59,7 @@ class ListedRun:
     @cached_property
     def size(self) -> int:
         """Bytes of its folder."""
-        return disk_use(self.run.path)
+        return measure_disk_use(self.run.path)
 
     @property
     def data(self) -> str:
@@ -100,7 +100,10 @@ class ListedRun:
         known = []
         for attempt in self.record.attempts:
             is_running = attempt is self.last_attempt and self.state == "running"
-            began, ended = parse_time(attempt.started), parse_time(now() if is_running else attempt.ended)
+            began, ended = (
+                parse_time(attempt.started),
+                parse_time(format_now() if is_running else attempt.ended),
+            )
             known += [max((ended - began).total_seconds(), 0.0)] if began and ended else []
         return sum(known) if known else None
 
@@ -108,7 +111,7 @@ class ListedRun:
     def marks(self) -> str:
         """Return what its number is marked with."""
         digests = self.record.digests if self.state == "done" else {}
-        return marks_of(self.record, changed_files(self.run, digests, self.facts))
+        return list_marks(self.record, find_changed_files(self.run, digests, self.facts))
 
     def as_json(self) -> dict[str, Any]:
         """Return what `msdet runs --json` prints."""

@@ -57,11 +57,11 @@ class RunView:
         bar.add_column(max_width=BAR_WIDTH * 2)  # it shrinks on a narrow terminal, the numbers do not
         bar.add_column(no_wrap=True)
         bar.add_row(ProgressBar(total=max(total, 1), completed=done), f"{done}/{total}")
-        line = Text(status_line(progress, with_weights=False))
+        line = Text(format_status(progress, with_weights=False))
         return Group(head, bar, line, *[_level_table(head) for head in progress["heads"]])
 
 
-def status_line(progress: dict[str, Any], with_weights: bool = True) -> str:
+def format_status(progress: dict[str, Any], with_weights: bool = True) -> str:
     """Return one line: phase, iteration, ETA, loss, learning rate, and level weights if wanted."""
     if progress["phase"] == "evaluate":
         return f"evaluating, batch {progress.get('batch', 0)} of {progress.get('batches', '?')}"

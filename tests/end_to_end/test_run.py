@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.runs.outputs import changed_files
-from experiments.runs.run_flags import marks_of
+from experiments.runs.outputs import find_changed_files
+from experiments.runs.run_flags import list_marks
 from experiments.runs.run_folder import RunFolder
 
 from .conftest import TRAINED, TRAINED_ITERATIONS, Place, Trained, rows, shorten_profile
@@ -82,7 +82,7 @@ def test_the_record_says_what_was_done_and_with_what(trained: Trained, which: st
     assert record["command"][1:] == list(TRAINED)
     for name in ("metrics.csv", "trace.csv", "detections/val.bbox.json"):
         assert record["digests"][name] == hashlib.sha256((run.path / name).read_bytes()).hexdigest()
-    assert marks_of(run.read(), changed_files(run, record["digests"])) == ""
+    assert list_marks(run.read(), find_changed_files(run, record["digests"])) == ""
 
 
 @both

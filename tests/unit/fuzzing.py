@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from experiments.training.environment import git_state
+from experiments.training.environment import read_git_state
 from tests.kept import RESULTS, keep_rows, short_commit
 
 MANY = int(os.environ.get("FUZZ_CASES", "1000"))  # of each kind, in `make test-all`
@@ -49,7 +49,7 @@ class Cases:
         if self._are_many:
             with pytest.MonkeyPatch.context() as patched:
                 patched.setenv("PATH", os.defpath)  # the tests leave none
-                commit = short_commit(git_state())
+                commit = short_commit(read_git_state())
             row = {"kind": self.kind, "cases": self.count, "failed": len(self.failed),
                    "longest_cpu_s": f"{self.longest_s:.2f}", "commit": commit}  # fmt: skip
             keep_rows(RESULTS / "reliability" / "fuzz.csv", COLUMNS, "kind", [row])

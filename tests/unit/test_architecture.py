@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.startup import HEAVY, heavy_imports
+from benchmarks.startup import HEAVY, find_heavy_imports
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
@@ -40,7 +40,7 @@ def files_of(*parts):
 
 
 def test_the_command_line_starts_without_heavy_packages():
-    assert heavy_imports() == []
+    assert find_heavy_imports() == []
 
 
 WITHOUT_TORCH = [

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.common.errors import UserError
-from experiments.data.problems import missing_files
+from experiments.data.problems import find_missing_files
 from experiments.data.readers import voc
 
 
@@ -73,7 +73,8 @@ def _has_images(listing: Path) -> bool:
         return False
     wanted = {voc.IMAGES: ".jpg", voc.ANNOTATIONS: ".xml"}
     return not any(
-        missing_files(year / folder, [name + suffix for name in ids]) for folder, suffix in wanted.items()
+        find_missing_files(year / folder, [name + suffix for name in ids])
+        for folder, suffix in wanted.items()
     )
 
 

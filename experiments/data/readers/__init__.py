@@ -4,6 +4,6 @@ Not: judging what was read (`inspection`), choosing what to train on (`selection
 """
 
 from experiments.data.readers.annotations import Annotations, Box, Image
-from experiments.data.readers.parts import part_files, read_split
+from experiments.data.readers.parts import list_part_files, read_split
 
-__all__ = ["Annotations", "Box", "Image", "part_files", "read_split"]
+__all__ = ["Annotations", "Box", "Image", "list_part_files", "read_split"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.common.checking import shown_value
+from experiments.common.checking import format_value
 from experiments.common.errors import UserError
 from experiments.common.regular_files import read_bytes
 from experiments.data.problems import MAX_PIXELS, ProblemLog, has_control_characters, is_pixels
@@ -79,10 +79,10 @@ def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) ->
     for entry in _entries(content, "annotations", path, log):
         owner, name = images.get(entry["image_id"]), names.get(entry["category_id"])
         if owner is None:
-            text = f"{_label(entry)}: image_id {shown_value(entry['image_id'])} is not among the images"
+            text = f"{_label(entry)}: image_id {format_value(entry['image_id'])} is not among the images"
             log.add("unknown image id", text, path)
         if name is None:
-            text = f"{_label(entry)}: category_id {shown_value(entry['category_id'])} is not among the categories"
+            text = f"{_label(entry)}: category_id {format_value(entry['category_id'])} is not among the categories"
             log.add("unknown category id", text, path)
         if owner is not None and name is not None:
             owner.boxes.append(_box(entry, name, log, masks))
@@ -151,18 +151,18 @@ def _entries(content: dict[str, Any], section: str, path: Path, log: ProblemLog)
             continue
         number = entry["id"]
         if number in seen:
-            log.add("duplicate id", f"{section}: id {shown_value(number)} is given to two entries", path)
+            log.add("duplicate id", f"{section}: id {format_value(number)} is given to two entries", path)
         seen.add(number)
         least = 1 if section == "annotations" else 0
         if section != "categories" and not least <= number < _MAX_EXACT_ID:
-            log.add("unusual id", f"{section}[{index}]: id {shown_value(number)}")
+            log.add("unusual id", f"{section}[{index}]: id {format_value(number)}")
         yield entry
 
 
 def _fault(entry: Any, section: str) -> str | None:
     """Return what an entry lacks or has of a wrong type; None for a valid one."""
     if not isinstance(entry, dict):
-        return f"{shown_value(entry)} is not a mapping"
+        return f"{format_value(entry)} is not a mapping"
     for key, (is_valid, expected) in _FIELDS[section].items():
         value = entry.get(key)
         if value is None and key in _OPTIONAL:
@@ -170,7 +170,7 @@ def _fault(entry: Any, section: str) -> str | None:
         if key not in entry:
             return f"'{key}' is missing"
         if not is_valid(value):
-            return f"{key} {shown_value(value)} is not {expected}"
+            return f"{key} {format_value(value)} is not {expected}"
     return None
 
 
@@ -197,7 +197,7 @@ def _box(entry: dict[str, Any], name: str, log: ProblemLog, masks: bool) -> Box:
 
 
 def _label(entry: dict[str, Any]) -> str:
-    return f"annotation {shown_value(entry['id'])}"
+    return f"annotation {format_value(entry['id'])}"
 
 
 def _check_names(names: list[str], path: Path, log: ProblemLog) -> None:

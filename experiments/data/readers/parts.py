@@ -15,7 +15,7 @@ from experiments.data.spec import DatasetSpec
 Split = Literal["train", "val"]
 
 
-def part_files(spec: DatasetSpec, root: Path, split: Split) -> list[tuple[Path, Path, str]]:
+def list_part_files(spec: DatasetSpec, root: Path, split: Split) -> list[tuple[Path, Path, str]]:
     """Return each part's annotation file, image folder and id prefix.
 
     Several VOC lists may have the same image id in different folders, so ids in a validation set of several parts
@@ -42,7 +42,7 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
         UserError: The log is strict and something prevents training.
     """
     whole = Annotations()
-    for path, folder, prefix in part_files(spec, root, split):
+    for path, folder, prefix in list_part_files(spec, root, split):
         try:
             part = (
                 store_coco(path, folder, log)

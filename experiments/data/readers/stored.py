@@ -21,7 +21,7 @@ def recall_coco(path: Path, folder: Path, masks: bool = False) -> Annotations:
     Raises:
         UserError: As `read_coco` with a strict log.
     """
-    stamp = cache.stamp(path)
+    stamp = cache.read_stamp(path)
     if stamp is None or stamp[2] < MIN_BYTES:
         return read_coco(path, folder, ProblemLog(strict=True), masks)
     with cache.only_maker(_key(path, folder, masks)):
@@ -36,7 +36,7 @@ def store_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) -
     """Do as `read_coco`, and store what it returns for `recall_coco` if the file is large and without faults."""
     from experiments.data.readers.image_table import ImageTable
 
-    before = cache.stamps([path])
+    before = cache.read_stamps([path])
     read = read_coco(path, folder, log, masks)
     stamp = before[str(path)]
     if log.error is None and stamp is not None and stamp[2] >= MIN_BYTES:

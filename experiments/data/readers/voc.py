@@ -11,9 +11,9 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from experiments.common.checking import shown_value
+from experiments.common.checking import format_value
 from experiments.common.errors import UserError
-from experiments.common.regular_files import read_bytes, why_unreadable
+from experiments.common.regular_files import find_obstacle, read_bytes
 from experiments.data.problems import ProblemLog, has_control_characters, is_pixels
 from experiments.data.readers.annotations import Annotations, Box, Image
 
@@ -69,7 +69,7 @@ def read_list(path: Path) -> tuple[list[str], bytes]:
     for number, line in enumerate(lines, start=1):
         name = line.strip()
         if len(name.split()) > 1 or "\0" in name:
-            raise UserError(f"{path}, line {number}: {shown_value(line)} is not one image id without spaces")
+            raise UserError(f"{path}, line {number}: {format_value(line)} is not one image id without spaces")
         if name in ids:
             raise UserError(f"{path}, line {number}: image id '{name}' is listed twice")
         if name:
@@ -87,7 +87,7 @@ def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[Box], bytes]:
     Raises:
         UserError: It is missing or not XML (names the position), or an element is missing or of a wrong type.
     """
-    if why_unreadable(path) == "no such file":
+    if find_obstacle(path) == "no such file":
         raise UserError(f"{path}: no such file, but its image is listed")
     raw = read_bytes(path)
     try:
@@ -96,7 +96,7 @@ def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[Box], bytes]:
         raise UserError(f"{path}: not valid XML: {error}") from None
     if root.tag != "annotation":  # a namespace, or another format: no object would be found in it
         raise UserError(
-            f"{path}: not in VOC format: its root element is {shown_value(root.tag)}, not 'annotation'"
+            f"{path}: not in VOC format: its root element is {format_value(root.tag)}, not 'annotation'"
         )
     size = None
     if root.find("size") is not None:
@@ -114,7 +114,7 @@ def _box(node: ElementTree.Element, path: Path, number: int) -> Box:
     if not name:
         raise UserError(f"{path}: {where}: 'name' is missing")
     if has_control_characters(name):
-        raise UserError(f"{path}: {where}: 'name' is {shown_value(name)}, which holds control characters")
+        raise UserError(f"{path}: {where}: 'name' is {format_value(name)}, which holds control characters")
     x1, y1, x2, y2 = (
         int(_number(node, f"bndbox/{k}", path, where)) for k in ("xmin", "ymin", "xmax", "ymax")
     )
@@ -134,7 +134,7 @@ def _number(node: ElementTree.Element, tag: str, path: Path, where: str = "") ->
     except ValueError:
         value = float("nan")
     if not is_pixels(value):
-        raise UserError(f"{before}'{tag}' is {shown_value(text)}, not a number")
+        raise UserError(f"{before}'{tag}' is {format_value(text)}, not a number")
     return value
 
 
@@ -143,6 +143,6 @@ def _whole(node: ElementTree.Element, tag: str, path: Path, where: str = "") -> 
     text = str(node.findtext(tag)).strip()
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise UserError(
-            f"{path}: {where + ': ' if where else ''}'{tag}' is {shown_value(text)}, not a whole number"
+            f"{path}: {where + ': ' if where else ''}'{tag}' is {format_value(text)}, not a whole number"
         )
     return int(value)

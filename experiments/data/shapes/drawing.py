@@ -71,7 +71,7 @@ def draw_image(
     Returns:
         (size, size, 3) uint8 in OpenCV's BGR order, and the objects from back to front.
     """
-    image = background(rng, size)
+    image = draw_background(rng, size)
     shapes = [] if empty else place(rng, size, sides)
     for shape in shapes:
         _paint(rng, image, shape)
@@ -82,7 +82,7 @@ def draw_image(
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), shapes
 
 
-def background(rng: np.random.Generator, size: int) -> np.ndarray:
+def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return noise of several octaves around a random tint, with strokes: (size, size, 3) float32, 0 to 255."""
     texture = np.zeros((size, size, 3), np.float32)
     for cells, share in ((3, 1.0), (7, 0.7), (17, 0.5), (41, 0.35)):
@@ -150,10 +150,10 @@ def _rasterise(points: np.ndarray, category: int, size: int) -> Shape:
     cover = np.zeros((size, size), np.float32)
     cover[low[1] : high[1], low[0] : high[0]] = patch
     mask = cover >= 0.5
-    return Shape(category, tight_box(mask), mask, cover, mask.copy())
+    return Shape(category, fit_box(mask), mask, cover, mask.copy())
 
 
-def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+def fit_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return `(x, y, w, h)` of the smallest box around the True pixels; all zero where there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
@@ -173,7 +173,7 @@ def _fits(shape: Shape, others: list[Shape]) -> bool:
         left = other.visible & ~shape.mask
         if width * height >= MAX_OVERLAP * smaller or left.sum() < MIN_VISIBLE * other.mask.sum():
             return False
-        if tight_box(left) != other.box:
+        if fit_box(left) != other.box:
             return False
     return True
 

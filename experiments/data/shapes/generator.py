@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError
-from experiments.data.problems import missing_files
+from experiments.data.problems import find_missing_files
 from experiments.data.shapes.layouts import Box, CocoLayout, VocLayout, encode
 
 GENERATOR_VERSION = 1  # increase it with every change that alters an image or an annotation
@@ -56,19 +56,19 @@ class Parameters(BaseModel):
         return self
 
 
-def parameters(params: Mapping[str, Any]) -> Parameters:
+def check_parameters(params: Mapping[str, Any]) -> Parameters:
     """Return all parameters; raise UserError where one is unknown or not allowed."""
     check_keys(dict(params), Parameters, "data set, generate")
     return validate(Parameters, dict(params), "data set, generate")
 
 
-def image_counts(params: Mapping[str, Any]) -> dict[str, int]:
+def count_images(params: Mapping[str, Any]) -> dict[str, int]:
     """Return the number of images by split."""
-    checked = parameters(params)
+    checked = check_parameters(params)
     return {"train": checked.train_images, "val": checked.val_images}
 
 
-def fingerprint(params: Mapping[str, Any], layout: str = "coco") -> str:
+def compute_fingerprint(params: Mapping[str, Any], layout: str = "coco") -> str:
     """Return 16 hexadecimal digits from the parameters, layout and generator version; needs no files."""
     return hashlib.sha256(json.dumps(_manifest(params, layout), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -78,10 +78,10 @@ def is_current(root: Path, params: Mapping[str, Any], layout: str = "coco") -> b
     if _read_manifest(root) != _manifest(params, layout):
         return False
     expected: list[str] = []
-    for split, count in image_counts(params).items():
+    for split, count in count_images(params).items():
         expected += [LAYOUTS[layout].image(split, index) for index in range(count)]
         expected += LAYOUTS[layout].annotations(split, count)
-    return not missing_files(root, expected)
+    return not find_missing_files(root, expected)
 
 
 def check_place(root: Path, params: Mapping[str, Any], name: str = "shapes", layout: str = "coco") -> None:
@@ -125,7 +125,7 @@ def generate(
     Raises:
         UserError: A parameter is wrong, `root` has other content, or it cannot be written.
     """
-    checked = parameters(params)
+    checked = check_parameters(params)
     root = root.resolve()
     if force:
         _check_removable(root)
@@ -146,7 +146,7 @@ def generate(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def image_rng(seed: int, split: str, index: int) -> Any:
+def make_image_rng(seed: int, split: str, index: int) -> Any:
     """Return the random generator of one image."""
     import numpy as np
 
@@ -175,7 +175,7 @@ def _make_image(path: Path, params: Parameters, split: str, index: int) -> list[
     from experiments.data.shapes.drawing import draw_image
 
     empty = split == "train" and index % _EMPTY_EVERY == _EMPTY_EVERY - 1
-    rng = image_rng(params.seed, split, index)
+    rng = make_image_rng(params.seed, split, index)
     image, shapes = draw_image(rng, params.size, (params.min_side, params.max_side), empty)
     path.write_bytes(encode(image, path.suffix))
     return [Box(shape.category, shape.box, shape.area) for shape in shapes]
@@ -209,7 +209,7 @@ def _check_removable(root: Path) -> None:
 
 
 def _manifest(params: Mapping[str, Any], layout: str) -> dict[str, Any]:
-    content = {"generator_version": GENERATOR_VERSION, "parameters": parameters(params).model_dump()}
+    content = {"generator_version": GENERATOR_VERSION, "parameters": check_parameters(params).model_dump()}
     if layout != "coco":  # so that fingerprints from before VOC stay
         content["format"] = layout
     return content

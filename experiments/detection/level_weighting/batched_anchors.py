@@ -17,7 +17,7 @@ from mmdet.models.task_modules.assigners import BboxOverlaps2D, MaxIoUAssigner
 from mmdet.models.task_modules.samplers import PseudoSampler
 from torch import Tensor
 
-from experiments.detection.level_weighting.level_sums import EPSILON, SumByBin, levels_of_maps
+from experiments.detection.level_weighting.level_sums import EPSILON, SumByBin, index_levels
 from experiments.detection.level_weighting.refusals import has_row_loss
 
 KEPT_SHAPES = 32  # of batches; at 1333 x 800 the anchors of one take 3 MB
@@ -57,7 +57,7 @@ class BatchedAnchors(CachedAnchors):
         targets = self._targets(anchors, batch_gt_instances, assigned, positive)
         counts = positive.sum(1)
         self._raw_positive_infos = {"num_positives": counts.sum()}
-        self.row_levels = levels_of_maps(rows, device).repeat(images)
+        self.row_levels = index_levels(rows, device).repeat(images)
         try:
             losses = self.loss_by_feat_single(
                 _flat(cls_scores, self.cls_out_channels),

@@ -18,7 +18,7 @@ from experiments.common.errors import UserError
 from experiments.detection.level_weighting.level_losses import LevelLosses
 from experiments.detection.level_weighting.level_weighted import LevelWeighted
 from experiments.detection.level_weighting.rule_parameters import check_no_weight_decay
-from experiments.detection.level_weighting.trace import Trace, scalars
+from experiments.detection.level_weighting.trace import Trace, make_scalars
 
 
 @HOOKS.register_module()
@@ -35,7 +35,7 @@ class LevelWeightingHook(Hook):
     trace: Trace | None = None
 
     def before_run(self, runner: Runner) -> None:
-        for number, head in enumerate(weighted_heads(runner)):
+        for number, head in enumerate(find_weighted_heads(runner)):
             if unwrap(runner.model).weighting_seed is None:
                 head.rule.generator.manual_seed(runner.seed + number)
         runner.save_checkpoint = self._with_all_ranks(runner, runner.save_checkpoint)
@@ -46,7 +46,7 @@ class LevelWeightingHook(Hook):
         unwrap(runner.model).is_driven = True
         self.trace = Trace(Path(runner.work_dir) / "trace.csv") if runner.rank == 0 else None
         if self.trace is not None:
-            self.trace.cut(max(head.iteration for head in weighted_heads(runner)))
+            self.trace.cut(max(head.iteration for head in find_weighted_heads(runner)))
         backends = runner.visualizer._vis_backends.values()
         self.tracked = any(not isinstance(backend, LocalVisBackend) for backend in backends)
 
@@ -58,22 +58,22 @@ class LevelWeightingHook(Hook):
     ) -> None:
         if not runner.optim_wrapper.should_update():
             return  # gradients are still being accumulated
-        for head in weighted_heads(runner):
+        for head in find_weighted_heads(runner):
             record = head.finish_step()
             if record is not None and self.trace is not None:
                 self.trace.append(record)
                 if self.tracked:
-                    runner.visualizer.add_scalars(scalars(record), step=record.iteration)
+                    runner.visualizer.add_scalars(make_scalars(record), step=record.iteration)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self.trace is not None:
             self.trace.sync()
-        checkpoint["weighting"] = {head.head: head.level_state() for head in weighted_heads(runner)}
+        checkpoint["weighting"] = {head.head: head.level_state() for head in find_weighted_heads(runner)}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         # Only a resumed run continues the rule; `load_from` alone starts it anew on given weights.
         if runner._resume and "weighting" in checkpoint:
-            for head in weighted_heads(runner):
+            for head in find_weighted_heads(runner):
                 head.load_level_state(checkpoint["weighting"][head.head])
 
     @staticmethod
@@ -82,7 +82,7 @@ class LevelWeightingHook(Hook):
 
         @functools.wraps(save)
         def save_synchronised(*args: Any, **kwargs: Any) -> Any:
-            for head in weighted_heads(runner):
+            for head in find_weighted_heads(runner):
                 head.synchronise()
                 head.check_finite()
             return save(*args, **kwargs)
@@ -95,7 +95,7 @@ def unwrap(model: Any) -> Any:
     return model.module if is_model_wrapper(model) else model
 
 
-def weighted_heads(runner: Runner) -> Iterable[LevelLosses]:
+def find_weighted_heads(runner: Runner) -> Iterable[LevelLosses]:
     """Return the level losses of the runner's detector; none where it is inside another model, as for a test."""
     model = unwrap(runner.model)
     return model.weighting if isinstance(model, LevelWeighted) else ()

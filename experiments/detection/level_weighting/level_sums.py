@@ -12,7 +12,7 @@ EPSILON = torch.finfo(torch.float32).eps  # that MMDetection adds to a normalise
 
 
 @functools.lru_cache(maxsize=64)
-def column(count: int, device: torch.device) -> Tensor:
+def make_column(count: int, device: torch.device) -> Tensor:
     """Return the numbers from 0 to `count` - 1, (count, 1)."""
     return torch.arange(count, device=device)[:, None]
 
@@ -24,7 +24,7 @@ class SumByBin(torch.autograd.Function):
     def forward(ctx: Any, count: int, bins: Tensor, *rows: Tensor) -> Tensor:
         """Return (count,) sums; bins (n,) are those of all rows (n_1,), (n_2,), ... one after another."""
         ctx.bins, ctx.sizes = bins, [*map(len, rows)]
-        return torch.cat(rows).masked_fill(bins != column(count, bins.device), 0).sum(1)
+        return torch.cat(rows).masked_fill(bins != make_column(count, bins.device), 0).sum(1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -33,6 +33,6 @@ class SumByBin(torch.autograd.Function):
 
 
 @functools.lru_cache(maxsize=64)  # batches come in few shapes
-def levels_of_maps(rows: tuple[int, ...], device: torch.device) -> Tensor:
+def index_levels(rows: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the level of each row, where level k has `rows[k]` rows."""
     return torch.cat([torch.full((n,), k, device=device) for k, n in enumerate(rows)])

@@ -22,7 +22,7 @@ from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
 from experiments.detection.level_weighting.batched_anchors import BatchedAnchors, CachedAnchors, can_batch
-from experiments.detection.level_weighting.level_sums import EPSILON, SumByBin, levels_of_maps
+from experiments.detection.level_weighting.level_sums import EPSILON, SumByBin, index_levels
 from experiments.detection.level_weighting.localisation import BoxLossInputs, LevelWise
 from experiments.detection.level_weighting.refusals import ONE_NUMBER, check_head, check_row_loss, refuse
 from experiments.detection.models.guided_loss import GuidedRetinaHead
@@ -184,7 +184,7 @@ class FlatLevels(SplitLevels):
     ) -> dict[str, Any]:
         rows = tuple(len(score) * score.shape[-2:].numel() for score in cls_scores)
         own = functools.partial(super().loss_by_feat, cls_scores, bbox_preds, *args, **kwargs)  # type: ignore[misc]
-        return self._split(levels_of_maps(rows, cls_scores[0].device), len(rows), own)
+        return self._split(index_levels(rows, cls_scores[0].device), len(rows), own)
 
     def _boxes(self, regression: Tensor) -> Tensor:
         return regression
@@ -246,7 +246,7 @@ LOSS_METHODS = ("loss_by_feat", "loss_by_feat_single", "loss")
 _DERIVED: dict[tuple[type, ...], type] = {}
 
 
-def derived_class(mixin: type, base: type, *below: type) -> Any:
+def derive_class(mixin: type, base: type, *below: type) -> Any:
     """Return the class of a level-wise head: its family's mixin, its own class, what stands in for AnchorHead."""
     bases = (mixin, base, *below)
     if bases not in _DERIVED:
@@ -254,15 +254,15 @@ def derived_class(mixin: type, base: type, *below: type) -> Any:
     return _DERIVED[bases]
 
 
-def new_head(*bases: type) -> Any:
+def make_head(*bases: type) -> Any:
     """Return a level-wise head without attributes, for pickle to fill."""
-    cls = derived_class(*bases)
+    cls = derive_class(*bases)
     return cls.__new__(cls)
 
 
 def _reduce(head: Any, protocol: int) -> tuple:
     # Pickle finds classes by name, and a class made at run time has none: it is named by its bases.
-    return new_head, type(head).__bases__, *object.__reduce_ex__(head, 2)[2:]
+    return make_head, type(head).__bases__, *object.__reduce_ex__(head, 2)[2:]
 
 
 def make_level_wise(head: Any, fast: bool = False) -> None:
@@ -289,5 +289,5 @@ def make_level_wise(head: Any, fast: bool = False) -> None:
             mixin, below = BatchedLevels, (BatchedAnchors,)
         elif fast and isinstance(head, AnchorHead):
             below = (CachedAnchors,)
-        head.__class__ = derived_class(mixin, type(head), *below)
+        head.__class__ = derive_class(mixin, type(head), *below)
         head.prepare()

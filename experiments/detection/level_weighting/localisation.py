@@ -54,7 +54,7 @@ class LevelWise:
         """Return (n, 4) boxes in a frame that a prediction and its target share."""
         if getattr(self, "reg_decoded_bbox", False):
             return regression
-        return from_deltas(regression, self.bbox_coder)  # type: ignore[attr-defined]
+        return decode_deltas(regression, self.bbox_coder)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def _sum_ious(self, count: int, like: Tensor) -> None:
@@ -75,7 +75,7 @@ class LevelWise:
             if not is_waited_for(positive):  # most anchors are no positives
                 predicted, target, levels = predicted[positive], target[positive], levels[positive]
                 positive = positive[positive]
-        ious = aligned_iou(self._boxes(torch.cat([predicted, target])).view(2, -1, 4))
+        ious = compute_aligned_iou(self._boxes(torch.cat([predicted, target])).view(2, -1, 4))
         at_level = positive & (levels == torch.arange(count, device=levels.device)[:, None])
         self.level_ious = torch.stack([torch.where(at_level, ious, 0).sum(1), at_level.sum(1).to(ious)])
 
@@ -83,7 +83,7 @@ class LevelWise:
 # MMDetection's own IoU and decoding copy between host and device.
 
 
-def aligned_iou(boxes: Tensor) -> Tensor:
+def compute_aligned_iou(boxes: Tensor) -> Tensor:
     """Return the IoU of pairs of boxes.
 
     Args:
@@ -98,7 +98,7 @@ def aligned_iou(boxes: Tensor) -> Tensor:
     return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
-def from_deltas(deltas: Tensor, coder: Any) -> Tensor:
+def decode_deltas(deltas: Tensor, coder: Any) -> Tensor:
     """Return the boxes of regression deltas, as if every anchor were the unit square from (0, 0) to (1, 1).
 
     The IoU of two boxes that are coded against one anchor does not depend on it: another anchor stretches and

@@ -11,7 +11,7 @@ from torch import nn
 from experiments.common.errors import UserError
 
 
-def rule_parameters(model: Any) -> list[nn.Parameter]:
+def list_rule_parameters(model: Any) -> list[nn.Parameter]:
     """Return the parameters of a level-weighted detector's rules; most rules have none."""
     return [p for head in getattr(model, "weighting", ()) for p in head.rule.parameters()]
 
@@ -26,7 +26,7 @@ class RuleParameterConstructor(DefaultOptimWrapperConstructor):
 
     def __call__(self, model: nn.Module) -> Any:
         wrapper = super().__call__(model)
-        learnt = rule_parameters(getattr(model, "module", model))
+        learnt = list_rule_parameters(getattr(model, "module", model))
         if learnt:
             own, groups = {id(p) for p in learnt}, wrapper.optimizer.param_groups
             for group in groups:
@@ -42,7 +42,7 @@ def check_no_weight_decay(model: Any, optim_wrapper: Any) -> None:
     Raises:
         UserError: Names the decay, and the line of the config that turns it off.
     """
-    learnt = {id(p) for p in rule_parameters(model)}
+    learnt = {id(p) for p in list_rule_parameters(model)}
     for group in optim_wrapper.param_groups if learnt else ():
         if group.get("weight_decay") and any(id(p) in learnt for p in group["params"]):
             raise UserError(

@@ -44,7 +44,7 @@ class Trace:
 
     def append(self, record: LevelRecord) -> None:
         """Write the rows of one interval."""
-        cells = [["" if row.get(c) is None else row[c] for c in COLUMNS] for row in rows_of(record)]
+        cells = [["" if row.get(c) is None else row[c] for c in COLUMNS] for row in make_rows(record)]
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(_lines(cells))
 
@@ -80,7 +80,7 @@ def _is_whole(row: dict[str, str]) -> bool:
     return row["interval"].isdecimal() and row["iteration"].isdecimal()
 
 
-def rows_of(record: LevelRecord) -> list[dict[str, Any]]:
+def make_rows(record: LevelRecord) -> list[dict[str, Any]]:
     """Return one row per level, column to value; what is absent is None or left out."""
     # Of an RPN, too: `loss_rpn_cls` is that head's loss_cls.
     terms = {name.replace("_rpn_", "_"): values for name, values in record.terms.items()}
@@ -105,14 +105,14 @@ def rows_of(record: LevelRecord) -> list[dict[str, Any]]:
     return rows
 
 
-def scalars(record: LevelRecord) -> dict[str, float]:
+def make_scalars(record: LevelRecord) -> dict[str, float]:
     """Return what a tracker plots of an interval: numbers by `<column>/<head>/<level>`.
 
     What levels share is named `<column>/<head>`. The action is a number: 0 variance, 1 smallest, 2 largest,
     3 uniform.
     """
     values: dict[str, float | None] = {}
-    for row in rows_of(record):
+    for row in make_rows(record):
         for column in PER_LEVEL:
             values[f"{column}/{record.head}/{row['level']}"] = row.get(column)
         for column in ("reward", *PROBABILITIES):

@@ -37,7 +37,7 @@ ROI_ALIGN = dict(type="RoIAlign", output_size=7, sampling_ratio=2)
 
 
 @contextmanager
-def kept_outputs(modules: Iterable[nn.Module]) -> Iterator[list[Any]]:
+def keep_outputs(modules: Iterable[nn.Module]) -> Iterator[list[Any]]:
     """Yield a list that gets what the modules return inside the block, call by call."""
     outputs: list[Any] = []
 
@@ -51,7 +51,7 @@ def kept_outputs(modules: Iterable[nn.Module]) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def kept_results(owner: Any, method: str) -> Iterator[list[Any]]:
+def keep_results(owner: Any, method: str) -> Iterator[list[Any]]:
     """Yield such a list for a method of an object that is no module, and so has no hooks."""
     original, results = getattr(owner, method), []
 
@@ -130,7 +130,7 @@ class ConsistentSupervision:
         """
         if self.aux_head is None:
             return super().loss(batch_inputs, batch_data_samples)
-        with kept_outputs(self.neck.lateral_convs) as laterals, self.watched() as kept:
+        with keep_outputs(self.neck.lateral_convs) as laterals, self.watched() as kept:
             losses = super().loss(batch_inputs, batch_data_samples)
         return {**losses, **self.auxiliary_losses(laterals, self.sampled_rois(kept, batch_data_samples))}
 
@@ -198,7 +198,7 @@ class OneStageSupervision(ConsistentSupervision):
         return [s if isinstance(s, int) else s[0] for s in strides]
 
     def watched(self) -> AbstractContextManager[list[Any]]:
-        return kept_outputs([self.bbox_head])
+        return keep_outputs([self.bbox_head])
 
     @torch.no_grad()
     def sampled_rois(self, kept: list[Any], data_samples: Sequence[Any]) -> list[Any]:
@@ -227,7 +227,7 @@ class TwoStageSupervision(ConsistentSupervision):
         return list(self.roi_head.bbox_roi_extractor.featmap_strides)
 
     def watched(self) -> AbstractContextManager[list[Any]]:
-        return kept_results(self.roi_head.bbox_sampler, "sample")
+        return keep_results(self.roi_head.bbox_sampler, "sample")
 
     def sampled_rois(self, kept: list[Any], data_samples: Sequence[Any]) -> list[Any]:
         return kept

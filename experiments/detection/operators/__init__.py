@@ -3,6 +3,6 @@
 `install()` must run before MMDetection is imported. Nothing here knows of levels or weights.
 """
 
-from experiments.detection.operators.extension import backend, install
+from experiments.detection.operators.extension import find_backend, install
 
-__all__ = ["backend", "install"]
+__all__ = ["find_backend", "install"]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from experiments.detection.operators import kernels
 from experiments.detection.operators import roi_align as roi_align_kernels
-from experiments.detection.operators.kernels import at_least_float32
+from experiments.detection.operators.kernels import promote_to_float32
 from experiments.detection.operators.roi_align import RoISettings
 
 EXTENSION = "mmcv._ext"
@@ -33,7 +33,7 @@ def install() -> str:
     """Provide ``mmcv._ext`` unless a compiled one exists; again and again is harmless.
 
     Returns:
-        'compiled' (nothing was done), 'torchvision' or 'pytorch', see `backend`.
+        'compiled' (nothing was done), 'torchvision' or 'pytorch', see `find_backend`.
 
     Warns:
         RuntimeWarning: parts of MMDetection that were imported before go without operators.
@@ -55,10 +55,10 @@ def install() -> str:
         module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, importlib.abc.Loader(), origin=__file__)
         vars(module).update(OPERATORS)
         sys.modules[EXTENSION] = module
-    return backend()
+    return find_backend()
 
 
-def backend(device_type: str = "cpu") -> str:
+def find_backend(device_type: str = "cpu") -> str:
     """Return where operators come from on a kind of device, installed or not; import no mmcv.
 
     Returns:
@@ -67,7 +67,7 @@ def backend(device_type: str = "cpu") -> str:
     """
     if _is_compiled():
         return "compiled"
-    return "pytorch" if torchvision_operators(device_type) is None else "torchvision"
+    return "pytorch" if find_torchvision_operators(device_type) is None else "torchvision"
 
 
 def _is_compiled() -> bool:
@@ -82,7 +82,7 @@ def _is_compiled() -> bool:
 
 
 @functools.cache
-def torchvision_operators(device_type: str) -> Any | None:
+def find_torchvision_operators(device_type: str) -> Any | None:
     """Return the namespace of torchvision's operators if they run on this kind of device, else None.
 
     A torchvision built for another torch, or for the CPU alone, imports or fails in many ways;
@@ -110,13 +110,13 @@ def torchvision_operators(device_type: str) -> Any | None:
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Return the kept boxes of non-maximum suppression: see `kernels.nms`."""
-    torchvision = torchvision_operators(boxes.device.type)
+    torchvision = find_torchvision_operators(boxes.device.type)
     if torchvision is None or offset != 0:  # torchvision's boxes have no offset
         return kernels.nms(boxes, scores, iou_threshold, offset)
     if boxes.dtype != torch.float64:
         # mmcv compares in float32, torchvision in float64: 0.6 is not the same in both.
         iou_threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
-    boxes = at_least_float32(boxes)
+    boxes = promote_to_float32(boxes)
     return torchvision.nms(boxes, scores.to(boxes), iou_threshold)
 
 
@@ -144,12 +144,14 @@ def roi_align_forward(
         for target, result in zip((output, argmax_y, argmax_x), results, strict=True):
             target.copy_(result)
         return
-    torchvision = torchvision_operators(input.device.type)
+    torchvision = find_torchvision_operators(input.device.type)
     if torchvision is None:
         output.copy_(roi_align_kernels.roi_align_average(input, rois, settings))
         return
-    input = at_least_float32(input)
-    roi_align_kernels.extent(rois, input.dtype, settings)  # raises for negative sizes; torchvision does not
+    input = promote_to_float32(input)
+    roi_align_kernels.compute_extent(
+        rois, input.dtype, settings
+    )  # raises for negative sizes; torchvision does not
     bins = (spatial_scale, aligned_height, aligned_width)
     output.copy_(torchvision.roi_align(input, _readable(rois.to(input)), *bins, sampling_ratio, aligned))
 
@@ -170,13 +172,13 @@ def roi_align_backward(
     """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W)."""
     settings = RoISettings((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
     shape = grad_input.shape
-    torchvision = torchvision_operators(grad_output.device.type)
+    torchvision = find_torchvision_operators(grad_output.device.type)
     if pool_mode == 0:
         grad = roi_align_kernels.roi_align_max_backward(grad_output, rois, argmax_y, argmax_x, shape)
     elif torchvision is None:
         grad = roi_align_kernels.roi_align_average_backward(grad_output, rois, shape, settings)
     else:
-        grad_output = at_least_float32(grad_output)
+        grad_output = promote_to_float32(grad_output)
         bins = (spatial_scale, aligned_height, aligned_width)
         grad = torchvision._roi_align_backward(
             grad_output, _readable(rois.to(grad_output)), *bins, *shape, sampling_ratio, aligned

@@ -16,7 +16,7 @@ NMS_BLOCK = 256  # boxes whose overlaps are held at once: a block x N matrix, 20
 FOCAL_ELEMENTS = 2**22  # logits of the focal loss treated at once, 16 MB per temporary
 
 
-def at_least_float32(tensor: Tensor) -> Tensor:
+def promote_to_float32(tensor: Tensor) -> Tensor:
     """Return float16 and bfloat16 as float32; wider types stay."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -34,7 +34,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         (M,) int64 indices of the kept boxes, best first.
     """
     order = scores.sort(stable=True, dim=0, descending=True).indices
-    boxes = at_least_float32(boxes)
+    boxes = promote_to_float32(boxes)
     kept = []
     while len(order):
         block, order = order[:NMS_BLOCK], order[NMS_BLOCK:]
@@ -99,9 +99,9 @@ def softnms(
     Returns:
         (M,) int64 indices of the boxes in the rows of `dets`.
     """
-    x1, y1, x2, y2 = at_least_float32(boxes).t()
+    x1, y1, x2, y2 = promote_to_float32(boxes).t()
     area = (x2 - x1 + offset) * (y2 - y1 + offset)
-    table = torch.stack([x1, y1, x2, y2, at_least_float32(scores), area]).numpy()
+    table = torch.stack([x1, y1, x2, y2, promote_to_float32(scores), area]).numpy()
     index, count, i = np.arange(len(boxes)), len(boxes), 0
     while i < count:
         rest = table[4, i:count]
@@ -192,9 +192,9 @@ def _focal_parts(
     rows = max(1, FOCAL_ELEMENTS // max(1, classes))
     if weight.numel():
         # mmcv reads past the end of `weight` for background; here it weighs 1.
-        weight = torch.cat([at_least_float32(weight), weight.new_ones(1)])
+        weight = torch.cat([promote_to_float32(weight), weight.new_ones(1)])
     for x, t, part in zip(input.split(rows), target.split(rows), result.split(rows), strict=True):
-        p = 1 / (1 + at_least_float32(-x).exp())
+        p = 1 / (1 + promote_to_float32(-x).exp())
         positive = t[:, None] == torch.arange(classes, device=t.device)
         factor = weight[t][:, None] if weight.numel() else 1.0
         yield p, positive, factor, part

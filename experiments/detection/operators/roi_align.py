@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from experiments.detection.operators.kernels import at_least_float32
+from experiments.detection.operators.kernels import promote_to_float32
 
 BAG_ENTRIES = 2**20  # (pixel, weight) pairs held at once, about 30 MB
 
@@ -40,7 +40,7 @@ def roi_align_average(input: Tensor, rois: Tensor, settings: RoISettings) -> Ten
     Raises:
         RuntimeError: a RoI of negative size, with `aligned`, on the CPU.
     """
-    table = _pixel_rows(at_least_float32(input))
+    table = _pixel_rows(promote_to_float32(input))
     output = table.new_zeros(len(rois), input.shape[1], *settings.pooled)
     for chosen, pixel, weight in _bags(rois, table.dtype, input.shape, settings):
         bins = embedding_bag(pixel, table, per_sample_weights=weight, mode="sum")
@@ -57,7 +57,7 @@ def roi_align_average_backward(
     result is the same every time.
     """
     batch, channels, height, width = shape
-    grad_output = at_least_float32(grad_output)
+    grad_output = promote_to_float32(grad_output)
     table = grad_output.new_zeros(batch * height * width, channels)
     for chosen, pixel, weight in _bags(rois, table.dtype, shape, settings):
         pixels, order = pixel.flatten().sort(stable=True)
@@ -80,7 +80,7 @@ def roi_align_max(input: Tensor, rois: Tensor, settings: RoISettings) -> tuple[T
         (R, C, rows, columns). A bin without samples has mmcv's initial values: -1 for y and x, and
         -10,000 (CPU) or the least float32 (CUDA), which no smaller sample replaces either.
     """
-    table = _pixel_rows(at_least_float32(input))
+    table = _pixel_rows(promote_to_float32(input))
     shape = (len(rois), input.shape[1], *settings.pooled)
     least = torch.finfo(torch.float32).min if input.is_cuda else -10_000
     values, at_y, at_x = (table.new_full(shape, fill) for fill in (least, -1, -1))
@@ -107,7 +107,7 @@ def roi_align_max_backward(
 ) -> Tensor:
     """Gradient of `roi_align_max` with respect to an input of `shape` (B, C, H, W)."""
     batch, channels, height, width = shape
-    grad_output = at_least_float32(grad_output)
+    grad_output = promote_to_float32(grad_output)
     plane = rois[:, :1].long() * channels + torch.arange(channels, device=rois.device)
     y, wy = _neighbours(at_y[..., None].to(grad_output), height)
     x, wx = _neighbours(at_x[..., None].to(grad_output), width)
@@ -132,7 +132,7 @@ def _sample_positions(
 
     Positions are in cells of the feature map. RoIs whose bins have no samples are left out.
     """
-    start, size = extent(rois, dtype, settings)
+    start, size = compute_extent(rois, dtype, settings)
     bins = size / size.new_tensor(settings.pooled)
     if settings.sampling_ratio > 0:
         samples = torch.full_like(bins, settings.sampling_ratio, dtype=torch.long)
@@ -149,7 +149,7 @@ def _sample_positions(
             yield chosen, y, x
 
 
-def extent(rois: Tensor, dtype: torch.dtype, settings: RoISettings) -> tuple[Tensor, Tensor]:
+def compute_extent(rois: Tensor, dtype: torch.dtype, settings: RoISettings) -> tuple[Tensor, Tensor]:
     """Start and size of RoIs in cells of the feature map, both (R, 2) as y, x.
 
     Raises:

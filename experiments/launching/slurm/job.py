@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
-from experiments.launching.local import LocalWorker, last_lines
-from experiments.launching.retry_policy import RetryDecision, decide_retry, iterations_saved
+from experiments.launching.local import LocalWorker, read_last_lines
+from experiments.launching.retry_policy import RetryDecision, count_iterations_saved, decide_retry
 from experiments.launching.torchrun import Rendezvous
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
@@ -100,7 +100,7 @@ class SlurmRun:
         run = RunFolder(self.folder)
         with acquire_lock(run) as lock:
             while run.read().status not in ("done", "cancelled"):
-                saved = iterations_saved(run)
+                saved = count_iterations_saved(run)
                 worker = self._attempt(run, lock_environment(lock), [lock])
                 decision = decide_retry(run, worker, saved, self.before, self._is_asked())
                 self.before.append(decision)
@@ -168,7 +168,7 @@ class SlurmState:
         return self.state in ACTIVE_STATES
 
 
-def slurm_states(job_ids: Iterable[str | None]) -> dict[str, SlurmState] | None:
+def ask_states(job_ids: Iterable[str | None]) -> dict[str, SlurmState] | None:
     """Return the states of jobs by their ids; ended ones too while Slurm remembers them (minutes).
 
     Args:
@@ -202,14 +202,14 @@ def slurm_states(job_ids: Iterable[str | None]) -> dict[str, SlurmState] | None:
     return states
 
 
-def status_in_slurm(
+def find_status(
     run: RunFolder, record: Record, states: dict[str, SlurmState] | None
 ) -> tuple[Status, str | None]:
     """Return a run's status, and why, where Slurm has something to say about it.
 
     Args:
         run, record: The run, and its record as read.
-        states: What `slurm_states` returned for a list of records that holds this one.
+        states: What `ask_states` returned for a list of records that holds this one.
     """
     status = run.state(record)
     if not record.slurm or states is None or status in ("done", "cancelled"):
@@ -228,7 +228,7 @@ def _status_without_job(
     slurm: dict[str, str], job: SlurmState | None, status: Status
 ) -> tuple[Status, str | None]:
     """Return the status of a run that has not ended though its job has left the queue, and why."""
-    log = [line.strip() for line in last_lines(error_log(slurm), LOG_LINES)]
+    log = [line.strip() for line in read_last_lines(find_error_log(slurm), LOG_LINES)]
     name = f"Slurm job {slurm['job_id']}"
     ends = [match[1] for match in map(_ENDED.search, log) if match and match[1] != _REQUEUED]
     if (job is not None and job.state == "CANCELLED") or None in ends:
@@ -245,7 +245,7 @@ def _status_without_job(
     return ("failed" if status == "queued" else status), why or None
 
 
-def error_log(slurm: dict[str, str]) -> Path:
+def find_error_log(slurm: dict[str, str]) -> Path:
     """Return the error log of a job.
 
     Args:

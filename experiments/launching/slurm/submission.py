@@ -21,7 +21,7 @@ from experiments.common.locks import file_lock
 from experiments.common.processes import PATHS
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, claim_run, prepare
-from experiments.launching.slurm.job import SlurmRun, cancel_jobs, slurm_states
+from experiments.launching.slurm.job import SlurmRun, ask_states, cancel_jobs
 from experiments.launching.slurm.options import SlurmOptions
 from experiments.runs.record import Launch
 from experiments.runs.run_lock import InUseError
@@ -68,7 +68,7 @@ def check_installed() -> None:
         raise UserError("--slurm: submitit is not installed", "pip install 'msdet[slurm]'")
 
 
-def on_slurm(execution: Execution, options: SlurmOptions) -> Execution:
+def resolve_execution(execution: Execution, options: SlurmOptions) -> Execution:
     """Return how runs are executed there: the options of `--slurm` and of the command, brought together.
 
     Raises:
@@ -95,7 +95,7 @@ def submit(
     Runs with different numbers of workers become an array each.
 
     Args:
-        planned: With an execution from `on_slurm`.
+        planned: With an execution from `resolve_execution`.
         options: What each job asks for.
         results: The results folder; logs of jobs go to `slurm/` in it, which the nodes must see, too.
         command: As it was typed, for the records.
@@ -106,7 +106,7 @@ def submit(
     check_installed()
     with _submission_lock(results / "slurm"):
         jobs = {run.folder.path: _last_job(run) for run in planned}
-        states = slurm_states(jobs.values())
+        states = ask_states(jobs.values())
         found: dict[Path, Submission] = {}
         arrays: dict[tuple[int, int], list[PlannedRun]] = {}
         for run in planned:

@@ -10,24 +10,24 @@ from experiments.reporting.tables.sections import Grid
 Part = Mapping[str, Any]
 
 
-def overhead(part: Part) -> list[Grid]:
+def build_overhead_grids(part: Part) -> list[Grid]:
     """Return time per iteration of each loop with the rule's own step, and the loops' ratios."""
     result = part["result"]
     rows, label = [], {}
     for loop in result["loops"]:
         rule = loop["rule"]
         own = ["", ""] if rule is None else [f"{1e6 * rule['iteration_s']:.0f}", f"{100 * rule['share']:.2f}"]
-        rows.append([loop["label"], spread(loop["iteration"]), *own])
+        rows.append([loop["label"], format_times(loop["iteration"]), *own])
         label[loop["id"]] = loop["label"]
     ratios = [
-        [f"{label[r['of']]} / {label[r['to']]}", interval(r), interval(r["cpu"]) if r["cpu"] else "-"]
+        [f"{label[r['of']]} / {label[r['to']]}", format_ratio(r), format_ratio(r["cpu"]) if r["cpu"] else "-"]
         for r in result["ratios"]
     ]
     return [
         Grid(
             ["training", "ms per iteration", "rule's step, µs", "% of it"],
             rows,
-            title=f"{_training(result)}. {where(part)}",
+            title=f"{_training(result)}. {describe_measurement(part)}",
         ),
         Grid(
             ["ratio", "of time", "of processor time"], ratios, title="Within each round, with 95 % intervals"
@@ -35,7 +35,7 @@ def overhead(part: Part) -> list[Grid]:
     ]
 
 
-def loops(part: Part) -> str:
+def describe_loops(part: Part) -> str:
     """Return which detector each loop trained, in a sentence."""
     of: dict[str, list[str]] = {}
     for loop in part["result"]["loops"]:
@@ -45,7 +45,7 @@ def loops(part: Part) -> str:
     return "; ".join(f"{', '.join(labels)}: {what}" for what, labels in of.items()) + "."
 
 
-def inference(part: Part) -> list[Grid]:
+def build_inference_grids(part: Part) -> list[Grid]:
     """Return time of an image by neck (Fig. 4)."""
     result = part["result"]
     rows = []
@@ -54,20 +54,20 @@ def inference(part: Part) -> list[Grid]:
         row = [model["label"], f"{model['parameters'] / 1e6:.2f}", flops]
         for kind in ("model", "end_to_end"):
             found = model[f"{kind}_ratio"]
-            row += [spread(model[kind]), "" if found is None else interval(found)]
+            row += [format_times(model[kind]), "" if found is None else format_ratio(found)]
         rows.append(row)
     header = ["model", "parameters, M", "multiply-adds, G", "model only, ms", "to baseline", "end to end, ms",
               "to baseline"]  # fmt: skip
     what = f"batch 1 at {_by(result['size'])}{_profile(result)}, {result['candidates']} candidates to NMS"
     rounds = f"{result['rounds']} rounds of {result['repeats']}"
-    return [Grid(header, rows, title=f"{what}; {rounds}. {where(part)}")]
+    return [Grid(header, rows, title=f"{what}; {rounds}. {describe_measurement(part)}")]
 
 
-def evaluation(part: Part) -> list[Grid]:
+def build_evaluation_grids(part: Part) -> list[Grid]:
     """Return time of faster-coco-eval beside that of pycocotools."""
     result = part["result"]
     rows = [
-        [name, spread(result[key], 1), "" if ratio is None else f"{ratio['ratio']:.3g}"]
+        [name, format_times(result[key], 1), "" if ratio is None else f"{ratio['ratio']:.3g}"]
         for name, key, ratio in (
             ("faster-coco-eval", "faster_coco_eval", None),
             ("pycocotools", "pycocotools", result["ratio"]),
@@ -77,10 +77,10 @@ def evaluation(part: Part) -> list[Grid]:
     same = f"largest difference of COCO's twelve metrics {result['largest_difference']:.1g}"
     verdict = "equal" if result["equal"] else "NOT equal"
     header = ["evaluation with", "seconds", "times as long"]
-    return [Grid(header, rows, title=f"{what}; {same} ({verdict}). {where(part)}")]
+    return [Grid(header, rows, title=f"{what}; {same} ({verdict}). {describe_measurement(part)}")]
 
 
-def dispatch(part: Part) -> list[Grid]:
+def build_dispatch_grids(part: Part) -> list[Grid]:
     """Return what a step asks of the host, by recipe and rule."""
     result = part["result"]
     rows = []
@@ -92,7 +92,9 @@ def dispatch(part: Part) -> list[Grid]:
                 [recipe, rule, str(count["operations"]), more, str(count["waits"]), str(count["allocations"])]
             )
     header = ["recipe", "rule", "operations", "to stock", "waits", "allocations"]
-    title = f"batch {result['batch']} at {_by(result['size'])}{_profile(result)}. {where(part)}"
+    title = (
+        f"batch {result['batch']} at {_by(result['size'])}{_profile(result)}. {describe_measurement(part)}"
+    )
     return [Grid(header, rows, 2, title)]
 
 
@@ -104,46 +106,46 @@ def train(part: Part) -> list[Grid]:
     for result in part["result"]["batches"]:
         speeds, rows = {"stock": ["", ""]}, []
         for found in result["ratios"]:
-            speeds[found["to"]] = [interval(found), interval(found["cpu"]) if found["cpu"] else "-"]
+            speeds[found["to"]] = [format_ratio(found), format_ratio(found["cpu"]) if found["cpu"] else "-"]
         for loop in result["loops"]:
             images = f"{result['batch'] / loop['iteration']['median_s']:.3g}"
             memory = "-" if loop["peak_bytes"] is None else f"{loop['peak_bytes'] / 1e9:.2f}"
-            rows.append([loop["label"], images, spread(loop["iteration"]), *speeds[loop["id"]], memory])
-        grids.append(Grid(header, rows, title=f"{_training(result)}. {where(part)}"))
+            rows.append([loop["label"], images, format_times(loop["iteration"]), *speeds[loop["id"]], memory])
+        grids.append(Grid(header, rows, title=f"{_training(result)}. {describe_measurement(part)}"))
     return grids
 
 
-def others(name: str) -> Callable[[Part], list[Grid]]:
+def make_lister(name: str) -> Callable[[Part], list[Grid]]:
     """Return a function that lists figures by name, however nested."""
 
     def grids(part: Part) -> list[Grid]:
         rows = [[label, value] for label, value in _flat(part["result"])]
-        return [Grid(["figure", "value"], rows, title=f"{name}. {where(part)}")]
+        return [Grid(["figure", "value"], rows, title=f"{name}. {describe_measurement(part)}")]
 
     return grids
 
 
-def grids_of(name: str, part: Part) -> list[Grid]:
+def build_grids(name: str, part: Part) -> list[Grid]:
     """Return the grids of a part.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: It does not fit the schema.
     """
     known = {
-        "dispatch": dispatch,
-        "overhead": overhead,
+        "dispatch": build_dispatch_grids,
+        "overhead": build_overhead_grids,
         "train": train,
-        "inference": inference,
-        "eval": evaluation,
+        "inference": build_inference_grids,
+        "eval": build_evaluation_grids,
     }
-    return known.get(name, others(name))(part)
+    return known.get(name, make_lister(name))(part)
 
 
-def where(part: Part) -> str:
+def describe_measurement(part: Part) -> str:
     """Return device, versions and day of a measurement."""
     environment = part["environment"]
     packages = environment["packages"]
-    words = [device(part), f"torch {packages['torch']}"]
+    words = [describe_device(part), f"torch {packages['torch']}"]
     words += [
         f"{key} {packages[name]}" for key, name in (("MMDetection", "onedl-mmdetection"),) if name in packages
     ]
@@ -161,7 +163,7 @@ def where(part: Part) -> str:
     return ", ".join([*words, str(part["measured"])[:10]])
 
 
-def device(part: Part) -> str:
+def describe_device(part: Part) -> str:
     """Return what a part was measured on, in words."""
     environment = part["environment"]
     threads = environment.get("cpu_threads", "?")
@@ -169,14 +171,14 @@ def device(part: Part) -> str:
     return ", ".join(environment.get("gpus") or [cpu])
 
 
-def spread(times: Mapping[str, Any], unit: float = 1000) -> str:
+def format_times(times: Mapping[str, Any], unit: float = 1000) -> str:
     """Return median and quartiles of TIMES in seconds times `unit`: `41.2 (40.9-41.8)`."""
     median, low, high = (unit * times[key] for key in ("median_s", "q1_s", "q3_s"))
     digits = 0 if median >= 100 else 1 if median >= 10 else 2
     return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
-def interval(ratio: Mapping[str, Any]) -> str:
+def format_ratio(ratio: Mapping[str, Any]) -> str:
     """Return a RATIO with its interval: `1.002 [0.998, 1.006]`."""
     return f"{ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
 

@@ -45,7 +45,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting.bench.grids import device, grids_of, interval, loops
+from experiments.reporting.bench.grids import build_grids, describe_device, describe_loops, format_ratio
 from experiments.reporting.tables.sections import Section
 
 SCHEMA = 1
@@ -95,14 +95,14 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def _fits(name: str, part: Any) -> bool:
     try:
-        grids_of(name, part)
+        build_grids(name, part)
         _notes([(name, {**part, "host": "", "date": ""})])
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
     return True
 
 
-def newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]:
+def find_newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]:
     """Return a part's newest measurement of each machine and device, newest first.
 
     Each is a PART, with `host`, `date` and `file` of where it stands.
@@ -112,17 +112,17 @@ def newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]
         measured = bench["parts"].get(part)
         if measured is not None:
             where = {key: str(bench[key]) for key in ("host", "date", "file")}
-            found.setdefault((where["host"], device(measured)), {**measured, **where})
+            found.setdefault((where["host"], describe_device(measured)), {**measured, **where})
     return sorted(found.values(), key=lambda m: str(m.get("measured", "")), reverse=True)
 
 
-def sections(benches: Sequence[dict[str, Any]]) -> list[Section]:
+def build_bench_sections(benches: Sequence[dict[str, Any]]) -> list[Section]:
     """Return a section for each kind of measurement that there is, with the newest of each machine."""
     made = []
     for title, parts, texts in SECTIONS:
-        measured = [(part, m) for part in parts or _others(benches) for m in newest(benches, part)]
+        measured = [(part, m) for part in parts or _others(benches) for m in find_newest(benches, part)]
         if measured:
-            grids = [grid for part, m in measured for grid in grids_of(part, m)]
+            grids = [grid for part, m in measured for grid in build_grids(part, m)]
             made.append(Section(title, [*texts, *_notes(measured)], grids))
     return made
 
@@ -189,7 +189,7 @@ def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     notes = []
     for part, m in measured:
         load, where = m.get("load"), f"{m['host']}, {m['date']}"
-        notes += [loops(m)] if part == "overhead" else []
+        notes += [describe_loops(m)] if part == "overhead" else []
         if load is not None and load >= BUSY and part not in ("dispatch", "decisions"):  # no times
             cores = m["environment"].get("cpu_cores", "?")
             notes.append(
@@ -198,8 +198,8 @@ def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
         for name, found in _same(part, m["result"]).items():
             if not found["low"] <= 1 <= found["high"]:
                 notes.append(
-                    f"{where}, {part}: {name} is the same program and measures {interval(found)}: take differences of "
-                    "that size for noise."
+                    f"{where}, {part}: {name} is the same program and measures {format_ratio(found)}: "
+                    "take differences of that size for noise."
                 )
     return notes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.reporting.breakdown.comparison import BreakdownGroup, has_same_levels
 from experiments.reporting.figures.forest import Effect, draw_differences
 from experiments.reporting.figures.series import name_seeds
-from experiments.reporting.figures.style import picture
+from experiments.reporting.figures.style import render_picture
 from experiments.reporting.tables.sections import Picture
 
 MAX_PARTS = 24  # more cannot be read at column width: then both ends are drawn
@@ -15,7 +15,7 @@ SORTS = {
 }
 
 
-def breakdown_pictures(baseline: BreakdownGroup, other: BreakdownGroup, stem: str) -> list[Picture]:
+def draw_breakdown(baseline: BreakdownGroup, other: BreakdownGroup, stem: str) -> list[Picture]:
     """Draw each class's and level's difference with its interval and the pairs of seeds, below that over all."""
     first, made = baseline.first, []
     overall = other.minus(baseline, "overall")
@@ -49,7 +49,7 @@ def breakdown_pictures(baseline: BreakdownGroup, other: BreakdownGroup, stem: st
         listed = "; ".join(f"{row.label} {row.difference}" for row in drawn)
         alt = f"{first.metric} of {other.label} minus {baseline.label}: {listed}."
         figure = draw_differences([Effect("all", overall), *drawn], first.metric, baseline.label)
-        made.append(picture(figure, f"{stem}-{kind}", caption, alt))
+        made.append(render_picture(figure, f"{stem}-{kind}", caption, alt))
     return made
 
 

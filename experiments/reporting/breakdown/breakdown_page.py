@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.common.errors import UserError
-from experiments.reporting.breakdown.breakdown_figures import breakdown_pictures
+from experiments.reporting.breakdown.breakdown_figures import draw_breakdown
 from experiments.reporting.breakdown.comparison import (
     KINDS,
     BreakdownGroup,
-    comparison_grid,
-    comparison_problem,
+    build_comparison_grid,
+    find_comparison_problem,
     has_same_levels,
     load_group,
 )
-from experiments.reporting.breakdown.image_drawing import detections_picture
-from experiments.reporting.breakdown.run_breakdown import evaluated
+from experiments.reporting.breakdown.image_drawing import draw_detections
+from experiments.reporting.breakdown.run_breakdown import open_evaluation
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Section
 from experiments.runs.run_folder import RunFolder
@@ -40,7 +40,7 @@ class Pair:
     title: str
 
 
-def sections(report: Report) -> list[Section]:
+def build_breakdown_sections(report: Report) -> list[Section]:
     """Return AP by part and drawn detections, for RLO rows of each context's first table with any.
 
     Works on the finished runs of both rows; says so on standard error where it takes its time.
@@ -82,19 +82,19 @@ def _differences(pair: Pair, stem: str) -> Section:
         for label, folders in zip(pair.labels, pair.folders)
     )
     problems = [f"Left out: {text}" for one in (baseline, other) for text in one.problems]
-    why_not = comparison_problem(baseline, other)
+    why_not = find_comparison_problem(baseline, other)
     if why_not:
         return Section(title, [why_not, *problems])
     return Section(
         title,
-        [*remarks(baseline, other), *problems],
-        [made for kind in KINDS if (made := comparison_grid(baseline, [other], kind)) is not None],
-        breakdown_pictures(baseline, other, stem),
+        [*list_remarks(baseline, other), *problems],
+        [made for kind in KINDS if (made := build_comparison_grid(baseline, [other], kind)) is not None],
+        draw_breakdown(baseline, other, stem),
         (*baseline.folders, *other.folders),
     )
 
 
-def remarks(baseline: BreakdownGroup, other: BreakdownGroup) -> list[str]:
+def list_remarks(baseline: BreakdownGroup, other: BreakdownGroup) -> list[str]:
     """Return what must be said beside the numbers."""
     found = [
         change.verdict for change in other.differences(baseline, "classes").values() if change is not None
@@ -129,8 +129,8 @@ def _detections(pair: Pair, name: str) -> Section:
     seed = next((seed for seed in one if seed in two), None)
     chosen = [side[seed or next(iter(side))] for side in (one, two)]
     try:
-        baseline, other = (evaluated(RunFolder(path)) for path in chosen)
-        drawn = detections_picture(baseline, other, pair.labels, name)
+        baseline, other = (open_evaluation(RunFolder(path)) for path in chosen)
+        drawn = draw_detections(baseline, other, pair.labels, name)
     except UserError as error:
         return Section(title, [f"No detections are drawn: {error.message}."])
     return Section(title, pictures=[drawn], folders=chosen)

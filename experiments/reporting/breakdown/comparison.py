@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.common.errors import UserError
-from experiments.reporting.breakdown.run_breakdown import Breakdown, breakdown, evaluated
-from experiments.reporting.stats.statistics import Difference, Spread, difference, spread
+from experiments.reporting.breakdown.run_breakdown import Breakdown, load_breakdown, open_evaluation
+from experiments.reporting.stats.statistics import Difference, Spread, compute_difference, compute_spread
 from experiments.reporting.tables.sections import Grid
 from experiments.runs.run_folder import RunFolder
 
@@ -47,11 +47,11 @@ class BreakdownGroup:
         return {seed: value for seed, value in found.items() if value is not None}
 
     def spread(self, kind: str, part: str = "") -> Spread | None:
-        return spread(self.values(kind, part).values())
+        return compute_spread(self.values(kind, part).values())
 
     def minus(self, baseline: BreakdownGroup, kind: str, part: str = "") -> Difference | None:
         """Return the difference of one part in points, paired by seed as everywhere."""
-        return difference(self.values(kind, part), baseline.values(kind, part))
+        return compute_difference(self.values(kind, part), baseline.values(kind, part))
 
     def differences(self, baseline: BreakdownGroup, kind: str) -> dict[str, Difference | None]:
         """Return those of the baseline's parts: classes by their gain, those without a difference last."""
@@ -76,15 +76,15 @@ def load_group(
     folders, problems = {}, []
     for run in runs:
         try:
-            one = evaluated(run, data_root)
-            by_seed[one.record.seed] = breakdown(one, say)
+            one = open_evaluation(run, data_root)
+            by_seed[one.record.seed] = load_breakdown(one, say)
             folders[one.record.seed] = run.path
         except UserError as error:
             problems.append(f"{error.message}.")
     return BreakdownGroup(label, by_seed, tuple(folders[seed] for seed in sorted(folders)), problems)
 
 
-def comparison_problem(baseline: BreakdownGroup, other: BreakdownGroup) -> str:
+def find_comparison_problem(baseline: BreakdownGroup, other: BreakdownGroup) -> str:
     """Return why two groups cannot be compared; empty where they can."""
     for one in (baseline, other):
         if not one.by_seed:
@@ -99,7 +99,9 @@ def has_same_levels(*groups: BreakdownGroup) -> bool:
     return len({str(made.level_sizes) for one in groups for made in one.by_seed.values()}) == 1
 
 
-def comparison_grid(baseline: BreakdownGroup, others: Sequence[BreakdownGroup], kind: str) -> Grid | None:
+def build_comparison_grid(
+    baseline: BreakdownGroup, others: Sequence[BreakdownGroup], kind: str
+) -> Grid | None:
     """Return one row a part below a row for all; None where no run has any.
 
     Classes come from the greatest gain of the first of `others` to its greatest loss, levels and sizes in their

@@ -55,7 +55,7 @@ class Panel:
     boxes: Sequence[Labelled]
 
 
-def detections_picture(
+def draw_detections(
     baseline: Evaluated, other: Evaluated, labels: tuple[str, str], name: str, threshold: float = THRESHOLD
 ) -> Picture:
     """Draw random images with ground truth and the detections that two runs' evaluations kept.
@@ -66,14 +66,14 @@ def detections_picture(
     Raises:
         UserError: An image is not on this machine, or detections cannot be read; names it.
     """
-    places = random_places(len(other.truth.images), IMAGES, CHOICE_SEED)
+    places = draw_places(len(other.truth.images), IMAGES, CHOICE_SEED)
     images = [other.truth.images[place] for place in places]
     ids = [image.id for image in images]
     pixels = [read_image(image.path) for image in images]
     truth = {
         i.id: [Labelled(box.xywh, box.category) for box in i.boxes if not box.is_ignored] for i in images
     }
-    found = [truth, *(drawn_boxes(one, ids, threshold) for one in (baseline, other))]
+    found = [truth, *(select_boxes(one, ids, threshold) for one in (baseline, other))]
     columns = list(zip(("ground truth", *labels), (TRUTH, BASELINE, WEIGHTED), found))
     rows = [
         (image, [Panel(title, ink, boxes[i]) for title, ink, boxes in columns])
@@ -93,10 +93,10 @@ def detections_picture(
         f"{len(ids)} validation images with boxes: {counts[0]} objects, {counts[1]} detections by {labels[0]},"
         f" {counts[2]} by {labels[1]}."
     )
-    return style.picture(side_by_side(rows), name, caption, alt)
+    return style.render_picture(draw_side_by_side(rows), name, caption, alt)
 
 
-def drawn_boxes(
+def select_boxes(
     one: Evaluated, ids: Sequence[int | str], threshold: float
 ) -> dict[int | str, list[Labelled]]:
     """Return a run's kept detections on some images, with at least the threshold's score."""
@@ -107,7 +107,7 @@ def drawn_boxes(
     return boxes
 
 
-def random_places(images: int, count: int, seed: int = 0) -> list[int]:
+def draw_places(images: int, count: int, seed: int = 0) -> list[int]:
     """Return `count` places among the images of a set, ascending, always the same for one seed."""
     return sorted(random.Random(seed).sample(range(images), min(count, images)))
 
@@ -132,7 +132,7 @@ def read_image(path: Path) -> Any:
 
 
 @style.drawing()
-def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float = WIDTH_IN) -> Figure:
+def draw_side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float = WIDTH_IN) -> Figure:
     """Return a figure with one row an image and one column a panel.
 
     Args:
@@ -144,7 +144,7 @@ def side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float =
     titles = [style.fold(panel.title, 0.85 * panel_in, style.TEXT_PT) for panel in rows[0][1]]
     heights = [panel_in * image.shape[0] / image.shape[1] for image, _ in rows]
     above = max(map(len, titles)) * style.LINE_SPACING * style.TEXT_PT / 72
-    figure = style.new_figure(sum(heights) + above + 0.1, figure_in, "compressed")
+    figure = style.make_figure(sum(heights) + above + 0.1, figure_in, "compressed")
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (image, panels) in zip(axes, rows):
         for place, panel in zip(row, panels):
@@ -184,7 +184,7 @@ def _place(one: Labelled, image: tuple[int, int], inch: float, taken: Sequence[B
         inch: How many of its pixels are an inch of the figure.
     """
     x, y, w, h = one.box
-    width, height = style.text_width_in(one.label, BOX_PT) * inch, 1.25 * BOX_PT / 72 * inch
+    width, height = style.measure_text_width_in(one.label, BOX_PT) * inch, 1.25 * BOX_PT / 72 * inch
     right = x + w - width
     places = [(x, y - height), (x, y + h), (right, y - height), (right, y + h), (x, y), (x, y + h - height)]
     inside = [

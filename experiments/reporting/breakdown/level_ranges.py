@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.common.config_text import at
+from experiments.common.config_text import get_at
 from experiments.common.errors import UserError
 
 BY_AREA, BY_HALF_SIDE = "sqrt(w * h)", "max(w, h) / 2"
@@ -82,7 +82,7 @@ class Levels:
         return f"from {low:.0f} px" if math.isinf(high) else f"{low:.0f} to {high:.0f} px"
 
 
-def levels_of(config: Mapping[str, Any], where: str | None = None) -> Levels:
+def find_levels(config: Mapping[str, Any], where: str | None = None) -> Levels:
     """Return the levels of a run.
 
     Args:
@@ -92,14 +92,14 @@ def levels_of(config: Mapping[str, Any], where: str | None = None) -> Levels:
     Raises:
         UserError: No level follows from an object's size in this detector, or the config does not say.
     """
-    resize = _resize(at(config, "test_dataloader.dataset.pipeline"))
+    resize = _resize(get_at(config, "test_dataloader.dataset.pipeline"))
     model = config.get("model")
-    extractor = at(model, "roi_head.bbox_roi_extractor")
+    extractor = get_at(model, "roi_head.bbox_roi_extractor")
     if extractor is not None and where == "rpn":
-        return Levels(_by_anchors(at(model, "rpn_head.anchor_generator")), BY_AREA, resize)
+        return Levels(_by_anchors(get_at(model, "rpn_head.anchor_generator")), BY_AREA, resize)
     if extractor is not None:
         return Levels(_by_roi(extractor), BY_AREA, resize)
-    head = at(model, "bbox_head") or {}
+    head = get_at(model, "bbox_head") or {}
     if head.get("type") == "FSAFHead":
         raise UserError("FSAFHead chooses an object's level by its loss, not by its size")
     if head.get("type") == "FCOSHead":
@@ -120,13 +120,13 @@ def _resize(pipeline: Any) -> Resize:
 
 def _by_anchors(generator: Any) -> dict[str, tuple[float, float]]:
     """Return ranges with borders half way, in octaves, between anchors of neighbouring levels."""
-    strides = at(generator, "strides")
+    strides = get_at(generator, "strides")
     if not _numbers(strides):
         raise UserError(
             "its config has no anchors, regression ranges or RoI extractor that tell levels apart"
         )
-    base, steps = at(generator, "octave_base_scale"), at(generator, "scales_per_octave")
-    scales = at(generator, "scales")
+    base, steps = get_at(generator, "octave_base_scale"), get_at(generator, "scales_per_octave")
+    scales = get_at(generator, "scales")
     if not _numbers(scales):
         if not _numbers([base, steps]):
             raise UserError("its config's anchors have neither scales nor octaves")

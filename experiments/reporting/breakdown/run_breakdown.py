@@ -19,7 +19,7 @@ from experiments.data.ground_truth import GroundTruth, read_ground_truth
 from experiments.data.spec import DatasetSpec
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
-from experiments.reporting.breakdown.level_ranges import Levels, levels_of
+from experiments.reporting.breakdown.level_ranges import Levels, find_levels
 from experiments.runs.outputs import is_as_written
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
@@ -111,7 +111,7 @@ class Detection(TypedDict):
 _DETECTIONS = TypeAdapter(list[Detection])
 
 
-def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
+def open_evaluation(run: RunFolder, data_root: Path | None = None) -> Evaluated:
     """Open a finished run and its validation set.
 
     Args:
@@ -126,10 +126,10 @@ def evaluated(run: RunFolder, data_root: Path | None = None) -> Evaluated:
     if not (run.detections / "val.bbox.json").is_file():
         why = "was imported" if record.imported else "keeps no detections"
         raise UserError(f"run {run.name} {why}: there is no {run.detections / 'val.bbox.json'}", "msdet runs")
-    return Evaluated(run, record, recipes.load_recipe(str(run.recipe)), truth_of(run, data_root))
+    return Evaluated(run, record, recipes.load_recipe(str(run.recipe)), load_truth(run, data_root))
 
 
-def truth_of(run: RunFolder, data_root: Path | None = None) -> GroundTruth:
+def load_truth(run: RunFolder, data_root: Path | None = None) -> GroundTruth:
     """Return the annotations that a run was evaluated with; shared, so not to be changed.
 
     Args:
@@ -150,7 +150,7 @@ def _read_truth(spec: str, root: Path, classes: tuple[str, ...]) -> GroundTruth:
     return read_ground_truth(DatasetSpec.model_validate_json(spec), root, classes)
 
 
-def breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Breakdown:
+def load_breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Breakdown:
     """Return a run's AP by class, size and level, from the cache where nothing has changed.
 
     Args:
@@ -162,7 +162,7 @@ def breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Break
     """
     levels, remark = _levels(one)
     classes = list(one.record.dataset.get("classes") or ())
-    files = cache.stamps([one.detections_file.resolve()])
+    files = cache.read_stamps([one.detections_file.resolve()])
     key = ["error analysis", VERSION, sorted(files), one.truth.digest, classes, repr(levels), remark]
     answer = cache.recall(key)
     if answer is None:
@@ -186,7 +186,7 @@ def _levels(one: Evaluated) -> tuple[Levels | None, str]:
     if not one.truth.category_ids:
         return None, "VOC's protocol knows no sizes, so there is no AP by size or level."
     try:
-        return levels_of(read_config(one.run.config), one.recipe.weighting.get("where")), ""
+        return find_levels(read_config(one.run.config), one.recipe.weighting.get("where")), ""
     except UserError as error:
         return None, f"No AP by level: {error.message}."
 
@@ -210,7 +210,7 @@ def _coco_parts(one: Evaluated, levels: Levels | None) -> dict[str, Any]:
 
 def _voc_parts(one: Evaluated, classes: list[str]) -> dict[str, Any]:
     """Return fields of a Breakdown."""
-    from experiments.reporting.breakdown.voc_pass import voc_average_precisions
+    from experiments.reporting.breakdown.voc_pass import compute_voc_aps
 
-    values, overall, counts = voc_average_precisions(one.truth, one.detections(), classes)
+    values, overall, counts = compute_voc_aps(one.truth, one.detections(), classes)
     return {"metric": "mAP", "overall": overall, "classes": values, "counts": {"classes": counts}}

@@ -18,7 +18,7 @@ from experiments.data.ground_truth import GroundTruth
 IOU = 0.5
 
 
-def voc_average_precisions(
+def compute_voc_aps(
     truth: GroundTruth, detections: Sequence[Mapping[str, Any]], classes: Sequence[str]
 ) -> tuple[dict[str, float], float, dict[str, int]]:
     """Return AP of each class that has objects, their mean, both in percent, and object counts.

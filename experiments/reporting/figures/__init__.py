@@ -1,6 +1,6 @@
 """Figures of runs, drawn with matplotlib: not for a command's start."""
 
-from experiments.reporting.figures.curves import labels_of, training_curves
-from experiments.reporting.figures.gallery import new_stem, pictures_of_runs, sections
+from experiments.reporting.figures.curves import draw_training_curves, make_labels
+from experiments.reporting.figures.gallery import build_figure_sections, draw_runs, make_stem
 
-__all__ = ["labels_of", "new_stem", "pictures_of_runs", "sections", "training_curves"]
+__all__ = ["build_figure_sections", "draw_runs", "draw_training_curves", "make_labels", "make_stem"]

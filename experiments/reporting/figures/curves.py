@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.common.metric_names import MAIN_METRICS
 from experiments.recipes.differences import NamedRecipes, join_differences
 from experiments.reporting.figures import series
-from experiments.reporting.figures.style import picture
+from experiments.reporting.figures.style import render_picture
 from experiments.reporting.figures.traces import Traces, describe_runs, read, read_rows, seed_of
 from experiments.reporting.tables.sections import Picture
 from experiments.runs.run_folder import RunFolder
@@ -27,7 +27,7 @@ class Training:
 
     Attributes:
         heads: Whose losses are summed.
-        lines: Of each of PANELS that there is, as `series.over_seeds` has it.
+        lines: Of each of PANELS that there is, as `series.average_over_seeds` has it.
     """
 
     label: str
@@ -36,7 +36,7 @@ class Training:
     lines: dict[str, pd.DataFrame]
 
 
-def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[Picture], list[str]]:
+def draw_training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[Picture], list[str]]:
     """Draw the trainings of several configs; none where nothing was recorded. Return problems, too.
 
     Args:
@@ -44,7 +44,7 @@ def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[
         name: Stem of the picture's name.
     """
     problems: list[str] = []
-    found = [read_training(folders, label, problems) for folders, label in zip(configs, labels_of(configs))]
+    found = [read_training(folders, label, problems) for folders, label in zip(configs, make_labels(configs))]
     trainings = [training for training in found if training.lines]
     if not trainings:
         return [], problems
@@ -57,7 +57,7 @@ def training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[
         caption += "; lines: mean over the seeds that came so far, bands: ± one standard deviation"
     caption += f". {'; '.join(each.what for each in trainings)}."
     alt = f"Curves of {', '.join(shown)} over iterations: {', '.join(each.label for each in trainings)}."
-    return [picture(figure, name, caption[0].upper() + caption[1:], alt)], problems
+    return [render_picture(figure, name, caption[0].upper() + caption[1:], alt)], problems
 
 
 def draw_curves(trainings: Sequence[Training]) -> tuple[Figure, list[str]]:
@@ -69,7 +69,7 @@ def draw_curves(trainings: Sequence[Training]) -> tuple[Figure, list[str]]:
     )
 
 
-def labels_of(configs: Sequence[Sequence[Path]]) -> list[str]:
+def make_labels(configs: Sequence[Sequence[Path]]) -> list[str]:
     """Return a label for each config's runs: the recipe, and where needed what differs from its page, or the hash."""
     recipes, named = [folders[0].parts[-3] for folders in configs], NamedRecipes()
     labels = []
@@ -90,7 +90,7 @@ def read_training(folders: Sequence[Path], label: str, problems: list[str]) -> T
     lines = {}
     loss = _total_loss(traces)
     if not loss.empty:
-        lines["loss"] = series.over_seeds(series.thinned(loss, ["loss"])[0], "loss")
+        lines["loss"] = series.average_over_seeds(series.thin(loss, ["loss"])[0], "loss")
     evaluations = [
         rows.drop_duplicates("iteration", keep="last")
         for folder in folders
@@ -101,7 +101,7 @@ def read_training(folders: Sequence[Path], label: str, problems: list[str]) -> T
         if column in found and found[column].notna().any():
             rows = found.dropna(subset=[column])
             points = rows["iteration"].rank(method="dense").astype(int) - 1
-            lines[column] = series.over_seeds(rows.assign(point=points), column)
+            lines[column] = series.average_over_seeds(rows.assign(point=points), column)
     seeds = series.name_seeds(sorted(seed_of(folder) for folder in folders))
     return Training(label, f"{describe_runs(folders)}, {seeds}", traces.heads, lines)
 

@@ -30,9 +30,9 @@ class Effect:
     published: float | None = None
 
 
-def differences(table: MeasuredTable, name: str) -> Picture | None:
+def draw_forest(table: MeasuredTable, name: str) -> Picture | None:
     """Draw a table's differences; None where it has none, or more than a page can bear."""
-    rows = effects(table)
+    rows = list_effects(table)
     if not 0 < len(rows) <= MAX_ROWS:
         return None
     metric, labels = table.columns[0], {row.definition.id: row.full_label for row in table.rows}
@@ -49,10 +49,10 @@ def differences(table: MeasuredTable, name: str) -> Picture | None:
     if table.context is not None and table.has_published:
         caption += f" {table.notes[0]}" if table.notes else ""  # what a profile made of the rows' intervals
     alt = f"{table.title}: " + "; ".join(f"{row.label} {row.difference}" for row in rows) + "."
-    return style.picture(draw_differences(rows, metric, baseline), name, caption, alt)
+    return style.render_picture(draw_differences(rows, metric, baseline), name, caption, alt)
 
 
-def effects(table: MeasuredTable) -> list[Effect]:
+def list_effects(table: MeasuredTable) -> list[Effect]:
     """Return the rows of a table that have a difference."""
     rows = [row for row in table.rows if row.difference is not None]
     several = len({row.definition.backbone for row in rows}) > 1
@@ -68,7 +68,7 @@ def effects(table: MeasuredTable) -> list[Effect]:
 @style.drawing()
 def draw_differences(rows: list[Effect], metric: str, baseline: str) -> Figure:
     """Draw one row each, top to bottom, with the numbers beside it."""
-    figure = style.new_figure(ROW_IN * len(rows) + 0.75)
+    figure = style.make_figure(ROW_IN * len(rows) + 0.75)
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(*_limits(rows))

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common.files import unique_name
-from experiments.reporting.bench.results import newest
+from experiments.common.files import make_unique_name
+from experiments.reporting.bench.results import find_newest
 from experiments.reporting.figures import traces as trace_files
-from experiments.reporting.figures.forest import differences
-from experiments.reporting.figures.levels import level_curves
-from experiments.reporting.figures.policy import policy
+from experiments.reporting.figures.forest import draw_forest
+from experiments.reporting.figures.levels import draw_level_curves
+from experiments.reporting.figures.policy import draw_policy_figure
 from experiments.reporting.figures.series import name_seeds
-from experiments.reporting.figures.sweeps import curves
-from experiments.reporting.figures.timing import ap_against_time, inference_time
+from experiments.reporting.figures.sweeps import draw_sweeps
+from experiments.reporting.figures.timing import draw_ap_over_time, draw_inference_time
 from experiments.reporting.tables.matching import Context
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.sections import Picture, Section
@@ -23,7 +23,7 @@ from experiments.reporting.tables.sections import Picture, Section
 MAX_TABLES = 12  # of one context that are drawn: what a page can bear
 
 
-def sections(report: Report, bench: Sequence[dict[str, Any]]) -> list[Section]:
+def build_figure_sections(report: Report, bench: Sequence[dict[str, Any]]) -> list[Section]:
     """Return the figures of a report; a set with nothing to draw is left out.
 
     Args:
@@ -37,7 +37,7 @@ def sections(report: Report, bench: Sequence[dict[str, Any]]) -> list[Section]:
     return [section for section in (*made, _of_bench(report, bench, used)) if section is not None]
 
 
-def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture], list[str]]:
+def draw_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture], list[str]]:
     """Draw level curves and policy of one config's runs, by head; return problems of traces, too.
 
     Args:
@@ -49,24 +49,27 @@ def pictures_of_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture],
         of, stem, whose = traces.of(head), name, what
         if len(traces.heads) > 1:
             stem, whose = f"{name}-{head}", f"{what}, {head}"
-        found = (level_curves(of, f"{stem}-levels", whose), policy(of, f"{stem}-policy", whose))
+        found = (
+            draw_level_curves(of, f"{stem}-levels", whose),
+            draw_policy_figure(of, f"{stem}-policy", whose),
+        )
         pictures += [picture for picture in found if picture is not None]
     return pictures, traces.problems
 
 
-def new_stem(text: str, used: set[str]) -> str:
+def make_stem(text: str, used: set[str]) -> str:
     """Return a file's stem of small letters, digits and hyphens that is not used yet; it is from now on."""
-    return unique_name(re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "figure", used)
+    return make_unique_name(re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "figure", used)
 
 
 def _of_context(tables: Sequence[MeasuredTable], used: set[str]) -> Section | None:
     drawn = [table for table in tables if table.folders]
     pictures: list[Picture] = []
     for table in drawn[:MAX_TABLES]:
-        stem = new_stem(table.long_name, used)
-        forest = differences(table, f"{stem}-differences") if _says_more(table, drawn) else None
+        stem = make_stem(table.long_name, used)
+        forest = draw_forest(table, f"{stem}-differences") if _says_more(table, drawn) else None
         pictures += [forest] if forest is not None else []
-        pictures += curves(table, stem)
+        pictures += draw_sweeps(table, stem)
     texts = []
     if len(drawn) > MAX_TABLES:
         texts.append(
@@ -90,7 +93,7 @@ def _add_trainings(
         for group in (row.baseline, row.group):
             if group is not None and group.finished_folders:
                 own = group.finished_folders
-                found, problems = pictures_of_runs(own, new_stem("-".join(own[0].parts[-3:-1]), used))
+                found, problems = draw_runs(own, make_stem("-".join(own[0].parts[-3:-1]), used))
                 drawn += found
                 folders += own
                 texts += [problem for problem in problems if problem not in texts]
@@ -109,10 +112,10 @@ def _add_trainings(
 
 def _of_bench(report: Report, bench: Sequence[dict[str, Any]], used: set[str]) -> Section | None:
     pictures = []
-    for part in newest(bench, "inference"):
-        stem = new_stem(f"fig4-{part['host']}-{part['result']['device']}", used)
-        pictures.append(inference_time(part, f"{stem}-time"))
-        against = ap_against_time(part, report, f"{stem}-ap")
+    for part in find_newest(bench, "inference"):
+        stem = make_stem(f"fig4-{part['host']}-{part['result']['device']}", used)
+        pictures.append(draw_inference_time(part, f"{stem}-time"))
+        against = draw_ap_over_time(part, report, f"{stem}-ap")
         pictures += [against] if against is not None else []
     return Section("Figure 4: inference time", (), (), pictures) if pictures else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from experiments.reporting.figures import series
-from experiments.reporting.figures.style import picture
+from experiments.reporting.figures.style import render_picture
 from experiments.reporting.figures.traces import Traces
 from experiments.reporting.tables.sections import Picture
 
@@ -18,7 +18,7 @@ PANELS = {
 PANEL_IN = 1.15
 
 
-def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
+def draw_level_curves(traces: Traces, name: str, what: str) -> Picture | None:
     """Draw one head's traces by level; None where they hold nothing of levels.
 
     Args:
@@ -32,22 +32,22 @@ def level_curves(traces: Traces, name: str, what: str) -> Picture | None:
     without = [level for level in traces.level_names if level not in with_positives]
     caption = (
         f"{what}: {', '.join(PANELS[column] for column in shown)}, for each level over training, finest level first;"
-        f" {series.seeds_in_words(traces.seeds)}. Losses are unweighted.{series.points_in_words(every)}"
+        f" {series.describe_seeds(traces.seeds)}. Losses are unweighted.{series.describe_points(every)}"
     )
     if "iou" in shown and without:
         caption += f" Without positives: {', '.join(without)}."
     alt = f"{what}: lines of {', '.join(traces.level_names)} over iterations, in panels of loss and IoU."
-    return picture(figure, name, caption, alt)
+    return render_picture(figure, name, caption, alt)
 
 
 def draw_levels(traces: Traces) -> tuple[Figure, int]:
     """Draw a panel a quantity and a line a level; return also the intervals in a point."""
     shown = _panels(traces)
-    points, every = series.thinned(traces.levels, shown)
+    points, every = series.thin(traces.levels, shown)
     by_level = {str(level): own for level, own in points.groupby("level", sort=False)}
     panels = {
         PANELS[column][0].upper() + PANELS[column][1:]: {
-            level: series.over_seeds(by_level[level], column) for level in traces.level_names
+            level: series.average_over_seeds(by_level[level], column) for level in traces.level_names
         }
         for column in shown
     }

@@ -16,30 +16,30 @@ MAX_STEPS, MAX_CELLS, MAX_ROWS = 60, 480, 10
 LEVEL_IN, PROBABILITIES_IN, ROW_IN = 0.3, 1.2, 0.13
 
 
-def policy(traces: Traces, name: str, what: str) -> Picture | None:
+def draw_policy_figure(traces: Traces, name: str, what: str) -> Picture | None:
     """Draw one head's weights and policy; None where no weight ever changed.
 
     Args:
         what: Whose traces they are, for the caption.
     """
-    if not weights_move(traces):
+    if not do_weights_move(traces):
         return None
     figure, every = draw_policy(traces)
-    caption = f"{what}: weight of each level (filled from 1), {series.seeds_in_words(traces.seeds)}." + (
+    caption = f"{what}: weight of each level (filled from 1), {series.describe_seeds(traces.seeds)}." + (
         f" Each step is the mean of {every['weights']} intervals." if every["weights"] > 1 else ""
     )
     if "probabilities" in every:
         caption += (
-            f" Below, the probabilities of the actions.{series.points_in_words(every['probabilities'])}"
+            f" Below, the probabilities of the actions.{series.describe_points(every['probabilities'])}"
         )
     if "actions" in every:
         caption += _of_actions(traces, every["actions"])
-    return style.picture(
+    return style.render_picture(
         figure, name, caption, f"Weights of {', '.join(traces.level_names)} over iterations: {what}."
     )
 
 
-def weights_move(traces: Traces) -> bool:
+def do_weights_move(traces: Traces) -> bool:
     """Return whether a weight changes after the first interval, in which every rule has weight 1."""
     weights = traces.levels.loc[traces.levels["interval"] > 1].groupby(["run", "level"])["weight"]
     return bool((weights.max() > weights.min()).any())
@@ -48,12 +48,12 @@ def weights_move(traces: Traces) -> bool:
 @style.drawing()
 def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
     """Draw panels `weights`, `probabilities`, `actions`; return also the intervals of a point."""
-    looks, actions = style.series_looks(traces.level_names), _actions(traces)
+    looks, actions = style.choose_series_looks(traces.level_names), _actions(traces)
     has_policy = bool(traces.intervals[POLICY].notna().any().any())
     heights = [LEVEL_IN] * len(looks) + [PROBABILITIES_IN] * has_policy
     if len(actions) > 1:
         heights.append(ROW_IN * min(MAX_ROWS, len(traces.seeds)) + 0.12)
-    figure = style.new_figure(sum(heights) + 0.17 * len(heights) + 0.25)
+    figure = style.make_figure(sum(heights) + 0.17 * len(heights) + 0.25)
     panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     every = {"weights": _draw_weights(panels[: len(looks)], traces, looks)}
     panels, last = panels[len(looks) :], panels[-1]
@@ -61,7 +61,7 @@ def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
         every["probabilities"] = _draw_probabilities(panels.pop(0), traces)
     if panels:
         every["actions"] = _draw_actions(panels.pop(0), traces, actions)
-    series.iteration_axis(last)
+    series.label_iteration_axis(last)
     if len(every) > 1:
         handles = [
             Line2D(
@@ -76,9 +76,9 @@ def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
 
 def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, style.Look]) -> int:
     """Draw a low panel for each level, because overlapping steps cannot be read."""
-    points, every = series.thinned(traces.levels, ["weight"], MAX_STEPS)
+    points, every = series.thin(traces.levels, ["weight"], MAX_STEPS)
     for axes, (level, look) in zip(panels, looks.items()):
-        series.draw_steps(axes, series.over_seeds(points.query("level == @level"), "weight"), look)
+        series.draw_steps(axes, series.average_over_seeds(points.query("level == @level"), "weight"), look)
         axes.axhline(1, color="black", linewidth=0.5)
         axes.set_ylabel(level, rotation=0, ha="right", va="center", color=look.colour, fontweight="bold")
     low = min(axes.get_ylim()[0] for axes in panels)
@@ -90,11 +90,11 @@ def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, style.Loo
 
 
 def _draw_probabilities(axes: Axes, traces: Traces) -> int:
-    points, every = series.thinned(traces.intervals, POLICY)
-    looks = style.action_looks(())
+    points, every = series.thin(traces.intervals, POLICY)
+    looks = style.choose_action_looks(())
     for number, column in enumerate(c for c in POLICY if points[c].notna().any()):
         action = column.removeprefix("p_")
-        series.draw_line(axes, series.over_seeds(points, column), looks[action], action, number)
+        series.draw_line(axes, series.average_over_seeds(points, column), looks[action], action, number)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y")
     axes.set_title("Probability of each action")
@@ -103,7 +103,7 @@ def _draw_probabilities(axes: Axes, traces: Traces) -> int:
 
 def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, style.Look]) -> int:
     """Draw a strip a run; where intervals outnumber columns, every n-th."""
-    cells, every = action_cells(traces, list(actions))
+    cells, every = build_action_cells(traces, list(actions))
     colours = ListedColormap([look.area for look in actions.values()])
     end = float(traces.intervals["iteration"].max())
     axes.imshow(
@@ -119,7 +119,7 @@ def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, style.Look]) ->
     return every
 
 
-def action_cells(traces: Traces, actions: list[str]) -> tuple[np.ndarray, int]:
+def build_action_cells(traces: Traces, actions: list[str]) -> tuple[np.ndarray, int]:
     """Return (runs, intervals) action numbers, NaN before the first, at most MAX_ROWS x MAX_CELLS.
 
     Returns:
@@ -137,7 +137,9 @@ def _actions(traces: Traces) -> dict[str, style.Look]:
     """Return actions drawn or with a probability, the paper's first, then others by name."""
     drawn = set(traces.intervals["action"].dropna())
     drawn |= {c.removeprefix("p_") for c in POLICY if traces.intervals[c].notna().any()}
-    return {action: look for action, look in style.action_looks(sorted(drawn)).items() if action in drawn}
+    return {
+        action: look for action, look in style.choose_action_looks(sorted(drawn)).items() if action in drawn
+    }
 
 
 def _of_actions(traces: Traces, every: int) -> str:

@@ -17,7 +17,7 @@ MAX_POINTS = 200  # of a line: more than a column can show
 MARKERS = 6  # on a line, to tell it apart in grey
 
 
-def thinned(frame: pd.DataFrame, columns: Sequence[str], most: int = MAX_POINTS) -> tuple[pd.DataFrame, int]:
+def thin(frame: pd.DataFrame, columns: Sequence[str], most: int = MAX_POINTS) -> tuple[pd.DataFrame, int]:
     """Average consecutive intervals, so that a run has at most `most` points.
 
     Returns:
@@ -32,7 +32,7 @@ def thinned(frame: pd.DataFrame, columns: Sequence[str], most: int = MAX_POINTS)
     return means.join(ends, on="point"), every
 
 
-def over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def average_over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return mean and sample standard deviation (NaN for one seed) over the runs, a row a point.
 
     A point that no run has is NaN, so that a line breaks there.
@@ -60,16 +60,18 @@ def draw_line(axes: Axes, spread: pd.DataFrame, look: style.Look, label: str, nu
 
 @style.drawing()
 def draw_panels(panels: Mapping[str, Mapping[str, pd.DataFrame]], panel_in: float) -> Figure:
-    """Draw a panel for each title and in it a line for each name; frames are those of `over_seeds`."""
-    looks = style.series_looks(list(dict.fromkeys(name for lines in panels.values() for name in lines)))
-    figure = style.new_figure(panel_in * len(panels) + 0.25)
+    """Draw a panel for each title and in it a line for each name; frames are those of `average_over_seeds`."""
+    looks = style.choose_series_looks(
+        list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    )
+    figure = style.make_figure(panel_in * len(panels) + 0.25)
     each = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, lines) in zip(each, panels.items()):
         for number, (name, spread) in enumerate(lines.items()):
             draw_line(axes, spread, looks[name], name, number)
         axes.set_title(title)
         axes.grid(axis="y")
-    iteration_axis(each[-1])
+    label_iteration_axis(each[-1])
     style.add_legend(figure)
     return figure
 
@@ -89,14 +91,14 @@ def draw_steps(axes: Axes, spread: pd.DataFrame, look: style.Look) -> None:
         axes.fill_between(x, low, high, color=look.colour, alpha=0.25, linewidth=0)
 
 
-def iteration_axis(axes: Axes) -> None:
+def label_iteration_axis(axes: Axes) -> None:
     """Label the x axis with iterations, in thousands from 10,000 on."""
     axes.set_xlabel("Iteration")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 10_000 else f"{x:g}"))
 
 
-def seeds_in_words(seeds: Sequence[int]) -> str:
+def describe_seeds(seeds: Sequence[int]) -> str:
     """Return `seed 0`, or `mean over seeds 0, 1, 2` or `mean over 30 seeds` and what the band is."""
     return (
         name_seeds(seeds)
@@ -112,6 +114,6 @@ def name_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def points_in_words(every: int) -> str:
+def describe_points(every: int) -> str:
     """Return the sentence that says how many intervals a point is the mean of, if several."""
     return f" Each point is the mean of {every} intervals." if every > 1 else ""

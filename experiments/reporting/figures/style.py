@@ -116,7 +116,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(height_in: float, width_in: float = COLUMN_IN, layout: str = "constrained") -> Figure:
+def make_figure(height_in: float, width_in: float = COLUMN_IN, layout: str = "constrained") -> Figure:
     """Return an empty figure that lays itself out, without pyplot's state; call it within `drawing`.
 
     Args:
@@ -129,7 +129,7 @@ def new_figure(height_in: float, width_in: float = COLUMN_IN, layout: str = "con
 
 
 @drawing()
-def picture(figure: Figure, name: str, caption: str, alt: str) -> Picture:
+def render_picture(figure: Figure, name: str, caption: str, alt: str) -> Picture:
     """Return the figure as PNG and self-contained SVG; the same bytes each time."""
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
@@ -145,7 +145,7 @@ def fold(text: str, width_in: float, size_pt: float = LABEL_PT) -> list[str]:
     chars = max(len(text), 1)
     while True:
         lines = textwrap.wrap(text, chars) or [""]
-        widest = max(text_width_in(line, size_pt) for line in lines)
+        widest = max(measure_text_width_in(line, size_pt) for line in lines)
         if widest <= width_in or chars == 1:
             return lines
         chars = min(chars - 1, max(1, round(chars * width_in / widest)))
@@ -177,7 +177,7 @@ def add_legend(figure: Figure, handles: Sequence[Any] = (), loc: str = "outside 
     by_name = {str(handle.get_label()): handle for handle in handles or found}
     handle_in, gap_in = 3.4 * LABEL_PT / 72, 1.2 * LABEL_PT / 72
     room = figure.get_figwidth() - 0.1
-    widths = [handle_in + gap_in + text_width_in(name) for name in by_name]
+    widths = [handle_in + gap_in + measure_text_width_in(name) for name in by_name]
     columns = next(
         (n for n in range(len(widths), 1, -1) if sum(map(max, np.array_split(widths, n))) <= room + gap_in), 1
     )
@@ -199,14 +199,14 @@ def thin_ticks(axes: Axes) -> None:
     axes.set_xticks(axes.get_xticks()[: len(labels)], labels)
 
 
-def series_looks(names: Sequence[str]) -> dict[str, Look]:
+def choose_series_looks(names: Sequence[str]) -> dict[str, Look]:
     """Return a look for each name, in the paper's order; from the eighth on colours have another dash."""
     n = len(_LOOKS)
     shifted = [(_LOOKS[i % n], _LOOKS[(i + i // n) % n]) for i in range(len(names))]
     return {name: Look(one.colour, two.dash, two.marker) for name, (one, two) in zip(names, shifted)}
 
 
-def action_looks(actions: Sequence[str]) -> dict[str, Look]:
+def choose_action_looks(actions: Sequence[str]) -> dict[str, Look]:
     """Return each action's look: the paper's four have their own, other rules' get the rest."""
     own = [action for action in actions if action not in _ACTIONS]
     return {**_ACTIONS, **{name: _OTHER_ACTIONS[i % 5] for i, name in enumerate(own)}}
@@ -218,7 +218,7 @@ def _grow(figure: Figure, artist: Any) -> None:
     figure.set_figheight(figure.get_figheight() + height + 0.03)
 
 
-def text_width_in(text: str, size_pt: float = LABEL_PT) -> float:
+def measure_text_width_in(text: str, size_pt: float = LABEL_PT) -> float:
     """Return how wide a line of text is, with a margin for the rounding to pixels."""
     return 1.03 * size_pt / 72 * sum(map(_width_em, text))
 

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common.config_text import flat
+from experiments.common.config_text import flatten_keys
 from experiments.common.errors import UserError
 from experiments.recipes import loading as recipes
 from experiments.reporting.figures import style
@@ -59,13 +59,16 @@ class Sweep:
         return values[0] if values else None
 
 
-def curves(table: MeasuredTable, name: str) -> list[Picture]:
+def draw_sweeps(table: MeasuredTable, name: str) -> list[Picture]:
     """Draw each block in which one number varies and at least two of its values were run."""
-    found = [sweep for _, rows in table.blocks if (sweep := sweep_of(table, rows)) is not None]
-    return [style.picture(draw_sweep(sweep), f"{name}-{sweep.short_key}", *_texts(sweep)) for sweep in found]
+    found = [sweep for _, rows in table.blocks if (sweep := find_sweep(table, rows)) is not None]
+    return [
+        style.render_picture(draw_sweep(sweep), f"{name}-{sweep.short_key}", *_texts(sweep))
+        for sweep in found
+    ]
 
 
-def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
+def find_sweep(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
     """Return what varies among a block's own rows; None where that is not one number."""
     own_rows = [row for row in rows if not _is_baseline(row)]
     own_rows = own_rows or [row for row in rows if not row.definition.reference]
@@ -87,7 +90,7 @@ def sweep_of(table: MeasuredTable, rows: list[TableRow]) -> Sweep | None:
 def draw_sweep(sweep: Sweep) -> Figure:
     """Draw mean ± standard deviation with single seeds, the baseline's band, published values."""
     measured = sweep.measured
-    figure = style.new_figure(2.0)
+    figure = style.make_figure(2.0)
     axes = figure.subplots()
     _draw_baseline(axes, sweep)
     published = {x: sweep.published(row) for x, row in sweep.rows.items() if sweep.published(row) is not None}
@@ -159,4 +162,4 @@ def _recipe(row: TableRow, as_published: bool) -> dict[str, Any] | None:
     if row.group is None and row.definition.recipe is not None and as_published:
         with contextlib.suppress(UserError):  # the report names what cannot be read
             recipe = recipes.load_recipe(row.definition.recipe, overrides=row.definition.overrides())
-    return flat(recipes.identity(recipe)) if recipe is not None else None
+    return flatten_keys(recipes.describe_identity(recipe)) if recipe is not None else None

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.reporting.bench.grids import where
+from experiments.reporting.bench.grids import describe_measurement
 from experiments.reporting.figures import style
 from experiments.reporting.stats.statistics import Spread
 from experiments.reporting.tables.report_model import MeasuredTable, Report
@@ -21,7 +21,7 @@ TABLE = "fig4"
 Part = Mapping[str, Any]
 
 
-def inference_time(part: Part, name: str) -> Picture:
+def draw_inference_time(part: Part, name: str) -> Picture:
     """Draw bars of one measurement, a pair for each model in the order of the table."""
     result = part["result"]
     caption = (
@@ -30,10 +30,10 @@ def inference_time(part: Part, name: str) -> Picture:
     )
     times = "; ".join(f"{m['label']} {_milliseconds(m['model'])[0]:.3g}" for m in result["models"])
     alt = f"Milliseconds, model only: {times}."
-    return style.picture(draw_times(result["models"]), name, caption, alt)
+    return style.render_picture(draw_times(result["models"]), name, caption, alt)
 
 
-def ap_against_time(part: Part, report: Report, name: str) -> Picture | None:
+def draw_ap_over_time(part: Part, report: Report, name: str) -> Picture | None:
     """Draw AP of Figure 4 over inference time; None where fewer than two models have both."""
     result = part["result"]
     for table in report.tables:
@@ -50,14 +50,14 @@ def ap_against_time(part: Part, report: Report, name: str) -> Picture | None:
             f"{m['label']} {found[m['id']]} at {_milliseconds(m['model'])[0]:.3g} ms" for m in models
         )
         figure = draw_ap_against_time(models, found, metric)
-        return style.picture(figure, name, caption, f"{metric} and time: {alt}.")
+        return style.render_picture(figure, name, caption, f"{metric} and time: {alt}.")
     return None
 
 
 @style.drawing()
 def draw_times(models: list[dict[str, Any]]) -> Figure:
     """Draw milliseconds from 0, the first model on top."""
-    figure = style.new_figure(0.42 * len(models) + 0.5)
+    figure = style.make_figure(0.42 * len(models) + 0.5)
     axes = figure.subplots()
     longest = max(_milliseconds(model[kind])[2] for model in models for kind in MEASURES)
     for offset, (kind, (label, colour)) in zip((-THICK / 2, THICK / 2), MEASURES.items()):
@@ -81,9 +81,9 @@ def draw_times(models: list[dict[str, Any]]) -> Figure:
 @style.drawing()
 def draw_ap_against_time(models: list[dict[str, Any]], found: Mapping[str, Spread], metric: str) -> Figure:
     """Draw a point for each model, its spreads as crosses."""
-    figure = style.new_figure(1.9)
+    figure = style.make_figure(1.9)
     axes: Axes = figure.subplots()
-    for model, look in zip(models, style.series_looks([model["id"] for model in models]).values()):
+    for model, look in zip(models, style.choose_series_looks([model["id"] for model in models]).values()):
         x, low, high = _milliseconds(model["model"])
         spread = found[model["id"]]
         axes.errorbar(
@@ -117,4 +117,4 @@ def _measured(table: MeasuredTable, result: Part) -> dict[str, Spread]:
 def _conditions(part: Part) -> str:
     result = part["result"]
     profile = f"Profile {result['profile']}, classes of {result['dataset']}. " if result["profile"] else ""
-    return f"{profile}Measured on {where(part)}."
+    return f"{profile}Measured on {describe_measurement(part)}."

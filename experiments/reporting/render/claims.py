@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from experiments.reporting.stats.sequences import SequentialDifference
 from experiments.reporting.stats.statistics import MIN_SEEDS, Difference, Verdict
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
-from experiments.reporting.tables.row_evidence import controls_in_words, controls_to_show
+from experiments.reporting.tables.row_evidence import choose_controls, describe_controls
 
 AS_PUBLISHED = "full size, as published"
 # The order in which claims are listed.
@@ -61,7 +61,7 @@ class Claim:
 
     def __str__(self) -> str:
         where = ", ".join(table.short_title for table in self.tables)
-        controls = controls_in_words(controls_to_show(self.row))
+        controls = describe_controls(choose_controls(self.row))
         return f"{self.text} ({where}; {self.context}). {controls}".strip()
 
 

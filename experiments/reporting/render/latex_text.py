@@ -28,12 +28,12 @@ _GREEK = {
 _CAPITALS = {"gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "upsilon", "phi", "psi", "omega"}
 
 
-def tex(text: str) -> str:
+def escape_tex(text: str) -> str:
     """Return one line of LaTeX; a character that the fonts lack becomes its code point, `U+4E2D`."""
     return "".join(_character(character) for character in minus(" ".join(text.split())))
 
 
-def comment(text: str) -> str:
+def make_comment(text: str) -> str:
     """Return a comment of one line, whatever the text holds."""
     return "% " + " ".join(text.split()).encode("ascii", "backslashreplace").decode()
 

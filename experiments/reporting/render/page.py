@@ -15,15 +15,19 @@ from experiments.reporting.render import text as report_text
 from experiments.reporting.render.claims import count_verdicts, find_claims
 from experiments.reporting.tables import row_evidence
 from experiments.reporting.tables.report_model import Report
-from experiments.reporting.tables.report_views import controls_view, measured_view, runs_view
+from experiments.reporting.tables.report_views import (
+    build_controls_view,
+    build_measured_view,
+    build_runs_view,
+)
 from experiments.reporting.tables.sections import Picture, Section
-from experiments.reporting.tables.table_view import grid_view
+from experiments.reporting.tables.table_view import build_grid_view
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_SVG_BYTES = 300_000  # beyond that the PNG is lighter, and looks the same
 
 
-def html_page(
+def render_html_page(
     report: Report, made: report_text.ReportMetadata, base: Path, sections: Sequence[Section] = ()
 ) -> str:
     """Return the page; every text in it is escaped.
@@ -45,12 +49,12 @@ def html_page(
         "link": lambda folder: f"{report_text.link(folder, base)}/",
         "anchor": lambda table: anchors[id(table)],
         "heading": lambda table: table.title.partition(" (NOT")[0],
-        "measured_view": measured_view,
-        "controls_view": controls_view,
-        "row_notes": row_evidence.row_notes,
-        "control_commands": row_evidence.control_commands,
-        "controls_in_words": lambda row: row_evidence.controls_in_words(row_evidence.controls_to_show(row)),
-        "grid_view": grid_view,
+        "measured_view": build_measured_view,
+        "controls_view": build_controls_view,
+        "row_notes": row_evidence.list_row_notes,
+        "control_commands": row_evidence.list_control_commands,
+        "controls_in_words": lambda row: row_evidence.describe_controls(row_evidence.choose_controls(row)),
+        "grid_view": build_grid_view,
         "data_uri": _data_uri,
         "is_wide": report_text.is_wide,
     }
@@ -61,13 +65,13 @@ def html_page(
         report=report,
         version=made.version,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        made_line=report_text.made_line(report, made),
-        no_results=report_text.no_results_message(report, made.folders),
+        made_line=report_text.describe_origin(report, made),
+        no_results=report_text.explain_no_results(report, made.folders),
         balance=count_verdicts(claims),
         claims=[(context, list(each)) for context, each in groupby(claims, lambda claim: claim.context)],
-        runs=runs_view(groups) if groups else None,
+        runs=build_runs_view(groups) if groups else None,
         sections=sections,
-        legend=report_text.reading_notes(groups),
+        legend=report_text.list_reading_notes(groups),
     )
 
 

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.common.printable import spreadsheet_cell
+from experiments.common.printable import make_cell_safe
 from experiments.reporting.collect import collect
 from experiments.reporting.render.claims import find_claims
-from experiments.reporting.render.text import file_name
+from experiments.reporting.render.text import make_file_name
 from experiments.reporting.stats.statistics import Difference
 from experiments.reporting.tables.building import build_report
 from experiments.reporting.tables.controls import Control
 from experiments.reporting.tables.groups import STATES, Group
 from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
-from experiments.reporting.tables.row_evidence import anytime_valid, bootstrap
+from experiments.reporting.tables.row_evidence import draw_bootstrap, find_anytime_valid
 from experiments.runs.run_flags import IMPORTED, REDUCED
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def report_frame(
     return pd.DataFrame(records, columns=names).convert_dtypes()
 
 
-def csv_text(tables: Sequence[MeasuredTable]) -> str:
+def render_csv(tables: Sequence[MeasuredTable]) -> str:
     """Return one wide row for each row of the tables; numbers are plain and unrounded.
 
     `context` is `published`, or says what the runs have in common: then without published values. A table that
@@ -52,7 +52,7 @@ def csv_text(tables: Sequence[MeasuredTable]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for cells in (names, *([record.get(name, "") for name in names] for record in records)):
-        writer.writerow(map(spreadsheet_cell, cells))
+        writer.writerow(map(make_cell_safe, cells))
     return text.getvalue()
 
 
@@ -125,7 +125,7 @@ def _record(table: MeasuredTable, block: str, row: TableRow) -> Record:
         dataset = table.context.dataset.name
         record |= {"context": table.common, "profile": table.context.profile, "dataset": dataset}
     record |= _difference(row.difference) if row.difference else {}
-    if (anytime := anytime_valid(row)) is not None:
+    if (anytime := find_anytime_valid(row)) is not None:
         record |= {"anytime_low": _plain(anytime.low), "anytime_high": _plain(anytime.high)}
         record |= {"e_value": _plain(anytime.e_value)}
     if row.power:
@@ -137,7 +137,7 @@ def _record(table: MeasuredTable, block: str, row: TableRow) -> Record:
 
 
 def _difference(change: Difference) -> Record:
-    low, high = bootstrap(change) or (None, None)
+    low, high = draw_bootstrap(change) or (None, None)
     return {
         "measured_difference": _plain(change.value),
         "measured_difference_error": _plain(change.error),
@@ -155,7 +155,7 @@ def _difference(change: Difference) -> Record:
 
 
 def _control_columns(name: str) -> list[str]:
-    stem = f"control_{file_name(name).replace('-', '_').lower()}"
+    stem = f"control_{make_file_name(name).replace('-', '_').lower()}"
     return [f"{stem}_{part}" for part in ("mean", "difference", "low", "high", "verdict", "missing_seeds")]
 
 

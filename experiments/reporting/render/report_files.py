@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.reporting.render.latex import latex_table
-from experiments.reporting.render.latex_report import latex_report
-from experiments.reporting.render.markdown import markdown, markdown_claims, markdown_index
-from experiments.reporting.render.records import csv_text
-from experiments.reporting.render.text import ReportMetadata, file_name, stems
+from experiments.reporting.render.latex import render_latex_table
+from experiments.reporting.render.latex_report import render_latex_report
+from experiments.reporting.render.markdown import (
+    render_markdown,
+    render_markdown_claims,
+    render_markdown_index,
+)
+from experiments.reporting.render.records import render_csv
+from experiments.reporting.render.text import ReportMetadata, make_file_name, make_stems
 from experiments.reporting.tables.report_model import Report
 from experiments.reporting.tables.sections import Section
 
@@ -29,11 +33,11 @@ class ReportFiles:
         if form == "html":
             return self._html(here)["report.html"]
         if form == "csv":
-            return csv_text(report.tables)
+            return render_csv(report.tables)
         if form == "latex":
-            return latex_report(report, self.made)
-        claims = "\n\n".join(markdown_claims(report, self.made)) + "\n"
-        return "\n".join([claims, *(markdown(table, here) for table in report.tables)])
+            return render_latex_report(report, self.made)
+        claims = "\n\n".join(render_markdown_claims(report, self.made)) + "\n"
+        return "\n".join([claims, *(render_markdown(table, here) for table in report.tables)])
 
     def files(self, forms: Sequence[str], out: Path) -> dict[str, bytes]:
         """Return the files' contents by path below `out`."""
@@ -41,30 +45,32 @@ class ReportFiles:
         files = {name: text.encode() for form in forms for name, text in makers[form](out).items()}
         for section in self.sections if set(forms) != {"csv"} else ():
             for picture in section.pictures:
-                stem = f"figures/{file_name(picture.name)}"
+                stem = f"figures/{make_file_name(picture.name)}"
                 files |= {f"{stem}.png": picture.png, f"{stem}.svg": picture.svg.encode()}
         return files
 
     def _markdown(self, out: Path) -> dict[str, str]:
         """Return a page a table with its contexts, and `report.md`, which leads to them."""
         by_name = self.report.by_name
-        files = {name: f"{stem}.md" for name, stem in stems(by_name).items()}
-        pages = {files[name]: "\n".join(markdown(table, out) for table in by_name[name]) for name in files}
+        files = {name: f"{stem}.md" for name, stem in make_stems(by_name).items()}
+        pages = {
+            files[name]: "\n".join(render_markdown(table, out) for table in by_name[name]) for name in files
+        }
         titles = {files[name]: by_name[name][0].title for name in files}
-        return {"report.md": markdown_index(self.report, self.made, titles, self.sections), **pages}
+        return {"report.md": render_markdown_index(self.report, self.made, titles, self.sections), **pages}
 
     def _csv(self, out: Path) -> dict[str, str]:
         by_name = self.report.by_name
-        return {f"{stem}.csv": csv_text(by_name[name]) for name, stem in stems(by_name).items()}
+        return {f"{stem}.csv": render_csv(by_name[name]) for name, stem in make_stems(by_name).items()}
 
     def _latex(self, out: Path) -> dict[str, str]:
         """Return a file a table, to be read into a paper, and `report.tex`, which reads them all."""
         named = {table.long_name: table for table in self.report.tables}
-        files = {name: f"{stem}.tex" for name, stem in stems(named).items()}
-        tables = {files[name]: latex_table(table) for name, table in named.items()}
-        return {"report.tex": latex_report(self.report, self.made, self.sections, files), **tables}
+        files = {name: f"{stem}.tex" for name, stem in make_stems(named).items()}
+        tables = {files[name]: render_latex_table(table) for name, table in named.items()}
+        return {"report.tex": render_latex_report(self.report, self.made, self.sections, files), **tables}
 
     def _html(self, base: Path) -> dict[str, str]:
-        from experiments.reporting.render.page import html_page  # alone needs Jinja2
+        from experiments.reporting.render.page import render_html_page  # alone needs Jinja2
 
-        return {"report.html": html_page(self.report, self.made, base, self.sections)}
+        return {"report.html": render_html_page(self.report, self.made, base, self.sections)}

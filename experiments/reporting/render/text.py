@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
-from experiments.common.files import unique_name
+from experiments.common.files import make_unique_name
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.report_model import LEGEND, Report
 from experiments.reporting.tables.sections import Picture
@@ -32,7 +32,7 @@ class ReportMetadata:
     folders: Sequence[Path]
 
 
-def no_results_message(report: Report, folders: Sequence[Path]) -> str:
+def explain_no_results(report: Report, folders: Sequence[Path]) -> str:
     """Return the sentence for a report without a measured number; empty where it has one."""
     where = " and ".join(map(str, folders))
     groups = report.groups
@@ -49,7 +49,7 @@ def no_results_message(report: Report, folders: Sequence[Path]) -> str:
     return f"There are no runs in {where} yet. For a first one: msdet run retinanet-r50-rlo -p tiny"
 
 
-def made_line(report: Report, made: ReportMetadata) -> str:
+def describe_origin(report: Report, made: ReportMetadata) -> str:
     """Return `Made 2026-01-01 10:00 UTC with msdet 0.1.0 from 18 runs (17 done, 1 failed) in results; code of ...`."""
     states = {run["path"]: run["state"] for group in report.groups for run in group.runs}
     parts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).most_common())
@@ -60,7 +60,7 @@ def made_line(report: Report, made: ReportMetadata) -> str:
     return f"{began} from {runs} in {', '.join(map(str, made.folders))}{code}."
 
 
-def reading_notes(groups: Iterable[Group]) -> list[str]:
+def list_reading_notes(groups: Iterable[Group]) -> list[str]:
     """Return how measured numbers read, and what those marks mean that these runs have."""
     return [f"{LEGEND} {RANKS}", *explain_marks([group.marks for group in groups])]
 
@@ -76,15 +76,15 @@ def is_wide(picture: Picture) -> bool:
     return width is None or float(width[1]) > COLUMN_PT
 
 
-def file_name(table: str) -> str:
+def make_file_name(table: str) -> str:
     """Return a table's name as the stem of a file, wherever the table came from."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", table).strip(".-") or "table"
 
 
-def stems(names: Iterable[str]) -> dict[str, str]:
+def make_stems(names: Iterable[str]) -> dict[str, str]:
     """Return file stems by name, unique on file systems that ignore case, too; none is that of the report."""
     used = {"report"}
-    return {name: unique_name(file_name(name), used) for name in dict.fromkeys(names)}
+    return {name: make_unique_name(make_file_name(name), used) for name in dict.fromkeys(names)}
 
 
 def link(folder: Path, base: Path) -> str:

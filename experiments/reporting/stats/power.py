@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from experiments.reporting.stats.statistics import Difference, signed, t_quantile
+from experiments.reporting.stats.statistics import Difference, compute_t_quantile, format_signed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,10 +39,12 @@ class Power:
         if self.published is None:
             return f"{now} (80 % power, at this spread)"
         seeds = f"{self.needed} seeds" if self.needed else f"more than {MAX_SEEDS} seeds"
-        return f"the published {signed(self.published)} takes {seeds}; {now} (80 % power, at this spread)"
+        return (
+            f"the published {format_signed(self.published)} takes {seeds}; {now} (80 % power, at this spread)"
+        )
 
 
-def power(change: Difference | None, published: float | None) -> Power | None:
+def compute_power(change: Difference | None, published: float | None) -> Power | None:
     """Return what a difference's seeds can show, and how many the published one takes.
 
     The spread is that of the difference: of the pairs, or of both sides' results. It is an estimate from few seeds
@@ -85,7 +87,10 @@ def _power(effect: float, n: int, sides: int) -> float:
     from scipy.special import ndtr
 
     degrees_of_freedom = sides * (n - 1)
-    shift, limits = effect * math.sqrt(n), t_quantile(degrees_of_freedom) * _spreads(degrees_of_freedom)
+    shift, limits = (
+        effect * math.sqrt(n),
+        compute_t_quantile(degrees_of_freedom) * _spreads(degrees_of_freedom),
+    )
     return float((ndtr(shift - limits) + ndtr(-shift - limits)).mean())
 
 

@@ -42,7 +42,7 @@ class SequentialDifference(Difference):
         if self.error is None:
             return 1.0
         t = self.value / self.error if self.error else math.inf * self.value if self.value else 0.0
-        return e_value(t, self.n, self.scale)
+        return compute_e_value(t, self.n, self.scale)
 
     @property
     def p_value(self) -> float:
@@ -78,23 +78,23 @@ class SequentialDifference(Difference):
         variance = self.error**2 * self.n
         for n in range(self.n + 1, MAX_SEEDS + 1):
             longer = replace(self, n=n, error=math.sqrt(variance / n), p_adjusted=None)
-            if (later := sequential(longer, self.effect, self.scale)).is_settled:
+            if (later := add_sequence(longer, self.effect, self.scale)).is_settled:
                 return n, later.verdict
         return None
 
 
-def sequential(
+def add_sequence(
     change: Difference, effect: float | None = None, scale: float = DEFAULT_SCALE
 ) -> SequentialDifference:
     """Return a paired difference with its confidence sequence in place of its t interval."""
     own = {field.name: getattr(change, field.name) for field in fields(Difference)}
-    reach = sequence_quantile(change.n, scale)
+    reach = compute_sequence_quantile(change.n, scale)
     half = reach * change.error if change.error is not None and change.paired and reach < math.inf else None
     ends = (None, None) if half is None else (change.value - half, change.value + half)
     return SequentialDifference(**{**own, "low": ends[0], "high": ends[1]}, effect=effect, scale=scale)
 
 
-def e_value(t: float, n: int, scale: float = DEFAULT_SCALE) -> float:
+def compute_e_value(t: float, n: int, scale: float = DEFAULT_SCALE) -> float:
     """Return the e-value of a t statistic of n pairs, at most e to the 700, which a float holds."""
     shrinkage, x = _shrinkage(n, scale), t * t / (n - 1)
     ratio = (1 + x) / (1 + shrinkage * x) if x < math.inf else 1 / shrinkage
@@ -103,7 +103,7 @@ def e_value(t: float, n: int, scale: float = DEFAULT_SCALE) -> float:
 
 
 @functools.lru_cache(maxsize=4096)
-def sequence_quantile(n: int, scale: float = DEFAULT_SCALE) -> float:
+def compute_sequence_quantile(n: int, scale: float = DEFAULT_SCALE) -> float:
     """Return how many standard errors the interval of n pairs reaches to either side; infinite for few pairs.
 
     It is the t at which the e-value is 1 / alpha.

@@ -105,19 +105,19 @@ class Difference:
         return float(found.low), float(found.high)
 
     def __str__(self) -> str:
-        text = signed(self.value)
+        text = format_signed(self.value)
         if self.low is None or self.high is None:
             return text
-        return f"{text} [{signed(self.low)}, {signed(self.high)}]"
+        return f"{text} [{format_signed(self.low)}, {format_signed(self.high)}]"
 
 
-def signed(number: float) -> str:
+def format_signed(number: float) -> str:
     """Return `+0.3`, `-1.0`, or `0.0` without a sign."""
     rounded = round(number, 1) or 0.0  # never "-0.0"
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
-def spread(values: Iterable[float | None]) -> Spread | None:
+def compute_spread(values: Iterable[float | None]) -> Spread | None:
     """Return mean and spread of the finite numbers; None where there is none."""
     numbers = [float(v) for v in values if v is not None and math.isfinite(v)]
     if not numbers:
@@ -130,7 +130,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(mean, math.sqrt(squares / (len(numbers) - 1)), len(numbers))
 
 
-def difference(one: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+def compute_difference(one: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
     """Return `one` minus `baseline`, each a result by seed; None where either has none.
 
     Seeds share their initial weights and the order of their images, so results of one seed belong together: where
@@ -167,7 +167,7 @@ def _paired(pairs: tuple[float, ...]) -> Difference:
     n = len(pairs)
     value = math.fsum(pairs) / n
     error = math.sqrt(math.fsum((pair - value) ** 2 for pair in pairs) / (n - 1) / n)
-    half = error * t_quantile(n - 1)
+    half = error * compute_t_quantile(n - 1)
     return Difference(value, error, value - half, value + half, True, n, pairs, n - 1)
 
 
@@ -181,14 +181,14 @@ def _unpaired(one: list[float], baseline: list[float]) -> Difference:
     if squared == 0:
         return Difference(value, 0.0, value, value, n=n, degrees_of_freedom=len(one) + len(baseline) - 2)
     degrees_of_freedom = squared**2 / sum(part**2 / own for part, own in parts)  # Welch-Satterthwaite
-    half = math.sqrt(squared) * t_quantile(degrees_of_freedom)
+    half = math.sqrt(squared) * compute_t_quantile(degrees_of_freedom)
     return Difference(
         value, math.sqrt(squared), value - half, value + half, n=n, degrees_of_freedom=degrees_of_freedom
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def t_quantile(degrees_of_freedom: float) -> float:
+def compute_t_quantile(degrees_of_freedom: float) -> float:
     """Return how many standard errors the 95 % interval reaches to either side."""
     from scipy.special import stdtrit  # a tenth of what importing scipy.stats takes
 

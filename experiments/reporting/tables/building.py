@@ -8,10 +8,10 @@ from pathlib import Path
 
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes.differences import join_differences, list_differences
-from experiments.recipes.tables import ABLATIONS, Row, Table, all_tables, list_ablations, load_table
-from experiments.reporting.collect import Collected, Run, metric_names, split_by
+from experiments.recipes.tables import ABLATIONS, Row, Table, list_ablations, list_tables, load_table
+from experiments.reporting.collect import Collected, Run, list_metrics, split_by
 from experiments.reporting.tables.groups import group_runs
-from experiments.reporting.tables.matching import Context, Matcher, context_of
+from experiments.reporting.tables.matching import Context, Matcher, find_context
 from experiments.reporting.tables.other_runs import build_other_tables
 from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow, describe_context
 from experiments.reporting.tables.table_rows import RowBuilder
@@ -73,7 +73,7 @@ def _load_tables(names: Collection[str], places: Sequence[Path]) -> tuple[list[T
                 tables.append(load_table(str(path)))
             except UserError as error:
                 problems.append(f"{error.message}.")
-    return tables + [load_table(name) for name in all_tables()], problems
+    return tables + [load_table(name) for name in list_tables()], problems
 
 
 def _compare_with(tables: Sequence[Table], against: str) -> list[Table]:
@@ -151,7 +151,7 @@ class _TableBuilder:
         form = self._full_size(table)
         wanted = (self.matcher.recipes_of(table, row) for row in table.rows())
         first = next((recipes[0] for recipes in wanted if recipes), None)
-        context = context_of(first) if first is not None and not table.has_published else None
+        context = find_context(first) if first is not None and not table.has_published else None
         common = describe_context(context, self.matcher.contexts) if context else ""
         return replace(form, title=table.title, context=context, common=common)
 
@@ -160,7 +160,7 @@ class _TableBuilder:
         runs, scaled = self._runs_in_context(table, context)
         if all(row.reference for row in table.rows() if row.id in runs):
             return None
-        metrics = metric_names(run for found in runs.values() for run in found)
+        metrics = list_metrics(run for found in runs.values() for run in found)
         columns = [c for c in table.columns if c in metrics] or metrics or list(table.columns)
         shown = set(runs) | {row.baseline for row in table.rows() if row.id in runs and row.baseline}
         hidden = [row for row in table.rows() if row.id not in runs and not row.reference]
@@ -183,7 +183,7 @@ class _TableBuilder:
         scaled: list[str] = []
         for row in table.rows():
             full = self.matcher.load_row(table, row)
-            if full is None or context_of(full) == context:  # the latter is the published table's
+            if full is None or find_context(full) == context:  # the latter is the published table's
                 continue
             as_run = self.matcher.recipes_of(table, row, context)
             found = self.matcher.find(as_run)

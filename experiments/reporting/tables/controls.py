@@ -22,7 +22,7 @@ from experiments.reporting.stats.statistics import Difference, Spread
 from experiments.reporting.tables.groups import Group, compare_groups, group_runs
 from experiments.reporting.tables.matching import Matcher
 from experiments.runs.run_folder import RunFolder
-from experiments.weighting.options import adapts, check_options
+from experiments.weighting.options import check_options, is_adaptive
 
 MAX_COMMANDS = 5  # for single seeds; more are asked for by their highest, which skips those that are done
 
@@ -48,10 +48,10 @@ class Control:
     note: str = ""
 
 
-def controls_of(group: Group, metric: str, matcher: Matcher) -> tuple[Control, ...]:
+def find_controls(group: Group, metric: str, matcher: Matcher) -> tuple[Control, ...]:
     """Return the controls of a row's runs; none where its rule is one itself, or its recipe cannot be read."""
     recipe = matcher.recipe_for_id(group.recipe_id)
-    if recipe is None or not adapts(recipe.weighting) or group.is_imported:
+    if recipe is None or not is_adaptive(recipe.weighting) or group.is_imported:
         return ()
     finder = _ControlFinder(group, metric, recipe, matcher)
     return tuple(finder.control(*kind) for kind in finder.kinds())
@@ -117,7 +117,7 @@ class _ControlFinder:
     def _page(self, folder: Path) -> list[str]:
         name, profile = self.recipe.name, self.recipe.profile
         named = self.matcher.load_named(name, profile or "")
-        if named is not None and recipes.identity(named) == recipes.identity(self.recipe):
+        if named is not None and recipes.describe_identity(named) == recipes.describe_identity(self.recipe):
             return [name, *(["-p", profile] if profile else [])]
         return [str(RunFolder(folder).recipe)]
 

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.reporting.collect import Run, metric_names
-from experiments.reporting.stats.statistics import Difference, Spread, difference, spread
+from experiments.reporting.collect import Run, list_metrics
+from experiments.reporting.stats.statistics import Difference, Spread, compute_difference, compute_spread
 from experiments.runs.run_flags import IMPORTED, REDUCED, merge_marks
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "cancelled")
@@ -173,7 +173,7 @@ def _alike(runs: list[Run]) -> dict[tuple[str, str, bool, str], list[int]]:
 
 
 def _group(runs: list[Run], distinguishing_label: str) -> Group:
-    found = {name: spread(run.get(name) for run in runs) for name in metric_names(runs)}
+    found = {name: compute_spread(run.get(name) for run in runs) for name in list_metrics(runs)}
     return Group(runs, {name: s for name, s in found.items() if s is not None}, distinguishing_label)
 
 
@@ -206,10 +206,10 @@ def compare_groups(group: Group, baseline: Group, metric: str) -> tuple[Differen
     mine, theirs = group.by_seed(metric), baseline.by_seed(metric)
     if baseline.is_imported != group.is_imported:
         remark = "baseline imported" if baseline.is_imported else "baseline not imported"
-        return difference(_renumbered(mine, 0), _renumbered(theirs, len(mine))), remark
+        return compute_difference(_renumbered(mine, 0), _renumbered(theirs, len(mine))), remark
     other_way = baseline.execution not in ("", group.execution)
     remarks = [f"baseline run as {baseline.execution}"] if other_way else []
-    change = difference(mine, theirs)
+    change = compute_difference(mine, theirs)
     if change is not None and change.paired:
         if len(mine) + len(theirs) > 2 * change.n:
             remarks.append(f"Δ over the {change.n} seeds that both have")

@@ -19,7 +19,7 @@ from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe, Schedule
 from experiments.recipes.tables import Row, Table
 from experiments.reporting.collect import Collected, Run, split_by
-from experiments.runs.mean_weights import mean_weights, time_means
+from experiments.runs.mean_weights import compute_mean_weights, time_means
 from experiments.runs.run_folder import RunFolder
 
 UNKNOWN_WEIGHTS = (1.0,)  # what a recipe is loaded with whose weights do not matter
@@ -44,7 +44,7 @@ class Context:
         return hashlib.sha256(self.data.encode()).hexdigest()[:6]
 
 
-def context_of(recipe: Recipe) -> Context:
+def find_context(recipe: Recipe) -> Context:
     """Return the profile and data set of a recipe: only runs of one context are compared."""
     data = recipe.dataset.model_dump(exclude={"name", "root"})  # as in the recipe's identity
     return Context(recipe.profile or "", json.dumps(data, sort_keys=True), recipe.dataset)
@@ -84,7 +84,7 @@ class Matcher:
         """Return the context of a recipe that `recipe_for_id` gave, looked up once."""
         key = (own.profile or "", id(own.dataset))
         if key not in self._contexts:
-            self._contexts[key] = context_of(own)
+            self._contexts[key] = find_context(own)
         return self._contexts[key]
 
     def recipes_of(self, table: Table, row: Row, context: Context | None = None) -> list[Recipe]:
@@ -162,7 +162,7 @@ class Matcher:
         Raises:
             UserError: A trace is missing or broken, or the runs differ in their levels.
         """
-        return mean_weights([RunFolder(path) for path in paths], mean, self._time_means)
+        return compute_mean_weights([RunFolder(path) for path in paths], mean, self._time_means)
 
     def _time_means(self, run: RunFolder) -> dict[str, float]:
         path = str(run.path)
@@ -181,7 +181,7 @@ class Matcher:
 
     def runs_of(self, wanted: Iterable[Recipe]) -> list[Run]:
         """Return all runs of these recipes without marking them."""
-        return self.runs_with_ids(dict.fromkeys(map(recipes.recipe_id, wanted)))
+        return self.runs_with_ids(dict.fromkeys(map(recipes.compute_recipe_id, wanted)))
 
     def runs_with_ids(self, recipe_ids: Iterable[str]) -> list[Run]:
         """Return all runs of these identities, in the order in which they were collected."""

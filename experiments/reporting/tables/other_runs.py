@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from experiments.recipes.differences import join_differences, list_differences
-from experiments.recipes.loading import identity, recipe_id
+from experiments.recipes.loading import compute_recipe_id, describe_identity
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Block, Row, Table
-from experiments.reporting.collect import Run, metric_names
+from experiments.reporting.collect import Run, list_metrics
 from experiments.reporting.tables.matching import Context, Matcher
 from experiments.reporting.tables.report_model import MeasuredTable, describe_context
 from experiments.reporting.tables.table_rows import RowBuilder
@@ -58,7 +58,7 @@ def _is_uniform(recipe: Recipe) -> bool:
 
 
 def _without_weighting(recipe: Recipe) -> str:
-    content = identity(recipe)
+    content = describe_identity(recipe)
     del content["weighting"]
     return json.dumps(content, sort_keys=True)
 
@@ -84,7 +84,7 @@ class _OtherTable:
             blocks = [Block(rows=rows)]
             for row in rows:
                 row.baseline = rows[0].id if row is not rows[0] else None
-        metrics = metric_names(run for found in self.runs.values() for run in found) or ["AP"]
+        metrics = list_metrics(run for found in self.runs.values() for run in found) or ["AP"]
         table = Table(name=NAME, title=TITLE, columns=metrics, blocks=blocks)
         shown = RowBuilder(table, self.runs, metrics, self.matcher, differs=self.differs).blocks(
             set(self.runs)
@@ -98,7 +98,7 @@ class _OtherTable:
         """Return the rows of one recipe: what they are compared with, then its variants by the keys that differ."""
         named = self._load_named(name)
         changes = {digest: self._list_changes(digest, named) for digest in digests}
-        stands = recipe_id(named) if named is not None and not self.is_to_first else ""
+        stands = compute_recipe_id(named) if named is not None and not self.is_to_first else ""
         bases = {digest: self._select_base(digest, stands, changes[digest]) for digest in digests}
         references = [base for base in dict.fromkeys(bases.values()) if base and base not in bases]
         ordered = sorted(digests, key=lambda digest: _order(changes[digest]))

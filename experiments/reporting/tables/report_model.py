@@ -12,7 +12,7 @@ from experiments.reporting.stats.statistics import MIN_SEEDS, Difference
 from experiments.reporting.tables.controls import Control
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.matching import Context
-from experiments.weighting.options import adapts
+from experiments.weighting.options import is_adaptive
 
 LEGEND = (
     "Mean ± sd (seeds). Δ: to the baseline row, with its 95 % confidence interval: paired t where two or more seeds"
@@ -84,7 +84,7 @@ class TableRow:
     def is_rlo(self) -> bool:
         """Whether its runs had RLO, and not its control that learns nothing."""
         rule = self.recipe.weighting if self.recipe else {}
-        return rule.get("rule") == "rlo" and adapts(rule)
+        return rule.get("rule") == "rlo" and is_adaptive(rule)
 
 
 @dataclass(frozen=True)

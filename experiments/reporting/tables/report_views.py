@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.reporting.stats.statistics import Difference, Spread, signed, spread
+from experiments.reporting.stats.statistics import Difference, Spread, compute_spread, format_signed
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
-from experiments.reporting.tables.row_evidence import controls_in_brief, controls_to_show
+from experiments.reporting.tables.row_evidence import choose_controls, summarize_controls
 from experiments.reporting.tables.table_view import EMPTY, Cell, Column, TableView
 
 
-def measured_view(table: MeasuredTable) -> TableView:
+def build_measured_view(table: MeasuredTable) -> TableView:
     """Return one of the report's tables.
 
     In a table with published values, the measured cells of metrics after the first have the published one below. Rows
@@ -77,11 +77,11 @@ def _cells(row: TableRow, table: MeasuredTable, is_first: bool) -> dict[str, Cel
             cells[f"published {name}"] = Cell(f"{value:.1f}", value, rank, is_published=True)
         change = row.published_difference
         if change is not None:
-            cells["published change"] = Cell(signed(change), change, is_published=True)
+            cells["published change"] = Cell(format_signed(change), change, is_published=True)
     if row.gap is not None:
-        cells["gap"] = Cell(signed(row.gap), row.gap)
+        cells["gap"] = Cell(format_signed(row.gap), row.gap)
     if row.difference is not None:
-        cells |= _difference_cells(row.difference, controls_in_brief(row))
+        cells |= _difference_cells(row.difference, summarize_controls(row))
     for name in table.columns:
         below = None if name == main else cells.get(f"published {name}")
         cells[f"measured {name}"] = _measured(row, name, main, below)
@@ -118,7 +118,7 @@ def _difference_cells(change: Difference | None, controls: str = "") -> dict[str
     return {"change": Cell(str(change), change.value), "verdict": Cell(change.verdict, below=below)}
 
 
-def controls_view(table: MeasuredTable) -> TableView | None:
+def build_controls_view(table: MeasuredTable) -> TableView | None:
     """Return the controls of all rows that have any."""
     rows = [
         {
@@ -134,7 +134,7 @@ def controls_view(table: MeasuredTable) -> TableView | None:
             "runs": Cell(runs=control.folders),
         }
         for row in table.rows
-        for control in controls_to_show(row)
+        for control in choose_controls(row)
     ]
     columns = [
         Column("label", "Row"), Column("control", "Control"), Column("value", table.columns[0], True),
@@ -145,7 +145,7 @@ def controls_view(table: MeasuredTable) -> TableView | None:
     return TableView(title, columns, [("", rows)]) if rows else None
 
 
-def runs_view(groups: Sequence[Group]) -> TableView:
+def build_runs_view(groups: Sequence[Group]) -> TableView:
     """Return every run behind a report: what it is, how it was run, where it is."""
     columns = [
         Column("recipe", "Recipe"), Column("config", "Config"), Column("context", "Profile, data set"),
@@ -154,7 +154,7 @@ def runs_view(groups: Sequence[Group]) -> TableView:
     ]  # fmt: skip
     rows = []
     for group in groups:
-        iterations, mean = group.runs[0]["iterations"], spread(run["seconds"] for run in group.runs)
+        iterations, mean = group.runs[0]["iterations"], compute_spread(run["seconds"] for run in group.runs)
         commits = dict.fromkeys(run["commit"][:12] for run in group.runs if run["commit"])
         minutes = Cell(f"{mean.mean / 60:.1f}", mean.mean) if mean else EMPTY
         rows.append(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from experiments.reporting.stats.sequences import SequentialDifference, sequential
-from experiments.reporting.stats.statistics import Difference, signed
+from experiments.reporting.stats.sequences import SequentialDifference, add_sequence
+from experiments.reporting.stats.statistics import Difference, format_signed
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 MAX_PAIRS = 12  # whose differences are listed one by one
 
 
-def controls_to_show(row: TableRow) -> list[Control]:
+def choose_controls(row: TableRow) -> list[Control]:
     """Return all controls beside a gain; beside anything else those that were run."""
     if row.difference is not None and row.difference.verdict == "gain":
         return list(row.controls)
     return [control for control in row.controls if control.spread is not None]
 
 
-def controls_in_brief(row: TableRow) -> str:
+def summarize_controls(row: TableRow) -> str:
     """Return `above 1 of 2 controls, 2 not run` for a gain that needs controls; else empty."""
     if not row.controls or row.difference is None or row.difference.verdict != "gain":
         return ""
@@ -36,7 +36,7 @@ def controls_in_brief(row: TableRow) -> str:
     return f"above {above} of {len(run)} controls" + (f", {absent} not run" if absent else "")
 
 
-def controls_in_words(controls: Sequence[Control]) -> str:
+def describe_controls(controls: Sequence[Control]) -> str:
     """Return each control with the row's difference to it, in sentences; empty without any."""
     there = [f"{c.name} {c.difference} ({c.difference.verdict})" for c in controls if c.difference]
     absent = [f"{c.name} ({c.note})" if c.note else c.name for c in controls if c.spread is None]
@@ -48,13 +48,13 @@ def controls_in_words(controls: Sequence[Control]) -> str:
     return " ".join(texts)
 
 
-def control_commands(table: MeasuredTable) -> list[str]:
+def list_control_commands(table: MeasuredTable) -> list[str]:
     """Return the commands that run the missing controls."""
-    commands = [command for row in table.rows for c in controls_to_show(row) for command in c.commands]
+    commands = [command for row in table.rows for c in choose_controls(row) for command in c.commands]
     return list(dict.fromkeys(commands))
 
 
-def row_notes(table: MeasuredTable, has_resampling: bool = True) -> list[tuple[str, str]]:
+def list_row_notes(table: MeasuredTable, has_resampling: bool = True) -> list[tuple[str, str]]:
     """Return the evidence of each measured row after its label; what all share comes once.
 
     Args:
@@ -72,12 +72,12 @@ def row_notes(table: MeasuredTable, has_resampling: bool = True) -> list[tuple[s
     return notes
 
 
-def anytime_valid(row: TableRow) -> SequentialDifference | None:
+def find_anytime_valid(row: TableRow) -> SequentialDifference | None:
     """Return the difference of a study, and that of seeds that were added after a first look; else None."""
     change = row.difference
     if change is None or isinstance(change, SequentialDifference):
         return change
-    return sequential(change) if change.paired and _has_added_seeds(row) else None
+    return add_sequence(change) if change.paired and _has_added_seeds(row) else None
 
 
 def _has_added_seeds(row: TableRow) -> bool:
@@ -86,7 +86,7 @@ def _has_added_seeds(row: TableRow) -> bool:
 
 def _describe_judgement(row: TableRow) -> list[str]:
     """Return how an anytime-valid interval differs from the t interval, and what Holm's adjustment changes."""
-    change, anytime, texts = row.difference, anytime_valid(row), []
+    change, anytime, texts = row.difference, find_anytime_valid(row), []
     if anytime is not None:
         evidence = f"e-value {anytime.e_value:.3g}, p {anytime.p_value:.2g}"
         if anytime is change:
@@ -106,14 +106,14 @@ def _describe_difference(row: TableRow, has_resampling: bool) -> list[str]:
     change, texts = row.difference, _describe_judgement(row)
     if change is not None and change.paired:
         if len(change.pairs) <= MAX_PAIRS:
-            texts.append(f"differences by seed: {', '.join(signed(pair) for pair in change.pairs)}")
-        resampled = bootstrap(change) if has_resampling else None
+            texts.append(f"differences by seed: {', '.join(format_signed(pair) for pair in change.pairs)}")
+        resampled = draw_bootstrap(change) if has_resampling else None
         if resampled is not None:
-            texts.append(f"bootstrap interval [{signed(resampled[0])}, {signed(resampled[1])}]")
+            texts.append(f"bootstrap interval [{format_signed(resampled[0])}, {format_signed(resampled[1])}]")
     return texts + ([str(row.power)] if row.power else [])
 
 
 @lru_cache(maxsize=4096)
-def bootstrap(change: Difference) -> tuple[float, float] | None:
+def draw_bootstrap(change: Difference) -> tuple[float, float] | None:
     """Return a bootstrap interval, drawn once for all tables and formats."""
     return change.bootstrap()

@@ -9,10 +9,10 @@ from functools import cached_property
 from experiments.recipes.tables import Block, Row, Table
 from experiments.reporting.collect import Run
 from experiments.reporting.stats.best_values import rank_by_metric
-from experiments.reporting.stats.power import power
-from experiments.reporting.stats.sequences import sequential
+from experiments.reporting.stats.power import compute_power
+from experiments.reporting.stats.sequences import add_sequence
 from experiments.reporting.stats.statistics import Difference, adjust_by_holm
-from experiments.reporting.tables.controls import controls_of
+from experiments.reporting.tables.controls import find_controls
 from experiments.reporting.tables.groups import Group, compare_groups, group_runs, select_baseline
 from experiments.reporting.tables.matching import Matcher
 from experiments.reporting.tables.report_model import TableRow
@@ -65,7 +65,7 @@ class RowBuilder:
             baseline = select_baseline(group, self._groups.get(row.baseline or "", []), metric)
             change, remark = compare_groups(group, baseline, metric) if baseline else (None, "")
             if change is not None and self.table.study is not None:
-                change = sequential(change, self.table.study.effect, self.table.study.scale)
+                change = add_sequence(change, self.table.study.effect, self.table.study.scale)
             gains_only = len(self._groups) > MAX_ROWS_WITH_CONTROLS
             needed = change is not None and (change.verdict == "gain" if gains_only else change.value > 0)
             yield TableRow(
@@ -74,8 +74,8 @@ class RowBuilder:
                 published,
                 change,
                 "; ".join(text for text in (group.remark(), remark) if text),
-                power=None if self.table.study else power(change, published),
-                controls=controls_of(group, metric, self.matcher) if needed else (),
+                power=None if self.table.study else compute_power(change, published),
+                controls=find_controls(group, metric, self.matcher) if needed else (),
                 recipe=self.matcher.recipe_for_id(group.recipe_id),
                 baseline=baseline,
                 differs=self.differs.get(row.id, ""),

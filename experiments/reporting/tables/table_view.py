@@ -84,7 +84,7 @@ class TableView:
         return [row.get(column.key, EMPTY) for column in self.columns]
 
 
-def grid_view(grid: Grid) -> TableView:
+def build_grid_view(grid: Grid) -> TableView:
     """Return a grid of text as a table; a number sorts as one."""
     columns = [Column(str(i), name, i >= grid.texts) for i, name in enumerate(grid.header)]
     rows = [

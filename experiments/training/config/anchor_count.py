@@ -63,7 +63,7 @@ class AnchorCounter:
         if total < len(anchors):
             anchors = anchors[inside]
         elif self._bound is not None and len(boxes):
-            anchors = anchors[may_be_assigned(grids, boxes.bboxes, self._bound)]
+            anchors = anchors[select_candidates(grids, boxes.bboxes, self._bound)]
         assigned = self._assigner.assign(InstanceData(priors=anchors), boxes, ignored).gt_inds
         return int((assigned > 0).sum()), total - int((assigned < 0).sum())
 
@@ -89,7 +89,7 @@ class AnchorCounter:
         return grids, torch.cat(levels), torch.cat(generator.valid_flags(sizes, padded, device="cpu"))
 
 
-def may_be_assigned(grids: Sequence[Tensor], boxes: Tensor, threshold: float) -> Tensor:
+def select_candidates(grids: Sequence[Tensor], boxes: Tensor, threshold: float) -> Tensor:
     """Return which anchors may reach an IoU of `threshold` with a box, or the highest that this box has.
 
     On a grid the overlaps along x and y cost rows + columns, not rows · columns. With u and v the IoU of the

@@ -9,8 +9,8 @@ from typing import Any
 from mmengine import Config, ConfigDict
 
 from experiments.common.errors import UserError
-from experiments.common.processes import cores_per_process
-from experiments.data.readers import part_files
+from experiments.common.processes import count_cores_per_process
+from experiments.data.readers import list_part_files
 from experiments.data.readers.parts import Split
 from experiments.data.spec import DatasetSpec, SplitPart
 from experiments.recipes.schema import Recipe
@@ -24,30 +24,30 @@ def set_data(config: Config, recipe: Recipe, classes: list[str], root: Path) -> 
     """Put the recipe's data set in the place of the model config's own; keep its pipelines."""
     spec = recipe.dataset
     train, val = config.train_dataloader, config.val_dataloader
-    train.dataset = _split(spec, "train", classes, root, next(innermost(train.dataset)))
-    val.dataset = _split(spec, "val", classes, root, next(innermost(val.dataset)))
+    train.dataset = _split(spec, "train", classes, root, next(walk_innermost(train.dataset)))
+    val.dataset = _split(spec, "val", classes, root, next(walk_innermost(val.dataset)))
     config.val_evaluator = _evaluator(spec, root)
     for name in _VARIABLES:
         config.pop(name, None)
 
 
-def innermost(dataset: Any) -> Iterator[Any]:
+def walk_innermost(dataset: Any) -> Iterator[Any]:
     """Yield the data sets below whatever repeats, joins or mixes them."""
     if "datasets" in dataset or "dataset" in dataset:
         for part in dataset.get("datasets") or [dataset["dataset"]]:
-            yield from innermost(part)
+            yield from walk_innermost(part)
     else:
         yield dataset
 
 
 def test_pipeline(config: Config) -> list[Any]:
     """Return the transforms that an image passes through when it is evaluated."""
-    return next(innermost(config.val_dataloader.dataset)).pipeline
+    return next(walk_innermost(config.val_dataloader.dataset)).pipeline
 
 
 def _split(spec: DatasetSpec, split: Split, classes: list[str], root: Path, base: Any) -> ConfigDict:
     """Return the data set of a split: one for each annotation file, joined where there are several."""
-    sources = zip(spec.splits[split], part_files(spec, root, split))
+    sources = zip(spec.splits[split], list_part_files(spec, root, split))
     parts = [_part(spec, split, part, prefix, classes, root, base) for part, (_, _, prefix) in sources]
     dataset = parts[0]
     if len(parts) > 1:
@@ -92,7 +92,7 @@ def _evaluator(spec: DatasetSpec, root: Path) -> ConfigDict:
 
 def set_data_workers(config: Config) -> None:
     """Set the data workers of each process on a GPU: one for each of its cores but its own, up to MAX_DATA_WORKERS."""
-    workers = min(MAX_DATA_WORKERS, max(1, cores_per_process() - 1))
+    workers = min(MAX_DATA_WORKERS, max(1, count_cores_per_process() - 1))
     for loader in (config.train_dataloader, config.val_dataloader):
         loader.update(num_workers=workers, persistent_workers=True, pin_memory=True)
 
@@ -104,7 +104,7 @@ def set_image_size(config: Config, size: Sequence[int]) -> None:
         UserError: The pipeline resizes nothing.
     """
     loaders = (config.train_dataloader, config.val_dataloader)
-    for dataset in (part for loader in loaders for part in innermost(loader.dataset)):
+    for dataset in (part for loader in loaders for part in walk_innermost(loader.dataset)):
         kinds = ("Resize", "RandomResize", "RandomChoiceResize")
         steps = [step for step in dataset.pipeline if step["type"] in kinds]
         if not steps:

@@ -22,7 +22,7 @@ from experiments.common.errors import UserError
 from experiments.detection.models.guided_loss import GuidedRetinaHead
 from experiments.recipes.schema import Recipe
 from experiments.training.config.anchor_count import AnchorCounter
-from experiments.training.config.data import innermost, test_pipeline
+from experiments.training.config.data import test_pipeline, walk_innermost
 from experiments.training.engine.stopping import STOP
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip
@@ -105,7 +105,7 @@ def set_prior(
     if head.get("foreground_prior") is None:
         prior = trained_with
         if prior is None:
-            known = known_prior(config, fingerprint)
+            known = find_known_prior(config, fingerprint)
             if known is None and count:
                 known = count_prior(config, fingerprint, print_progress)
                 if is_main_process():
@@ -129,7 +129,7 @@ def _gives_threshold(recipe: Recipe) -> bool:
     return "model.test_cfg.score_thr" in given or (isinstance(whole, dict) and "score_thr" in whole)
 
 
-def known_prior(config: Config, fingerprint: str, exact: bool = False) -> ForegroundPrior | None:
+def find_known_prior(config: Config, fingerprint: str, exact: bool = False) -> ForegroundPrior | None:
     """Return the prior of an earlier count, an exact one first; None where nothing fits."""
     answer = cache.recall(_key(config, fingerprint))
     if answer is None and not exact:
@@ -155,8 +155,8 @@ def count_prior(
     Raises:
         UserError: No anchor is foreground.
     """
-    parts = list(innermost(config.train_dataloader.dataset))
-    rests_on = cache.stamps(Path(part.get("data_root") or "") / part["ann_file"] for part in parts)
+    parts = list(walk_innermost(config.train_dataloader.dataset))
+    rests_on = cache.read_stamps(Path(part.get("data_root") or "") / part["ann_file"] for part in parts)
     counter = AnchorCounter(config)
     datasets = [DATASETS.build({**part, "pipeline": []}) for part in parts]
     images = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
@@ -181,13 +181,13 @@ def count_prior(
         )
     prior = ForegroundPrior(len(counts), foreground, anchors, counter.classes)
     if is_sample:
-        error = standard_error_of_ratio(counts, total) / counter.classes
+        error = compute_standard_error(counts, total) / counter.classes
         prior = replace(prior, sampled_from=total, standard_error=error)
     cache.remember(_key(config, fingerprint, is_sample), asdict(prior), rests_on)
     return prior
 
 
-def standard_error_of_ratio(pairs: Sequence[tuple[int, int]], total: int) -> float:
+def compute_standard_error(pairs: Sequence[tuple[int, int]], total: int) -> float:
     """Return the standard error of Σy / Σx of a simple random sample (Cochran, Sampling Techniques, Section 6.4).
 
     Args:
@@ -205,7 +205,7 @@ def _key(config: Config, fingerprint: str, is_sample: bool = False) -> list:
 
     parts = [
         {k: v for k, v in part.items() if k not in ("pipeline", "data_root")}
-        for part in innermost(config.train_dataloader.dataset)
+        for part in walk_innermost(config.train_dataloader.dataset)
     ]
     head = config.model.bbox_head
     assigned_by = {k: v for k, v in head.items() if k in ("type", "anchor_generator", "num_classes")}

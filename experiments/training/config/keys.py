@@ -78,7 +78,7 @@ def _short(value: Any) -> str:
 
 
 def _check_parameter(node: dict, name: str, where: str, key: str) -> None:
-    parameters = class_parameters("Runner" if not where else node.get("type"))
+    parameters = list_class_parameters("Runner" if not where else node.get("type"))
     if parameters is not None and name in parameters:
         return
     allowed = {str(k) for k in node} | set(parameters or ())
@@ -96,7 +96,7 @@ def _checked(value: Any, key: str) -> Any:
     if key.endswith(".type") and not isinstance(value, str):
         raise UserError(f"set.{key}: {_short(value)} is not allowed: the name of a class")
     if isinstance(value, dict):
-        parameters = class_parameters(value.get("type")) if "type" in value else None
+        parameters = list_class_parameters(value.get("type")) if "type" in value else None
         for name in value:
             if parameters is not None and name != "type" and name not in parameters:
                 raise UserError(
@@ -109,7 +109,7 @@ def _checked(value: Any, key: str) -> Any:
     return value
 
 
-def class_parameters(kind: Any) -> set[str] | None:
+def list_class_parameters(kind: Any) -> set[str] | None:
     """Return the names that a config may give beside `type` where it names the class `kind`.
 
     They are the class's parameters, and those of the bases that it passes keywords on to. None where that

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from experiments.common.errors import UserError
-from experiments.common.files import file_digest, set_aside, write_text
-from experiments.runs.run_folder import RunFolder, iteration_of
+from experiments.common.files import hash_file, set_aside, write_text
+from experiments.runs.run_folder import RunFolder, parse_iteration
 from experiments.training.outcome import is_out_of_memory
 
 _RESUMED = ("meta", "state_dict", "optimizer")  # what every checkpoint of a training holds
@@ -30,7 +30,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         digest = _digests(RunFolder(path.parent.parent)).get(path.name)
         if digest is not None:
-            if file_digest(path) != digest:
+            if hash_file(path) != digest:
                 raise ValueError("its SHA-256 is not the one that was saved")
         elif zipfile.is_zipfile(path):  # torch does not compare the checksums that it writes
             with zipfile.ZipFile(path) as archive:
@@ -67,7 +67,7 @@ def write_digest(run: RunFolder, name: str, written: Path, keep: int) -> None:
     """
     known = _digests(run)
     kept = [path.name for path in run.saved_checkpoints()[: keep - 1]]
-    digests = {**{old: known[old] for old in kept if old in known}, name: file_digest(written)}
+    digests = {**{old: known[old] for old in kept if old in known}, name: hash_file(written)}
     lines = [f"{digest}  {run.checkpoints.name}/{saved}\n" for saved, digest in digests.items()]
     write_text(run.digests, "".join(lines))
 
@@ -82,7 +82,7 @@ def _digests(run: RunFolder) -> dict[str, str]:
     return {name: digest for digest, name in pairs}
 
 
-def latest_valid_checkpoint(run: RunFolder) -> tuple[Path | None, int, list[str]]:
+def find_latest_checkpoint(run: RunFolder) -> tuple[Path | None, int, list[str]]:
     """Return the newest checkpoint that the run can resume, its epochs, and a note on each other one before it.
 
     What cannot be resumed is renamed, never deleted: it may be all that is left.
@@ -117,7 +117,7 @@ def _epochs_of(run: RunFolder, path: Path) -> int:
     if missing:
         raise UserError(f"{path} cannot be resumed: it has no {missing[0]}")
     meta = content["meta"]
-    if meta.get("iter") != iteration_of(path) or not isinstance(meta.get("epoch"), int):
+    if meta.get("iter") != parse_iteration(path) or not isinstance(meta.get("epoch"), int):
         raise UserError(f"{path} cannot be resumed: it is of iteration {meta.get('iter')}")
     trained_in = re.search(r"^work_dir = (['\"])(.*)\1$", str(meta.get("cfg")), re.MULTILINE)
     # a results folder may have moved, but hash and seed name the run

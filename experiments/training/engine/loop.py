@@ -58,7 +58,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         """Train an epoch, or what a resumed run has left of it."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        self._statistics = running_statistics(self.runner.model)
+        self._statistics = list_running_statistics(self.runner.model)
         done = self._iter - self._epoch * self._steps_per_epoch
         if done:
             self.dataloader.batch_sampler.skip = done
@@ -87,7 +87,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self._iter += 1
 
 
-def running_statistics(model: torch.nn.Module) -> list[torch.Tensor]:
+def list_running_statistics(model: torch.nn.Module) -> list[torch.Tensor]:
     """Return the running means and variances that training changes: none where they are frozen."""
     return [
         buffer

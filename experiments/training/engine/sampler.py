@@ -48,7 +48,7 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        with temporary_seed(self.seed, getattr(index, "epoch", 0), int(index)):
+        with seed_temporarily(self.seed, getattr(index, "epoch", 0), int(index)):
             return self.dataset[int(index)]
 
     def __getattr__(self, name: str) -> Any:
@@ -58,7 +58,7 @@ class SeededDataset(Dataset):
 
 
 @contextlib.contextmanager
-def temporary_seed(*position: int) -> Iterator[None]:
+def seed_temporarily(*position: int) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's CPU generators by a position in the training, for a block."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     words = _words(position)

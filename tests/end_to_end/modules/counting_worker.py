@@ -7,7 +7,7 @@ import sys
 import time
 
 from experiments.common.processes import process_started
-from experiments.runs.record import Attempt, now
+from experiments.runs.record import Attempt, format_now
 from experiments.runs.run_folder import RunFolder
 
 run, asked = RunFolder(sys.argv[1]), []
@@ -15,7 +15,7 @@ signal.signal(signal.SIGTERM, lambda *of: asked.append(of))
 began, record, pid = time.monotonic(), run.read(), os.getpid()
 record.status = "running"
 record.attempts.append(
-    Attempt(started=now(), host=socket.gethostname(), pid=pid, pid_started=process_started(pid))
+    Attempt(started=format_now(), host=socket.gethostname(), pid=pid, pid_started=process_started(pid))
 )
 run.write(record)
 saved = run.path / "saved"

@@ -13,21 +13,21 @@ from scipy import stats
 from benchmarks import evaluation, gpu, inference, loader, loops, overhead
 from benchmarks import results_file as keeping
 from benchmarks.interleaved import Training
-from benchmarks.ratios import orders, ratio, times
+from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times
 from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset
 from experiments.data.problems import ProblemLog
 from experiments.data.readers.coco import read_coco
 from experiments.data.shapes import generator as shapes
 from experiments.recipes.tables import load_table
-from experiments.reporting.bench.results import SCHEMA, newest, read, sections
+from experiments.reporting.bench.results import SCHEMA, build_bench_sections, find_newest, read
 from msdet_cli.commands import bench as command
 from msdet_cli.commands.bench import bench
 
 
 def test_a_ratio_has_the_t_interval_of_the_mean_log_ratio():
     of, to = [1.1, 1.0, 1.2, 1.05, 1.15], [1.0, 1.0, 1.0, 1.0, 1.1]
-    found = ratio(of, to)
+    found = estimate_ratio(of, to)
     logs = [math.log(a / b) for a, b in zip(of, to)]
     low, high = stats.t.interval(0.95, 4, stats.tmean(logs), stats.sem(logs))
     assert found["ratio"] == pytest.approx(stats.gmean([a / b for a, b in zip(of, to)]))
@@ -39,13 +39,13 @@ def test_a_ratio_has_the_t_interval_of_the_mean_log_ratio():
 
 def test_rounds_that_are_like_their_neighbours_count_for_less():
     logs = [0.0, 0.0, 0.1, 0.1, 0.0, 0.0, 0.1, 0.1, 0.0, 0.1]
-    found = ratio([math.exp(value) for value in logs], [1.0] * 10)
+    found = estimate_ratio([math.exp(value) for value in logs], [1.0] * 10)
     apart = [-1, -1, 1, 1, -1, -1, 1, 1, -1, 1]  # in units of 0.05
     assert sum(a * b for a, b in itertools.pairwise(apart)) == -1
     assert math.log(found["high"]) == pytest.approx(stats.t.interval(0.95, 9, 0.05, stats.sem(logs))[1])
 
     logs = [0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.0, 0.0, 0.1, 0.1]
-    found = ratio([math.exp(value) for value in logs], [1.0] * 10)
+    found = estimate_ratio([math.exp(value) for value in logs], [1.0] * 10)
     r = 3 / 10 + 1 / 10  # of nine neighbours six are alike
     effective = 10 * (1 - r) / (1 + r)
     half = stats.t.ppf(0.975, effective - 1) * stats.tstd(logs) / math.sqrt(effective)
@@ -53,14 +53,16 @@ def test_rounds_that_are_like_their_neighbours_count_for_less():
 
 
 def test_equal_times_have_no_interval_and_a_single_one_no_quartiles():
-    assert ratio([2.0] * 3, [1.0] * 3) == pytest.approx({"ratio": 2, "low": 2, "high": 2, "rounds": 3})
-    assert times([0.5]) == {"median_s": 0.5, "q1_s": 0.5, "q3_s": 0.5, "n": 1}
-    assert times([4.0, 1.0, 3.0, 2.0, 5.0]) == {"median_s": 3.0, "q1_s": 2.0, "q3_s": 4.0, "n": 5}
+    assert estimate_ratio([2.0] * 3, [1.0] * 3) == pytest.approx(
+        {"ratio": 2, "low": 2, "high": 2, "rounds": 3}
+    )
+    assert summarize_times([0.5]) == {"median_s": 0.5, "q1_s": 0.5, "q3_s": 0.5, "n": 1}
+    assert summarize_times([4.0, 1.0, 3.0, 2.0, 5.0]) == {"median_s": 3.0, "q1_s": 2.0, "q3_s": 4.0, "n": 5}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
 def test_in_turns_all_stand_everywhere_and_follow_each_other_equally_often(count):
-    rows = orders(count)
+    rows = balance_orders(count)
     assert all(sorted(row) == list(range(count)) for row in rows)
     for place in range(count):
         assert len({tuple(row).count(i) for row in rows for i in range(count)}) == 1
@@ -122,11 +124,11 @@ def test_the_newest_of_each_machine_and_device_is_shown(tmp_path):
         (tmp_path / folder / "bench" / f"{date}-one.json").write_text(json.dumps(content))
     benches, problems = read([tmp_path / "a", tmp_path / "b"])
     assert [bench["date"] for bench in benches] == ["2026-01-03", "2026-01-02", "2026-01-01"] and not problems
-    assert [m["result"]["help s"] for m in newest(benches, "startup")] == [3.0]
-    ((section),) = sections(benches)
+    assert [m["result"]["help s"] for m in find_newest(benches, "startup")] == [3.0]
+    ((section),) = build_bench_sections(benches)
     assert section.grids[0].rows == [["help s", "3"]]
     assert "Z80, 1 thread, torch 2.4.0, 2026-01-03" in section.grids[0].title
-    assert sections([]) == [] and newest(benches, "eval") == []
+    assert build_bench_sections([]) == [] and find_newest(benches, "eval") == []
 
 
 def test_what_stopped_the_command_leaves_the_parts_that_were_done(tmp_path, monkeypatch, capsys):
@@ -191,7 +193,7 @@ def test_inference_of_rlo_is_that_of_the_baseline_on_equal_work(tmp_path, monkey
         "parts": {"inference": part(found)},
         "file": "",
     }
-    (section,) = sections([kept])
+    (section,) = build_bench_sections([kept])
     assert [row[0] for row in section.grids[0].rows] == [row.label for row in rows]
 
 
@@ -218,7 +220,7 @@ def test_the_stock_loop_is_mmdetections_own(task, data, tmp_path):
     from torch.utils.data import BatchSampler
 
     ours = loops.build_config(task, "rlo", data, tmp_path / "ours")
-    config = loops.stock_config(ours)
+    config = loops.build_stock_config(ours)
     text = config.pretty_text
     assert not any(
         word in text for word in ("experiments.", "LevelWeighted", "Resumable", "ProgressHook", "weighting")
@@ -247,14 +249,14 @@ def test_epochs_are_trained_by_mmengines_own_epoch_loop(tmp_path, monkeypatch, d
     assert [s["scale"] for s in ours.train_dataloader.dataset.pipeline if s["type"] == "Resize"] == [
         (320, 192)
     ]
-    assert loops.stock_config(ours).train_cfg.type == "EpochBasedTrainLoop"
+    assert loops.build_stock_config(ours).train_cfg.type == "EpochBasedTrainLoop"
 
 
 def test_a_detector_that_mmdetection_lacks_has_no_stock_loop(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
     ours = loops.build_config(loops.Task("retinanet-r50-augfpn", "tiny"), "uniform", data, tmp_path)
     with pytest.raises(UserError, match="no detector 'AugRetinaNet'"):
-        loops.stock_config(ours)
+        loops.build_stock_config(ours)
 
 
 def test_what_a_training_raises_is_raised_where_it_is_waited_for(tmp_path):
@@ -282,8 +284,8 @@ def test_blocks_do_not_keep_step_with_the_intervals(alpha, settle, steps, expect
 
 def test_uniform_counts_as_the_mean_of_its_two_trainings():
     seconds = {"uniform": [1.0, 4.0], "again": [4.0, 1.0], "rlo": [2.0, 2.2]}
-    assert overhead._ratio("rlo", "uniform", seconds) == ratio([2.0, 2.2], [2.0, 2.0])
-    assert overhead._ratio("again", "uniform", seconds) == ratio([4.0, 1.0], [1.0, 4.0])
+    assert overhead._ratio("rlo", "uniform", seconds) == estimate_ratio([2.0, 2.2], [2.0, 2.0])
+    assert overhead._ratio("again", "uniform", seconds) == estimate_ratio([4.0, 1.0], [1.0, 4.0])
 
 
 @pytest.mark.slow
@@ -299,7 +301,7 @@ def test_overhead_tells_all_loops(task):
         "parts": {"overhead": part(found)},
         "file": "",
     }
-    (section,) = sections([kept])
+    (section,) = build_bench_sections([kept])
     assert len(section.grids[0].rows) == 5
 
 
@@ -323,7 +325,7 @@ def test_dispatch_counts_a_step_of_each_recipe_under_each_rule(tmp_path, monkeyp
     assert counts["uniform"] == counts["rlo"]
     more = counts["rlo"]["operations"] - counts["stock"]["operations"]
     assert counts["rlo"]["waits"] == counts["stock"]["waits"] > 0 and 0 < more <= 30
-    (section,) = sections([kept])
+    (section,) = build_bench_sections([kept])
     (*_, row, _) = section.grids[0].rows
     assert row[:4] == ["fcos-r50", "rlo", str(counts["rlo"]["operations"]), f"+{more}"]
     assert "What a training step asks of the host" in capsys.readouterr().out
@@ -340,7 +342,7 @@ def test_images_per_second_of_whole_trainings_in_turns(tmp_path, monkeypatch):
     assert list(loops) == ["stock", "ours", "fast", "fast_bf16"]
     for loop in loops.values():
         assert loop["iteration"]["median_s"] == pytest.approx(statistics.median(loop["rounds_s"]), rel=1e-4)
-    (section,) = sections([kept])
+    (section,) = build_bench_sections([kept])
     label, images, *_ = section.grids[0].rows[-1]
     assert label == "msdet, RLO, --fast --amp bf16"
     assert float(images) == pytest.approx(2 / loops["fast_bf16"]["iteration"]["median_s"], rel=0.01)
@@ -356,7 +358,7 @@ def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
 def test_a_busy_machine_and_a_control_that_is_off_are_said():
     def loop(name):
         kinds = {"detector": "D", "runner": "R", "loop": "L"}
-        return {"id": name, "label": name, **kinds, "iteration": times([0.5]), "rule": None}
+        return {"id": name, "label": name, **kinds, "iteration": summarize_times([0.5]), "rule": None}
 
     off = {
         "of": "again",
@@ -380,13 +382,13 @@ def test_a_busy_machine_and_a_control_that_is_off_are_said():
     result = {**task, "rounds": 20, "steps": 6, "loops": trained, "ratios": [off]}
     parts = {"overhead": part(result, load=1.5, cpu_cores=2)}
     bench = {"date": "2026-01-01", "host": "here", "file": "", "parts": parts}
-    (section,) = sections([bench])
+    (section,) = build_bench_sections([bench])
     assert section.grids[0].rows[2] == ["again", "500 (500-500)", "", ""]
     assert section.grids[1].rows == [["again / uniform", "1.020 [1.010, 1.030]", "-"]]
     said = " ".join(section.texts)
     assert "load 1.5 on 2 cores" in said and "measures 1.020 [1.010, 1.030]: take differences" in said
     off["low"], off["cpu"], parts["overhead"]["load"] = 0.99, {"ratio": 1.0, "low": 0.99, "high": 1.01}, 0.1
-    (section,) = sections([bench])
+    (section,) = build_bench_sections([bench])
     assert section.grids[1].rows == [["again / uniform", "1.020 [0.990, 1.030]", "1.000 [0.990, 1.010]"]]
     said = " ".join(section.texts)
     assert "at other work" not in said and "take differences" not in said

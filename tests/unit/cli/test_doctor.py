@@ -115,7 +115,7 @@ def test_plain_operators_on_a_gpu_are_a_note_that_says_what_to_install(monkeypat
     from experiments.detection import operators
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(operators, "backend", {"cuda": "pytorch", "cpu": "torchvision"}.get)
+    monkeypatch.setattr(operators, "find_backend", {"cuda": "pytorch", "cpu": "torchvision"}.get)
     found = next(finding for finding in doctor._operators() if finding.what == "operators")
     assert (found.level, found.found) == ("note", "pytorch on a GPU: same results, slower")
     assert "msdet[gpu]" in found.advice

@@ -21,7 +21,7 @@ from experiments.recipes.schema import Recipe
 from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import format_hours, format_size
-from msdet_cli.console.plan_view import runs_content, show_plan
+from msdet_cli.console.plan_view import describe_runs, show_plan
 
 RESULTS = Path("results")
 
@@ -257,7 +257,7 @@ def test_estimates_are_called_so_wherever_they_are_shown():
     assert re.search(r"about 606 MB on disk, estimated", text)
     assert "estimated for retinanet_r50_fpn_1x_coco: 0.136 s per iteration on 4 x a100" in text
     assert "within a factor of two" in text
-    (row,) = runs_content(runs, dry_run=True, on=device)
+    (row,) = describe_runs(runs, dry_run=True, on=device)
     assert row["measured"] is None
     assert row["estimated"]["device"] == "a100"
 

@@ -21,7 +21,7 @@ from experiments.recipes.loading import load_recipe
 from msdet_cli import main as command_line
 from msdet_cli import run_plan as executing
 from msdet_cli.console.formatting import format_duration
-from msdet_cli.console.run_view import RunView, status_line
+from msdet_cli.console.run_view import RunView, format_status
 
 
 @pytest.fixture(autouse=True)
@@ -213,12 +213,12 @@ PROGRESS = {
 
 
 def test_status_line_names_phase_iteration_loss_and_weights():
-    line = status_line(PROGRESS)
+    line = format_status(PROGRESS)
     assert line == (
         "epoch 3/7, iteration 120/330, ETA 0:52 (0.25 s/it), loss 0.750, lr 0.001, weights P3 1.00 P4 1.38 (largest)"
     )
-    assert "weights" not in status_line(PROGRESS, with_weights=False)
-    assert status_line({"phase": "evaluate", "batch": 3, "batches": 19}) == "evaluating, batch 3 of 19"
+    assert "weights" not in format_status(PROGRESS, with_weights=False)
+    assert format_status({"phase": "evaluate", "batch": 3, "batches": 19}) == "evaluating, batch 3 of 19"
     assert [format_duration(s) for s in (None, 9, 75, 3725)] == ["", "0:09", "1:15", "1:02:05"]
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from msdet_cli.hints import complete_hint, next_command, repeat_command
+from msdet_cli.hints import complete_hint, make_next_command, repeat_command
 
 TYPED = [
     "run",
@@ -39,9 +39,10 @@ def test_repeated_command_has_all_that_was_typed(monkeypatch, words, more, witho
 
 def test_next_command_keeps_what_both_have(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["msdet", *TYPED])
-    assert next_command("report", "t 1") == "msdet report 't 1' --results-dir=out"
+    assert make_next_command("report", "t 1") == "msdet report 't 1' --results-dir=out"
     assert (
-        next_command("show", keep=("--profile", "--set")) == "msdet show -p tiny --set x=1 '--set=y=[1, 2]'"
+        make_next_command("show", keep=("--profile", "--set"))
+        == "msdet show -p tiny --set x=1 '--set=y=[1, 2]'"
     )
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
-from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.loading import compute_recipe_id, load_recipe
 from msdet_cli.app import GROUPS
 from msdet_cli.app import app as whole_app
 from msdet_cli.commands import cp, ls, show, validate
@@ -111,13 +111,13 @@ def test_show_config_is_mmengines_own_syntax_and_nothing_else():
 
 def test_validate_says_ok_with_the_identity():
     path = page("extends: retinanet-r50\nset: {model.backbone.base_channels: 32}\n")
-    digest = recipe_id(load_recipe(str(path)))
+    digest = compute_recipe_id(load_recipe(str(path)))
     assert typed("validate", "my.yaml").strip() == f"OK my, {digest}"
     assert json.loads(typed("validate", "my.yaml", "-p", "tiny", "--json")) == {
         "ok": True,
         "name": "my",
         "profile": "tiny",
-        "id": recipe_id(load_recipe("my.yaml", "tiny")),
+        "id": compute_recipe_id(load_recipe("my.yaml", "tiny")),
     }
 
 
@@ -133,7 +133,7 @@ def test_cp_keeps_text_and_comments():
     assert "next: msdet show mine.yaml" in typed("cp", "retinanet-r50-rlo", "mine")
     shipped = Path(json.loads(typed("ls", "recipes", "--json"))["recipes"][0]["path"]).parent
     assert Path("mine.yaml").read_text() == (shipped / "retinanet-r50-rlo.yaml").read_text()
-    assert recipe_id(load_recipe("mine.yaml")) == recipe_id(load_recipe("retinanet-r50-rlo"))
+    assert compute_recipe_id(load_recipe("mine.yaml")) == compute_recipe_id(load_recipe("retinanet-r50-rlo"))
 
 
 def test_cp_overwrites_only_with_force():
@@ -180,7 +180,9 @@ def test_cp_keeps_what_references_mean():
 
 def test_cp_never_makes_a_recipe_extend_itself():
     typed("cp", "retinanet-r50-rlo", "retinanet-r50.yaml")
-    assert recipe_id(load_recipe("./retinanet-r50.yaml")) == recipe_id(load_recipe("retinanet-r50-rlo"))
+    assert compute_recipe_id(load_recipe("./retinanet-r50.yaml")) == compute_recipe_id(
+        load_recipe("retinanet-r50-rlo")
+    )
     page("extends: ./base.yaml\n")
     page("extends: retinanet-r50-avw\n", "base.yaml")
     assert "refers to this file" in refusal("cp", "my.yaml", "base.yaml", "--force").message

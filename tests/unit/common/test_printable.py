@@ -8,7 +8,7 @@ import io
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.common.printable import printable, printable_values, spreadsheet_cell
+from experiments.common.printable import make_cell_safe, printable, printable_values
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_every_name_and_text_of_a_record_is_covered_but_the_patch() -> None:
 @pytest.mark.parametrize("text", ["=1+2", "+SUM(A1)", "-cmd|' /C calc'!A0", "@SUM(A1)", "\t=1+2", "-α"])
 def test_a_spreadsheet_gets_no_formula(text: str) -> None:
     stream = io.StringIO()
-    csv.writer(stream).writerow([spreadsheet_cell(text)])
+    csv.writer(stream).writerow([make_cell_safe(text)])
     assert next(csv.reader([stream.getvalue()])) == [f"'{text}"]
 
 
 @pytest.mark.parametrize("value", ["-0.25", "-0.1 0.3 -1e-05", "+3", "", "RLO - 2", "a=b", -0.5, None, 3])
 def test_numbers_and_other_text_stay(value: object) -> None:
-    assert spreadsheet_cell(value) == value
+    assert make_cell_safe(value) == value

@@ -26,7 +26,7 @@ from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
 from experiments.training.config.builder import build_config
-from experiments.training.config.data import innermost, set_data
+from experiments.training.config.data import set_data, walk_innermost
 
 from mmdet.registry import DATASETS  # isort: skip
 
@@ -57,7 +57,7 @@ def evaluation_set(found: FoundDataset) -> Any:
 
 
 def _built(dataset: ConfigDict) -> Any:
-    for part in innermost(dataset):
+    for part in walk_innermost(dataset):
         part.serialize_data = False  # it collects garbage, which takes half a second
     return DATASETS.build(dataset)
 

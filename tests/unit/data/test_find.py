@@ -308,7 +308,7 @@ def test_built_in_data_is_made_when_needed(tmp_path: Path) -> None:
     made = find_dataset(spec)
     assert made == dry == find_dataset(spec, generate=False)
     assert made.classes == list(shapes.CLASSES) and made.images == {"train": 3, "val": 2}
-    assert made.fingerprint == shapes.fingerprint(TINY)
+    assert made.fingerprint == shapes.compute_fingerprint(TINY)
     assert (tmp_path / "shapes" / "val" / "000001.png").is_file()
 
 

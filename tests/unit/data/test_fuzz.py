@@ -30,7 +30,7 @@ from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
 from experiments.recipes.catalogue import load_dataset
 from experiments.training.datasets import AnnotatedCocoDataset, AnnotatedVocDataset
-from experiments.training.metrics import COCO_METRICS, coco_average_precisions
+from experiments.training.metrics import COCO_METRICS, compute_coco_aps
 from msdet_cli.commands.data import app
 from tests.unit.data import mutations
 from tests.unit.data.hand_counts import coco_boxes, is_learnt, voc_boxes
@@ -206,7 +206,7 @@ def check_average_precision(found: FoundDataset) -> None:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-        got = coco_average_precisions(read_coco_truth(path, found.classes), detections)
+        got = compute_coco_aps(read_coco_truth(path, found.classes), detections)
     expected = {n: 100 * v for n, v in zip(COCO_METRICS, evaluation.stats) if v >= 0}
     assert got == pytest.approx(expected, abs=1e-9)
 

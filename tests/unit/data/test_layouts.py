@@ -104,8 +104,8 @@ def test_it_is_found_made_and_verified_as_the_other_is(tmp_path: Path) -> None:
     assert found["usable"]
     assert not any(content["problems"] for content in found["splits"].values())
     assert found["splits"]["train"]["images_without_boxes"] == 1  # every 50th
-    coco = shapes.fingerprint(SMALL)
-    assert made.fingerprint == shapes.fingerprint(SMALL, "voc") != coco
+    coco = shapes.compute_fingerprint(SMALL)
+    assert made.fingerprint == shapes.compute_fingerprint(SMALL, "voc") != coco
 
 
 @pytest.mark.parametrize(

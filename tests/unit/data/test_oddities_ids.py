@@ -21,10 +21,10 @@ from experiments import detection  # noqa: F401  (first: it installs the operato
 from experiments.data.find import find_dataset
 from experiments.data.ground_truth import read_ground_truth
 from experiments.reporting.breakdown.coco_pass import CocoPass
-from experiments.reporting.breakdown.run_breakdown import Evaluated, breakdown
-from experiments.reporting.breakdown.voc_pass import voc_average_precisions
+from experiments.reporting.breakdown.run_breakdown import Evaluated, load_breakdown
+from experiments.reporting.breakdown.voc_pass import compute_voc_aps
 from experiments.runs.run_folder import RunFolder
-from experiments.training.metrics import COCO_METRICS, coco_average_precisions
+from experiments.training.metrics import COCO_METRICS, compute_coco_aps
 from tests.unit.data.conftest import CocoSet, VocSet
 from tests.unit.data.loading import evaluated, evaluation_set, infos, kinds, random_detections
 
@@ -136,10 +136,10 @@ def by_msdet(root: Path, odd: dict[str, Any], found: list[dict[str, Any]]) -> li
     run.detections.mkdir(parents=True)
     (run.detections / "val.bbox.json").write_text(json.dumps(found))
     with contextlib.redirect_stdout(io.StringIO()):
-        measured = coco_average_precisions(truth, found)
+        measured = compute_coco_aps(truth, found)
         _, sizes, counts = CocoPass(truth, found).by_size()
         record = SimpleNamespace(dataset={"classes": names}, metrics=measured, status="done", digests={})
-        page = breakdown(Evaluated(run, record, SimpleNamespace(weighting={}), truth))  # type: ignore[arg-type]
+        page = load_breakdown(Evaluated(run, record, SimpleNamespace(weighting={}), truth))  # type: ignore[arg-type]
     assert counts["sizes"]["all"] == sum(not entry.get("iscrowd") for entry in content()["annotations"])
     three = {"AP": "all", "APS": "small", "APM": "medium", "APL": "large"}
     page_sizes = {"all": page.overall, **page.sizes}
@@ -213,7 +213,7 @@ def test_one_class_of_three_is_evaluated_alone(tmp_path: Path) -> None:
         plain["annotations"] = [e for e in plain["annotations"] if e["category_id"] == 2]
         expected = by_pycocotools(plain, [e for e in detections() if e["category_id"] == 2])
         with contextlib.redirect_stdout(io.StringIO()):
-            assert same([coco_average_precisions(truth, found)], expected)
+            assert same([compute_coco_aps(truth, found)], expected)
 
 
 # Through the pipeline and the evaluator of a run
@@ -271,4 +271,4 @@ def test_voc_map_does_not_depend_on_how_ids_are_spelled(
     assert evaluated(after, found, tmp_path / "after")["mAP"] == expected
     truth = read_ground_truth(voc_set.spec(), voc_set.root, after.classes)
     kept = json.loads((tmp_path / "after.bbox.json").read_text())
-    assert voc_average_precisions(truth, kept, after.classes)[1] == expected
+    assert compute_voc_aps(truth, kept, after.classes)[1] == expected

@@ -199,7 +199,7 @@ def test_several_validation_lists_are_evaluated_as_one(voc_set: VocSet, tmp_path
 
 def test_two_folders_with_the_same_ids_are_told_apart(voc_set: VocSet, tmp_path: Path) -> None:
     from experiments.data.ground_truth import read_ground_truth
-    from experiments.reporting.breakdown.voc_pass import voc_average_precisions
+    from experiments.reporting.breakdown.voc_pass import compute_voc_aps
 
     two_folders(voc_set)
     splits = {
@@ -222,7 +222,7 @@ def test_two_folders_with_the_same_ids_are_told_apart(voc_set: VocSet, tmp_path:
     truth = read_ground_truth(spec, found.root, found.classes)
     assert len(truth.by_id) == 4
     kept = json.loads((tmp_path / "val.bbox.json").read_text())
-    assert voc_average_precisions(truth, kept, found.classes)[1] == measured
+    assert compute_voc_aps(truth, kept, found.classes)[1] == measured
 
 
 def test_an_image_in_two_lists_is_refused(voc_set: VocSet) -> None:

@@ -27,7 +27,7 @@ def many(count: int = 150, **params: float) -> list[list[drawing.Shape]]:
     size, sides = int(params.get("size", 160)), (params.get("low", 12.0), params.get("high", 130.0))
     placed = []
     for index in range(count):
-        rng = shapes.image_rng(5, "train", index)
+        rng = shapes.make_image_rng(5, "train", index)
         placed.append(drawing.place(rng, size, sides))
     return placed
 
@@ -75,7 +75,7 @@ def test_boxes_are_tight_around_the_pixels_that_an_object_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On black, with nothing added, an object's pixels are those that are not black: no mask is asked."""
-    monkeypatch.setattr(drawing, "background", lambda rng, size: np.zeros((size, size, 3), np.float32))
+    monkeypatch.setattr(drawing, "draw_background", lambda rng, size: np.zeros((size, size, 3), np.float32))
     for name, value in {"BLUR": (0, 0), "NOISE": (0, 0), "SHADING": 0.0, "OBJECTS": (1, 1)}.items():
         monkeypatch.setattr(drawing, name, value)
     shapes.generate(tmp_path, {**SMALL, "train_images": 40})
@@ -225,13 +225,13 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_follows_from_parameters_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = shapes.fingerprint(SMALL)
+    first = shapes.compute_fingerprint(SMALL)
     assert len(first) == 16 and int(first, 16) >= 0
-    assert shapes.fingerprint(dict(reversed(SMALL.items()))) == first
-    assert shapes.fingerprint({**SMALL, "seed": 4}) != first
-    assert shapes.fingerprint({}) == shapes.fingerprint(shapes.Parameters().model_dump())
+    assert shapes.compute_fingerprint(dict(reversed(SMALL.items()))) == first
+    assert shapes.compute_fingerprint({**SMALL, "seed": 4}) != first
+    assert shapes.compute_fingerprint({}) == shapes.compute_fingerprint(shapes.Parameters().model_dump())
     monkeypatch.setattr(shapes, "GENERATOR_VERSION", shapes.GENERATOR_VERSION + 1)
-    assert shapes.fingerprint(SMALL) != first
+    assert shapes.compute_fingerprint(SMALL) != first
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
 from experiments.recipes.loading import load_recipe
 from experiments.training.config.builder import build_config
-from experiments.training.config.data import innermost
+from experiments.training.config.data import walk_innermost
 from experiments.training.datasets import AnnotatedCocoDataset
 from tests.unit.data.conftest import CocoSet, VocSet
 from tests.unit.data.loading import (
@@ -163,7 +163,7 @@ def test_the_models_own_data_set_leaves_no_rule_behind(coco_set: CocoSet) -> Non
     found = find_dataset(coco_set.spec())
     page = load_recipe("retinanet-r50-voc", "tiny").model_copy(update={"dataset": found.spec})
     config = build_config(page, found.classes, found.root, Path("run"))
-    (part,) = innermost(config.train_dataloader.dataset)
+    (part,) = walk_innermost(config.train_dataloader.dataset)
     assert part.filter_cfg == dict(filter_empty_gt=True, min_size=0)
     assert "times" not in config.train_dataloader.dataset
 

@@ -465,7 +465,7 @@ def test_focal_loss_in_half_precision_and_with_a_wrong_target(ops):
 
 
 def test_without_compiled_operators_mmdetection_imports_after_install():
-    if operators.backend() == "compiled":
+    if operators.find_backend() == "compiled":
         pytest.skip("mmcv._ext is compiled here")
     program = """
 import importlib.util, sys, types
@@ -500,7 +500,7 @@ assert out.shape == (2, 2, 7, 7) and torch.allclose(out[0], torch.tensor(1.)), o
 def test_install_leaves_a_loaded_compiled_extension_alone(monkeypatch):
     compiled = types.ModuleType("mmcv._ext")
     monkeypatch.setitem(sys.modules, "mmcv._ext", compiled)
-    assert operators.install() == operators.backend() == "compiled"
+    assert operators.install() == operators.find_backend() == "compiled"
     assert sys.modules["mmcv._ext"] is compiled
 
 
@@ -511,12 +511,12 @@ def test_install_leaves_a_compiled_extension_on_disk_alone(monkeypatch, tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("mmcv", "mmcv._ext"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    assert operators.install() == operators.backend() == "compiled"
+    assert operators.install() == operators.find_backend() == "compiled"
     assert "mmcv._ext" not in sys.modules
 
 
 def test_install_after_mmdetection_warns(monkeypatch):
-    if operators.backend() == "compiled":
+    if operators.find_backend() == "compiled":
         pytest.skip("mmcv._ext is compiled here")
     monkeypatch.delitem(sys.modules, "mmcv._ext", raising=False)
     monkeypatch.setitem(sys.modules, "mmdet.structures", types.ModuleType("mmdet.structures"))
@@ -561,7 +561,7 @@ class FakeTorchvision:
 @pytest.fixture
 def torchvision(monkeypatch):
     fake = FakeTorchvision()
-    monkeypatch.setattr(operators, "torchvision_operators", lambda device_type: fake)
+    monkeypatch.setattr(operators, "find_torchvision_operators", lambda device_type: fake)
     return fake
 
 
@@ -612,13 +612,13 @@ def test_a_torchvision_that_does_not_work_is_passed_over(monkeypatch, tmp_path, 
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(torch.ops, "torchvision", types.SimpleNamespace(), raising=False)
-    assert operators.torchvision_operators.__wrapped__("cpu") is None
+    assert operators.find_torchvision_operators.__wrapped__("cpu") is None
     for name in ("torchvision", "torchvision.ops"):
         sys.modules.pop(name, None)
 
 
 def test_real_torchvision_equals_plain_pytorch():
-    if operators.torchvision_operators("cpu") is None:
+    if operators.find_torchvision_operators("cpu") is None:
         pytest.skip("no torchvision whose operators work with this torch")
     boxes, scores = random_boxes(500)
     for threshold in (0.3, 0.6):

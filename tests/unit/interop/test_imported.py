@@ -17,7 +17,7 @@ from experiments.common.errors import UserError
 from experiments.interop import stock_recipe
 from experiments.interop.import_run import MatchedTraining, write_run
 from experiments.interop.stock_run import StockRun, read_stock_run
-from experiments.recipes.loading import config_hash, load_recipe
+from experiments.recipes.loading import compute_config_hash, load_recipe
 from experiments.runs.lookup import iterate
 from experiments.runs.run_folder import RunFolder
 from experiments.training.stock_weights import copy_weights
@@ -169,7 +169,7 @@ def test_the_schedule_is_the_work_folders(tmp_path: Path):
     assert (recipe.amp, unknown) == (None, [])
     same = {"optim_wrapper__optimizer__lr": 0.005, "train_dataloader__batch_size": 1}  # 8 GPUs x 1
     recipe, _ = stock_recipe.match_recipe(load_recipe("retinanet-r50"), stock(tmp_path, "same", **same))
-    assert config_hash(recipe, "f") == config_hash(load_recipe("retinanet-r50"), "f")
+    assert compute_config_hash(recipe, "f") == compute_config_hash(load_recipe("retinanet-r50"), "f")
 
 
 def test_scaled_rates_accumulation_and_precision(tmp_path: Path):

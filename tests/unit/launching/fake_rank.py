@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from experiments.common.launcher import die_with
-from experiments.runs.record import Attempt, now
+from experiments.runs.record import Attempt, format_now
 from experiments.runs.run_folder import RunFolder
 
 run, rank, scenario = RunFolder(sys.argv[-1]), int(os.environ["RANK"]), os.environ["SCENARIO"]
@@ -25,7 +25,7 @@ signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
 record = run.read()
 if rank == 0:
     world_size = int(os.environ["WORLD_SIZE"])
-    attempt = Attempt(started=now(), host=os.uname().nodename, pid=os.getpid(), world_size=world_size)
+    attempt = Attempt(started=format_now(), host=os.uname().nodename, pid=os.getpid(), world_size=world_size)
     record.attempts.append(attempt)
     record.status = "running"
     run.write(record)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.launching.execution import Execution, halved
+from experiments.launching.execution import Execution, halve
 from experiments.launching.gpus import Gpu
-from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.loading import compute_recipe_id, load_recipe
 from experiments.recipes.schema import Recipe
 
 RECIPE = load_recipe("retinanet-r50-rlo")
@@ -77,8 +77,8 @@ def test_options_that_make_another_experiment():
     assert (scaled.schedule.batch, scaled.schedule.lr) == (16, 2 * plain.schedule.lr)
     assert Execution(gpus=8, scale_lr=True).launch(scaled, []).micro_batch == 2
     half = Execution(amp="bf16").changed(plain)
-    assert len({recipe_id(one) for one in (plain, scaled, half)}) == 3
+    assert len({compute_recipe_id(one) for one in (plain, scaled, half)}) == 3
 
 
 def test_halving_leaves_a_divisor():
-    assert [halved(n) for n in (1, 2, 3, 4, 6, 8, 9)] == [None, 1, 1, 2, 3, 4, 3]
+    assert [halve(n) for n in (1, 2, 3, 4, 6, 8, 9)] == [None, 1, 1, 2, 3, 4, 3]

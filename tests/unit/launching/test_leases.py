@@ -14,9 +14,9 @@ import pytest
 
 from experiments.common import processes
 from experiments.common.errors import UserError
-from experiments.common.processes import cores, cores_per_process
+from experiments.common.processes import count_cores, count_cores_per_process
 from experiments.launching.execution import Execution
-from experiments.launching.gpus import Gpu, visible_gpus
+from experiments.launching.gpus import Gpu, list_visible_gpus
 from experiments.launching.leases import ResourcePool, lease
 from experiments.runs.record import Launch
 
@@ -61,23 +61,23 @@ def test_the_gpus_that_cuda_would_see(
     nvidia_smi(place, monkeypatch, SAID)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert visible_gpus() == [GPUS[index] for index in indices]
+    assert list_visible_gpus() == [GPUS[index] for index in indices]
 
 
 def test_slices_of_a_gpu_are_taken_by_their_names(place: Path, monkeypatch: pytest.MonkeyPatch):
     nvidia_smi(place, monkeypatch, SAID)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")
-    assert [gpu.uuid for gpu in visible_gpus()] == ["MIG-1", "MIG-2"]
+    assert [gpu.uuid for gpu in list_visible_gpus()] == ["MIG-1", "MIG-2"]
 
 
 def test_no_driver_or_a_broken_one_is_no_gpu(place: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(place))
-    assert visible_gpus() == []
+    assert list_visible_gpus() == []
     monkeypatch.undo()
     nvidia_smi(
         place, monkeypatch, "NVIDIA-SMI has failed because it couldn't communicate with the driver\n", 9
     )
-    assert visible_gpus() == []
+    assert list_visible_gpus() == []
 
 
 def test_a_gpu_is_leased_once():
@@ -163,10 +163,10 @@ def test_places_without_gpus():
 def test_threads_are_shared_by_what_works_at_once_and_left_alone_for_a_lone_run():
     assert ResourcePool(Execution(), []).threads(Launch()) is None
     assert ResourcePool(Execution(), GPUS[:1]).threads(Launch()) is None
-    assert ResourcePool(Execution(jobs=2), []).threads(Launch()) == max(1, cores() // 2)
-    assert ResourcePool(Execution(), []).threads(Launch(processes=2)) == max(1, cores() // 2)
+    assert ResourcePool(Execution(jobs=2), []).threads(Launch()) == max(1, count_cores() // 2)
+    assert ResourcePool(Execution(), []).threads(Launch(processes=2)) == max(1, count_cores() // 2)
     assert ResourcePool(Execution(jobs=1000), []).threads(Launch()) == 1
-    assert ResourcePool(Execution(), GPUS).threads(Launch()) == max(1, cores() // 3)
+    assert ResourcePool(Execution(), GPUS).threads(Launch()) == max(1, count_cores() // 3)
 
 
 def test_cores_are_those_of_affinity_container_and_slurm_task(
@@ -176,17 +176,17 @@ def test_cores_are_those_of_affinity_container_and_slurm_task(
     monkeypatch.setattr(processes, "CPU_QUOTA", tmp_path / "cpu.max")
     for name in ("SLURM_CPUS_PER_TASK", "MSDET_CORES", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert cores() == cores_per_process() == 16
+    assert count_cores() == count_cores_per_process() == 16
     for quota, expected in (("max 100000", 16), ("550000 100000", 6), ("20000 100000", 1)):
         (tmp_path / "cpu.max").write_text(quota + "\n")
-        assert cores() == expected
+        assert count_cores() == expected
     (tmp_path / "cpu.max").unlink()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert cores_per_process() == 4
+    assert count_cores_per_process() == 4
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "7")
-    assert (cores(), cores_per_process()) == (7, 1)
+    assert (count_cores(), count_cores_per_process()) == (7, 1)
     monkeypatch.setenv("MSDET_CORES", "3")  # the launcher knows of the runs beside this one
-    assert cores_per_process() == 3
+    assert count_cores_per_process() == 3
 
 
 def test_a_folder_without_locks_is_refused_in_a_sentence(place: Path, monkeypatch: pytest.MonkeyPatch):

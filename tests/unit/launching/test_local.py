@@ -11,7 +11,7 @@ import pytest
 
 from experiments.common.errors import UserError
 from experiments.launching import local
-from experiments.launching.local import LocalWorker, shared_exit_code
+from experiments.launching.local import LocalWorker, combine_exit_codes
 from experiments.runs.record import Attempt, Record
 from experiments.runs.run_folder import RunFolder
 
@@ -178,4 +178,4 @@ def test_the_working_directory_comes_last_on_the_path(folder: RunFolder, monkeyp
     ],
 )
 def test_one_code_for_several_runs(codes: list[int], shared: int):
-    assert shared_exit_code(codes) == shared
+    assert combine_exit_codes(codes) == shared

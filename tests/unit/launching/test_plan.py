@@ -16,7 +16,7 @@ from experiments.common.errors import UserError
 from experiments.common.processes import process_started
 from experiments.launching import plan as planning
 from experiments.launching.plan import PlannedRun, PlanOptions, Todo, claim_run, plan
-from experiments.recipes.loading import config_hash, load_recipe
+from experiments.recipes.loading import compute_config_hash, load_recipe
 from experiments.runs.record import Attempt
 from experiments.runs.run_folder import RunFolder
 from experiments.runs.run_lock import InUseError, acquire_lock
@@ -95,7 +95,7 @@ def test_every_recipe_with_every_seed_once(results: Path):
 
 def test_where_a_run_lives_follows_from_recipe_data_and_seed(results: Path):
     run = one(results)
-    digest = config_hash(run.recipe, run.data.fingerprint)
+    digest = compute_config_hash(run.recipe, run.data.fingerprint)
     assert run.folder.path == results / "runs" / RECIPE / digest / "seed0"
     other_data = one(results, "dataset.generate.train_images=399")
     assert other_data.folder.path.parent != run.folder.path.parent

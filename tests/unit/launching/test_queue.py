@@ -20,8 +20,8 @@ from experiments.common import processes
 from experiments.common.processes import STALE_AFTER_S
 from experiments.launching import local
 from experiments.launching.execution import Execution
-from experiments.launching.gpus import Gpu, visible_gpus
-from experiments.launching.local import shared_exit_code
+from experiments.launching.gpus import Gpu, list_visible_gpus
+from experiments.launching.local import combine_exit_codes
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.launching.queue import Queue, QueueItem
 from experiments.recipes.loading import load_recipe
@@ -62,7 +62,7 @@ def command(place: str, seeds: str, gpus: str, jobs: str) -> int:
     queue = a_queue(Path(place), range(int(seeds)), int(gpus), jobs=int(jobs) or None)
     while queue.step(0.1):
         pass
-    return shared_exit_code([entry.code or 0 for entry in queue.entries])
+    return combine_exit_codes([entry.code or 0 for entry in queue.entries])
 
 
 def start(place: Path, seeds: int, gpus: int = 0, jobs: int = 0) -> subprocess.Popen[bytes]:
@@ -115,7 +115,7 @@ def test_eight_runs_on_two_gpus_keep_both_busy_and_no_third(place: Path, monkeyp
     (place / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     monkeypatch.setenv("SECONDS", "0.4")
-    queue = Queue(planned(place, range(8)), ["msdet"], Execution(), visible_gpus())
+    queue = Queue(planned(place, range(8)), ["msdet"], Execution(), list_visible_gpus())
     left = True
     while left:
         left = queue.step(5)
@@ -406,9 +406,11 @@ def test_records_that_cannot_be_read_do_not_stop_the_others(place: Path):
 def test_a_worker_that_cannot_be_started_does_not_stop_the_others(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = local.worker_command
+    real = local.build_worker_command
     monkeypatch.setattr(
-        local, "worker_command", lambda run, *a: ["/nowhere"] if run.path.name == "seed0" else real(run, *a)
+        local,
+        "build_worker_command",
+        lambda run, *a: ["/nowhere"] if run.path.name == "seed0" else real(run, *a),
     )
     queue = a_queue(place, range(2))
     assert [outcome(entry)[:2] for entry in worked(queue)] == [("failed", 2), ("done", 0)]

@@ -12,7 +12,7 @@ from experiments.common.errors import UserError
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.launching.slurm.options import parse
-from experiments.launching.slurm.submission import BOOT, check_installed, on_slurm, submit
+from experiments.launching.slurm.submission import BOOT, check_installed, resolve_execution, submit
 from experiments.recipes.loading import load_recipe
 
 from .test_slurm_state import calls, command
@@ -37,7 +37,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def planned(
     place: Path, options: str, seeds: int = 1, execution: Execution | None = None, **more: bool
 ) -> list[PlannedRun]:
-    execution = on_slurm(execution or Execution(), parse(options))
+    execution = resolve_execution(execution or Execution(), parse(options))
     recipe = load_recipe("retinanet-r50-rlo", "tiny")
     return plan(
         [("", recipe)],

@@ -9,10 +9,10 @@ import pytest
 from experiments.common.errors import UserError
 from experiments.launching.slurm.job import (
     SlurmState,
+    ask_states,
     cancel_jobs,
-    error_log,
-    slurm_states,
-    status_in_slurm,
+    find_error_log,
+    find_status,
 )
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder
@@ -42,7 +42,7 @@ def calls(folder: Path) -> list[str]:
 def test_one_call_tells_of_all_runs(commands: Path) -> None:
     command(commands, "squeue", "7_0|RUNNING|None\n7_1|PENDING|JobArrayTaskLimit\n7_9|RUNNING|None\n"
                                 "12|CANCELLED|None\n8|PENDING|(null)\n")  # fmt: skip
-    states = slurm_states(["7_0", "7_1", "12", None, "8"])
+    states = ask_states(["7_0", "7_1", "12", None, "8"])
     assert states == {
         "7_0": SlurmState("RUNNING"), "7_1": SlurmState("PENDING", "JobArrayTaskLimit"),
         "12": SlurmState("CANCELLED"), "8": SlurmState("PENDING"),
@@ -54,7 +54,7 @@ def test_one_call_tells_of_all_runs(commands: Path) -> None:
 
 def test_without_jobs_squeue_is_not_called(commands: Path) -> None:
     command(commands, "squeue")
-    assert slurm_states([None]) == {}
+    assert ask_states([None]) == {}
     assert calls(commands) == []
 
 
@@ -63,13 +63,13 @@ def test_a_job_that_slurm_has_forgotten_is_no_error(commands: Path) -> None:
         "#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2\nexit 1\n"
     )
     (commands / "squeue").chmod(0o755)
-    assert slurm_states(["7"]) == {}
+    assert ask_states(["7"]) == {}
 
 
 def test_where_slurm_does_not_answer_nothing_is_known(commands: Path) -> None:
-    assert slurm_states(["7"]) is None  # no squeue
+    assert ask_states(["7"]) is None  # no squeue
     command(commands, "squeue", code=1)
-    assert slurm_states(["7"]) is None
+    assert ask_states(["7"]) is None
 
 
 def a_run(folder: Path, status: Status, log: str | None = None) -> tuple[RunFolder, Record]:
@@ -77,7 +77,7 @@ def a_run(folder: Path, status: Status, log: str | None = None) -> tuple[RunFold
     record = Record(recipe="r", recipe_id="1", config_hash="2", seed=0, status=status)
     record.slurm = {"job_id": "7", "folder": str(folder)}
     if log is not None:
-        error_log(record.slurm).write_text(log)
+        find_error_log(record.slurm).write_text(log)
     return run, record
 
 
@@ -114,14 +114,14 @@ def test_status(
 ) -> None:
     run, record = a_run(tmp_path, status, log)
     states = {"7": SlurmState(*job)} if job else {}
-    assert status_in_slurm(run, record, states) == (reads, why)
+    assert find_status(run, record, states) == (reads, why)
 
 
 def test_where_slurm_cannot_be_asked_the_record_counts(tmp_path: Path) -> None:
     run, record = a_run(tmp_path, "queued")
-    assert status_in_slurm(run, record, None) == ("queued", None)
+    assert find_status(run, record, None) == ("queued", None)
     record.slurm = None
-    assert status_in_slurm(run, record, {}) == ("queued", None)
+    assert find_status(run, record, {}) == ("queued", None)
 
 
 def test_cancelling(commands: Path) -> None:

@@ -174,7 +174,7 @@ def test_ranks_that_do_not_start_are_recorded(run: RunFolder, start: Start):
 def test_a_worker_knows_whether_its_launcher_lives(monkeypatch: pytest.MonkeyPatch):
     parent = os.getppid()
     assert launcher.has_launcher(parent) and not launcher.has_launcher(parent + 1)
-    for name, value in launcher.launcher_environment().items():
+    for name, value in launcher.make_launcher_environment().items():
         monkeypatch.setenv(name, value)
     assert launcher.has_launcher(parent)
     ended = subprocess.Popen([sys.executable, "-c", ""])

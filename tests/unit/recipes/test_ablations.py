@@ -12,8 +12,8 @@ import pytest
 
 from experiments.common.errors import UserError
 from experiments.recipes import catalogue
-from experiments.recipes.ablations import Ablation, ablation_table
-from experiments.recipes.loading import load_recipe, recipe_id
+from experiments.recipes.ablations import Ablation, extend_ablation
+from experiments.recipes.loading import compute_recipe_id, load_recipe
 from experiments.recipes.table_files import save_table, update_table
 from experiments.recipes.tables import Table, load_table
 
@@ -30,9 +30,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def ablate(recipe: str = RECIPE, profile: str | None = "tiny", **more: Any) -> Table:
     """Return the table as it is read back from its file."""
     wanted = Ablation(recipe, profile=profile, **more)
-    table = ablation_table(wanted, RESULTS)
+    table = extend_ablation(wanted, RESULTS)
     assert (
-        update_table(table.path, lambda: ablation_table(wanted, RESULTS)).model_dump() == table.model_dump()
+        update_table(table.path, lambda: extend_ablation(wanted, RESULTS)).model_dump() == table.model_dump()
     )
     read = load_table(str(table.path))
     assert read.model_dump() == table.model_dump()
@@ -178,20 +178,20 @@ def test_own_files_are_found_from_anywhere_and_after_moving_together(
     shapes = catalogue.find("dataset", "shapes").read_text()
     Path("recipes/datasets/few.yaml").write_text(re.sub("train_images: .*", "train_images: 4", shapes))
     table = ablate("mine.yaml", axes={ALPHA: [5]}, dataset="few")
-    wanted = [recipe_id(table.recipe_of(row)) for row in table.rows()]
+    wanted = [compute_recipe_id(table.recipe_of(row)) for row in table.rows()]
     alone = load_recipe("mine.yaml", "tiny", [f"{ALPHA}=5"], dataset="few")
-    assert wanted[1] == recipe_id(alone)
+    assert wanted[1] == compute_recipe_id(alone)
     shutil.move(tmp_path / "here", tmp_path / "there")
     monkeypatch.chdir("/")
     moved = load_table(str(tmp_path / "there/results/ablations/mine-alpha.yaml"))
-    assert [recipe_id(moved.recipe_of(row)) for row in moved.rows()] == wanted
+    assert [compute_recipe_id(moved.recipe_of(row)) for row in moved.rows()] == wanted
 
 
 def test_keys_of_mmengine_have_the_recipe_as_it_stands_first():
     key = "model.bbox_head.loss_cls.gamma"
     table = ablate(axes={key: [1.5, 2.5]})
     assert [row.label for row in table.blocks[1].rows] == ["as it stands", f"{key} = 1.5", f"{key} = 2.5"]
-    assert [recipe_id(table.recipe_of(row)) == recipe_id(load_recipe(RECIPE, "tiny"))
+    assert [compute_recipe_id(table.recipe_of(row)) == compute_recipe_id(load_recipe(RECIPE, "tiny"))
             for row in table.blocks[1].rows] == [True, False, False]  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def test_profile_that_only_the_recipe_has_is_kept_by_name():
 def test_uniform_row_is_there_with_shared_options_that_it_lacks_and_not_beside_itself():
     table = ablate(axes={ALPHA: [5]}, shared={"weighting.gamma": 0.1})
     uniform = table.recipe_of(table.row("baseline"))
-    assert recipe_id(uniform) == recipe_id(load_recipe("retinanet-r50", "tiny"))
+    assert compute_recipe_id(uniform) == compute_recipe_id(load_recipe("retinanet-r50", "tiny"))
     assert len(ablate("retinanet-r50", axes={"schedule.lr": [0.1]}).blocks) == 1
     rules = ablate(axes={"weighting.rule": ["uniform", "avw"]})
     assert [[row.label for row in block.rows] for block in rules.blocks] == [

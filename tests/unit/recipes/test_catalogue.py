@@ -45,7 +45,7 @@ def test_shipped_pages_are_found_by_name():
     for kind in catalogue.FOLDERS:
         for name, path in catalogue.list_pages(kind).items():
             assert catalogue.find(kind, name) == path
-            assert catalogue.header_comment(path), f"{path} does not say what it is"
+            assert catalogue.read_header_comment(path), f"{path} does not say what it is"
 
 
 def test_recipes_in_the_working_directory_come_first(tmp_path: Path):
@@ -178,8 +178,8 @@ def test_what_is_written_reads_back_equal():
 
 def test_header_comment_ends_where_the_content_begins(tmp_path: Path):
     path = page(tmp_path / "a.yaml", "# What it is\n#   how to run it\n#\nmodel: x.py\n# not this\n")
-    assert catalogue.header_comment(path) == "What it is\n  how to run it"
-    assert catalogue.header_comment(page(tmp_path / "b.yaml", "model: x.py\n")) == ""
+    assert catalogue.read_header_comment(path) == "What it is\n  how to run it"
+    assert catalogue.read_header_comment(page(tmp_path / "b.yaml", "model: x.py\n")) == ""
 
 
 def test_a_data_set_by_name_path_and_mapping(tmp_path: Path):

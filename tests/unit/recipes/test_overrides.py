@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.recipes.overrides import RECIPE_KEYS, layer_of, merge, parse_assignment, parse_values
+from experiments.recipes.overrides import RECIPE_KEYS, build_layer, merge, parse_assignment, parse_values
 from experiments.recipes.schema import Recipe
 
 
 def apply_sets(raw: dict, assignments: list[str]) -> dict:
     """Return an unvalidated recipe changed by `KEY=VALUE` strings."""
-    return merge(raw, layer_of(parse_assignment(text) for text in assignments))
+    return merge(raw, build_layer(parse_assignment(text) for text in assignments))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.recipes.loading import config_hash, dump, identity, load_recipe, recipe_id
+from experiments.recipes.loading import (
+    compute_config_hash,
+    compute_recipe_id,
+    describe_identity,
+    dump,
+    load_recipe,
+)
 from experiments.recipes.schema import Recipe
 
 # Section "Training settings" of the paper and its defaults of RLO.
@@ -73,7 +79,7 @@ def test_a_resolved_recipe_loads_back_equal_by_its_path(name: str, profile: str 
     text = dump(recipe)
     again = load_recipe(page(text, "runs/deep/recipe.yaml"))
     assert again == recipe
-    assert (recipe_id(again), dump(again)) == (recipe_id(recipe), text)
+    assert (compute_recipe_id(again), dump(again)) == (compute_recipe_id(recipe), text)
     assert text.splitlines()[0].startswith(f"# {name}")
     assert text.splitlines()[2] == f"name: {name}"
 
@@ -361,7 +367,11 @@ def test_defaults_written_out_change_nothing():
         page(f"extends: retinanet-r50\nweighting: {{rule: rlo, n: 2, {order}, amplification: [1.5, 1]}}\n")
     )
     assert short == long
-    assert recipe_id(short) == recipe_id(long) == recipe_id(load_recipe("retinanet-r50-rlo"))
+    assert (
+        compute_recipe_id(short)
+        == compute_recipe_id(long)
+        == compute_recipe_id(load_recipe("retinanet-r50-rlo"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -379,7 +389,7 @@ def test_execution_is_not_identity(sets: list[str]):
     plain = load_recipe("retinanet-r50-rlo")
     changed = load_recipe("retinanet-r50-rlo", sets=sets)
     assert changed != plain
-    assert recipe_id(changed) == recipe_id(plain)
+    assert compute_recipe_id(changed) == compute_recipe_id(plain)
 
 
 @pytest.mark.parametrize(
@@ -404,23 +414,23 @@ def test_execution_is_not_identity(sets: list[str]):
     ],
 )
 def test_whatever_changes_the_training_changes_the_identity(assignment: str):
-    assert recipe_id(load_recipe("retinanet-r50-rlo", sets=[assignment])) != recipe_id(
+    assert compute_recipe_id(load_recipe("retinanet-r50-rlo", sets=[assignment])) != compute_recipe_id(
         load_recipe("retinanet-r50-rlo")
     )
 
 
 def test_the_hash_is_stable_and_covers_the_data():
     recipe = load_recipe("retinanet-r50-rlo", "tiny")
-    assert len(recipe_id(recipe)) == 8
-    assert int(recipe_id(recipe), 16) >= 0
+    assert len(compute_recipe_id(recipe)) == 8
+    assert int(compute_recipe_id(recipe), 16) >= 0
     hashes = {
-        recipe_id(recipe),
-        config_hash(recipe, "a"),
-        config_hash(recipe, "b"),
-        recipe_id(load_recipe(recipe.name)),
+        compute_recipe_id(recipe),
+        compute_config_hash(recipe, "a"),
+        compute_config_hash(recipe, "b"),
+        compute_recipe_id(load_recipe(recipe.name)),
     }
     assert len(hashes) == 4
-    content = identity(recipe)
+    content = describe_identity(recipe)
     assert content["schedule"]["batch"] == 8
     assert content["profile"] == "tiny"
     assert json.loads(json.dumps(content)) == content
@@ -430,7 +440,7 @@ def test_the_hash_is_stable_and_covers_the_data():
 def test_the_order_of_keys_and_their_plus_do_not_count():
     one = load_recipe(page("extends: retinanet-r50\nset: {b.c: 1, a: 2}\n"))
     two = load_recipe(page("extends: retinanet-r50\nset: {+a: 2, b.c: 1}\n"))
-    assert recipe_id(one) == recipe_id(two)
+    assert compute_recipe_id(one) == compute_recipe_id(two)
 
 
 def test_a_node_and_its_class_come_before_what_depends_on_them():
@@ -445,5 +455,5 @@ def test_a_users_model_counts_by_its_text():
     ids = []
     for folder, text in (("a", "x = 1"), ("b", "x = 1"), ("b", "x = 2")):
         page(text, f"{folder}/mine.py")
-        ids.append(recipe_id(load_recipe(child("model: mine.py\n", name=f"{folder}/my.yaml"))))
+        ids.append(compute_recipe_id(load_recipe(child("model: mine.py\n", name=f"{folder}/my.yaml"))))
     assert ids[0] == ids[1] != ids[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.recipes.loading import load_recipe, recipe_id
-from experiments.recipes.tables import all_tables, load_table
+from experiments.recipes.loading import compute_recipe_id, load_recipe
+from experiments.recipes.tables import list_tables, load_table
 
 # Typed from the paper, row by row: label's method, backbone, published values.
 TABLE_1 = """
@@ -147,7 +147,7 @@ def test_the_controls_have_their_rules():
     assert all(other == others[0] for other in others)  # they differ in nothing else
 
 
-@pytest.mark.parametrize("name", all_tables())
+@pytest.mark.parametrize("name", list_tables())
 def test_every_row_names_a_recipe_that_can_be_run(name: str):
     for row in load_table(name).rows():
         for profile in (None, "tiny"):
@@ -157,11 +157,11 @@ def test_every_row_names_a_recipe_that_can_be_run(name: str):
 
 def test_rows_of_different_tables_share_their_runs():
     ids = {
-        recipe_id(load_recipe(row.recipe, overrides=row.set))
+        compute_recipe_id(load_recipe(row.recipe, overrides=row.set))
         for number, row_id in (("1", "retinanet-rlo-r50"), ("3", "all"), ("4", "alpha-100"), ("5", "n-2"))
         for row in [load_table(f"table{number}").row(row_id)]
     }
-    assert ids == {recipe_id(load_recipe("retinanet-r50-rlo"))}
+    assert ids == {compute_recipe_id(load_recipe("retinanet-r50-rlo"))}
 
 
 def page(text: str) -> str:

@@ -45,7 +45,7 @@ def run_maker(results: Path) -> MakeRun:
         **more: Any,
     ) -> RunFolder:
         made = recipes.load_recipe(recipe, profile, sets) if isinstance(recipe, str) else recipe
-        digest = recipes.config_hash(made, fingerprint)
+        digest = recipes.compute_config_hash(made, fingerprint)
         run = RunFolder.of(results, name or made.name, digest, seed)
         run.path.mkdir(parents=True)
         run.recipe.write_text(recipes.dump(made), encoding="utf-8")
@@ -63,7 +63,7 @@ def run_maker(results: Path) -> MakeRun:
         ]
         record = Record(
             recipe=name or made.name,
-            recipe_id=recipes.recipe_id(made),
+            recipe_id=recipes.compute_recipe_id(made),
             config_hash=digest,
             seed=seed,
             profile=made.profile,

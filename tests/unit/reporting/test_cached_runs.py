@@ -94,7 +94,7 @@ def test_what_has_not_changed_is_not_read_again(make_run: MakeRun, results: Path
     own = matcher.recipe_for_id(again.runs[0]["recipe_id"])
     page = recipes.load_recipe(str(one.recipe))
     assert own == page
-    assert recipes.recipe_id(own) == recipes.recipe_id(page) == one.read().recipe_id
+    assert recipes.compute_recipe_id(own) == recipes.compute_recipe_id(page) == one.read().recipe_id
     assert own.weighting["alpha"] == 10
 
 

@@ -11,7 +11,7 @@ from experiments.recipes import loading as recipes
 from experiments.reporting import build_report, collect
 from experiments.reporting.tables import table_rows
 from experiments.reporting.tables.report_model import TableRow
-from experiments.runs.mean_weights import mean_weights
+from experiments.runs.mean_weights import compute_mean_weights
 from experiments.runs.run_folder import RunFolder
 
 from .conftest import MakeRun, in_contexts
@@ -119,7 +119,7 @@ def test_a_recipe_that_no_name_stands_for_is_run_from_its_page(results: Path, ma
     wanted = recipes.load_recipe(words[2], sets=[words[4]])
     assert wanted.weighting["gamma"] == 0
     assert wanted.schedule.lr == 0.001
-    assert mean_weights([run], "level") == [[1, 1, 1, 1, 1]]
+    assert compute_mean_weights([run], "level") == [[1, 1, 1, 1, 1]]
 
 
 def test_a_long_table_looks_up_the_controls_of_its_gains_alone(

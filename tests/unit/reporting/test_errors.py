@@ -24,9 +24,9 @@ from experiments.recipes import loading as recipes
 from experiments.reporting import breakdown as errors
 from experiments.reporting import build_report, collect
 from experiments.reporting.breakdown.comparison import load_group
-from experiments.reporting.breakdown.image_drawing import drawn_boxes
-from experiments.reporting.breakdown.level_ranges import BY_HALF_SIDE, Resize, levels_of
-from experiments.reporting.breakdown.run_breakdown import breakdown, evaluated
+from experiments.reporting.breakdown.image_drawing import select_boxes
+from experiments.reporting.breakdown.level_ranges import BY_HALF_SIDE, Resize, find_levels
+from experiments.reporting.breakdown.run_breakdown import load_breakdown, open_evaluation
 from experiments.runs.outputs import digest_outputs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
@@ -56,7 +56,7 @@ def config_for(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_anchor_levels_are_those_of_the_best_centred_anchor():
-    levels = levels_of(config_for(RETINA))
+    levels = find_levels(config_for(RETINA))
     anchors = [(f"P{3 + i}", 4 * stride * 2 ** (k / 3)) for i, stride in enumerate(STRIDES) for k in range(3)]
     for length in np.geomspace(5, 2000, 700):
         overlap = {anchor: min(length, anchor[1]) ** 2 / max(length, anchor[1]) ** 2 for anchor in anchors}
@@ -67,15 +67,15 @@ def test_anchor_levels_are_those_of_the_best_centred_anchor():
 
 
 def test_roi_levels_are_where_the_extractor_pools():
-    levels = levels_of(config_for(FASTER))
+    levels = find_levels(config_for(FASTER))
     for length in np.geomspace(5, 2000, 300):
         pooled = min(max(math.floor(math.log2(length / 56)), 0), 3)
         assert [n for n, (low, high) in levels.ranges.items() if low <= length < high] == [f"P{2 + pooled}"]
-    assert list(levels_of(config_for(FASTER), where="rpn").ranges) == ["P2", "P3", "P4", "P5", "P6"]
+    assert list(find_levels(config_for(FASTER), where="rpn").ranges) == ["P2", "P3", "P4", "P5", "P6"]
 
 
 def test_fcos_levels_are_its_regression_ranges_at_an_objects_centre():
-    levels = levels_of(config_for(FCOS))
+    levels = find_levels(config_for(FCOS))
     assert levels.measure == BY_HALF_SIDE
     assert levels.ranges["P3"] == (0, 64)
     assert levels.ranges["P7"] == (512, math.inf)
@@ -83,7 +83,7 @@ def test_fcos_levels_are_its_regression_ranges_at_an_objects_centre():
     given = {
         "bbox_head": {**FCOS["bbox_head"], "regress_ranges": [[-1, 16], [16, 1e8], [1, 2], [1, 2], [1, 2]]}
     }
-    assert list(levels_of(config_for(given)).ranges.values())[:2] == [(0, 16), (16, math.inf)]
+    assert list(find_levels(config_for(given)).ranges.values())[:2] == [(0, 16), (16, math.inf)]
     # 100 x 40 in an image of 640 x 480, which is tested at 1067 x 800
     assert levels.size(100, 40, (640, 480)) == pytest.approx(100 * 1067 / 640 / 2)
 
@@ -99,7 +99,7 @@ def test_fcos_levels_are_its_regression_ranges_at_an_objects_centre():
 )
 def test_where_no_level_follows_from_a_size_it_is_said(model: dict[str, Any], says: str):
     with pytest.raises(UserError, match=says):
-        levels_of(config_for(model))
+        find_levels(config_for(model))
 
 
 def test_sizes_are_those_of_the_resized_image():
@@ -202,7 +202,7 @@ def farm(tmp_path: Path, spec: Path, make_run: MakeRun) -> Farm:
 
 def test_every_part_is_what_pycocotools_finds(farm: Farm, tmp_path: Path):
     run = farm("retinanet-r50", 0)
-    made = breakdown(evaluated(run))
+    made = load_breakdown(open_evaluation(run))
     content = json.loads((tmp_path / "val.json").read_text())
     found = json.loads((run.detections / "val.bbox.json").read_text())
     per_class = pycocotools(content, found, [[0, 1e10], [0, 1024], [1024, 9216], [9216, 1e10], [256, 1024]])
@@ -239,19 +239,19 @@ def test_what_was_computed_is_cached_until_detections_change(
     detections = run.detections / "val.bbox.json"
     os.utime(detections, (1, 1))  # a file that changed just now may change again unnoticed
     said: list[str] = []
-    first = breakdown(evaluated(run), said.append)
-    assert breakdown(evaluated(run), said.append) == first
+    first = load_breakdown(open_evaluation(run), said.append)
+    assert load_breakdown(open_evaluation(run), said.append) == first
     assert len(said) == 1
     assert sorted(path.name for path in run.detections.iterdir()) == ["val.bbox.json"]
     detections.write_text(json.dumps(json.loads(detections.read_text())[10:]))
     os.utime(detections, (2, 2))
     with pytest.raises(UserError, match="its record says"):
-        breakdown(evaluated(run), said.append)
+        load_breakdown(open_evaluation(run), said.append)
     assert len(said) == 2
     for entry in (tmp_path / "cache").rglob("*.json"):
         entry.write_text("{")  # a cache that is broken is none
     with pytest.raises(UserError, match="its record says"):
-        breakdown(evaluated(run))
+        load_breakdown(open_evaluation(run))
 
 
 # ----------------------------------------------------------------------------------- commands and report
@@ -269,7 +269,7 @@ def test_a_report_says_where_differences_lie(
     aps: dict[str, list[float]] = {"retinanet-r50": [], "retinanet-r50-rlo": []}
     for draw, recipe in enumerate(list(aps) * 3):
         aps[recipe].append(farm(recipe, draw // 2, draw).read().metrics["AP"])
-    differences, detections = errors.sections(build_report(collect(results), ["table1"]))
+    differences, detections = errors.build_breakdown_sections(build_report(collect(results), ["table1"]))
     assert differences.title.startswith("Where the differences lie: RetinaNet w/ RLO against RetinaNet")
     assert [grid.header[0] for grid in differences.grids] == ["class", "level", "size"]
     means = [f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f} (3)" for values in aps.values()]
@@ -288,10 +288,10 @@ def test_a_report_says_where_differences_lie(
 
 
 def test_drawn_boxes_are_the_kept_detections_above_the_threshold(farm: Farm):
-    one = evaluated(farm("retinanet-r50", 0))
+    one = open_evaluation(farm("retinanet-r50", 0))
     names = {i: name for name, i in CATEGORIES.items()}
     ids = [image.id for image in one.truth.images]
-    boxes = drawn_boxes(one, ids, 0.5)
+    boxes = select_boxes(one, ids, 0.5)
     kept = json.loads((one.run.detections / "val.bbox.json").read_text())
     for image in ids:
         wanted = [(e["bbox"], f"{names[e['category_id']]} {e['score']:.2f}") for e in kept
@@ -304,7 +304,7 @@ def test_a_report_without_the_data_says_so(farm: Farm, results: Path, tmp_path: 
     farm("retinanet-r50", 0)
     farm("retinanet-r50-rlo", 0, 1)
     (tmp_path / "val.json").unlink()
-    differences, detections = errors.sections(build_report(collect(results), ["table1"]))
+    differences, detections = errors.build_breakdown_sections(build_report(collect(results), ["table1"]))
     assert any("val.json" in text for text in differences.texts)
     assert not differences.grids
     assert "val.json" in detections.texts[0]
@@ -348,10 +348,10 @@ def test_detections_that_changed_since_are_left_out_though_their_ap_is_the_same(
 
 
 def test_a_report_without_pairs_has_no_such_section(farm: Farm, results: Path, make_run: MakeRun):
-    assert errors.sections(build_report(collect(results), ["table1"])) == []
+    assert errors.build_breakdown_sections(build_report(collect(results), ["table1"])) == []
     farm("retinanet-r50", 0)
     make_run("retinanet-r50-rlo", 1, status="failed", profile="tiny")
-    assert errors.sections(build_report(collect(results), ["table1"])) == []
+    assert errors.build_breakdown_sections(build_report(collect(results), ["table1"])) == []
 
 
 def test_the_command_compares_all_seeds_of_each_config(farm: Farm, results: Path, tmp_path: Path):

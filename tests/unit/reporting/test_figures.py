@@ -23,12 +23,12 @@ from experiments.common.errors import UserError
 from experiments.detection.level_weighting.trace import COLUMNS
 from experiments.reporting import build_report, collect
 from experiments.reporting.figures import (
+    build_figure_sections,
+    draw_runs,
     forest,
     levels,
-    new_stem,
-    pictures_of_runs,
+    make_stem,
     policy,
-    sections,
     sweeps,
     timing,
 )
@@ -162,7 +162,10 @@ def test_traces_that_are_missing_broken_or_not_whole_are_told_of(tmp_path):
     assert "1 line cannot be used" in others[0] and "1 of 3 intervals" in others[1]
     assert "does not name the columns" in others[2] and "no interval yet" in others[3]
     nothing = trace_files.read([tmp_path / "seed4"])
-    assert levels.level_curves(nothing, "x", "x") is None and policy.policy(nothing, "x", "x") is None
+    assert (
+        levels.draw_level_curves(nothing, "x", "x") is None
+        and policy.draw_policy_figure(nothing, "x", "x") is None
+    )
 
 
 def test_heads_are_kept_apart(tmp_path, unrendered):
@@ -172,7 +175,7 @@ def test_heads_are_kept_apart(tmp_path, unrendered):
     assert traces.heads == ["rpn_head", "roi_head"]
     assert [traces.of(head).level_names for head in traces.heads] == [["P2", "P3"], ["P2"]]
     assert set(traces.of("roi_head").levels["loss_cls"]) == {2}
-    assert [p.name for p in pictures_of_runs([run], "x")[0]] == ["x-rpn_head-levels", "x-roi_head-levels"]
+    assert [p.name for p in draw_runs([run], "x")[0]] == ["x-rpn_head-levels", "x-roi_head-levels"]
 
 
 def test_policy_shows_weights_probabilities_and_each_seeds_actions(tmp_path):
@@ -203,19 +206,19 @@ def test_ten_rows_of_every_so_manieth_action_where_there_are_more(tmp_path):
     actions = ["", *(cycle[t % 3] for t in range(1, 1000))]
     runs = [write_trace(tmp_path / f"seed{seed}", 1000, policy_cells(actions), ["P3"]) for seed in range(2)]
     traces = trace_files.read(runs * 6)
-    cells, every = policy.action_cells(traces, cycle)
+    cells, every = policy.build_action_cells(traces, cycle)
     assert (cells.shape, every) == ((10, 333), 3)
     assert all(cycle[int(cell)] == actions[3 * (n + 1) - 1] for n, cell in enumerate(cells[0]))
 
 
 def test_the_baseline_and_fixed_weights_have_no_policy_figure(tmp_path):
     run = write_trace(tmp_path / "seed0", 3, lambda t, k: {"loss_cls": 1, "weight": 1.0 if t == 1 else 1.3})
-    assert policy.policy(trace_files.read([run]), "x", "x") is None
+    assert policy.draw_policy_figure(trace_files.read([run]), "x", "x") is None
 
 
 def test_a_picture_has_the_width_of_a_column_and_refers_to_nothing_outside(tmp_path):
     run = write_trace(tmp_path / "seed0", 4, policy_cells(["", "largest", "uniform", "variance"]), ["P3"])
-    one, two = (policy.policy(trace_files.read([run]), "x", "$\\alpha <b> 漢") for _ in range(2))
+    one, two = (policy.draw_policy_figure(trace_files.read([run]), "x", "$\\alpha <b> 漢") for _ in range(2))
     assert one is not None and one == two
     width, height = struct.unpack(">II", one.png[16:24])
     assert DPI >= 200 and width == round(3.4 * DPI) and height < 4.5 * DPI
@@ -245,7 +248,7 @@ def test_differences_are_drawn_with_the_paired_interval_and_published_ones_only_
     report = build_report(collect(results), ["table1"])
     interval = ttest_rel(RLO, BASE).confidence_interval(0.95)
     for in_context in (True, False):
-        rows = forest.effects(table(report, "table1", in_context))
+        rows = forest.list_effects(table(report, "table1", in_context))
         assert [row.label for row in rows] == ["RetinaNet w/ RLO"]
         axes = forest.draw_differences(rows, "AP", "uniform").axes[0]
         drawn = {(line.get_marker(), line.get_linestyle()): line.get_xdata() for line in axes.lines[1:]}
@@ -259,7 +262,7 @@ def test_an_interval_of_two_seeds_does_not_stretch_the_axis(results, make_run):
     for seed in range(2):
         make_run("retinanet-r50", seed, {"AP": BASE[seed]}, profile="tiny")
         make_run("retinanet-r50-rlo", seed, {"AP": RLO[seed]}, profile="tiny")
-    rows = forest.effects(table(build_report(collect(results), ["table1"]), "table1", True))
+    rows = forest.list_effects(table(build_report(collect(results), ["table1"]), "table1", True))
     assert rows[0].difference.high > 4
     axes = forest.draw_differences(rows, "AP", "uniform").axes[0]
     assert axes.get_xlim()[1] < 1.1
@@ -274,7 +277,7 @@ def test_table_4_is_a_curve_over_the_values_as_run(results, make_run):
             make_run("retinanet-r50-rlo", seed, {"AP": values[seed]}, profile="tiny",
                      sets=(f"weighting.alpha={alpha}",))  # fmt: skip
     shown = table(build_report(collect(results)), "table4", True)
-    sweep = sweeps.sweep_of(shown, shown.rows)
+    sweep = sweeps.find_sweep(shown, shown.rows)
     assert sweep is not None and sweep.key == "weighting.alpha"
     axes = sweeps.draw_sweep(sweep).axes[0]
     assert axes.get_xscale() == "log"
@@ -296,7 +299,7 @@ def test_published_values_stand_beside_where_the_table_is_the_published_one(resu
     make_run("retinanet-r50-rlo", 0, {"AP": 36.0})
     make_run("retinanet-r50-rlo", 0, {"AP": 36.4}, sets=("weighting.alpha=50",))
     shown = table(build_report(collect(results)), "table4", False)
-    sweep = sweeps.sweep_of(shown, shown.rows)
+    sweep = sweeps.find_sweep(shown, shown.rows)
     assert sweep is not None
     lines = lines_of(sweeps.draw_sweep(sweep).axes[0])
     np.testing.assert_allclose(lines["published"], [[5, 50, 100, 200, 500], [35.9, 36.4, 36.9, 36.7, 36.5]])
@@ -328,7 +331,7 @@ def test_figure_4_has_a_pair_of_bars_for_each_model_and_says_what_it_was_measure
     widths = [bar.get_width() for bar in axes.patches if bar.get_width()]
     assert widths == pytest.approx([100, 200, 300, 200, 400, 600])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["BASELINE", "RLO", "PAFPN"]
-    made = timing.inference_time(part, "x")
+    made = timing.draw_inference_time(part, "x")
     assert all(text in made.caption for text in ("an old one", "torch 2.4.0", "160 x 160", "Profile tiny"))
 
 
@@ -338,10 +341,10 @@ def test_ap_stands_against_time_only_for_runs_of_the_same_profile(results, make_
         make_run("retinanet-r50-rlo", seed, {"AP": RLO[seed]}, profile="tiny")
         make_run("retinanet-r50-pafpn", seed, {"AP": 52.0}, profile="tiny")
     report, part = build_report(collect(results)), bench_part()
-    made = timing.ap_against_time(part, report, "x")
+    made = timing.draw_ap_over_time(part, report, "x")
     assert made is not None and "RLO 51.0 ± 0.2 (2) at 200 ms" in made.alt
     part["result"]["profile"] = None
-    assert timing.ap_against_time(part, report, "x") is None
+    assert timing.draw_ap_over_time(part, report, "x") is None
 
 
 def test_a_report_gets_a_set_of_figures_for_each_context(results, make_run, unrendered):
@@ -351,7 +354,7 @@ def test_a_report_gets_a_set_of_figures_for_each_context(results, make_run, unre
             actions = ["", "largest", "uniform", "smallest"] if recipe.endswith("rlo") else [""] * 4
             write_trace(run.path, 4, policy_cells(actions) if recipe.endswith("rlo") else losses(1))
     report = build_report(collect(results))
-    (section,) = sections(report, [])
+    (section,) = build_figure_sections(report, [])
     names = [picture.name for picture in section.pictures]
     assert section.title == "Figures, profile tiny on shapes"
     assert [
@@ -375,7 +378,7 @@ def test_the_trainings_that_are_drawn_are_those_of_most_seeds(results, make_run,
         for sets in ((), ("weighting.alpha=5",))[(seed == 2) :]:  # alpha 5 has a seed more
             run = make_run("retinanet-r50-rlo", seed, {"AP": RLO[seed]}, profile="tiny", sets=sets)
             write_trace(run.path, 4, policy_cells(["", "largest", "uniform", "smallest"]))
-    (section,) = sections(build_report(collect(results)), [])
+    (section,) = build_figure_sections(build_report(collect(results)), [])
     (shown,) = [picture for picture in section.pictures if picture.name.endswith("policy")]
     assert "alpha 5" in shown.caption and "mean over seeds 0, 1, 2" in shown.caption
     assert any("(seeds 0, 1, 2), for no RLO row has more seeds" in text for text in section.texts)
@@ -395,22 +398,22 @@ def test_an_ablations_curve_has_the_uniform_baseline_of_another_block(results, m
     for value, ap in values.items():
         make_run(recipe, 0, {"AP": ap}, profile="tiny", sets=(f"weighting.alpha={value}",))
     shown = next(t for t in build_report(collect(results)).tables if t.name == "mine")
-    assert [sweeps.sweep_of(shown, rows) is None for _, rows in shown.blocks] == [True, False]
-    axes = sweeps.draw_sweep(sweeps.sweep_of(shown, shown.blocks[1][1])).axes[0]
+    assert [sweeps.find_sweep(shown, rows) is None for _, rows in shown.blocks] == [True, False]
+    axes = sweeps.draw_sweep(sweeps.find_sweep(shown, shown.blocks[1][1])).axes[0]
     assert set(lines_of(axes)["baseline"][1]) == {49.0}
     (measured,) = axes.containers
     assert np.array(measured[0].get_data(), float).tolist() == [list(values), list(values.values())]
 
 
 def test_nothing_to_draw_is_no_section(results, make_run):
-    assert sections(build_report(collect(results)), []) == []
+    assert build_figure_sections(build_report(collect(results)), []) == []
     make_run("retinanet-r50-rlo", 0, status="failed", profile="tiny")
-    assert sections(build_report(collect(results)), []) == []
+    assert build_figure_sections(build_report(collect(results)), []) == []
 
 
 def test_names_are_safe_for_files_and_used_once():
     used: set[str] = set()
-    assert [new_stem(text, used) for text in ("../A b, <script>", "a b script", "漢")] == [
+    assert [make_stem(text, used) for text in ("../A b, <script>", "a b script", "漢")] == [
         "a-b-script", "a-b-script-2", "figure",
     ]  # fmt: skip
 

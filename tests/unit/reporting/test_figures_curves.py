@@ -42,7 +42,7 @@ def test_curves_are_loss_and_ap_of_each_config_mean_and_band_over_its_seeds(make
     configs = (one, two, three)
     trainings = [
         curves.read_training(folders, label, problems)
-        for folders, label in zip(configs, curves.labels_of(configs))
+        for folders, label in zip(configs, curves.make_labels(configs))
     ]
     assert problems == [f"{one[0] / 'metrics.csv'}: 1 line cannot be used (cut short or broken)."]
     figure, shown = curves.draw_curves(trainings)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from experiments.reporting.breakdown.image_drawing import BASELINE, TRUTH, Panel, side_by_side
+from experiments.reporting.breakdown.image_drawing import BASELINE, TRUTH, Panel, draw_side_by_side
 from experiments.reporting.figures import forest, style, timing
 from experiments.reporting.stats.statistics import Difference, Spread
 
@@ -61,7 +61,7 @@ def assert_readable(names: list[str], figure: Figure) -> None:
 
 
 def test_texts_that_overlap_are_noticed():
-    figure = style.new_figure(2)
+    figure = style.make_figure(2)
     axes = figure.subplots()
     axes.set_xticks([0, 1], ["a" * 60, "b" * 60])
     figure.text(0.99, 0.5, "beyond the edge")
@@ -85,7 +85,7 @@ def test_rows_of_a_figure_never_collide(count: int, length: int):
 def test_legends_never_collide(count: int, length: int):
     names = make_names(length, count)
     with style.drawing():
-        figure = style.new_figure(1.5)
+        figure = style.make_figure(1.5)
         axes = figure.subplots()
         for name in names:
             axes.plot([0, 1], [0, 1], label=name)
@@ -104,7 +104,7 @@ def test_figures_of_two_or_eight_names_never_collide(length: int):
     for figure, shown in (
         (timing.draw_times(models), names),
         (timing.draw_ap_against_time(models, {n: Spread(40.0, 1.0, 3) for n in names}, "AP"), names),
-        (side_by_side([(np.zeros((48, 64, 3), np.uint8), panels)]), names[:2]),
+        (draw_side_by_side([(np.zeros((48, 64, 3), np.uint8), panels)]), names[:2]),
     ):
         assert collisions(figure) == []
         assert_readable(shown, figure)
@@ -113,7 +113,7 @@ def test_figures_of_two_or_eight_names_never_collide(length: int):
 @pytest.mark.parametrize("values", [[1, 2, 100], [5, 50, 100, 200, 500], [1e-4, 2e-4, 3e-4, 1.0], range(100)])
 def test_values_of_a_sweep_that_lie_close_are_not_written_over_each_other(values: list[float]):
     with style.drawing():
-        figure = style.new_figure(1.5)
+        figure = style.make_figure(1.5)
         axes = figure.subplots()
         axes.plot(values, values)
         axes.set_xticks(list(values), [f"{value:g}" for value in values])

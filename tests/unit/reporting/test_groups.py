@@ -12,7 +12,7 @@ from experiments.reporting.collect import (
     collect,
     collect_folders,
     describe_execution,
-    metric_names,
+    list_metrics,
     split_by,
 )
 from experiments.reporting.tables.building import build_run_tables
@@ -40,7 +40,7 @@ def test_one_row_a_run_with_what_its_record_says(make_run: MakeRun, results: Pat
     make_run(BASE, 0, status="failed")
     found = collect(results)
     assert found.problems == []
-    assert metric_names(found.runs) == ["AP", "AP50"]
+    assert list_metrics(found.runs) == ["AP", "AP50"]
     assert len(found.runs) == 2
     failed, row = found.runs
     record = run.read()
@@ -57,7 +57,7 @@ def test_one_row_a_run_with_what_its_record_says(make_run: MakeRun, results: Pat
 def test_an_empty_folder_has_no_rows(results: Path):
     found = collect(results)
     assert len(found.runs) == 0
-    assert found.problems == metric_names(found.runs) == []
+    assert found.problems == list_metrics(found.runs) == []
 
 
 def test_a_broken_record_is_a_sentence_and_hides_no_other(make_run: MakeRun, results: Path):
@@ -83,7 +83,7 @@ def test_only_finished_runs_have_metrics_and_minus_one_is_none(make_run: MakeRun
     runs = collect(results).runs
     assert [run["state"] for run in runs] == ["done", "failed", "interrupted"]
     assert [run.get("AP") for run in runs] == [50.0, None, None]
-    assert metric_names(collect(results).runs) == ["AP"]
+    assert list_metrics(collect(results).runs) == ["AP"]
 
 
 def test_execution_of_a_run_that_never_loaded_data_is_unknown():

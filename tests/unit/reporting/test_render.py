@@ -17,8 +17,8 @@ from scipy import stats
 from experiments.recipes import catalogue
 from experiments.reporting import Report, build_report, collect, render
 from experiments.reporting.render import text as report_text
-from experiments.reporting.render.latex_text import comment, tex
-from experiments.reporting.render.page import html_page
+from experiments.reporting.render.latex_text import escape_tex, make_comment
+from experiments.reporting.render.page import render_html_page
 from experiments.reporting.tables.sections import Grid, Picture, Section
 
 from .conftest import MakeRun, published, run_maker
@@ -86,7 +86,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
 @pytest.fixture(scope="module")
 def page(measured: tuple[Report, Path]) -> Page:
     report, results = measured
-    return Page(html_page(report, made(results), results.parent / "out", [SECTION]))
+    return Page(render_html_page(report, made(results), results.parent / "out", [SECTION]))
 
 
 def published_tables(page: Page) -> list[HtmlTable]:
@@ -94,7 +94,7 @@ def published_tables(page: Page) -> list[HtmlTable]:
 
 
 def test_every_published_cell_of_the_page_without_runs_and_its_mark(tmp_path: Path):
-    page = Page(html_page(build_report(collect(tmp_path)), made(tmp_path), tmp_path))
+    page = Page(render_html_page(build_report(collect(tmp_path)), made(tmp_path), tmp_path))
     assert page.tags.count("details") == 5  # collapsed: nothing was measured
     for table, source in zip(published_tables(page), pages_of(TABLES)):
         marks = rank_marks(source)
@@ -127,10 +127,12 @@ def test_every_published_cell_of_the_latex(measured: tuple[Report, Path], tmp_pa
     for report in (measured[0], build_report(collect(tmp_path))):
         for table, source in zip(published(report), pages_of(TABLES)):
             marks = rank_marks(source)
-            rows = latex_rows(render.latex_table(table))
+            rows = latex_rows(render.render_latex_table(table))
             for row in (row for block in source["blocks"] for row in block["rows"]):
                 own = [
-                    r for r in rows if plain(r[0]) == tex(name_of(row)) and r[1] == tex(row["backbone"] or "")
+                    r
+                    for r in rows
+                    if plain(r[0]) == escape_tex(name_of(row)) and r[1] == escape_tex(row["backbone"] or "")
                 ]
                 cells = own[0][2 : 2 + len(row["published"])]
                 if any(line.group for line in table.rows):  # below the measured ones, after seven columns
@@ -193,7 +195,7 @@ def test_claims_come_first_once_each_and_with_their_controls(page: Page, measure
 
 def test_a_page_needs_nothing_but_itself_and_links_only_to_runs(page: Page, measured: tuple[Report, Path]):
     report, results = measured
-    text = html_page(report, made(results), results.parent / "out", [SECTION])
+    text = render_html_page(report, made(results), results.parent / "out", [SECTION])
     assert not re.search(r"https?:|url\(|@import|<link|<iframe|<object", text)
     pictures = [target for tag, target in page.targets if tag == "img"]
     assert len(pictures) == 1 and pictures[0].startswith("data:image/")
@@ -220,21 +222,21 @@ def test_no_text_becomes_markup(page: Page):
 
 
 def test_latex_of_any_text():
-    assert tex("a_b & 5% #1 $x^2$ ~{}") == (
+    assert escape_tex("a_b & 5% #1 $x^2$ ~{}") == (
         r"a\_b \& 5\% \#1 \ensuremath{\mathdollar}x\textasciicircum{}2\ensuremath{\mathdollar} \textasciitilde{}\{\}"
     )
-    assert tex("<script>\\x") == r"\textless{}script\textgreater{}\textbackslash{}x"
-    assert tex("-0.6 [-1.0, +0.5]") == r"\ensuremath{-}0.6 {[}\ensuremath{-}1.0, +0.5{]}"
-    assert tex("r50-rlo --seeds") == "r50{-}rlo {-}{-}seeds"
-    assert tex("α Δ ± † é\n中") == (
+    assert escape_tex("<script>\\x") == r"\textless{}script\textgreater{}\textbackslash{}x"
+    assert escape_tex("-0.6 [-1.0, +0.5]") == r"\ensuremath{-}0.6 {[}\ensuremath{-}1.0, +0.5{]}"
+    assert escape_tex("r50-rlo --seeds") == "r50{-}rlo {-}{-}seeds"
+    assert escape_tex("α Δ ± † é\n中") == (
         r"\ensuremath{\alpha} \ensuremath{\Delta} \ensuremath{\pm} \ensuremath{\dagger} é U+4E2D"
     )
-    assert comment("a\nb") == "% a b"
+    assert make_comment("a\nb") == "% a b"
 
 
 def test_run_folders_stand_in_the_latex_as_comments(measured: tuple[Report, Path]):
     report, results = measured
-    text = render.latex_table(published(report)[0])
+    text = render.render_latex_table(published(report)[0])
     for run in results.glob("runs/retinanet-r50-rlo/*/seed3"):
         assert f"% {run}" in text.splitlines()
     assert text.startswith("% Needs the packages booktabs and graphicx.")
@@ -242,17 +244,17 @@ def test_run_folders_stand_in_the_latex_as_comments(measured: tuple[Report, Path
 
 def test_pictures_are_the_files_that_were_drawn(measured: tuple[Report, Path]):
     report, results = measured
-    text = html_page(report, made(results), results, [SECTION])
+    text = render_html_page(report, made(results), results, [SECTION])
     (uri,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', text)
     assert base64.b64decode(uri).decode() == SVG
     heavy = Picture("p", "c", "a", PNG, SVG + " " * 400_000)
-    text = html_page(report, made(results), results, [Section("s", pictures=[heavy])])
+    text = render_html_page(report, made(results), results, [Section("s", pictures=[heavy])])
     (uri,) = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     assert base64.b64decode(uri) == PNG
 
 
 def test_two_tables_never_share_a_file():
-    assert render.stems(["a b", "a-b", "A/B", "report", "c"]) == {
+    assert render.make_stems(["a b", "a-b", "A/B", "report", "c"]) == {
         "a b": "a-b", "a-b": "a-b-2", "A/B": "A-B-3", "report": "report-2", "c": "c",
     }  # fmt: skip
 
@@ -280,7 +282,7 @@ def test_a_table_of_ones_own_cannot_break_the_page(
     nasty_table(tmp_path)
     monkeypatch.chdir(tmp_path)
     report = build_report(collect(results), ["mine"])
-    page = Page(html_page(report, made(results), tmp_path, [SECTION]))
+    page = Page(render_html_page(report, made(results), tmp_path, [SECTION]))
     assert page.tags.count("script") == 1
     (table,) = [t for t in page.tables if NASTY in t.title]
     first = next(row for row in table.rows if row[0].text == NASTY and len(row) > 3)
@@ -296,12 +298,14 @@ def test_the_latex_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mea
     report, results = measured
     odd = build_report(collect(results), ["mine"])
     (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / f"{render.file_name(PICTURE.name)}.png").write_bytes(PNG)
+    (tmp_path / "figures" / f"{render.make_file_name(PICTURE.name)}.png").write_bytes(PNG)
     for name, each in (("one", report), ("two", odd)):
-        Path(f"{name}.tex").write_text(render.latex_report(each, made(results), [SECTION]), encoding="utf-8")
+        Path(f"{name}.tex").write_text(
+            render.render_latex_report(each, made(results), [SECTION]), encoding="utf-8"
+        )
         paper = r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}"
         paper += r"\begin{document}\input{t}\end{document}"
-        Path("t.tex").write_text(render.latex_table(published(each)[0]), encoding="utf-8")
+        Path("t.tex").write_text(render.render_latex_table(published(each)[0]), encoding="utf-8")
         Path("paper.tex").write_text(paper, encoding="utf-8")
         for document in (name, "paper"):
             ran = subprocess.run(

@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
-from experiments.recipes.loading import config_hash, prepare_variants, recipe_id
+from experiments.recipes.loading import compute_config_hash, compute_recipe_id, prepare_variants
 from experiments.reporting import report_frame
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands import report
@@ -107,11 +107,11 @@ def test_claims_are_one_screen_whatever_the_number_of_rows(count: int, make_run:
     )
     page, record = (folder / "recipe.yaml").read_text(), json.loads((folder / "record.json").read_text())
     for number, variant in enumerate(variants):
-        digest = config_hash(variant, record["dataset"]["fingerprint"])
+        digest = compute_config_hash(variant, record["dataset"]["fingerprint"])
         for seed in range(3 if number == count - 1 else 1):
             run = RunFolder.of(results, RLO, digest, seed)
             run.path.mkdir(parents=True, exist_ok=True)
-            about = {"recipe_id": recipe_id(variant), "config_hash": digest, "seed": seed}
+            about = {"recipe_id": compute_recipe_id(variant), "config_hash": digest, "seed": seed}
             metrics = {"AP": 55.0 + seed + number / 1e6}
             run.record_file.write_text(json.dumps({**record, **about, "metrics": metrics}))
             run.recipe.write_text(page.replace("gamma: 0.01", f"gamma: {variant.weighting['gamma']}"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from experiments.common.config_text import Expression, at, flat, read_config
+from experiments.common.config_text import Expression, flatten_keys, get_at, read_config
 from experiments.common.errors import UserError
 from experiments.runs.record import Launch
 from experiments.runs.run_folder import RunFolder
@@ -154,10 +154,10 @@ def test_a_config_is_read_and_never_run(tmp_path: Path):
     assert isinstance(found["h"], Expression) and found["h"].startswith("open(")
     assert math.isnan(found["i"])
     assert found["j"]["k"] == "os.getcwd()"
-    assert at(found, "d.e-f.g") == "x"
-    assert at({"a": [1, {"b": 2}]}, "a.1.b") == 2
-    assert at(found, "d.nothing.more") is None
-    assert flat({"a": [{"b": 1}, {"c": [2]}], "d": {}}) == {"a.0.b": 1, "a.1.c": [2]}
+    assert get_at(found, "d.e-f.g") == "x"
+    assert get_at({"a": [1, {"b": 2}]}, "a.1.b") == 2
+    assert get_at(found, "d.nothing.more") is None
+    assert flatten_keys({"a": [{"b": 1}, {"c": [2]}], "d": {}}) == {"a.0.b": 1, "a.1.c": [2]}
     path.write_text("a = dict(\n")
     with pytest.raises(UserError, match="not a Python config"):
         read_config(path)

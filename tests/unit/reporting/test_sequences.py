@@ -12,10 +12,15 @@ import yaml
 from scipy import integrate, stats
 
 from experiments.reporting import build_report, collect
-from experiments.reporting.render.records import csv_text, report_content
-from experiments.reporting.stats.sequences import SequentialDifference, e_value, sequence_quantile, sequential
-from experiments.reporting.stats.statistics import Difference, adjust_by_holm, difference
-from experiments.reporting.tables.row_evidence import row_notes
+from experiments.reporting.render.records import render_csv, report_content
+from experiments.reporting.stats.sequences import (
+    SequentialDifference,
+    add_sequence,
+    compute_e_value,
+    compute_sequence_quantile,
+)
+from experiments.reporting.stats.statistics import Difference, adjust_by_holm, compute_difference
+from experiments.reporting.tables.row_evidence import list_row_notes
 
 from .conftest import MakeRun
 
@@ -34,34 +39,34 @@ def test_the_e_value_is_a_mixture_of_noncentral_t_densities(t: float, n: int, sc
         return float(stats.nct.pdf(t, n - 1, mean * math.sqrt(n)) * stats.norm.pdf(mean, 0, scale))
 
     mixture, _ = integrate.quad(weighted, -12 * scale, 12 * scale, limit=400, points=[0, t / math.sqrt(n)])
-    assert e_value(t, n, scale) == pytest.approx(mixture / stats.t.pdf(t, n - 1), rel=1e-9)
+    assert compute_e_value(t, n, scale) == pytest.approx(mixture / stats.t.pdf(t, n - 1), rel=1e-9)
 
 
 def test_the_interval_ends_where_the_e_value_reaches_20():
-    assert [sequence_quantile(n) for n in (1, 2, 3, 4)] == [math.inf] * 4  # e stays below 20 at any t
+    assert [compute_sequence_quantile(n) for n in (1, 2, 3, 4)] == [math.inf] * 4  # e stays below 20 at any t
     for n, scale in ((5, 1.0), (9, 0.5), (100, 2.0)):
-        assert e_value(sequence_quantile(n, scale), n, scale) == pytest.approx(20, rel=1e-9)
-    change = sequential(difference(by_seed(3, 1, 2, 4, 0, 2), by_seed(0, 0, 0, 0, 0, 0)))
-    assert e_value((change.value - change.low) / change.error, 6) == pytest.approx(20)
+        assert compute_e_value(compute_sequence_quantile(n, scale), n, scale) == pytest.approx(20, rel=1e-9)
+    change = add_sequence(compute_difference(by_seed(3, 1, 2, 4, 0, 2), by_seed(0, 0, 0, 0, 0, 0)))
+    assert compute_e_value((change.value - change.low) / change.error, 6) == pytest.approx(20)
     assert change.p_value == pytest.approx(1 / change.e_value)
 
 
 def test_equal_differences_and_a_single_pair_are_no_errors():
-    same = sequential(difference(by_seed(1, 1), by_seed(0, 0)))
+    same = add_sequence(compute_difference(by_seed(1, 1), by_seed(0, 0)))
     assert (same.low, same.verdict) == (None, "too few seeds")
     assert same.e_value == pytest.approx(math.sqrt(3))  # (1 / 3) ** (-(2 - 1) / 2), the limit for a large t
-    one = sequential(difference(by_seed(1), by_seed(0)))
+    one = add_sequence(compute_difference(by_seed(1), by_seed(0)))
     assert (one.e_value, one.low, one.verdict) == (1.0, None, "too few seeds")
 
 
 def test_differences_within_the_effect_are_settled():
     pairs = np.array([0.1, -0.1] * 5)
-    change = difference(by_seed(*pairs), by_seed(*[0.0] * 10))
-    assert sequential(change, 0.2).verdict == "smaller than the effect"  # 3.87 * 0.105 / sqrt(10) = 0.129
-    small = sequential(change, 0.1)
+    change = compute_difference(by_seed(*pairs), by_seed(*[0.0] * 10))
+    assert add_sequence(change, 0.2).verdict == "smaller than the effect"  # 3.87 * 0.105 / sqrt(10) = 0.129
+    small = add_sequence(change, 0.1)
     assert (small.verdict, small.is_settled) == ("within noise", False)
     n, how = small.seeds_to_settle()
-    half = {m: sequence_quantile(m) * change.error * math.sqrt(10 / m) for m in (n - 1, n)}
+    half = {m: compute_sequence_quantile(m) * change.error * math.sqrt(10 / m) for m in (n - 1, n)}
     assert (how, half[n] < 0.1 <= half[n - 1]) == ("smaller than the effect", True)
 
 
@@ -101,17 +106,17 @@ def test_rows_of_a_study_show_the_sequence_interval_and_are_adjusted(results: Pa
     assert change.high - change.value == pytest.approx(8.453 * math.sqrt(0.025 / 5), abs=1e-3)
     # alone p is 1 / 28.5; with a second recipe twice that
     assert (change.p_adjusted, change.verdict) == (pytest.approx(2 / 28.5, rel=1e-3), "within noise")
-    notes = dict(row_notes(table, has_resampling=False))
+    notes = dict(list_row_notes(table, has_resampling=False))
     assert "the interval holds at every look, e-value 28.5, p 0.035" in notes[RLO]
     assert "p 0.035, over 2 rows 0.07 (Holm)" in notes[RLO]
-    assert "anytime_low" in csv_text([table]).partition("\n")[0]
+    assert "anytime_low" in render_csv([table]).partition("\n")[0]
 
 
 def test_seeds_added_after_a_look_have_the_anytime_valid_interval_beside(results: Path, make_run: MakeRun):
     def notes() -> str:
         report = build_report(collect(results), ["s"])
         json.dumps(report_content(report), allow_nan=False)
-        return dict(row_notes(report.tables[0], has_resampling=False))[RLO]
+        return dict(list_row_notes(report.tables[0], has_resampling=False))[RLO]
 
     study(results)
     for seed in range(5):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.runs.mean_weights import mean_weights
+from experiments.runs.mean_weights import compute_mean_weights
 from experiments.runs.run_folder import RunFolder
 
 HEADER = "interval,iteration,head,level,loss,weight"
@@ -34,9 +34,9 @@ def two(tmp_path: Path) -> list[RunFolder]:
 
 def test_time_means_then_means_over_runs(two: list[RunFolder]):
     # seed 0: (1 + 1.5 + 2) / 3 = 1.5 and (1 + 1 + 1.1) / 3 = 1.03333; seed 1: 1 and 2
-    assert mean_weights(two, "level") == [[1.5, 1.0333], [1.25, 1.5167]]
-    assert mean_weights(two, "overall") == [[1.2667, 1.2667], [1.3833, 1.3833]]
-    assert mean_weights([], "level") == []
+    assert compute_mean_weights(two, "level") == [[1.5, 1.0333], [1.25, 1.5167]]
+    assert compute_mean_weights(two, "overall") == [[1.2667, 1.2667], [1.3833, 1.3833]]
+    assert compute_mean_weights([], "level") == []
 
 
 def test_traces_that_give_no_mean(tmp_path: Path, two: list[RunFolder]):
@@ -54,12 +54,12 @@ def test_traces_that_give_no_mean(tmp_path: Path, two: list[RunFolder]):
     ):
         bad = run(tmp_path / f"bad{number}", *rows, header=header)
         with pytest.raises(UserError, match=words):
-            mean_weights([*two, bad], "level")
+            compute_mean_weights([*two, bad], "level")
     pipe = RunFolder(tmp_path / "seed9")
     pipe.path.mkdir()
     os.mkfifo(pipe.trace)
     with pytest.raises(UserError, match=r"trace.csv cannot be read: it is not a regular file"):
-        mean_weights([pipe], "level")
+        compute_mean_weights([pipe], "level")
     with pytest.raises(UserError, match=r"trace.csv cannot be read") as caught:
-        mean_weights([RunFolder(tmp_path / "recipe" / "seed7")], "level")
+        compute_mean_weights([RunFolder(tmp_path / "recipe" / "seed7")], "level")
     assert "--seed 7 --force" in caught.value.hint

@@ -15,7 +15,7 @@ import pytest
 from experiments.common.errors import UserError
 from experiments.common.files import replacing, write_json, write_text
 from experiments.common.processes import STALE_AFTER_S, process_started
-from experiments.runs.lookup import iterate, resolve, results_dir
+from experiments.runs.lookup import find_results_dir, iterate, resolve
 from experiments.runs.record import SCHEMA_VERSION, Attempt, Record
 from experiments.runs.run_folder import RunFolder
 
@@ -155,10 +155,10 @@ def test_the_last_checkpoint_is_the_one_of_most_iterations(tmp_path: Path):
 
 def test_where_results_are(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MSDET_RESULTS", raising=False)
-    assert results_dir() == Path("results")
+    assert find_results_dir() == Path("results")
     monkeypatch.setenv("MSDET_RESULTS", "/elsewhere")
-    assert results_dir() == Path("/elsewhere")
-    assert results_dir(Path("here")) == Path("here")
+    assert find_results_dir() == Path("/elsewhere")
+    assert find_results_dir(Path("here")) == Path("here")
 
 
 def test_iterate_finds_every_run_in_order_and_nothing_else(tmp_path: Path):

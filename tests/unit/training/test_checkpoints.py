@@ -25,10 +25,10 @@ from torch import nn
 from experiments.common.errors import INTERRUPTED, UserError
 from experiments.runs.run_folder import RunFolder
 from experiments.training import components  # noqa: F401  (registers loop, sampler and hook)
-from experiments.training.engine.checkpoints import latest_valid_checkpoint, read_checkpoint
+from experiments.training.engine.checkpoints import find_latest_checkpoint, read_checkpoint
 from experiments.training.engine.runner import StrictRunner
 from experiments.training.engine.stopping import STOP, Interrupted
-from experiments.training.outcome import outcome_of
+from experiments.training.outcome import classify_outcome
 
 IMAGES, BATCH = 10, 4  # so three batches an epoch, the last one smaller
 
@@ -221,7 +221,7 @@ def test_a_write_that_fails_leaves_the_older_ones_whole(tmp_path: Path, monkeypa
     monkeypatch.setattr(LocalBackend, "put", full_disk)
     with pytest.raises(UserError, match=r"iteration 8 cannot be .* No space .* iter_4\.pth") as caught:
         toy(tmp_path / "run", every=4).train()
-    assert outcome_of(caught.value).code == INTERRUPTED
+    assert classify_outcome(caught.value).code == INTERRUPTED
     run = RunFolder(tmp_path / "run")
     assert run.last_checkpoint() == run.checkpoints / "iter_4.pth"
     assert read_checkpoint(run.last_checkpoint())["meta"]["iter"] == 4
@@ -259,10 +259,10 @@ def test_a_disk_that_is_full_interrupts_a_training_that_then_resumes_to_the_same
     assert os.statvfs(small_disk).f_bavail == 0
     with pytest.raises(UserError, match="No space left on device; the last good one is iter_3") as caught:
         toy(run.path, load_from=saved_first, resume=True).train()
-    assert outcome_of(caught.value).code == INTERRUPTED
+    assert classify_outcome(caught.value).code == INTERRUPTED
     assert saved_first.read_bytes() == content and saved(run.path) == ["iter_3.pth"]
     (small_disk / "filler").unlink()
-    resumed = toy(run.path, load_from=latest_valid_checkpoint(run)[0], resume=True)
+    resumed = toy(run.path, load_from=find_latest_checkpoint(run)[0], resume=True)
     resumed.train()
     for name, value in state_of(resumed).items():
         assert torch.equal(value, state_of(unbroken)[name]), name
@@ -353,7 +353,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(how: str, t
         newest.write_bytes(whole[: len(whole) // 2] if how == "cut" else b"")
     bad = newest.read_bytes()
 
-    chosen, _, notes = latest_valid_checkpoint(run)
+    chosen, _, notes = find_latest_checkpoint(run)
     assert chosen == run.checkpoints / "iter_8.pth"
     (note,) = notes
     assert "iter_10.pth" in note and note.endswith(
@@ -387,7 +387,7 @@ def test_a_file_that_passes_its_own_checksums_is_compared_with_its_digest(how: s
     """One bit of a zip entry's attributes makes it a folder: `testzip` passes, and torch reads other memory."""
     run = RunFolder(tmp_path / "run")
     path = stopped(run)
-    assert latest_valid_checkpoint(run)[0] == path
+    assert find_latest_checkpoint(run)[0] == path
     if how == "attributes":
         flipped(path, path.read_bytes().rindex(b"PK\x01\x02") + 38)
         with zipfile.ZipFile(path) as archive:
@@ -397,10 +397,10 @@ def test_a_file_that_passes_its_own_checksums_is_compared_with_its_digest(how: s
     if how in ("attributes", "legacy"):
         with pytest.raises(UserError, match=r"iter_8\.pth cannot be read.* SHA-256"):
             read_checkpoint(path)
-        assert latest_valid_checkpoint(run)[0] == run.checkpoints / "iter_4.pth"
+        assert find_latest_checkpoint(run)[0] == run.checkpoints / "iter_4.pth"
         return
     run.digests.unlink() if how == "digest" else run.digests.write_bytes(b"\xff no digests")
-    assert latest_valid_checkpoint(run)[0] == path  # as of a run that was made before there were any
+    assert find_latest_checkpoint(run)[0] == path  # as of a run that was made before there were any
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"),
@@ -416,7 +416,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(type(error)):
-        latest_valid_checkpoint(run)
+        find_latest_checkpoint(run)
     assert path.exists()
 
 
@@ -431,7 +431,7 @@ def test_what_is_no_checkpoint_of_this_run_is_set_aside_with_a_note(how: str, tm
         "cfg": f"x = 1\nwork_dir = '/results/runs/rlo/{run.path.parent.name}/seed0'\n",
     }
     torch.save(content, other)
-    assert latest_valid_checkpoint(run) == (other, content["meta"]["epoch"], [])  # moved, but this run's
+    assert find_latest_checkpoint(run) == (other, content["meta"]["epoch"], [])  # moved, but this run's
     if how == "name":
         other = other.rename(run.checkpoints / "iter_abc.pth")
     elif how == "run":
@@ -444,13 +444,13 @@ def test_what_is_no_checkpoint_of_this_run_is_set_aside_with_a_note(how: str, tm
     else:
         other.unlink()
         other.mkdir()
-    chosen, _, notes = latest_valid_checkpoint(run)
+    chosen, _, notes = find_latest_checkpoint(run)
     assert chosen == good
     assert notes[0].startswith(str(other)) and f"set aside as {other.name}.damaged" in notes[0]
     assert {path.name for path in run.checkpoints.iterdir()} == {
         "iter_4.pth", "iter_8.pth", f"{other.name}.damaged"
     }  # fmt: skip
-    assert latest_valid_checkpoint(run)[2] == []
+    assert find_latest_checkpoint(run)[2] == []
 
 
 def test_with_no_whole_checkpoint_left_the_run_begins_anew_and_says_so(tmp_path: Path):
@@ -458,7 +458,7 @@ def test_with_no_whole_checkpoint_left_the_run_begins_anew_and_says_so(tmp_path:
     run.checkpoints.mkdir()
     for number in (4, 8):
         (run.checkpoints / f"iter_{number}.pth").write_bytes(b"")
-    chosen, _, notes = latest_valid_checkpoint(run)
+    chosen, _, notes = find_latest_checkpoint(run)
     assert chosen is None
     assert [note.split(" ")[0] for note in notes] == [str(run.checkpoints / f"iter_{n}.pth") for n in (8, 4)]
     assert notes[-1].endswith("no other is left: the run begins anew")

@@ -14,7 +14,7 @@ from mmengine import Config
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from experiments.common.errors import UserError
-from experiments.recipes.loading import load_recipe, recipe_id, with_scaled_lr
+from experiments.recipes.loading import compute_recipe_id, load_recipe, with_scaled_lr
 from experiments.recipes.schema import Recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
 from experiments.training.config.builder import build_config
@@ -279,7 +279,7 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 )  # fmt: skip
 def test_mixed_precision_changes_the_wrapper_and_the_identity(amp: str, wanted: dict[str, str]):
     plain, mixed = load_recipe("retinanet-r50"), load_recipe("retinanet-r50", sets=[f"amp={amp}"])
-    assert recipe_id(plain) != recipe_id(mixed)
+    assert compute_recipe_id(plain) != compute_recipe_id(mixed)
     wrapper = built(plain).optim_wrapper
     assert built(mixed).optim_wrapper == {**wrapper, **wanted}
 
@@ -291,7 +291,7 @@ def test_a_learning_rate_scaled_with_the_batch_is_another_experiment():
         16,
         0.02,
     )  # MMDetection's own: 0.02 for 16 images, say
-    assert recipe_id(scaled) != recipe_id(recipe)
+    assert compute_recipe_id(scaled) != compute_recipe_id(recipe)
     assert recipe.schedule.gpus == 4
 
 

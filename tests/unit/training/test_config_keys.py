@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS
 
 from experiments import detection  # noqa: F401  (first: it installs the operators)
 from experiments.common.errors import UserError
-from experiments.training.config.keys import class_parameters, set_key
+from experiments.training.config.keys import list_class_parameters, set_key
 
 import mmdet  # isort: skip
 from mmdet.registry import MODELS  # isort: skip
@@ -137,13 +137,13 @@ def test_a_class_of_the_users_own_is_known_once_registered(config: Config):
             super().__init__(depth=18, base_channels=width, **kwargs)
 
     try:
-        assert {"width", "frozen_stages"} <= class_parameters("OwnNetOfTheTest")
+        assert {"width", "frozen_stages"} <= list_class_parameters("OwnNetOfTheTest")
         set_key(config, "model.backbone", {"type": "OwnNetOfTheTest", "width": 8})
         set_key(config, "model.backbone.frozen_stages", -1)
         assert "did you mean 'width'?" in refusal(config, "model.backbone.widht").message
     finally:
         MODELS.module_dict.pop("OwnNetOfTheTest")
-    assert class_parameters("OwnNetOfTheTest") is None
+    assert list_class_parameters("OwnNetOfTheTest") is None
 
 
 # ------------------------------------------------------------------------------------------ may not
@@ -230,10 +230,10 @@ def test_a_missing_key_offers_the_plus(config: Config):
 
 
 def test_parameters_are_those_of_the_class_and_of_the_bases_that_it_passes_them_on_to():
-    retina = class_parameters("RetinaHead")
+    retina = list_class_parameters("RetinaHead")
     assert {"stacked_convs", "anchor_generator", "loss_cls", "init_cfg", "num_classes"} <= retina
     assert "self" not in retina
-    assert class_parameters("FPN") == {
+    assert list_class_parameters("FPN") == {
         "in_channels", "out_channels", "num_outs", "start_level", "end_level", "add_extra_convs",
         "relu_before_extra_convs", "no_norm_on_lateral", "conv_cfg", "norm_cfg", "act_cfg", "upsample_cfg",
         "init_cfg", "_scope_",
@@ -241,9 +241,9 @@ def test_parameters_are_those_of_the_class_and_of_the_bases_that_it_passes_them_
 
 
 def test_a_class_that_takes_anything_or_is_unknown_is_not_judged():
-    assert class_parameters("NoSuchClass") is None
-    assert class_parameters("RandomResize") is None  # hands its keywords to the transform it names
-    assert class_parameters(None) is None
+    assert list_class_parameters("NoSuchClass") is None
+    assert list_class_parameters("RandomResize") is None  # hands its keywords to the transform it names
+    assert list_class_parameters(None) is None
 
 
 def test_mmdetections_own_class_comes_before_one_of_the_same_name():
@@ -251,7 +251,7 @@ def test_mmdetections_own_class_comes_before_one_of_the_same_name():
     from mmdet.datasets.transforms import LoadAnnotations
 
     assert Plain is not LoadAnnotations
-    assert "with_mask" in class_parameters("LoadAnnotations")
+    assert "with_mask" in list_class_parameters("LoadAnnotations")
 
 
 @HOOKS.register_module()
@@ -260,7 +260,7 @@ class HookOfTheTest:
 
 
 def test_a_class_of_mmengines_registry_is_found():
-    assert class_parameters("HookOfTheTest") == {"every", "_scope_"}
+    assert list_class_parameters("HookOfTheTest") == {"every", "_scope_"}
 
 
 FAMILIES = "retinanet", "fcos", "atss", "gfl", "faster_rcnn", "paa", "foveabox"

@@ -11,7 +11,7 @@ import pytest
 from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Attempt, Record
 from experiments.training import environment
-from experiments.training.environment import git_state, own_modules, set_origin, source_digest
+from experiments.training.environment import hash_own_modules, hash_source, read_git_state, set_origin
 
 
 def git(root: Path, *words: str, text: str = "") -> str:
@@ -37,14 +37,14 @@ def test_a_clean_checkout_is_its_commit(checkout: Path):
     (checkout / "README.md").write_text("changed\n")  # computes nothing
     (checkout / "notes.txt").write_text("untracked, elsewhere\n")
     (checkout / "experiments" / "rule.pyc").write_bytes(b"ignored")
-    assert git_state(checkout) == {"commit": commit, "dirty": False, "patch": None}
+    assert read_git_state(checkout) == {"commit": commit, "dirty": False, "patch": None}
 
 
 def test_the_patch_gives_back_changed_and_new_files(checkout: Path, tmp_path: Path):
     (checkout / "experiments" / "rule.py").write_text("alpha = 5\n")
     (checkout / "experiments" / "größe.py").write_text("epsilon = 'ε'\n")
     (checkout / "experiments" / "table.bin").write_bytes(bytes(range(256)))
-    state = git_state(checkout)
+    state = read_git_state(checkout)
     assert state is not None and state["dirty"]
     assert state["untracked"] == {"experiments/größe.py": 15, "experiments/table.bin": 256}
     assert state["patch_sha256"] == hashlib.sha256(state["patch"].encode()).hexdigest()
@@ -61,14 +61,14 @@ def test_a_long_patch_is_told_by_its_digest_and_a_large_new_file_by_its_name(
 ):
     monkeypatch.setattr(environment, "MAX_PATCH_CHARACTERS", 500)
     (checkout / "experiments" / "weights.py").write_text("x" * 501)
-    state = git_state(checkout)
+    state = read_git_state(checkout)
     assert state is not None
     assert (state["dirty"], state["patch"]) == (True, None)
     assert state["untracked"] == {"experiments/weights.py": 501}
     (checkout / "experiments" / "rule.py").write_text("beta = 1\n" * 100)
-    first = git_state(checkout)
+    first = read_git_state(checkout)
     (checkout / "experiments" / "rule.py").write_text("beta = 2\n" * 100)
-    second = git_state(checkout)
+    second = read_git_state(checkout)
     assert first is not None and second is not None
     assert first["patch"] is second["patch"] is None
     assert first["patch_characters"] == second["patch_characters"] > 500
@@ -97,19 +97,19 @@ def test_in_a_hook_of_another_repository_this_one_is_described(
         ("GIT_INDEX_FILE", other / "i"),
     ):
         monkeypatch.setenv(name, str(place))
-    state = git_state(checkout)
+    state = read_git_state(checkout)
     assert state is not None
     assert state["commit"] == commit and "+alpha = 5" in state["patch"]
     assert not (tmp_path / "ran").exists()
 
 
 def test_outside_a_checkout_the_source_still_has_a_digest(checkout: Path, tmp_path: Path):
-    assert git_state(tmp_path) is None
-    before = source_digest(checkout / "experiments")
+    assert read_git_state(tmp_path) is None
+    before = hash_source(checkout / "experiments")
     (checkout / "README.md").write_text("changed\n")
-    assert source_digest(checkout / "experiments") == before
+    assert hash_source(checkout / "experiments") == before
     (checkout / "experiments" / "rule.py").write_text("alpha = 5\n")
-    assert source_digest(checkout / "experiments") != before
+    assert hash_source(checkout / "experiments") != before
 
 
 def test_the_users_own_modules_are_told_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -123,8 +123,8 @@ def test_the_users_own_modules_are_told_by_content(tmp_path: Path, monkeypatch: 
         name: hashlib.sha256((tmp_path / f"{name}.py").read_bytes()).hexdigest()
         for name in ("own_pipeline_xyz", "own_rule_xyz")
     }
-    assert own_modules(recipe) == {"absent_xyz": None, **expected}
-    assert own_modules(load_recipe("retinanet-r50-rlo")) == {}
+    assert hash_own_modules(recipe) == {"absent_xyz": None, **expected}
+    assert hash_own_modules(load_recipe("retinanet-r50-rlo")) == {}
 
 
 def test_what_earlier_attempts_ran_on_is_kept():

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.common.config_text import read_config
 from experiments.recipes import loading as recipes
-from experiments.reporting.breakdown.level_ranges import levels_of
+from experiments.reporting.breakdown.level_ranges import find_levels
 from experiments.training.config.builder import build_config
 
 FINER, COARSER = ["P3", "P4", "P5", "P6", "P7"], ["P2", "P3", "P4", "P5"]
@@ -34,7 +34,7 @@ def test_level_sizes_are_those_of_the_shipped_detectors(
     recipe = recipes.load_recipe(name, profile)
     page = tmp_path / "config.py"
     page.write_text(build_config(recipe, ["cat"], Path("/nowhere"), tmp_path).pretty_text)
-    found = levels_of(read_config(page), recipe.weighting.get("where"))
+    found = find_levels(read_config(page), recipe.weighting.get("where"))
     assert list(found.ranges) == levels
     assert found.ranges[levels[0]][1] == pytest.approx(border)
     assert found.resize.scale == ((160, 160) if profile else (1333, 800))

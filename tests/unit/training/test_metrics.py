@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from experiments import detection  # noqa: F401  (first: it installs the operators)
 from experiments.data.ground_truth import GroundTruth
 from experiments.data.readers import Box, Image
-from experiments.reporting.breakdown.voc_pass import voc_average_precisions
+from experiments.reporting.breakdown.voc_pass import compute_voc_aps
 from experiments.training.metrics import ExactCocoMetric, ExactVocMetric
 
 CLASSES = ("cat", "dog", "cow")
@@ -262,7 +262,7 @@ def test_the_error_analysis_takes_the_same_map_apart(seed: int, tmp_path: Path):
         ]
         images.append(Image(sample["img_id"], tmp_path, None, boxes))
     kept = json.loads((tmp_path / "val.bbox.json").read_text())
-    classes, mean, counts = voc_average_precisions(GroundTruth(images, list(CLASSES), {}, ""), kept, CLASSES)
+    classes, mean, counts = compute_voc_aps(GroundTruth(images, list(CLASSES), {}, ""), kept, CLASSES)
     assert mean == measured  # to the last bit
     for label in range(2):
         alone = 100 * average_precision(case.truth[label], case.found()[label])

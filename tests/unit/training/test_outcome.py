@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.common.errors import UserError
-from experiments.training.outcome import outcome_of
+from experiments.training.outcome import classify_outcome
 
 
 def after(first: BaseException, then: BaseException, is_hidden: bool = False) -> BaseException:
@@ -55,7 +55,7 @@ ENDS = {
 @pytest.mark.parametrize("name", ENDS)
 def test_an_attempt_ends_as_its_first_error_says(name: str):
     error, code, exit_class, text = ENDS[name]
-    outcome = outcome_of(error)
+    outcome = classify_outcome(error)
     assert (outcome.code, outcome.exit_class) == (code, exit_class)
     assert outcome.message is not None and text.lower() in outcome.message.lower()
     assert "\n" not in outcome.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.dataset import DefaultSampler
 
-from experiments.training.prediction import batch_of
+from experiments.training.prediction import find_batch
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ def test_batches_are_those_of_the_evaluations_sampler(
         # what fills up the last ones is done twice; a rank's own images come first
         wanted |= {i: one for one in reversed(batches) for i in one if i % ranks == rank}
     for place in range(images):
-        assert batch_of(place, images, batch, ranks) == wanted[place], place
+        assert find_batch(place, images, batch, ranks) == wanted[place], place

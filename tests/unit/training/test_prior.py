@@ -25,12 +25,12 @@ from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.training import components  # noqa: F401  (registers what the configs name)
 from experiments.training.config import foreground_prior as prior_module
-from experiments.training.config.anchor_count import AnchorCounter, may_be_assigned
+from experiments.training.config.anchor_count import AnchorCounter, select_candidates
 from experiments.training.config.builder import build_config
 from experiments.training.config.foreground_prior import (
     ForegroundPrior,
     count_prior,
-    known_prior,
+    find_known_prior,
     set_prior,
 )
 from experiments.training.config.keys import set_key
@@ -165,8 +165,8 @@ def test_leaving_out_anchors_that_cannot_matter_changes_no_count(shapes_root: Pa
 
 def test_a_box_of_no_size_leaves_all_anchors_to_the_assigner() -> None:
     grid = torch.tensor([[[0.0, 0, 8, 8], [0, 0, 16, 2]], [[0, 8, 8, 16], [0, 8, 16, 12]]])[:, None]
-    assert may_be_assigned([grid], torch.tensor([[3.0, 1, 3, 9]]), 0.4).all()
-    assert may_be_assigned([grid], torch.tensor([[0.0, 0, 8, 8]]), 0.4).tolist() == [
+    assert select_candidates([grid], torch.tensor([[3.0, 1, 3, 9]]), 0.4).all()
+    assert select_candidates([grid], torch.tensor([[0.0, 0, 8, 8]]), 0.4).tolist() == [
         True,
         False,
         False,
@@ -188,7 +188,7 @@ def test_a_worker_that_is_asked_to_stop_does_not_count_on(
     monkeypatch.setattr(prior_module, "STOP", threading.Event())
     with pytest.raises(KeyboardInterrupt):
         count_prior(built(recipe, found), found.fingerprint, lambda *done: prior_module.STOP.set())
-    assert known_prior(built(recipe, found), found.fingerprint) is None
+    assert find_known_prior(built(recipe, found), found.fingerprint) is None
 
 
 # A sample of large sets
@@ -215,9 +215,11 @@ def test_of_a_large_set_a_sample_is_counted_and_exact_counts_all(
     first, again = count_prior(config, "sample"), count_prior(config, "sample")
     assert first == again and (first.images, first.sampled_from) == (everything.images - 4, everything.images)
     assert first.standard_error > 0 and abs(first.value - everything.value) < 4 * first.standard_error
-    assert known_prior(config, "sample") == first and known_prior(config, "sample", exact=True) is None
+    assert (
+        find_known_prior(config, "sample") == first and find_known_prior(config, "sample", exact=True) is None
+    )
     assert count_prior(config, "sample", exact=True) == everything
-    assert known_prior(config, "sample") == everything  # the better one counts from here on
+    assert find_known_prior(config, "sample") == everything  # the better one counts from here on
 
 
 def test_the_standard_error_is_the_spread_of_the_ratio_over_samples() -> None:
@@ -229,9 +231,9 @@ def test_the_standard_error_is_the_spread_of_the_ratio_over_samples() -> None:
     for _ in range(2000):
         drawn = generator.sample(population, 120)
         ratios.append(sum(y for y, _ in drawn) / sum(x for _, x in drawn))
-        errors.append(prior_module.standard_error_of_ratio(drawn, len(population)))
+        errors.append(prior_module.compute_standard_error(drawn, len(population)))
     assert statistics.mean(errors) == pytest.approx(statistics.stdev(ratios), rel=0.05)
-    assert prior_module.standard_error_of_ratio(population, len(population)) == 0
+    assert prior_module.compute_standard_error(population, len(population)) == 0
 
 
 @pytest.mark.slow
@@ -240,7 +242,7 @@ def test_the_command_shows_the_standard_error_of_a_sample(
 ) -> None:
     small(tmp_path, "coco")
     sampled(monkeypatch, 1)
-    monkeypatch.setattr(prior_module, "standard_error_of_ratio", lambda pairs, total: 0.5 / total)
+    monkeypatch.setattr(prior_module, "compute_standard_error", lambda pairs, total: 0.5 / total)
     monkeypatch.setattr(prior_module, "SAMPLE_SEED", 1)  # the image with foreground
     command = ["prior", "retinanet-r50-guided", "-p", "tiny", "--dataset", str(tmp_path / "coco.yaml"),
                "--set", "image_size=[64, 64]", "--set", ANCHORS]  # fmt: skip
@@ -258,9 +260,9 @@ def test_the_command_shows_the_standard_error_of_a_sample(
 def test_a_second_time_nothing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, found = small(tmp_path, "voc")
     config = built(recipe, found)
-    assert known_prior(config, found.fingerprint) is None
+    assert find_known_prior(config, found.fingerprint) is None
     count_prior(config, found.fingerprint)
-    assert known_prior(built(recipe, found), found.fingerprint) == ON_PAPER
+    assert find_known_prior(built(recipe, found), found.fingerprint) == ON_PAPER
     monkeypatch.setattr(prior_module, "count_prior", None)
     assert set_prior(config, recipe, found.fingerprint) == ON_PAPER.value
 
@@ -269,8 +271,8 @@ def test_what_the_count_follows_from_makes_another_entry(tmp_path: Path) -> None
     recipe, found = small(tmp_path, "coco")
     config = built(recipe, found)
     count_prior(config, found.fingerprint)
-    assert known_prior(config, found.fingerprint) == ON_PAPER
-    assert known_prior(config, "0" * 16) is None
+    assert find_known_prior(config, found.fingerprint) == ON_PAPER
+    assert find_known_prior(config, "0" * 16) is None
     for key, value in {
         "model.bbox_head.anchor_generator.scales": [2.0],
         "model.train_cfg.assigner.pos_iou_thr": 0.6,
@@ -282,9 +284,9 @@ def test_what_the_count_follows_from_makes_another_entry(tmp_path: Path) -> None
     }.items():
         changed = copy.deepcopy(config)
         set_key(changed, key, value)
-        assert known_prior(changed, found.fingerprint) is None, key
+        assert find_known_prior(changed, found.fingerprint) is None, key
     (found.root / "train.json").touch()
-    assert known_prior(config, found.fingerprint) is None
+    assert find_known_prior(config, found.fingerprint) is None
 
 
 def test_what_the_count_does_not_follow_from_changes_nothing(tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ def test_what_the_count_does_not_follow_from_changes_nothing(tmp_path: Path) -> 
     count_prior(built(recipe, found), found.fingerprint)
     other, _ = small(tmp_path, "coco", "weighting.rule=rlo", "schedule.lr=0.1", "model.bbox_head.stacked_convs=3",
                      "model.test_cfg.score_thr=0.2", "dataset.repeat=2")  # fmt: skip
-    assert known_prior(built(other, found), found.fingerprint) == ON_PAPER
+    assert find_known_prior(built(other, found), found.fingerprint) == ON_PAPER
 
 
 # Where it goes

@@ -19,7 +19,7 @@ from experiments.common.errors import UserError
 from experiments.data.shapes import generator as shapes
 from experiments.recipes import loading as recipes
 from experiments.recipes.loading import load_recipe
-from experiments.runs.record import Attempt, Launch, Record, now
+from experiments.runs.record import Attempt, Launch, Record, format_now
 from experiments.runs.run_folder import RunFolder
 from experiments.training.hooks import tracking
 from experiments.training.worker import train
@@ -138,7 +138,7 @@ def holds(run: RunFolder, metrics: dict[str, float]) -> None:
 def test_tensorboard_shows_what_the_trace_holds(tmp_path: Path, shapes_root: Path):
     run = prepared(tmp_path, shapes_root, "tensorboard")
     record = run.read()
-    record.attempts.append(Attempt(started=now(), host="", pid=0))
+    record.attempts.append(Attempt(started=format_now(), host="", pid=0))
     train(run, record, record.attempts[0], rank=0)
     holds(run, record.metrics)
     assert "ResumedTensorboard" not in run.config.read_text()  # no part of what the run is
