@@ -197,7 +197,7 @@ def test_a_list_of_runs_remembers_digests(make_run: MakeRun, tmp_path: Path, mon
     monkeypatch.setattr(cache, "_MIN_AGE_S", -60.0)
     monkeypatch.setattr(cache, "MIN_FACTS", 1)
     run, read = finished_with_files(make_run), []
-    monkeypatch.setattr(outputs, "file_digest", lambda path: read.append(path.name) or hash_file(path))
+    monkeypatch.setattr(outputs, "hash_file", lambda path: read.append(path.name) or hash_file(path))
     for _ in range(2):
         assert "¶" not in typed("runs")
     assert read == ["metrics.csv", "trace.csv"]
