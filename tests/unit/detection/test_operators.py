@@ -474,7 +474,7 @@ package.__path__ = ["experiments/detection"]
 sys.modules[package.__name__] = package
 from experiments.detection.operators import extension as operators
 assert not {"mmdet", "mmcv"} & {name.split(".")[0] for name in sys.modules}, "imported too early"
-assert operators.install() == operators.install() == operators.backend()
+assert operators.install() == operators.install() == operators.find_backend()
 module = sys.modules["mmcv._ext"]
 assert importlib.util.find_spec("mmcv._ext") is module.__spec__ is not None
 import mmcv._ext, torch
