@@ -31,7 +31,7 @@ types: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[$(EXTRAS)]'
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true # some hold templates that are no Python
+	$(BIN)/python -W ignore -m compileall -q -j 0 $(VENV)/lib >/dev/null || true # some hold templates that are no Python
 	@touch $@
 
 clean:

@@ -121,7 +121,7 @@ def packed(files: dict[str, bytes], name: str) -> bytes:
     if name.endswith(".zip"):
         with zipfile.ZipFile(buffer, "w") as bundle:
             for place, content in files.items():
-                bundle.writestr(place, content)
+                bundle.writestr(zipfile.ZipInfo(place), content)  # of no particular time
     else:
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for place, content in files.items():
