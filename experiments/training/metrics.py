@@ -41,7 +41,7 @@ class ExactCocoMetric(BaseMetric):
             raise ValueError(f"metric {metric!r} is not allowed: bbox")
         super().__init__(**kwargs)
         self.ann_file = ann_file
-        self.outfile_prefix = outfile_prefix
+        self.outfile_prefix, self.collect_dir = outfile_prefix, _exchange_folder(outfile_prefix)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take one batch's detections."""
@@ -80,6 +80,11 @@ def compute_coco_aps(truth: GroundTruth, detections: Sequence[dict[str, Any]]) -
     return {n: 100 * float(v) for n, v in zip(COCO_METRICS, evaluation.stats) if v >= 0}
 
 
+def _exchange_folder(prefix: str | None) -> str | None:
+    """Return where ranks hand over results; MMEngine takes the working directory, which machines need not share."""
+    return None if prefix is None else f"{prefix}.parts"
+
+
 def keep_detections(prefix: str | None, detections: Sequence[dict[str, Any]]) -> None:
     """Write `<prefix>.bbox.json`, whole or not at all; nothing where there is no prefix."""
     if prefix is not None:
@@ -101,7 +106,7 @@ class ExactVocMetric(VOCMetric):
 
     def __init__(self, outfile_prefix: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.outfile_prefix = outfile_prefix
+        self.outfile_prefix, self.collect_dir = outfile_prefix, _exchange_folder(outfile_prefix)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         before = len(self.results)

@@ -114,6 +114,10 @@ def test_a_rank_that_is_killed_costs_steps_and_changes_nothing(two_ranks: Traine
     assert (first.exit_code, second.exit_code) == (75, 0)
     assert second.first_iteration in (5, 10)  # torchrun may give rank 0 the time to end its write
     assert_same(result(run, ITERATIONS), result(two_ranks.run, ITERATIONS))
+    assert not [
+        *place.folder.glob(".dist_test"),
+        *run.path.rglob("*.parts"),
+    ]  # where ranks hand over detections
     for ours, theirs in zip(Trained(run, 2).steps, two_ranks.steps):
         assert ours == theirs[second.first_iteration :]
 
