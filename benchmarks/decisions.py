@@ -14,13 +14,18 @@ MAX_SEEDS = 30  # of a study whose errors are counted
 PUBLISHED = 0.8  # AP: RetinaNet R50 with RLO, Table 1 of the paper
 EFFECT = 0.5  # AP: the default of --effect
 # Standard deviation of a seed's difference in AP, and the seeds that a study may have. COCO: runs of one config differ
-# by 0.2 to 0.3 AP (open-mmlab/mmdetection, issues 3496 and 3624), so sqrt(2) * 0.2 for a pair. tiny: the rows below.
+# by 0.2 to 0.3 AP (open-mmlab/mmdetection, issues 3496 and 3624), so sqrt(2) * 0.2 for a pair. tiny: rows of Tables 4
+# and 5 on the built-in data.
 SPREADS = {"COCO": (0.28, 20), "tiny": (2.7, 200)}
-# AP of seeds 0, 1, 2 minus the baseline's, from results/tiny: AVW, RLO, random weights, and the rows of Tables 4 and 5.
+# mAP of seeds 0 to 9 minus the baseline's, from results/evidence/bccd: a row for each of its seven rules.
 REAL = (
-    (-3.43, 0.20, 0.82), (-3.93, -1.60, 0.95), (-12.50, -9.22, -10.82), (-4.46, -1.89, 5.11), (-3.20, -1.50, 2.13),
-    (-2.10, -0.73, 0.00), (-0.40, 0.01, 1.42), (-3.48, -1.96, 1.59), (-0.85, -2.33, 0.08), (-1.80, -1.97, 3.51),
-    (-1.04, -2.41, 4.44),
+    (0.12, -2.34, -3.31, -0.57, 2.39, -1.23, 0.17, -0.50, -0.52, -3.38),
+    (-2.02, -0.70, -1.40, 0.35, -1.70, -2.34, -2.13, 0.27, -1.34, 0.20),
+    (-1.90, -1.77, -1.40, 0.35, -1.47, -1.95, -0.40, 0.83, -1.34, 0.68),
+    (-3.35, -5.58, -4.81, -4.10, 2.52, -5.46, -6.47, -4.54, -3.75, -2.08),
+    (0.58, 1.04, -2.44, 0.40, 3.71, 1.24, -2.30, 1.06, -1.08, 3.01),
+    (0.03, 0.30, -0.53, -1.42, 0.77, -0.89, -2.69, 1.85, -0.34, 0.91),
+    (3.03, 2.30, 0.62, -0.05, 4.47, 0.44, 0.04, 3.47, 0.00, 1.87),
 )  # fmt: skip
 
 
