@@ -153,6 +153,11 @@ def test_an_unfinished_training_is_no_baseline(tmp_path: Path, entries: list[Any
 
 
 def test_other_folders_are_refused(tmp_path: Path):
+    own = tmp_path / "seed0"
+    own.mkdir()
+    (own / "record.json").write_text("{}")
+    with pytest.raises(UserError, match="is a run of msdet"):
+        read_stock_run(own)
     with pytest.raises(UserError, match="no work folder of MMDetection"):
         read_stock_run(tmp_path)
     (tmp_path / "20200101_100000.log.json").touch()
