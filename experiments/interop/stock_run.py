@@ -138,7 +138,9 @@ def read_stock_run(source: Path) -> StockRun:
         UserError: It is no work folder, its config is none, or the training has no evaluation at its end.
     """
     if (source / "record.json").is_file():
-        raise UserError(f"{source} is a run of msdet, which needs no import", "msdet report --results-dir DIR")
+        raise UserError(
+            f"{source} is a run of msdet, which needs no import", "msdet report --results-dir DIR"
+        )
     scalars = sorted(source.glob("*/vis_data/scalars.json"))
     if not scalars:
         older = "; MMDetection 2 is not supported" if any(source.glob("*.log.json")) else ""

@@ -53,16 +53,10 @@ class SequentialDifference(Difference):
     def verdict(self) -> Verdict:
         """As that of any difference, or `smaller than the effect`, where the interval lies within +-`effect`."""
         found = super().verdict
-        if (
-            found == "within noise"
-            and self.low is not None
-            and self.high is not None
-            and self.effect is not None
-        ):
-            return (
-                "smaller than the effect" if -self.effect <= self.low and self.high <= self.effect else found
-            )
-        return found
+        if self.low is None or self.high is None:  # a small `scale` has no interval for some seeds yet
+            return "within noise" if self.n >= MIN_SEEDS else found
+        is_small = self.effect is not None and -self.effect <= self.low and self.high <= self.effect
+        return "smaller than the effect" if found == "within noise" and is_small else found
 
     @property
     def is_settled(self) -> bool:

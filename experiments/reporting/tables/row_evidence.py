@@ -90,7 +90,8 @@ def _describe_judgement(row: TableRow) -> list[str]:
     if anytime is not None:
         evidence = f"e-value {anytime.e_value:.3g}, p {anytime.p_value:.2g}"
         if anytime is change:
-            texts.append(f"study: the interval holds at every look, {evidence}")
+            holds = "no interval yet" if change.low is None else "the interval holds at every look"
+            texts.append(f"study: {holds}, {evidence}")
         else:
             ends = str(anytime).partition(" ")[2] or "unbounded"
             texts.append(f"seeds were added after a first look: anytime-valid interval {ends}, {evidence}")

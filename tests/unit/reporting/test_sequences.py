@@ -57,6 +57,8 @@ def test_equal_differences_and_a_single_pair_are_no_errors():
     assert same.e_value == pytest.approx(math.sqrt(3))  # (1 / 3) ** (-(2 - 1) / 2), the limit for a large t
     one = add_sequence(compute_difference(by_seed(1), by_seed(0)))
     assert (one.e_value, one.low, one.verdict) == (1.0, None, "too few seeds")
+    many = add_sequence(compute_difference(by_seed(*range(8)), by_seed(*[3.0] * 8)), effect=1.0, scale=1 / 3)
+    assert (many.low, many.verdict, many.is_settled) == (None, "within noise", False)  # not for want of seeds
 
 
 def test_differences_within_the_effect_are_settled():
