@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.common.errors import UserError
 from experiments.common.files import hash_file, replacing, write_text
 from experiments.common.locks import file_lock
-from experiments.common.regular_files import find_obstacle, read_bytes
+from experiments.common.regular_files import explain_unreadable, read_bytes
 
 if TYPE_CHECKING:  # imported where it is needed: it takes a tenth of a second
     import numpy as np
@@ -86,7 +86,7 @@ def recall_arrays(key: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]] | No
         return None
     path = _folder() / f"{answer['digest']}.arrays"
     try:
-        if find_obstacle(path) is not None or hash_file(path) != answer["digest"]:
+        if explain_unreadable(path) is not None or hash_file(path) != answer["digest"]:
             return None
         with open(path, "rb") as stream:
             memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)

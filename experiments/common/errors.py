@@ -40,7 +40,7 @@ class UserError(Exception):
 
     def __init__(self, message: str, hint: str | None = None, exit_code: int = BAD_INPUT) -> None:
         super().__init__(message)
-        self.message = fit_one_line(message)
+        self.message = make_one_line(message)
         self.hint = hint and printable(hint)
         self.exit_code = exit_code
 
@@ -61,7 +61,7 @@ def find_storage_error(error: BaseException) -> OSError | None:
     return next(chain, None)
 
 
-def fit_one_line(text: str) -> str:
+def make_one_line(text: str) -> str:
     """Return text as one printable line: control characters escaped, the middle of long words cut out."""
     line = " ".join(text.split())
     if not line.isprintable():

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, find_storage_error
 from experiments.common.printable import printable
-from experiments.common.regular_files import MAX_TEXT_BYTES, find_obstacle
+from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def display_path(path: Path) -> str:
 
 def read_text(path: Path) -> str:
     """Return the text of a file; raise UserError where it cannot be read, as a pipe would not end."""
-    fault = find_obstacle(path, MAX_TEXT_BYTES)
+    fault = explain_unreadable(path, MAX_TEXT_BYTES)
     if fault is not None:
         raise UserError(f"{display_path(path)}: {fault}")
     try:

@@ -19,7 +19,7 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         UserError: It is missing, unreadable, or no regular file: a device or a pipe may never end.
     """
-    fault = find_obstacle(path)
+    fault = explain_unreadable(path)
     if fault is not None:
         raise UserError(f"{path}: {fault}")
     try:
@@ -28,7 +28,7 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def find_obstacle(path: Path, max_bytes: int | None = None) -> str | None:
+def explain_unreadable(path: Path, max_bytes: int | None = None) -> str | None:
     """Return why a path is no regular file, or too large, to be printed after its name; None where it is one."""
     try:
         status = path.stat()

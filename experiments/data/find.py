@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.common import cache
 from experiments.common.errors import UserError
-from experiments.common.regular_files import find_obstacle, is_folder
+from experiments.common.regular_files import explain_unreadable, is_folder
 from experiments.data.download.archives import ARCHIVES
 from experiments.data.inspection import SPLITS, inspect
 from experiments.data.problems import KINDS, count_in_words
@@ -165,10 +165,10 @@ def check_place(spec: DatasetSpec, place: Path) -> None:
         elsewhere = f"msdet data make {spec.name}" + _data_root(spec, place)
     if not is_folder(place):
         content = ", ".join(dict.fromkeys([*expected, *images]))
-        what = "no such folder" if find_obstacle(place) == "no such file" else "is not a folder"
+        what = "no such folder" if explain_unreadable(place) == "no such file" else "is not a folder"
         raise UserError(f"data set '{spec.name}': {what}: {place}; it should hold {content}", elsewhere)
     for name in expected:
-        fault = find_obstacle(place / name)
+        fault = explain_unreadable(place / name)
         if fault == "no such file":
             raise UserError(f"data set '{spec.name}': no such file: {place / name}", elsewhere)
         if fault is not None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common.regular_files import find_obstacle
+from experiments.common.regular_files import explain_unreadable
 
 _THREADS = 4
 _BATCH = 256  # images queued at once, to bound the memory
@@ -50,7 +50,7 @@ def decode(path: Path) -> ImageFacts:
     import cv2
     import numpy as np
 
-    fault = find_obstacle(path)
+    fault = explain_unreadable(path)
     if fault is not None:
         return ImageFacts(None, fault)
     try:
@@ -69,7 +69,7 @@ def read_image_facts(path: Path) -> ImageFacts:
     """Return the properties of a file, decoding it only where its first bytes do not have the size."""
     from PIL import Image
 
-    fault = find_obstacle(path)
+    fault = explain_unreadable(path)
     if fault is not None:
         return ImageFacts(None, fault)
     size, is_turned, is_deep, content = None, False, False, ""

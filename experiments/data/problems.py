@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common.errors import UserError, fit_one_line
+from experiments.common.errors import UserError, make_one_line
 
 MAX_EXAMPLES = 5  # of each kind of problem
 MAX_PIXELS = 1e9  # of a coordinate: beyond it, areas leave the range of single precision
@@ -94,7 +94,7 @@ class ProblemLog:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < MAX_EXAMPLES:
-            examples.append(fit_one_line(text if kind != "annotation file unusable" else whole))
+            examples.append(make_one_line(text if kind != "annotation file unusable" else whole))
 
     def as_dict(self) -> dict[str, Any]:
         """Return kind to `count`, `prevents_training`, `changes_numbers`, `examples`, in the order of KINDS."""

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from experiments.common.errors import UserError
-from experiments.common.regular_files import MAX_TEXT_BYTES, find_obstacle
+from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
 from experiments.runs.run_folder import RunFolder
 
 DECIMALS = 4  # readable, and far below any effect
@@ -23,7 +23,7 @@ def time_means(run: RunFolder) -> dict[str, float]:
         UserError: The trace is missing or broken, has no rows, or several heads.
     """
     weights: dict[tuple[str, str], list[float]] = {}
-    last, fault = 0, find_obstacle(run.trace, MAX_TEXT_BYTES)
+    last, fault = 0, explain_unreadable(run.trace, MAX_TEXT_BYTES)
     if fault is not None:
         fault = f"cannot be read: {fault.removeprefix('cannot be read: ')}"
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.common.cache import FileFacts
 from experiments.common.files import hash_file
-from experiments.common.regular_files import MAX_TEXT_BYTES, find_obstacle
+from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 
@@ -59,7 +59,7 @@ def is_as_written(record: Record, name: str, content: bytes) -> bool:
 
 
 def _digest_if_readable(path: Path) -> str:
-    return "" if find_obstacle(path, MAX_TEXT_BYTES) else hash_file(path)
+    return "" if explain_unreadable(path, MAX_TEXT_BYTES) else hash_file(path)
 
 
 def _digest_metrics(record: Record) -> str:

@@ -17,7 +17,7 @@ from experiments.common.errors import UserError
 from experiments.common.files import read_text, write_text
 from experiments.common.printable import printable, printable_values
 from experiments.common.processes import STALE_AFTER_S, has_ended, is_alive, measure_seconds_unchanged
-from experiments.common.regular_files import MAX_TEXT_BYTES, find_obstacle
+from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
 from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, format_now
 
 _CHECKPOINT = re.compile(r"iter_[0-9]{1,18}\.pth")
@@ -95,7 +95,7 @@ class RunFolder:
             NewerSchemaError: Its schema is newer than this msdet.
             UserError: It is missing or broken.
         """
-        fault = find_obstacle(self.record_file, MAX_TEXT_BYTES)
+        fault = explain_unreadable(self.record_file, MAX_TEXT_BYTES)
         if fault == "no such file":
             raise UserError(f"{self.path} has no record.json, so it is no run folder", "msdet runs")
         try:

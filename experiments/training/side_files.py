@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.files import remove_leftovers, set_aside, write_text
-from experiments.common.regular_files import find_obstacle
+from experiments.common.regular_files import explain_unreadable
 from experiments.detection.level_weighting.trace import read_trace
 from experiments.runs.run_folder import RunFolder
 
@@ -54,7 +54,7 @@ def check_side_files(run: RunFolder, iteration: int, evaluations: int, alpha: in
 
 def _checked(path: Path, read: Callable[[Path], Any], notes: list[str]) -> Any:
     """Return what a file holds; None where there is none, or it was set aside."""
-    fault = find_obstacle(path)
+    fault = explain_unreadable(path)
     if fault == "no such file":
         return None
     try:

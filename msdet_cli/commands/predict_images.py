@@ -83,7 +83,7 @@ def _list_files(path: Path) -> Iterator[Path]:
 
 def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
     """Yield indices in the validation set."""
-    from experiments.reporting.breakdown.image_drawing import draw_places
+    from experiments.reporting.breakdown.image_drawing import sample_places
 
     places = {str(image.id): place for place, image in enumerate(truth.images)}
     for name in (val_ids or "").split(",") if val_ids is not None else ():
@@ -94,4 +94,4 @@ def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None)
             )
         yield places[name.strip()]
     if val is not None:
-        yield from draw_places(len(truth.images), val, seed)
+        yield from sample_places(len(truth.images), val, seed)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.common.errors import UserError
-from experiments.common.regular_files import find_obstacle
+from experiments.common.regular_files import explain_unreadable
 from experiments.launching.forecast import count_iterations
 from experiments.launching.queue import QueueItem
 from experiments.launching.retry_policy import count_iterations_saved
@@ -110,7 +110,7 @@ def _result(run: RunFolder) -> tuple[str, float | None]:
 
 
 def _last_evaluation(run: RunFolder) -> str:
-    if find_obstacle(run.metrics) is not None:
+    if explain_unreadable(run.metrics) is not None:
         return ""
     try:
         with open(run.metrics, newline="", encoding="utf-8") as stream:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.common.checking import format_value
 from experiments.common.errors import UserError
-from experiments.common.regular_files import find_obstacle, read_bytes
+from experiments.common.regular_files import explain_unreadable, read_bytes
 from experiments.data.problems import ProblemLog, has_control_characters, is_pixels
 from experiments.data.readers.annotations import Annotations, Box, Image
 
@@ -87,7 +87,7 @@ def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[Box], bytes]:
     Raises:
         UserError: It is missing or not XML (names the position), or an element is missing or of a wrong type.
     """
-    if find_obstacle(path) == "no such file":
+    if explain_unreadable(path) == "no such file":
         raise UserError(f"{path}: no such file, but its image is listed")
     raw = read_bytes(path)
     try:

@@ -46,7 +46,7 @@ REASONS: dict[str, str] = {
 WITHOUT_ROWS = (losses.GHMC, losses.GHMR, losses.EQLV2Loss)
 
 
-def find_reason_against(head: type) -> str | None:
+def explain_refusal(head: type) -> str | None:
     """Return why the levels of a class of heads cannot be weighted; None where they can, or nobody knows."""
     for method in ("loss_by_feat", "loss"):
         owner = next((c for c in head.__mro__ if method in vars(c)), None)
@@ -67,7 +67,7 @@ def check_head(head: nn.Module) -> None:
     Raises:
         NotLevelWiseError: Names the head's class and the reason.
     """
-    reason = find_reason_against(type(head))
+    reason = explain_refusal(type(head))
     if reason is not None:
         raise refuse(type(head).__name__, reason)
 
@@ -117,9 +117,7 @@ def check_roi_head(detector: Any) -> None:
     if reason is not None:
         rpn = getattr(detector, "rpn_head", None)
         hint = (
-            "; where: rpn weights the RPN"
-            if rpn is not None and find_reason_against(type(rpn)) is None
-            else ""
+            "; where: rpn weights the RPN" if rpn is not None and explain_refusal(type(rpn)) is None else ""
         )
         name = f"{type(detector).__name__}: {type(owner).__name__}"
         is_default = detector.where is None  # the option that the user set is named

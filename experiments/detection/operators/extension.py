@@ -151,7 +151,7 @@ def roi_align_forward(
     input = promote_to_float32(input)
     roi_align_kernels.compute_extent(
         rois, input.dtype, settings
-    )  # raises for negative sizes; torchvision does not
+    )  # raises for negative sizes, unlike torchvision
     bins = (spatial_scale, aligned_height, aligned_width)
     output.copy_(torchvision.roi_align(input, _readable(rois.to(input)), *bins, sampling_ratio, aligned))
 
@@ -187,7 +187,10 @@ def roi_align_backward(
 
 
 def _readable(rois: Tensor) -> Tensor:
-    """Return RoIs (R, 5) with undefined ones outside of every image: on a CPU torchvision would read any memory."""
+    """Return RoIs (R, 5) with NaN and infinite ones moved outside of every image, where features are zero.
+
+    On a CPU torchvision takes an address from their corners, and the process ends with a segmentation fault.
+    """
     if rois.device.type != "cpu":
         return rois
     outside = rois.new_tensor([0, *[-OUTSIDE] * 4])

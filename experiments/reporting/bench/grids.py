@@ -115,7 +115,7 @@ def train(part: Part) -> list[Grid]:
     return grids
 
 
-def make_lister(name: str) -> Callable[[Part], list[Grid]]:
+def make_grid_builder(name: str) -> Callable[[Part], list[Grid]]:
     """Return a function that lists figures by name, however nested."""
 
     def grids(part: Part) -> list[Grid]:
@@ -138,7 +138,7 @@ def build_grids(name: str, part: Part) -> list[Grid]:
         "inference": build_inference_grids,
         "eval": build_evaluation_grids,
     }
-    return known.get(name, make_lister(name))(part)
+    return known.get(name, make_grid_builder(name))(part)
 
 
 def describe_measurement(part: Part) -> str:

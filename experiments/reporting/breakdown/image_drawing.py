@@ -66,7 +66,7 @@ def draw_detections(
     Raises:
         UserError: An image is not on this machine, or detections cannot be read; names it.
     """
-    places = draw_places(len(other.truth.images), IMAGES, CHOICE_SEED)
+    places = sample_places(len(other.truth.images), IMAGES, CHOICE_SEED)
     images = [other.truth.images[place] for place in places]
     ids = [image.id for image in images]
     pixels = [read_image(image.path) for image in images]
@@ -107,7 +107,7 @@ def select_boxes(
     return boxes
 
 
-def draw_places(images: int, count: int, seed: int = 0) -> list[int]:
+def sample_places(images: int, count: int, seed: int = 0) -> list[int]:
     """Return `count` places among the images of a set, ascending, always the same for one seed."""
     return sorted(random.Random(seed).sample(range(images), min(count, images)))
 

@@ -22,7 +22,7 @@ def draw_policy_figure(traces: Traces, name: str, what: str) -> Picture | None:
     Args:
         what: Whose traces they are, for the caption.
     """
-    if not do_weights_move(traces):
+    if not has_moving_weights(traces):
         return None
     figure, every = draw_policy(traces)
     caption = f"{what}: weight of each level (filled from 1), {series.describe_seeds(traces.seeds)}." + (
@@ -39,7 +39,7 @@ def draw_policy_figure(traces: Traces, name: str, what: str) -> Picture | None:
     )
 
 
-def do_weights_move(traces: Traces) -> bool:
+def has_moving_weights(traces: Traces) -> bool:
     """Return whether a weight changes after the first interval, in which every rule has weight 1."""
     weights = traces.levels.loc[traces.levels["interval"] > 1].groupby(["run", "level"])["weight"]
     return bool((weights.max() > weights.min()).any())

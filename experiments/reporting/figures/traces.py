@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.common.errors import UserError
-from experiments.common.regular_files import MAX_TEXT_BYTES, find_obstacle
+from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
 from experiments.recipes import loading as recipes
 from experiments.runs.run_folder import RunFolder
 
@@ -94,7 +94,7 @@ def read_rows(path: Path, needed: Sequence[str], problems: list[str]) -> pd.Data
         needed: Columns without which a row is none.
         problems: Gets a sentence where the file or some of its lines cannot be used.
     """
-    fault = find_obstacle(path, MAX_TEXT_BYTES)
+    fault = explain_unreadable(path, MAX_TEXT_BYTES)
     if fault is not None:
         problems.append(f"{path}: {fault}.")
         return None

@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
 from experiments.detection import LevelWeighted, LevelWeightedTwoStage
-from experiments.detection.level_weighting.refusals import REASONS, find_reason_against
+from experiments.detection.level_weighting.refusals import REASONS, explain_refusal
 from experiments.weighting import OptionError
 from tests.unit.detection.detectors import CONFIGS, SIZE, batch, losses_of
 
@@ -149,13 +149,13 @@ def parameters(configs):
 
 def test_every_dense_head_is_known_to_list_its_losses_by_level_or_refused():
     refused = {
-        name for name in dense_heads.__all__ if find_reason_against(getattr(dense_heads, name)) is not None
+        name for name in dense_heads.__all__ if explain_refusal(getattr(dense_heads, name)) is not None
     }
     assert refused.isdisjoint(LEVEL_WISE | OTHERS)
     assert refused | LEVEL_WISE | OTHERS == set(dense_heads.__all__)
     box_heads = {"SABLHead", "MultiInstanceBBoxHead"}
     assert set(REASONS) <= refused | box_heads  # no name is misspelt
-    assert all(find_reason_against(getattr(bbox_heads, name)) is not None for name in box_heads)
+    assert all(explain_refusal(getattr(bbox_heads, name)) is not None for name in box_heads)
 
 
 @MODELS.register_module(force=True)
