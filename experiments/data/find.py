@@ -61,24 +61,16 @@ class FoundDataset:
         return f"data set '{self.spec.name}': {text}; see: {see}" if text else None
 
     def check_resizable(self, scale: Sequence[int] | None) -> None:
-        """Raise UserError where an image is so thin that resizing leaves it without pixels.
-
-        Args:
-            scale: (width, height) in pixels that images are fitted into; None is MMDetection's (1333, 800).
-        """
+        """Raise UserError where an image is so thin that fitting it into `scale` leaves it without pixels."""
         for path, *size in self.thinnest.values():
             check_resizable(Path(path), size, scale)
 
 
 def check_resizable(path: Path, size: Sequence[int], scale: Sequence[int] | None) -> None:
-    """Raise UserError where an image, fitted into `scale`, gets a side of 0 pixels.
+    """Raise UserError where an image of `size`, fitted into `scale`, gets a side of 0 pixels.
 
-    It assumes MMDetection's default `keep_ratio=True`: without it no side can become 0.
-
-    Args:
-        path: The image, for the message.
-        size: Its (width, height) in pixels.
-        scale: (width, height) in pixels; None is MMDetection's (1333, 800).
+    Both are (width, height) in pixels; scale None is MMDetection's (1333, 800). It assumes MMDetection's default
+    `keep_ratio=True`: without it no side can become 0.
     """
     fit_into = scale or _MMDET_SCALE
     factor = min(max(fit_into) / max(size), min(fit_into) / min(size))
@@ -95,8 +87,7 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
     """Return a data set that can be trained on; generate it where it is built-in and missing.
 
     Args:
-        spec: The data set.
-        root: Its folder; None takes `spec.root`, relative to the working directory.
+        root: The data set's folder; None takes `spec.root`, relative to the working directory.
         generate: Whether to generate missing built-in data. If not, the result follows from its parameters.
 
     Raises:
@@ -186,10 +177,10 @@ def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, 
         if stamp is not None and stamp[2] > _SLOW_BYTES:
             megabytes = f"{stamp[2] / 1e6:.0f} MB"
             print(f"reading {path} ({megabytes}; remembered for next time)", file=sys.stderr)
-    found = inspect(spec, place, stop_early=True)
-    for log in found.logs.values():
-        if log.error is not None:
-            raise UserError(log.error, _verify_command(spec, place))
+    try:
+        found = inspect(spec, place, strict=True)
+    except UserError as error:
+        raise UserError(error.message, _verify_command(spec, place)) from None
     files = {path for read in found.annotations.values() for path in read.sources}
     files |= {image.path for read in found.annotations.values() for image in read.images}
     answer = {
@@ -201,7 +192,7 @@ def _inspect(spec: DatasetSpec, place: Path) -> tuple[dict[str, Any], dict[str, 
             for split, log in found.logs.items()
             if log.counts
         },
-        "thinnest": found.thinnest,
+        "thinnest": {split: read.thinnest for split, read in found.files.items() if read.thinnest},
     }
     return answer, cache.read_stamps(files) | before
 

@@ -70,10 +70,7 @@ class GroundTruth:
         return {"images": images, "annotations": annotations, "categories": listed}
 
     def numbered_detections(self, detections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return detections with the ids of `numbered`.
-
-        Args:
-            detections: COCO results (image_id, category_id, bbox, score) with the ids of the file.
+        """Return COCO results (image_id, category_id, bbox, score) with the ids of `numbered`, not of the file.
 
         Raises:
             KeyError: An id does not occur in this data set.
@@ -97,12 +94,7 @@ class GroundTruth:
 
 
 def read_ground_truth(spec: DatasetSpec, root: Path, classes: Sequence[str]) -> GroundTruth:
-    """Return the ground truth of the validation split; image files are read only for a missing size.
-
-    Args:
-        spec: The data set.
-        root: Its folder.
-        classes: The trained classes, in the order of their labels.
+    """Return the ground truth of the validation split, of the trained classes in the order of their labels.
 
     Raises:
         UserError: An annotation file is missing or broken; names it.

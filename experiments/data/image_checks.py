@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.data.image_files import decode, find_same_files, map_files, read_image_facts
 from experiments.data.problems import ProblemLog
-from experiments.data.readers import Image
+from experiments.data.readers import Image, Split
 from experiments.data.spec import DatasetSpec
 
 Progress = Callable[[int, int], None]
@@ -35,7 +35,7 @@ class SplitFiles:
 def check_files(
     spec: DatasetSpec,
     root: Path,
-    split: str,
+    split: Split,
     images: Sequence[Image],
     log: ProblemLog,
     mode: str,
@@ -44,15 +44,11 @@ def check_files(
     """Check each image's file, and set the size of images without an annotated one.
 
     Args:
-        spec: The data set.
-        root: Its folder.
-        split: "train" or "val".
         images: Those of the split.
-        log: Receives the problems.
         mode: "heads" reads a file's first bytes, "whole" decodes it, "names" only checks that it exists.
         progress: Called with (images read, images to read).
     """
-    source = root / spec.splits[split][0].annotations  # type: ignore[index]
+    source = root / spec.splits[split][0].annotations
     if not images and not log.counts:
         log.add("annotation file unusable", "holds no images", source)
     files, missing = SplitFiles(), list[Path]()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.common.files import hash_file
 from experiments.common.regular_files import explain_unreadable
 
 _THREADS = 4
@@ -114,23 +117,15 @@ def _decodes_deep(path: Path) -> bool:
 
 
 def find_same_files(contents: Iterable[tuple[Path, str]]) -> Iterator[list[Path]]:
-    """Yield groups of different files with the same bytes.
-
-    Args:
-        contents: Each file with its `ImageFacts.content`; only files that agree in it are read.
-    """
-    by_content: dict[str, list[Path]] = {}
+    """Yield groups of different files with the same bytes; only those that agree in `ImageFacts.content` are read."""
+    by_content = defaultdict[str, list[Path]](list)
     for path, content in contents:
-        if content:
-            by_content.setdefault(content, []).append(path)
-    for paths in by_content.values():
-        if len(paths) < 2:
+        by_content[content].append(path)
+    for content, paths in by_content.items():
+        if not content or len(paths) < 2:
             continue
-        by_digest: dict[str, list[Path]] = {}
+        by_digest = defaultdict[str, list[Path]](list)
         for path in paths:
-            try:
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError:
-                continue
-            by_digest.setdefault(digest, []).append(path)
+            with contextlib.suppress(OSError):
+                by_digest[hash_file(path)].append(path)
         yield from (same for same in by_digest.values() if len(same) > 1)

@@ -10,15 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from experiments.common.errors import did_you_mean, suggest_name
 from experiments.data.image_checks import Progress, SplitFiles, check_between_splits, check_files
 from experiments.data.problems import ProblemLog
-from experiments.data.readers import Annotations, Box, Image, read_split
-from experiments.data.readers.parts import Split
+from experiments.data.readers import Annotations, Box, Image, Split, read_split
+from experiments.data.readers.annotations import classify_box
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
-from experiments.data.selection import classify_box
 from experiments.data.spec import DatasetSpec
 
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -45,11 +43,6 @@ class Inspection:
     annotations: dict[str, Annotations] = field(default_factory=dict)
     logs: dict[str, ProblemLog] = field(default_factory=dict)
     files: dict[str, SplitFiles] = field(default_factory=dict)
-
-    @property
-    def thinnest(self) -> dict[str, list[Any]]:
-        """Split to the image with the largest ratio of sides: path, width and height in pixels."""
-        return {split: files.thinnest for split, files in self.files.items() if files.thinnest}
 
     @property
     def fingerprint(self) -> str:
@@ -79,20 +72,18 @@ def inspect(
     root: Path,
     images: str = "heads",
     progress: Progress | None = None,
-    stop_early: bool = False,
+    strict: bool = False,
 ) -> Inspection:
     """Read annotations and image files and collect their problems.
 
     Args:
-        spec: The data set.
-        root: Its folder.
         images: "heads" reads each file's first bytes, "whole" decodes it, "names" only checks that it exists.
         progress: Called with (images read, images to read), for each split.
-        stop_early: Whether to return at the first problem that prevents training, without looking for more.
+        strict: Whether to raise UserError at the first problem that prevents training.
     """
     found = Inspection(spec, root)
     for split in SPLITS:
-        log = found.logs[split] = ProblemLog()
+        log = found.logs[split] = ProblemLog(strict)
         read = found.annotations[split] = read_split(spec, root, split, log)
         if split == "train":  # their labels follow the order of the file in COCO format, of the page in VOC
             is_chosen = spec.format == "voc" or not spec.classes
@@ -100,12 +91,8 @@ def inspect(
             found.classes = list(chosen) if is_chosen else [n for n in read.classes if n in spec.classes]
         _check_names(found, split)
         _check_classes(found, split)
-        if stop_early and log.error:
-            return found
         found.files[split] = check_files(spec, root, split, read.images, log, images, progress)
         _check_boxes(found, split)
-        if stop_early and log.error:
-            return found
     check_between_splits(found.files["train"], found.files["val"], found.logs["val"])
     return found
 

@@ -15,7 +15,6 @@ from experiments.common.metric_names import SIZE_RANGES, classify_size
 from experiments.data.find import check_place, resolve_root
 from experiments.data.inspection import Progress, inspect
 from experiments.data.readers import Image
-from experiments.data.selection import has_training_boxes
 from experiments.data.shapes import generator as shapes
 from experiments.data.spec import DatasetSpec
 
@@ -26,8 +25,7 @@ def verify(
     """Return the content of a data set and all of its problems.
 
     Args:
-        spec: The data set.
-        root: Its folder; None takes `spec.root`.
+        root: The data set's folder; None takes `spec.root`.
         read_images: Whether to decode every image; otherwise only its existence is checked.
         progress: Called with (images read, images to read), for each split.
 
@@ -63,7 +61,7 @@ def _count(images: Sequence[Image], classes: list[str]) -> dict[str, Any]:
     sizes = Counter(classify_size(box.area) for box in counted)
     return {
         "images": len(images),
-        "images_without_boxes": sum(not has_training_boxes(image, used) for image in images),
+        "images_without_boxes": sum(used.isdisjoint(box.category for box in image.boxes) for image in images),
         "boxes": len(counted),
         "crowd_boxes": roles["crowd"],
         "ignored_boxes": roles["ignore"],

@@ -29,10 +29,10 @@ from experiments.common.errors import UserError
 from experiments.data.image_files import decode, read_image_facts
 from experiments.data.problems import ProblemLog
 from experiments.data.readers import Annotations
+from experiments.data.readers.annotations import classify_box
 from experiments.data.readers.image_table import ImageTable
 from experiments.data.readers.stored import recall_coco
 from experiments.data.readers.voc import read_voc
-from experiments.data.selection import classify_box
 
 
 class ImageError(UserError):

@@ -38,9 +38,8 @@ def download(
     An archive that already lies in `<root>/archives` is checked and used. Existing files are never replaced.
 
     Args:
-        archives: The archives of a data set.
+        archives: Those of a data set.
         root: The data set's folder; made where it is missing.
-        watcher: Shows the progress.
         mirror: A URL whose folder holds files of the same names, in place of the official servers.
         keep: Whether the archives stay in `<root>/archives` once they are unpacked.
 

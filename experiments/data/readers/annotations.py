@@ -1,4 +1,4 @@
-"""Images and boxes as all readers return them, whatever the format."""
+"""Images and boxes as all readers return them, whatever the format, and which boxes can be trained on."""
 
 from __future__ import annotations
 
@@ -69,3 +69,25 @@ class Annotations:
     category_ids: dict[str, int] = field(default_factory=dict)
     sources: list[Path] = field(default_factory=list)
     raw_digests: list[tuple[int | None, bytes]] = field(default_factory=list)
+
+
+def classify_box(box: Box, size: tuple[int, int] | None, min_box_size: int = 1) -> str | None:
+    """Return the kind of problem (`problems.KINDS`) that keeps a box out of training; None for a usable one.
+
+    The rule is that of MMDetection's CocoDataset, applied to every format, in the training set and every count of it.
+    Crowds, ignored and difficult boxes are not learnt either, but are marked so in the annotations: no problem.
+
+    Args:
+        size: The image's (width, height) in pixels; None is unknown, so no box lies outside.
+        min_box_size: That of the data set's page, in pixels.
+    """
+    x, y, width, height = box.xywh
+    if width <= 0 or height <= 0:
+        return "empty box"
+    if size is not None and (x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0):
+        return "box wholly outside"
+    if width < 1 or height < 1:
+        return "box under 1 pixel"
+    if width < min_box_size or height < min_box_size:
+        return "box under min_box_size"
+    return None

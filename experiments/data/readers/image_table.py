@@ -56,13 +56,11 @@ class ImageTable(Sequence[Image]):
             columns["mask_end"] = np.cumsum([len(mask) for mask in masks], dtype=np.int64)
         return cls(columns, read.classes)
 
-    @property
-    def can_be_stored(self) -> bool:
-        """Whether all columns are plain numbers and text; ids of 20 digits are not."""
-        return not any(column.dtype.hasobject for column in self.columns.values())
-
     def have_boxes_of(self, classes: Collection[str]) -> np.ndarray:
-        """Return which images have any box of the classes, as (N,) bool: `selection.has_training_boxes` of each."""
+        """Return which images have any box of the classes, as (N,) bool; only those are trained on, as in MMDetection.
+
+        An image whose boxes are all crowds or too small counts as background and stays.
+        """
         is_wanted = np.array([name in classes for name in self.names], bool)
         wanted_before = np.concatenate([[0], np.cumsum(is_wanted[self.columns["category"]])])
         return np.diff(wanted_before[self.columns["end"]], prepend=0) > 0

@@ -43,8 +43,10 @@ def store_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) -
         table = ImageTable.of(read)
         (digest,) = [[images, raw.hex()] for images, raw in read.raw_digests]
         answer = {"classes": read.classes, "category_ids": read.category_ids, "raw_digest": digest}
+        # Ids of 20 digits are no plain numbers, and so are not stored.
+        is_plain = not any(column.dtype.hasobject for column in table.columns.values())
         try:
-            if table.can_be_stored:
+            if is_plain:
                 cache.remember_arrays(_key(path, folder, masks), answer, table.columns, before)
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or error

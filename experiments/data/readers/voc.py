@@ -100,7 +100,7 @@ def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[Box], bytes]:
         )
     size = None
     if root.find("size") is not None:
-        width, height = (_whole(root, f"size/{side}", path) for side in ("width", "height"))
+        width, height = (_whole(root, f"size/{side}", str(path)) for side in ("width", "height"))
         if min(width, height) < 0:
             raise UserError(f"{path}: 'size' is {width} x {height}, not a number of pixels")
         size = (width, height) if width and height else None
@@ -109,40 +109,35 @@ def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[Box], bytes]:
 
 
 def _box(node: ElementTree.Element, path: Path, number: int) -> Box:
-    where = f"object {number}"
+    where = f"{path}: object {number}"
     name = (node.findtext("name") or "").strip()
     if not name:
-        raise UserError(f"{path}: {where}: 'name' is missing")
+        raise UserError(f"{where}: 'name' is missing")
     if has_control_characters(name):
-        raise UserError(f"{path}: {where}: 'name' is {format_value(name)}, which holds control characters")
-    x1, y1, x2, y2 = (
-        int(_number(node, f"bndbox/{k}", path, where)) for k in ("xmin", "ymin", "xmax", "ymax")
-    )
-    is_difficult = node.find("difficult") is not None and _whole(node, "difficult", path, where) != 0
+        raise UserError(f"{where}: 'name' is {format_value(name)}, which holds control characters")
+    x1, y1, x2, y2 = (int(_number(node, f"bndbox/{k}", where)) for k in ("xmin", "ymin", "xmax", "ymax"))
+    is_difficult = node.find("difficult") is not None and _whole(node, "difficult", where) != 0
     width, height = x2 - x1, y2 - y1
     role = "difficult" if is_difficult else ""
     return Box(name, (x1 - 1, y1 - 1, width, height), max(width, 0) * max(height, 0), role, number)
 
 
-def _number(node: ElementTree.Element, tag: str, path: Path, where: str = "") -> float:
+def _number(node: ElementTree.Element, tag: str, where: str) -> float:
     text = node.findtext(tag)
-    before = f"{path}: {where}: " if where else f"{path}: "
     if text is None:
-        raise UserError(f"{before}'{tag}' is missing")
+        raise UserError(f"{where}: '{tag}' is missing")
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not is_pixels(value):
-        raise UserError(f"{before}'{tag}' is {format_value(text)}, not a number")
+        raise UserError(f"{where}: '{tag}' is {format_value(text)}, not a number")
     return value
 
 
-def _whole(node: ElementTree.Element, tag: str, path: Path, where: str = "") -> int:
-    value = _number(node, tag, path, where)
+def _whole(node: ElementTree.Element, tag: str, where: str) -> int:
+    value = _number(node, tag, where)
     text = str(node.findtext(tag)).strip()
     if not re.fullmatch(r"[+-]?[0-9]+", text):
-        raise UserError(
-            f"{path}: {where + ': ' if where else ''}'{tag}' is {format_value(text)}, not a whole number"
-        )
+        raise UserError(f"{where}: '{tag}' is {format_value(text)}, not a whole number")
     return int(value)

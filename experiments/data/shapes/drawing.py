@@ -1,8 +1,7 @@
 """One image of the built-in `shapes` data: a textured background with filled shapes on it.
 
 Each image has its own random generator, so images do not depend on each other or on their order. The constants
-below set the difficulty; a change of any of them changes the data and needs a new GENERATOR_VERSION
-(`generator.py`).
+below set the difficulty; a change of any of them changes the data and needs a new GENERATOR_VERSION (`layouts.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from experiments.data.shapes.generator import CLASSES
+from experiments.data.shapes.layouts import CLASSES
 
 OBJECTS = (1, 5)  # fewest and most in an image that has any
 HUE_SPREAD = 15.0  # degrees, standard deviation around the class's mean hue; the means are 90 apart
@@ -181,7 +180,8 @@ def _fits(shape: Shape, others: list[Shape]) -> bool:
 def _paint(rng: np.random.Generator, image: np.ndarray, shape: Shape) -> None:
     """Blend the object into the image in a colour near the class's hue, brighter towards one side."""
     hue = (360 * shape.category / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 360
-    colour = _bgr(hue, rng.uniform(*SATURATION), rng.uniform(*BRIGHTNESS))
+    hsv = np.array([[[hue, rng.uniform(*SATURATION), rng.uniform(*BRIGHTNESS)]]], np.float32)
+    colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * np.float32(255)
     x, y, w, h = shape.box
     towards = rng.uniform(0, 2 * np.pi)
     columns, rows = np.linspace(-1, 1, w, dtype=np.float32), np.linspace(-1, 1, h, dtype=np.float32)
@@ -205,9 +205,3 @@ def _stroke(rng: np.random.Generator, image: np.ndarray, size: int) -> None:
         radius = int(rng.integers(size // 16 + 1, size // 3 + 2))
         turn, sweep = rng.uniform(0, 360), rng.uniform(40, 150)
         cv2.ellipse(image, start, (radius, radius), turn, 0, sweep, colour, thickness, cv2.LINE_AA)
-
-
-def _bgr(hue: float, saturation: float, value: float) -> np.ndarray:
-    """Return (3,) float32, 0 to 255, for `hue` in degrees and the others in [0, 1]."""
-    hsv = np.array([[[hue, saturation, value]]], np.float32)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * np.float32(255)

@@ -19,16 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError
 from experiments.data.problems import find_missing_files
-from experiments.data.shapes.layouts import Box, CocoLayout, VocLayout, encode
+from experiments.data.readers import Box
+from experiments.data.shapes.layouts import CLASSES, GENERATOR_VERSION, CocoLayout, VocLayout
 
-GENERATOR_VERSION = 1  # increase it with every change that alters an image or an annotation
-CLASSES = ("disc", "square", "triangle", "star")
 MANIFEST = "shapes.json"
 SPLITS = ("train", "val")
-LAYOUTS: dict[str, CocoLayout | VocLayout] = {
-    "coco": CocoLayout(CLASSES, {"description": "msdet shapes", "version": str(GENERATOR_VERSION)}),
-    "voc": VocLayout(CLASSES),
-}
+LAYOUTS: dict[str, CocoLayout | VocLayout] = {"coco": CocoLayout(), "voc": VocLayout()}
+JPEG_QUALITY = 95  # of 100
 _EMPTY_EVERY = 50  # every 50th training image shows no object
 
 Progress = Callable[[int, int], None]
@@ -84,7 +81,7 @@ def is_current(root: Path, params: Mapping[str, Any], layout: str = "coco") -> b
     return not find_missing_files(root, expected)
 
 
-def check_place(root: Path, params: Mapping[str, Any], name: str = "shapes", layout: str = "coco") -> None:
+def check_place(root: Path, params: Mapping[str, Any], name: str, layout: str) -> None:
     """Raise UserError where generating a set at `root` would delete files."""
     if not root.exists() or is_current(root, params, layout):
         return
@@ -114,7 +111,6 @@ def generate(
     """Generate the set at `root`, unless it exists.
 
     Args:
-        root: The data set's folder; it and its parents are created.
         params: Those of the data set's `generate`.
         progress: Called with (images done, images in all).
         force: Whether to replace an existing set, even one of the same parameters; never a folder without a shapes
@@ -154,8 +150,7 @@ def make_image_rng(seed: int, split: str, index: int) -> Any:
 
 
 def _build(folder: Path, params: Parameters, layout: str, progress: Progress | None) -> None:
-    counts, done = {"train": params.train_images, "val": params.val_images}, 0
-    on_disk = LAYOUTS[layout]
+    counts, done, on_disk = count_images(params.model_dump()), 0, LAYOUTS[layout]
     for below in on_disk.folders:
         (folder / below).mkdir(parents=True)
     for split, count in counts.items():
@@ -172,13 +167,16 @@ def _build(folder: Path, params: Parameters, layout: str, progress: Progress | N
 
 def _make_image(path: Path, params: Parameters, split: str, index: int) -> list[Box]:
     """Write one image and return its objects."""
+    import cv2
+
     from experiments.data.shapes.drawing import draw_image
 
     empty = split == "train" and index % _EMPTY_EVERY == _EMPTY_EVERY - 1
     rng = make_image_rng(params.seed, split, index)
     image, shapes = draw_image(rng, params.size, (params.min_side, params.max_side), empty)
-    path.write_bytes(encode(image, path.suffix))
-    return [Box(shape.category, shape.box, shape.area) for shape in shapes]
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+    path.write_bytes(cv2.imencode(path.suffix, image, options)[1].tobytes())
+    return [Box(CLASSES[shape.category], shape.box, shape.area) for shape in shapes]
 
 
 def _move_into_place(building: Path, root: Path, params: Mapping[str, Any], layout: str, force: bool) -> None:

@@ -10,25 +10,17 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from experiments.data.readers import Box
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 
-JPEG_QUALITY = 95  # of 100
+GENERATOR_VERSION = 1  # increase it with every change that alters an image or an annotation
+CLASSES = ("disc", "square", "triangle", "star")
 
 
-class Box(NamedTuple):
-    """An object: (x, y, width, height) in whole pixels from 0, and its visible pixels (`area`)."""
-
-    category: int
-    corner_and_size: tuple[int, int, int, int]
-    area: int
-
-
-@dataclass(frozen=True)
 class CocoLayout:
     """Instances JSON per split; ids counted from 1.
 
@@ -36,9 +28,7 @@ class CocoLayout:
         folders: Those that hold files, relative to the root.
     """
 
-    classes: tuple[str, ...]
-    description: Mapping[str, Any]
-    folders: tuple[str, ...] = ("annotations", "train", "val")
+    folders = ("annotations", "train", "val")
 
     def image(self, split: str, index: int) -> str:
         """Return the path of an image; its suffix is its encoding."""
@@ -56,19 +46,18 @@ class CocoLayout:
             name = Path(self.image(split, number - 1)).name
             images.append({"id": number, "file_name": name, "width": size, "height": size})
             for box in boxes:
-                place = {"image_id": number, "category_id": box.category + 1}
-                shape = {"bbox": list(box.corner_and_size), "area": box.area, "iscrowd": 0}
+                place = {"image_id": number, "category_id": CLASSES.index(box.category) + 1}
+                shape = {"bbox": list(box.xywh), "area": box.area, "iscrowd": 0}
                 annotations.append({"id": len(annotations) + 1, **place, **shape})
         content = {
-            "info": dict(self.description),
+            "info": {"description": "msdet shapes", "version": str(GENERATOR_VERSION)},
             "images": images,
             "annotations": annotations,
-            "categories": [{"id": i, "name": name} for i, name in enumerate(self.classes, start=1)],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
         }
         (root / f"annotations/{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-@dataclass(frozen=True)
 class VocLayout:
     """One XML file per image, with VOC's coordinates: pixels counted from 1, the last one inclusive.
 
@@ -76,8 +65,7 @@ class VocLayout:
     (x, y, x + w, y + h) in COCO format: centres differ by half a pixel, as with the real VOC.
     """
 
-    classes: tuple[str, ...]
-    folders: tuple[str, ...] = (IMAGES, ANNOTATIONS, "ImageSets/Main")
+    folders = (IMAGES, ANNOTATIONS, "ImageSets/Main")
 
     def image(self, split: str, index: int) -> str:
         return f"{IMAGES}/{self._id(split, index)}.jpg"
@@ -104,8 +92,8 @@ class VocLayout:
         _put(ElementTree.SubElement(page, "size"), width=size, height=size, depth=3)
         for box in boxes:
             thing = ElementTree.SubElement(page, "object")
-            _put(thing, name=self.classes[box.category], difficult=0)
-            x, y, width, height = box.corner_and_size
+            _put(thing, name=box.category, difficult=0)
+            x, y, width, height = box.xywh
             corners = ElementTree.SubElement(thing, "bndbox")
             _put(corners, xmin=x + 1, ymin=y + 1, xmax=x + width, ymax=y + height)
         return page
@@ -114,11 +102,3 @@ class VocLayout:
 def _put(node: ElementTree.Element, **children: Any) -> None:
     for tag, text in children.items():
         ElementTree.SubElement(node, tag).text = str(text)
-
-
-def encode(image: Any, suffix: str) -> bytes:
-    """Return an (H, W, 3) uint8 image in OpenCV's BGR order as the bytes of a PNG or JPEG file."""
-    import cv2
-
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
-    return cv2.imencode(suffix, image, options)[1].tobytes()

@@ -10,8 +10,7 @@ from mmengine import Config, ConfigDict
 
 from experiments.common.errors import UserError
 from experiments.common.processes import count_cores_per_process
-from experiments.data.readers import list_part_files
-from experiments.data.readers.parts import Split
+from experiments.data.readers import Split, list_part_files
 from experiments.data.spec import DatasetSpec, SplitPart
 from experiments.recipes.schema import Recipe
 

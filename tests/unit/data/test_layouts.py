@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
-from experiments.data.readers import voc
+from experiments.data.readers import Box, voc
 from experiments.data.shapes import generator as shapes
+from experiments.data.shapes.layouts import VocLayout
 from experiments.data.spec import DatasetSpec
 from experiments.data.verify import verify
 from experiments.recipes import catalogue
@@ -69,17 +70,15 @@ def test_mmdetection_reads_the_same_boxes_and_labels_from_both_formats(split: st
 
 
 def test_coordinates_count_from_one_and_include_the_last_pixel(tmp_path: Path) -> None:
-    from experiments.data.shapes.layouts import Box, VocLayout
-
-    layout = VocLayout(("a", "b"))
+    layout = VocLayout()
     for folder in layout.folders:
         (tmp_path / folder).mkdir(parents=True)
     # column 7 and rows 0..2 of an 8 pixel image
-    layout.write(tmp_path, "val", [[Box(1, (7, 0, 1, 3), 3)], []], 8)
+    layout.write(tmp_path, "val", [[Box("square", (7, 0, 1, 3), 3)], []], 8)
     assert (tmp_path / "ImageSets/Main/val.txt").read_text() == "val_000000\nval_000001\n"
     page = ElementTree.parse(tmp_path / "Annotations/val_000000.xml").getroot()
     assert [corner.text for corner in page.findall("object/bndbox/*")] == ["8", "1", "8", "3"]
-    assert page.findtext("object/name") == "b"
+    assert page.findtext("object/name") == "square"
     assert ElementTree.parse(tmp_path / "Annotations/val_000001.xml").getroot().find("object") is None
 
 
