@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.weighting.actions import compute_level_weights
-from experiments.weighting.avw import AVW
+from experiments.weighting.avw import AVW, compute_level_weights
 from experiments.weighting.base import Interval
 from experiments.weighting.options import ACTIONS
 
@@ -22,8 +21,7 @@ class RLO(AVW):
     0 the policy draws at random and learns nothing, which is the method's own control.
 
     Args:
-        n: N, levels whose loss is enhanced.
-        amplification: λ of the first selected level, and of the others.
+        n, amplification: As AVW's.
         gamma: γ, the step by which a probability is rewarded or punished.
         beta: Bounds of the probability that is rewarded or punished (only that one is clipped, Eq 9).
         actions: What may be chosen, a subset of a0..a3; `probabilities` follow the paper's order.
