@@ -7,15 +7,14 @@ from experiments.detection import operators
 
 operators.install()  # before anything of MMDetection is imported
 
-from experiments.detection.level_weighting.hook import LevelWeightingHook  # noqa: E402
+from experiments.detection.level_weighting.hook import LevelWeightingHook, RuleParameterConstructor  # noqa: E402
 from experiments.detection.level_weighting.level_weighted import (  # noqa: E402
     LEVEL_WEIGHTED,
     LevelWeighted,
     LevelWeightedTwoStage,
 )
 from experiments.detection.level_weighting.refusals import REASONS  # noqa: E402
-from experiments.detection.level_weighting.rule_parameters import RuleParameterConstructor  # noqa: E402
-from experiments.detection.models import augfpn, consistent_supervision, soft_roi  # noqa: E402, F401  (registered)
+from experiments.detection.models import augfpn, consistent_supervision  # noqa: E402, F401  (registered)
 from experiments.detection.models.guided_loss import GuidedRetinaHead  # noqa: E402
 
 __all__ = [

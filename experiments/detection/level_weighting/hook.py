@@ -1,4 +1,4 @@
-"""The MMEngine hook that drives the level weighting: optimizer steps, checkpoints, the trace."""
+"""The MMEngine hook that drives the level weighting, and the optimizer of learnable rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 from torch import nn
@@ -17,7 +18,6 @@ from torch import nn
 from experiments.common.errors import UserError
 from experiments.detection.level_weighting.level_losses import LevelLosses
 from experiments.detection.level_weighting.level_weighted import LevelWeighted
-from experiments.detection.level_weighting.rule_parameters import check_no_weight_decay
 from experiments.detection.level_weighting.trace import Trace, make_scalars
 
 
@@ -38,7 +38,17 @@ class LevelWeightingHook(Hook):
         for number, head in enumerate(find_weighted_heads(runner)):
             if unwrap(runner.model).weighting_seed is None:
                 head.rule.generator.manual_seed(runner.seed + number)
-        runner.save_checkpoint = self._with_all_ranks(runner, runner.save_checkpoint)
+        save = runner.save_checkpoint
+
+        @functools.wraps(save)
+        def save_synchronised(*args: Any, **kwargs: Any) -> Any:
+            # A collective, and so before MMEngine's own: it calls hooks inside it on rank 0 only.
+            for head in find_weighted_heads(runner):
+                head.synchronise()
+                head.check_finite()
+            return save(*args, **kwargs)
+
+        runner.save_checkpoint = save_synchronised
 
     def before_train(self, runner: Runner) -> None:
         check_weighted(runner.model)
@@ -59,11 +69,11 @@ class LevelWeightingHook(Hook):
         if not runner.optim_wrapper.should_update():
             return  # gradients are still being accumulated
         for head in find_weighted_heads(runner):
-            record = head.finish_step()
-            if record is not None and self.trace is not None:
-                self.trace.append(record)
+            rows = head.finish_step()
+            if rows and self.trace is not None:
+                self.trace.append(rows)
                 if self.tracked:
-                    runner.visualizer.add_scalars(make_scalars(record), step=record.iteration)
+                    runner.visualizer.add_scalars(make_scalars(rows), step=head.iteration)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self.trace is not None:
@@ -75,19 +85,6 @@ class LevelWeightingHook(Hook):
         if runner._resume and "weighting" in checkpoint:
             for head in find_weighted_heads(runner):
                 head.load_level_state(checkpoint["weighting"][head.head])
-
-    @staticmethod
-    def _with_all_ranks(runner: Runner, save: Any) -> Any:
-        """Return `save` preceded by a collective: MMEngine calls hooks inside it on rank 0 only."""
-
-        @functools.wraps(save)
-        def save_synchronised(*args: Any, **kwargs: Any) -> Any:
-            for head in find_weighted_heads(runner):
-                head.synchronise()
-                head.check_finite()
-            return save(*args, **kwargs)
-
-        return save_synchronised
 
 
 def unwrap(model: Any) -> Any:
@@ -124,3 +121,43 @@ def check_weighted(model: nn.Module) -> None:
             f"model: {name} is not level-weighted, but has a LevelWeightingHook",
             f"set model.type to LevelWeighted{name}, or leave the hook out",
         )
+
+
+def list_rule_parameters(model: Any) -> list[nn.Parameter]:
+    """Return the parameters of a level-weighted detector's rules; most rules have none."""
+    return [p for head in getattr(model, "weighting", ()) for p in head.rule.parameters()]
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class RuleParameterConstructor(DefaultOptimWrapperConstructor):
+    """Build an optimizer whose last group holds the rule's parameters, without weight decay.
+
+    `paramwise_cfg` has the same effect, but with it MMEngine makes one group for each parameter of the model, and
+    leaves frozen ones out: more kernels a step, and checkpoints that are saved without it cannot be resumed.
+    """
+
+    def __call__(self, model: nn.Module) -> Any:
+        wrapper = super().__call__(model)
+        learnt = list_rule_parameters(getattr(model, "module", model))
+        if learnt:
+            own, groups = {id(p) for p in learnt}, wrapper.optimizer.param_groups
+            for group in groups:
+                group["params"] = [p for p in group["params"] if id(p) not in own]
+            groups[:] = [group for group in groups if group["params"]]
+            wrapper.optimizer.add_param_group({"params": learnt, "weight_decay": 0.0})
+        return wrapper
+
+
+def check_no_weight_decay(model: Any, optim_wrapper: Any) -> None:
+    """Check that no weight decay pulls a learnable rule's weights towards those at its start.
+
+    Raises:
+        UserError: Names the decay, and the line of the config that turns it off.
+    """
+    learnt = {id(p) for p in list_rule_parameters(model)}
+    for group in optim_wrapper.param_groups if learnt else ():
+        if group.get("weight_decay") and any(id(p) in learnt for p in group["params"]):
+            raise UserError(
+                f"optim_wrapper: weight decay {group['weight_decay']} of the rule's parameters is not allowed: 0",
+                "optim_wrapper.paramwise_cfg = dict(custom_keys={'weighting.': dict(decay_mult=0.0)})",
+            )

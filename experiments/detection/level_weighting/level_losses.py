@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from experiments.common.errors import NOT_FINITE, UserError
-from experiments.weighting.base import Interval, WeightingRule
-from experiments.weighting.buffer import IntervalBuffer
+from experiments.weighting.base import IntervalBuffer, WeightingRule
 
 IOU_EVERY = 20  # optimizer steps of an interval, of which one tells the positives' IoUs
 
@@ -24,42 +23,14 @@ class NotFiniteError(UserError):
         super().__init__(message, hint, NOT_FINITE)
 
 
-@dataclass(frozen=True)
-class LevelRecord:
-    """One finished interval, as the trace shows it.
-
-    Attributes:
-        head: The head's name in the detector, `bbox_head` say.
-        levels: K names, `P3` say, finest first.
-        iteration: The optimizer step at which the interval ended, counted from 1.
-        terms: Loss term to its (K,) interval means, unweighted.
-        weights, action: In force during the interval.
-        ious: (K,) mean IoU of positives with their targets (Fig 1) over the steps with `tells_ious`; NaN at a
-            level without any.
-        interval: The rule's statistics of it.
-        reward, probabilities: As after the update at its end.
-    """
-
-    head: str
-    levels: Sequence[str]
-    iteration: int
-    terms: Mapping[str, Tensor]
-    weights: Tensor
-    action: str | None
-    ious: Tensor
-    interval: Interval
-    reward: int
-    probabilities: Mapping[str, float]
-
-
 class LevelLosses(nn.Module):
     """The level losses of one head, which its rule observes and the trace shows.
 
     It adds nothing to the detector's state dict; its own `level_state` is saved beside it.
 
     Args:
-        head: The head's name in the detector.
-        levels: K level names, finest first.
+        head: The head's name in the detector, `bbox_head` say.
+        levels: K level names, `P3` say, finest first.
         rule: The weighting rule over these levels.
     """
 
@@ -74,7 +45,6 @@ class LevelLosses(nn.Module):
         self._buffer: IntervalBuffer | None = None
         self._pending: Tensor | None = None  # sum over the micro-batches of the open optimizer step
         self._micro_batches = 0
-        self._restored: dict[str, Any] | None = None
 
     @property
     def tells_ious(self) -> bool:
@@ -105,66 +75,79 @@ class LevelLosses(nn.Module):
         self._pending = row if self._pending is None else self._pending + row
         self._micro_batches += 1
 
-    def finish_step(self) -> LevelRecord | None:
+    def finish_step(self) -> list[dict[str, Any]]:
         """End an optimizer step: the rule observes its mean level losses.
 
         Returns:
-            The record of the interval, at an interval's end.
+            At an interval's end its rows of the trace, else none.
 
         Raises:
             NotFiniteError: A value of the interval is NaN or infinite (checked at its end).
         """
         if self._pending is None:
-            return None
+            return []
         row = self._pending if self._micro_batches == 1 else self._pending / self._micro_batches
         self._pending, self._micro_batches = None, 0
-        buffer = self._values()
-        buffer.append(row)
+        if self._buffer is None:  # how many losses there are is known from the first step on
+            self._buffer = self._make_buffer()
+        self._buffer.append(row)
         self.iteration += 1
         size = self._num_terms * len(self.levels)
         losses = (row if len(row) == size else row[:size]).view(self._num_terms, -1).sum(0)
-        if not buffer.is_full:
+        if not self._buffer.is_full:
             self.rule.observe(losses)
-            return None
+            return []
         self.synchronise()
         self.check_finite()
-        means = buffer.rows().mean(0)
-        buffer.clear()
+        means = self._buffer.rows().mean(0)
+        self._buffer.clear()
         weights, action = self.rule.weights.detach().cpu(), self.rule.action  # in force until now
         self.rule.observe(losses)
-        return self._record(means, weights, action)
+        return self._make_rows(means, weights, action)
 
-    def _record(self, means: Tensor, weights: Tensor, action: str | None) -> LevelRecord:
-        assert self.rule.last is not None  # an interval has just ended
+    def _make_rows(self, means: Tensor, weights: Tensor, action: str | None) -> list[dict[str, Any]]:
+        """Return one row of the trace per level, column to value; what is absent is None or left out.
+
+        Losses are interval means, unweighted. `iou` is the mean IoU of positives with their targets (Fig 1) over the
+        steps with `tells_ious`.
+        """
+        interval, probabilities = self.rule.last, self.rule.probabilities
+        assert interval is not None  # one has just ended
+        policy: dict[str, float] = {}
+        if probabilities is not None:
+            actions = getattr(self.rule, "actions", ())
+            policy = {f"p_{name}": p for name, p in zip(actions, probabilities.tolist())}
         by_term = means[: self._num_terms * len(self.levels)].reshape(self._num_terms, -1)
-        iou_sums = means[self._num_losses :].reshape(2, -1)
-        probabilities = self.rule.probabilities
-        names = getattr(self.rule, "actions", ())
-        return LevelRecord(
-            head=self.head,
-            levels=self.levels,
-            iteration=self.iteration,
-            terms=dict(zip(self._columns, by_term)),
-            weights=weights,
-            action=action,
-            ious=iou_sums[0] / iou_sums[1],
-            interval=self.rule.last,
-            reward=self.rule.reward,
-            probabilities={} if probabilities is None else dict(zip(names, probabilities.tolist())),
-        )
+        iou_sum, positives = means[self._num_losses :].reshape(2, -1)
+        of_head = {
+            "interval": interval.index,
+            "iteration": self.iteration,
+            "head": self.head,
+            "action": action,
+            "reward": self.rule.reward if policy else None,
+            **policy,
+        }
+        # Of an RPN, too: `loss_rpn_cls` is that head's loss_cls.
+        names = [name.replace("_rpn_", "_") for name in self._columns]
+        terms = dict(zip(names, by_term.tolist()))
+        of_levels = {
+            "level": self.levels,
+            "loss": [sum(values) for values in zip(*terms.values())],
+            "variance": interval.variance.tolist(),
+            "rate": interval.rate.tolist(),
+            "iou": [None if math.isnan(iou) else iou for iou in (iou_sum / positives).tolist()],
+            "weight": weights.tolist(),
+            **terms,
+        }
+        return [{**of_head, **dict(zip(of_levels, values))} for values in zip(*of_levels.values())]
 
     @property
     def _num_losses(self) -> int:
         """Return how many values of a row are losses; those behind them are of IoUs."""
         return self._num_terms * len(self.levels) + len(self._columns) - self._num_terms
 
-    def _values(self) -> IntervalBuffer:
-        if self._buffer is None:  # how many losses there are is known from the first step on
-            self._buffer = IntervalBuffer(self.rule.alpha, self._num_losses + 2 * len(self.levels))
-            if self._restored is not None:
-                self._buffer.load_state_dict(self._restored)
-                self._restored = None
-        return self._buffer
+    def _make_buffer(self) -> IntervalBuffer:
+        return IntervalBuffer(self.rule.alpha, self._num_losses + 2 * len(self.levels))
 
     def synchronise(self) -> None:
         """Make the open interval the same on all ranks, before a checkpoint. A collective."""
@@ -198,7 +181,7 @@ class LevelLosses(nn.Module):
 
     def level_state(self) -> dict[str, Any]:
         """Return everything a resumed run needs, the open interval included; no communication."""
-        buffer = self._restored if self._buffer is None else self._buffer.state_dict()
+        buffer = None if self._buffer is None else self._buffer.state_dict()
         return {"iteration": self.iteration, "rule": self.rule.state_dict(), "columns": self._columns,
                 "num_terms": self._num_terms, "values": buffer}  # fmt: skip
 
@@ -208,4 +191,7 @@ class LevelLosses(nn.Module):
         self.rule.load_state_dict(state["rule"])
         self._columns = list(state["columns"])
         self._num_terms = state["num_terms"]
-        self._buffer, self._restored = None, state["values"]
+        self._buffer = None
+        if state["values"] is not None:
+            self._buffer = self._make_buffer()
+            self._buffer.load_state_dict(state["values"])

@@ -9,7 +9,6 @@ In a user's own MMDetection config three lines do it, and stock `tools/train.py`
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,13 +22,8 @@ from torch import Tensor, nn
 from experiments.common.errors import UserError
 from experiments.detection.level_weighting.level_losses import LevelLosses
 from experiments.detection.level_weighting.level_wise import make_level_wise
-from experiments.detection.level_weighting.refusals import check_roi_head, check_strides, refuse
+from experiments.detection.level_weighting.refusals import check_roi_head, name_levels, refuse
 from experiments.weighting import OptionError, build_weighting
-
-
-def name_levels(strides: Sequence[int | tuple[int, int]]) -> list[str]:
-    """Return the names of pyramid levels by stride in pixels: 8 is P3, 16 is P4."""
-    return [f"P{round(math.log2(s if isinstance(s, int) else s[0]))}" for s in strides]
 
 
 class LevelWeighted:
@@ -116,7 +110,7 @@ class LevelWeighted:
             raise refuse(type(self).__name__, f"has no `{name}`")
         make_level_wise(head, self.is_fast)
         generator = getattr(head, "prior_generator", None)
-        return name_levels(check_strides(head, getattr(generator, "strides", None)))
+        return name_levels(head, getattr(generator, "strides", None))
 
     def level_terms(self, head: LevelLosses, losses: Mapping[str, Any]) -> dict[str, Sequence[Tensor]]:
         """Return those of the detector's losses that are lists over the head's levels."""
@@ -238,7 +232,7 @@ class LevelWeightedTwoStage(LevelWeighted):
             extractor, box_head = self.roi_head.bbox_roi_extractor, self.roi_head.bbox_head
             make_level_wise(box_head)
             box_head.level_of, box_head.num_levels = extractor.map_roi_levels, extractor.num_inputs
-            heads["roi_head"] = name_levels(check_strides(self.roi_head, extractor.featmap_strides))
+            heads["roi_head"] = name_levels(self.roi_head, extractor.featmap_strides)
         return heads
 
     def level_terms(self, head: LevelLosses, losses: Mapping[str, Any]) -> dict[str, Sequence[Tensor]]:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from experiments.detection.level_weighting.batched_anchors import BatchedAnchors, CachedAnchors, can_batch
 from experiments.detection.level_weighting.level_sums import EPSILON, SumByBin, index_levels
-from experiments.detection.level_weighting.localisation import BoxLossInputs, LevelWise
-from experiments.detection.level_weighting.refusals import ONE_NUMBER, check_head, check_row_loss, refuse
+from experiments.detection.level_weighting.localisation import LevelWise
+from experiments.detection.level_weighting.refusals import ONE_NUMBER, check_row_loss, explain_refusal, refuse
 from experiments.detection.models.guided_loss import GuidedRetinaHead
 
 
@@ -41,12 +41,11 @@ class ListedLevels(LevelWise):
         self._level += 1  # called once per level, finest first
         return super().loss_by_feat_single(*args, **kwargs)  # type: ignore[misc]
 
-    def _box_loss_inputs(self, predicted: Tensor, target: Tensor, *weights: Tensor) -> BoxLossInputs:
-        levels = torch.full((len(target),), self._level, device=target.device)
-        return BoxLossInputs(predicted, target, levels, self._positive(*weights))
+    def _row_levels(self, rows: Tensor) -> Tensor:
+        return torch.full((len(rows),), self._level, device=rows.device)
 
-    def _positive(self, weight: Tensor) -> Tensor | None:
-        return (weight > 0).any(1)
+    def _positive(self, *weights: Tensor) -> Tensor | None:
+        return (weights[0] > 0).any(1)
 
 
 class BatchedLevels(ListedLevels):
@@ -55,8 +54,11 @@ class BatchedLevels(ListedLevels):
     row_levels: Tensor  # (n,) of the rows of all levels, and whether each is a positive
     positive_rows: Tensor
 
-    def _box_loss_inputs(self, predicted: Tensor, target: Tensor, *weights: Tensor) -> BoxLossInputs:
-        return BoxLossInputs(predicted, target, self.row_levels, self.positive_rows)
+    def _row_levels(self, rows: Tensor) -> Tensor:
+        return self.row_levels
+
+    def _positive(self, *weights: Tensor) -> Tensor:
+        return self.positive_rows
 
 
 class ListedPositives(ListedLevels):
@@ -105,12 +107,9 @@ class SplitLevels(LevelWise):
         return {name: module for name, module in children if name.startswith("loss_")}
 
     def _split(self, levels: Tensor, count: int, loss: Callable[[], dict]) -> dict:
-        """Return the head's losses with a list over levels in place of each scalar.
+        """Return the head's losses with a list over `count` levels in place of each scalar.
 
-        Args:
-            levels: (n,) level of every classified row.
-            count: K.
-            loss: Computes the head's losses.
+        `levels` (n,) are those of every classified row; `loss` computes the head's own losses.
         """
         self._levels, self._positives = levels, None
         self._rows: dict[str, Tensor] = {}  # term to the loss of each of its rows, normalised
@@ -168,8 +167,8 @@ class SplitLevels(LevelWise):
             self._positives = self._levels[torch.searchsorted(positive.cumsum(0), numbers)]
         return self._positives
 
-    def _box_loss_inputs(self, predicted: Tensor, target: Tensor, *weights: Tensor) -> BoxLossInputs:
-        return BoxLossInputs(predicted, target, self._levels_of(len(target)))
+    def _row_levels(self, rows: Tensor) -> Tensor:
+        return self._levels_of(len(rows))
 
     def _record_box_loss(self, module: nn.Module, args: tuple, loss: Tensor) -> None:
         if self._levels is not None:
@@ -242,16 +241,10 @@ FAMILIES: list[tuple[type, type[LevelWise]]] = [
 LOSS_METHODS = ("loss_by_feat", "loss_by_feat_single", "loss")
 
 
-# One class for the same bases, so that copies of a head are of its type.
-_DERIVED: dict[tuple[type, ...], type] = {}
-
-
+@functools.cache  # one class for the same bases, so that copies of a head are of its type
 def derive_class(mixin: type, base: type, *below: type) -> Any:
     """Return the class of a level-wise head: its family's mixin, its own class, what stands in for AnchorHead."""
-    bases = (mixin, base, *below)
-    if bases not in _DERIVED:
-        _DERIVED[bases] = type(f"LevelWise{base.__name__}", bases, {"__reduce_ex__": _reduce})
-    return _DERIVED[bases]
+    return type(f"LevelWise{base.__name__}", (mixin, base, *below), {"__reduce_ex__": _reduce})
 
 
 def make_head(*bases: type) -> Any:
@@ -278,7 +271,9 @@ def make_level_wise(head: Any, fast: bool = False) -> None:
     Raises:
         NotLevelWiseError: The head does not tell its losses by level, or has a loss that cannot be split.
     """
-    check_head(head)
+    reason = explain_refusal(type(head))
+    if reason is not None:
+        raise refuse(type(head).__name__, reason)
     family, mixin = next((pair for pair in FAMILIES if isinstance(head, pair[0])), (None, None))
     own = [getattr(type(head), name, None) for name in LOSS_METHODS]
     if mixin is not None and own == [getattr(family, name, None) for name in LOSS_METHODS]:

@@ -43,12 +43,18 @@ class LevelWise:
 
     def _record_box_loss(self, module: nn.Module, args: tuple, loss: Tensor) -> None:
         if self.should_tell_ious:
+            predicted, target, *weights = args
             with torch.no_grad():
-                self._seen.append(self._box_loss_inputs(*args))
+                levels, positive = self._row_levels(target), self._positive(*weights)
+            self._seen.append(BoxLossInputs(predicted, target, levels, positive))
 
-    def _box_loss_inputs(self, predicted: Tensor, target: Tensor, *weights: Tensor) -> BoxLossInputs:
-        """Return what is kept of what `loss_bbox` was given."""
+    def _row_levels(self, rows: Tensor) -> Tensor:
+        """Return the (n,) levels of the n rows that `loss_bbox` was given."""
         raise NotImplementedError
+
+    def _positive(self, *weights: Tensor) -> Tensor | None:
+        """Return which of these rows are positives, by their weights; None where all are."""
+        return None
 
     def _boxes(self, regression: Tensor) -> Tensor:
         """Return (n, 4) boxes in a frame that a prediction and its target share."""
@@ -84,14 +90,7 @@ class LevelWise:
 
 
 def compute_aligned_iou(boxes: Tensor) -> Tensor:
-    """Return the IoU of pairs of boxes.
-
-    Args:
-        boxes: (2, n, 4) as x1, y1, x2, y2 in any common unit.
-
-    Returns:
-        (n,), 0 where a box has no area.
-    """
+    """Return the (n,) IoUs of pairs of boxes, (2, n, 4) as x1, y1, x2, y2 in any unit; 0 where a box has no area."""
     low, high = boxes.split(2, dim=2)
     intersection = (high.amin(0) - low.amax(0)).clamp(min=0).prod(1)
     union = (high - low).clamp(min=0).prod(2).sum(0) - intersection
@@ -99,17 +98,10 @@ def compute_aligned_iou(boxes: Tensor) -> Tensor:
 
 
 def decode_deltas(deltas: Tensor, coder: Any) -> Tensor:
-    """Return the boxes of regression deltas, as if every anchor were the unit square from (0, 0) to (1, 1).
+    """Return the boxes of (n, 4) deltas of a coder of MMDetection, as (n, 4) x1, y1, x2, y2.
 
-    The IoU of two boxes that are coded against one anchor does not depend on it: another anchor stretches and
-    shifts both alike.
-
-    Args:
-        deltas: (n, 4), as `coder` encodes boxes.
-        coder: A box coder of MMDetection.
-
-    Returns:
-        (n, 4) as x1, y1, x2, y2.
+    It is as if every anchor were the unit square from (0, 0) to (1, 1): the IoU of two boxes that are coded against
+    one anchor does not depend on it, since another anchor stretches and shifts both alike.
     """
     if type(coder) is not DeltaXYWHBBoxCoder:
         corners = torch.cat([torch.zeros_like(deltas[:, :2]), torch.ones_like(deltas[:, 2:])], 1)

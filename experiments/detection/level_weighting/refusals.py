@@ -7,6 +7,7 @@ known at the first step only; `LevelWeighted.parse_losses` checks it there.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmdet.models import losses, roi_heads
@@ -61,23 +62,12 @@ def refuse(name: str, reason: str) -> NotLevelWiseError:
     return NotLevelWiseError(f"rule: {name} {reason}, so its levels cannot be weighted")
 
 
-def check_head(head: nn.Module) -> None:
-    """Refuse a head of MMDetection that is known not to tell its losses by level.
-
-    Raises:
-        NotLevelWiseError: Names the head's class and the reason.
-    """
-    reason = explain_refusal(type(head))
-    if reason is not None:
-        raise refuse(type(head).__name__, reason)
-
-
-def check_strides(owner: nn.Module, strides: Any) -> list[int]:
-    """Return the strides of a head's pyramid levels in pixels, finest first.
+def name_levels(owner: nn.Module, strides: Any) -> list[str]:
+    """Return the names of a head's pyramid levels, finest first: stride 8 is P3, 16 is P4.
 
     Args:
-        owner: What has the strides; named in the error.
-        strides: One a level, as MMDetection keeps them: a number, or one for each side.
+        owner: Has the strides; named in the error.
+        strides: In pixels, one a level, as MMDetection keeps them: a number, or one for each side.
 
     Raises:
         NotLevelWiseError: There are none, there is one level only, or the finest level does not come first.
@@ -90,7 +80,7 @@ def check_strides(owner: nn.Module, strides: Any) -> list[int]:
         raise refuse(name, ONE_MAP)
     if pixels != sorted(pixels):
         raise refuse(name, f"lists its levels coarsest first (strides {', '.join(map(str, pixels))})")
-    return pixels
+    return [f"P{round(math.log2(stride))}" for stride in pixels]
 
 
 def check_roi_head(detector: Any) -> None:
@@ -131,15 +121,10 @@ def has_row_loss(module: nn.Module) -> bool:
 
 
 def check_row_loss(name: str, module: nn.Module, head: nn.Module) -> None:
-    """Refuse a loss that cannot be asked for the loss of every row.
-
-    Args:
-        name: The loss's name in the head, `loss_cls` say.
-        module: The loss.
-        head: The head that has it, with all levels in one tensor.
+    """Refuse a loss of a head with all levels in one tensor that cannot be asked for the loss of every row.
 
     Raises:
-        NotLevelWiseError: Names the loss and the head.
+        NotLevelWiseError: Names the loss, `loss_cls` say, and the head.
     """
     if isinstance(module, losses.SeesawLoss) and not module.return_dict:
         # It adds a part over positives to a part over all rows, which differ in length before they are summed.

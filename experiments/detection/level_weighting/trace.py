@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
-import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common.files import set_aside, write_text
-from experiments.detection.level_weighting.level_losses import LevelRecord
+from experiments.common.files import replacing, set_aside
 
 COLUMNS = [
     "interval", "iteration", "head", "level",
@@ -40,13 +38,14 @@ class Trace:
                 rows = read_trace(self.path)
             except ValueError:  # nothing is appended to what is no trace
                 set_aside(self.path)
-        write_text(self.path, _lines([COLUMNS, *(row for row in rows if int(row[1]) <= iteration)]))
+        with replacing(self.path) as stream:
+            kept = (row for row in rows if int(row[1]) <= iteration)
+            csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *kept])
 
-    def append(self, record: LevelRecord) -> None:
-        """Write the rows of one interval."""
-        cells = [["" if row.get(c) is None else row[c] for c in COLUMNS] for row in make_rows(record)]
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write the rows of one interval, column to value."""
         with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(_lines(cells))
+            csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n").writerows(rows)
 
     def sync(self) -> None:
         """Bring all rows to the disk: a checkpoint must not be newer than what it resumes."""
@@ -80,53 +79,18 @@ def _is_whole(row: dict[str, str]) -> bool:
     return row["interval"].isdecimal() and row["iteration"].isdecimal()
 
 
-def make_rows(record: LevelRecord) -> list[dict[str, Any]]:
-    """Return one row per level, column to value; what is absent is None or left out."""
-    # Of an RPN, too: `loss_rpn_cls` is that head's loss_cls.
-    terms = {name.replace("_rpn_", "_"): values for name, values in record.terms.items()}
-    rows = []
-    for k, level in enumerate(record.levels):
-        row = {
-            "interval": record.interval.index,
-            "iteration": record.iteration,
-            "head": record.head,
-            "level": level,
-            "loss": sum(values[k].item() for values in terms.values()),
-            "variance": record.interval.variance[k].item(),
-            "rate": record.interval.rate[k].item(),
-            "iou": _number(None if record.ious is None else record.ious[k].item()),
-            "weight": record.weights[k].item(),
-            "action": record.action,
-            "reward": record.reward if record.probabilities else None,
-        }
-        row.update({name: values[k].item() for name, values in terms.items() if name in COLUMNS})
-        row.update({f"p_{action}": p for action, p in record.probabilities.items()})
-        rows.append(row)
-    return rows
-
-
-def make_scalars(record: LevelRecord) -> dict[str, float]:
-    """Return what a tracker plots of an interval: numbers by `<column>/<head>/<level>`.
+def make_scalars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return what a tracker plots of one interval: numbers by `<column>/<head>/<level>`.
 
     What levels share is named `<column>/<head>`. The action is a number: 0 variance, 1 smallest, 2 largest,
     3 uniform.
     """
     values: dict[str, float | None] = {}
-    for row in make_rows(record):
+    for row in rows:
         for column in PER_LEVEL:
-            values[f"{column}/{record.head}/{row['level']}"] = row.get(column)
+            values[f"{column}/{row['head']}/{row['level']}"] = row.get(column)
         for column in ("reward", *PROBABILITIES):
-            values[f"{column}/{record.head}"] = row.get(column)
-    if f"p_{record.action}" in PROBABILITIES:  # a user's own rule may have others
-        values[f"action/{record.head}"] = PROBABILITIES.index(f"p_{record.action}")
+            values[f"{column}/{row['head']}"] = row.get(column)
+        if f"p_{row['action']}" in PROBABILITIES:  # a user's own rule may have others
+            values[f"action/{row['head']}"] = PROBABILITIES.index(f"p_{row['action']}")
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
-
-
-def _lines(rows: list[list]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -1,8 +1,7 @@
-"""AugFPN's neck: an FPN whose top level gets back the context that its 1x1 convolution throws away.
+"""AugFPN's neck, whose top level gets back the context that its 1x1 convolution throws away, and its RoI extractor.
 
 Source: Guo et al., AugFPN: Improving Multi-scale Feature Learning for Object Detection (CVPR 2020,
-https://arxiv.org/abs/1912.05384), Section 3.2. Consistent supervision (3.1) and soft RoI selection (3.3) have files
-of their own.
+https://arxiv.org/abs/1912.05384), Sections 3.2 and 3.3. Consistent supervision (3.1) has a file of its own.
 """
 
 from __future__ import annotations
@@ -13,17 +12,32 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmdet.models.necks import FPN
+from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 XAVIER = {"type": "Xavier", "layer": "Conv2d", "distribution": "uniform"}
 
 
+class GatedSum(nn.Sequential):
+    """The sum of maps, weighted place by place: sigmoid(conv3x3(ReLU(conv1x1(all maps)))), one map of weights each."""
+
+    def __init__(self, count: int, channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(count * channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, count, 3, padding=1)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return (B, channels, h, w) of `count` maps of that shape."""
+        weights = super().forward(torch.cat(maps, dim=1)).sigmoid()
+        return torch.stack(maps, dim=1).mul(weights.unsqueeze(2)).sum(1)
+
+
 class ResidualFeatureAugmentation(nn.Module):
     """M6, the context of the whole image, from the backbone's top map C5.
 
     C5 is pooled to several small sizes that keep its aspect ratio; each is brought to the pyramid's channels,
-    enlarged again, and they are added up, weighted place by place.
+    enlarged again, and the gated sum of all is taken.
 
     Args:
         in_channels, out_channels: Of C5 and of the pyramid.
@@ -33,13 +47,8 @@ class ResidualFeatureAugmentation(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, ratios: Sequence[float]) -> None:
         super().__init__()
         self.ratios = tuple(ratios)
-        count = len(self.ratios)
         self.reduce = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 1) for _ in self.ratios)
-        self.fuse = nn.Sequential(
-            nn.Conv2d(count * out_channels, out_channels, 1),
-            nn.ReLU(),
-            nn.Conv2d(out_channels, count, 3, padding=1),
-        )
+        self.fuse = GatedSum(len(self.ratios), out_channels)
 
     def forward(self, top: Tensor) -> Tensor:
         """Return M6 (B, out_channels, h, w) of C5 (B, in_channels, h, w)."""
@@ -48,8 +57,7 @@ class ResidualFeatureAugmentation(nn.Module):
         for ratio, conv in zip(self.ratios, self.reduce):
             pooled = F.adaptive_avg_pool2d(top, [max(1, int(ratio * side)) for side in size])
             contexts.append(F.interpolate(conv(pooled), size, mode="bilinear", align_corners=True))
-        shares = self.fuse(torch.cat(contexts, dim=1)).sigmoid()
-        return torch.stack(contexts, dim=1).mul(shares.unsqueeze(2)).sum(1)
+        return self.fuse(contexts)
 
 
 @MODELS.register_module()
@@ -120,3 +128,41 @@ class AugFPN(FPN):
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], 1, stride=2))
         return tuple(outs)
+
+
+@MODELS.register_module()
+class SoftRoIExtractor(BaseRoIExtractor):
+    """Soft RoI selection (Section 3.3): the gated sum of a RoI's features on all levels.
+
+    A RoI has no level of its own here, so the losses of the RoI head cannot be weighted by level.
+
+    Args:
+        roi_layer: MMDetection's config of the pooling, `RoIAlign` say.
+        out_channels: C, of every pyramid level and of the result.
+        featmap_strides: Strides of the levels in pixels, finest first.
+        init_cfg: Xavier, as in the authors' code.
+    """
+
+    def __init__(
+        self, roi_layer: Any, out_channels: int, featmap_strides: list[int], init_cfg: Any = XAVIER
+    ) -> None:
+        super().__init__(roi_layer, out_channels, featmap_strides, init_cfg=init_cfg)
+        self.selection = GatedSum(len(featmap_strides), out_channels)
+
+    def forward(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
+        """Return the features (n, C, rows, columns) of RoIs.
+
+        Args:
+            feats: Pyramid levels (B, C, h_i, w_i), finest first.
+            rois: (n, 5) as image, x1, y1, x2, y2 in pixels.
+            roi_scale_factor: Enlarges every RoI about its centre first.
+        """
+        rois = rois.type_as(feats[0])
+        if roi_scale_factor is not None:
+            rois = self.roi_rescale(rois, roi_scale_factor)
+        if len(rois):
+            pooled = [layer(feat, rois) for layer, feat in zip(self.roi_layers, feats)]
+        else:  # compiled operators refuse to run on nothing
+            empty = feats[0].new_zeros(0, self.out_channels, *self.roi_layers[0].output_size)
+            pooled = [empty for _ in self.roi_layers]
+        return self.selection(pooled)

@@ -40,13 +40,10 @@ ROI_ALIGN = dict(type="RoIAlign", output_size=7, sampling_ratio=2)
 def keep_outputs(modules: Iterable[nn.Module]) -> Iterator[list[Any]]:
     """Yield a list that gets what the modules return inside the block, call by call."""
     outputs: list[Any] = []
-
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
-        outputs.append(output)
-
     with ExitStack() as stack:
         for module in modules:
-            stack.enter_context(module.register_forward_hook(keep))
+            handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
+            stack.enter_context(handle)
         yield outputs
 
 
@@ -96,13 +93,9 @@ class ConsistentSupervision:
         channels = self.neck.out_channels
         of_detector = dict(in_channels=channels, num_classes=self.supervised_head().num_classes)
         self.aux_head = MODELS.build({**of_detector, **aux_head})
+        extractor = dict(type="SingleRoIExtractor", roi_layer=ROI_ALIGN, out_channels=channels)
         self.aux_extractors = nn.ModuleList(
-            MODELS.build(
-                dict(
-                    type="SingleRoIExtractor", roi_layer=ROI_ALIGN, out_channels=channels, featmap_strides=[s]
-                )
-            )
-            for s in self.lateral_strides()
+            MODELS.build({**extractor, "featmap_strides": [stride]}) for stride in self.lateral_strides()
         )
 
     def supervised_head(self) -> Any:
@@ -203,9 +196,8 @@ class OneStageSupervision(ConsistentSupervision):
     @torch.no_grad()
     def sampled_rois(self, kept: list[Any], data_samples: Sequence[Any]) -> list[Any]:
         truths, ignored, metas = unpack_gt_instances(data_samples)
-        maps = [
-            [level.float() for level in levels] for levels in kept[0]
-        ]  # half cannot hold pixel coordinates
+        # Half precision cannot hold pixel coordinates.
+        maps = [[level.float() for level in levels] for levels in kept[0]]
         detections = self.bbox_head.predict_by_feat(*maps, batch_img_metas=metas, cfg=self.aux_proposal_cfg)
         results = []
         for found, truth, ignore in zip(detections, truths, ignored):

@@ -149,9 +149,7 @@ def roi_align_forward(
         output.copy_(roi_align_kernels.roi_align_average(input, rois, settings))
         return
     input = promote_to_float32(input)
-    roi_align_kernels.compute_extent(
-        rois, input.dtype, settings
-    )  # raises for negative sizes, unlike torchvision
+    roi_align_kernels.compute_extent(rois, input.dtype, settings)  # raises for negative sizes, as mmcv does
     bins = (spatial_scale, aligned_height, aligned_width)
     output.copy_(torchvision.roi_align(input, _readable(rois.to(input)), *bins, sampling_ratio, aligned))
 

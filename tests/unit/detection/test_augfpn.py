@@ -10,8 +10,11 @@ from experiments import detection  # noqa: F401  (operators come before MMDetect
 
 from mmcv.ops import roi_align  # isort: skip
 from mmdet.models.necks import FPN  # isort: skip
-from experiments.detection.models.augfpn import AugFPN, ResidualFeatureAugmentation  # isort: skip
-from experiments.detection.models.soft_roi import SoftRoIExtractor  # isort: skip
+from experiments.detection.models.augfpn import (  # isort: skip
+    AugFPN,
+    ResidualFeatureAugmentation,
+    SoftRoIExtractor,
+)
 
 CHANNELS = [4, 6, 8, 10]
 FORMS = {

@@ -21,7 +21,7 @@ def count_step(model, fused=None):
         total.backward()
         optimizer.step()
         for head in getattr(model, "weighting", ()):
-            assert head.finish_step() is None
+            assert not head.finish_step()
 
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, fused=fused)
     model.parse_losses(losses_of(model, batch("all levels")))  # whatever is made once

@@ -27,7 +27,7 @@ def test_the_rule_observes_unweighted_level_losses_over_accumulated_micro_batche
     model = build("retinanet", dict(rule="static", weights=[2.0] * 5, alpha=2))
     head = model.weighting[0]
     expected = []
-    records = []
+    intervals = []
     for step in range(2):
         micro = []
         for number in range(3):
@@ -39,16 +39,14 @@ def test_the_rule_observes_unweighted_level_losses_over_accumulated_micro_batche
                 .double()
             )
         expected.append(torch.stack(micro).mean(0))
-        records.append(head.finish_step())
-    assert records[0] is None
-    record = records[1]
-    assert record.iteration == 2
+        intervals.append(head.finish_step())
+    before, rows = intervals
+    assert not before and [row["iteration"] for row in rows] == [2] * 5
     torch.testing.assert_close(head.rule.last.losses, torch.stack(expected).sum(0), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(
-        sum(record.terms.values()), torch.stack(expected).mean(0), rtol=1e-5, atol=1e-7
-    )
-    assert record.weights.tolist() == [2.0] * 5
-    assert record.levels == ["P3", "P4", "P5", "P6", "P7"]
+    told = torch.tensor([row["loss"] for row in rows], dtype=torch.float64)
+    torch.testing.assert_close(told, torch.stack(expected).mean(0), rtol=1e-5, atol=1e-7)
+    assert [row["weight"] for row in rows] == [2.0] * 5
+    assert [row["level"] for row in rows] == ["P3", "P4", "P5", "P6", "P7"]
 
 
 def test_a_loss_that_is_no_number_is_named():

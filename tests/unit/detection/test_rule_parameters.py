@@ -6,7 +6,7 @@ import pytest
 from mmengine.runner import Runner
 
 from experiments.common.errors import UserError
-from experiments.detection.level_weighting.rule_parameters import check_no_weight_decay
+from experiments.detection.level_weighting.hook import check_no_weight_decay
 from tests.unit.detection.detectors import build
 
 STOCK = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-4))
