@@ -44,7 +44,6 @@ def check_files(
     """Check each image's file, and set the size of images without an annotated one.
 
     Args:
-        images: Those of the split.
         mode: "heads" reads a file's first bytes, "whole" decodes it, "names" only checks that it exists.
         progress: Called with (images read, images to read).
     """

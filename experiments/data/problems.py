@@ -62,11 +62,7 @@ KINDS = {
 
 
 class ProblemLog:
-    """Counts and first examples of problems by kind.
-
-    Args:
-        strict: Whether to raise UserError at the first problem that prevents training.
-    """
+    """Counts and first examples of problems by kind; a strict one raises at the first that prevents training."""
 
     def __init__(self, strict: bool = False) -> None:
         self.counts: dict[str, int] = {}

@@ -11,11 +11,7 @@ from experiments.weighting.base import Interval, WeightingRule
 
 
 class Static(WeightingRule):
-    """w = the given K values, in force from the first iteration.
-
-    Args:
-        weights: K values, finest level first.
-    """
+    """w = the given K `weights`, finest level first, in force from the first iteration."""
 
     def __init__(
         self,

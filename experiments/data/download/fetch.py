@@ -34,11 +34,7 @@ class _CutError(Exception):
 
 
 class PartialDownload:
-    """The unfinished file `<path>.part`.
-
-    Args:
-        path: Place of the complete file.
-    """
+    """The unfinished file `<path>.part` of a complete file `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(path.name + ".part")

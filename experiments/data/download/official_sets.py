@@ -38,7 +38,6 @@ def download(
     An archive that already lies in `<root>/archives` is checked and used. Existing files are never replaced.
 
     Args:
-        archives: Those of a data set.
         root: The data set's folder; made where it is missing.
         mirror: A URL whose folder holds files of the same names, in place of the official servers.
         keep: Whether the archives stay in `<root>/archives` once they are unpacked.

@@ -32,7 +32,6 @@ def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None
 
     Args:
         path: The archive on disk, zip or tar by its suffix.
-        archive: Says which part of it belongs into the data set.
         root: The data set's folder; files that exist in it stay as they are.
         progress: Called with (bytes unpacked, bytes in all).
 

@@ -27,10 +27,8 @@ def list_part_files(spec: DatasetSpec, root: Path, split: Split) -> list[tuple[P
     begin with the part's folder.
     """
     parts = spec.splits[split]
-    folders = {part.images for part in parts}
-    prefixes = [f"{part.images.rstrip('/')}/" if len(folders) > 1 and part.images else "" for part in parts]
-    if split == "train":
-        prefixes = [""] * len(parts)
+    has_prefix = split == "val" and len({part.images for part in parts}) > 1
+    prefixes = [f"{part.images.rstrip('/')}/" if has_prefix and part.images else "" for part in parts]
     return [(root / part.annotations, root / part.images, prefix) for part, prefix in zip(parts, prefixes)]
 
 
@@ -43,11 +41,10 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
     whole = Annotations()
     for path, folder, prefix in list_part_files(spec, root, split):
         try:
-            part = (
-                store_coco(path, folder, log)
-                if spec.format == "coco"
-                else read_voc(path, folder, log, prefix)
-            )
+            if spec.format == "coco":
+                part = store_coco(path, folder, log)
+            else:
+                part = read_voc(path, folder, log, prefix)
         except UserError as error:
             log.add("annotation file unusable", error.message)
             continue

@@ -58,8 +58,7 @@ def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) ->
     """Return the images of an instances JSON with their boxes, in the order of the file.
 
     Args:
-        path: The JSON.
-        folder: The folder that its file names start from.
+        folder: The folder that the file's names start from.
         log: Receives the problems of single entries, which are left out.
         masks: Whether to keep the annotations' segmentations, which are most of the file.
 

@@ -24,7 +24,6 @@ def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Ann
     """Return the images of a list file with their boxes, in the order of the list.
 
     Args:
-        path: The list.
         folder: Holds `JPEGImages/` and `Annotations/`.
         log: Receives the XML files that cannot be used.
         prefix: Is put before each id, where lists of several folders may share ids.

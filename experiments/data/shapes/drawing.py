@@ -62,7 +62,6 @@ def draw_image(
     """Draw one image.
 
     Args:
-        rng: The image's own generator.
         size: Side of the square image, pixels.
         sides: Bounds of the log-uniform distribution of a box's longer side, pixels.
         empty: Whether the image has no objects.

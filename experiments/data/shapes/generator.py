@@ -115,7 +115,6 @@ def generate(
         progress: Called with (images done, images in all).
         force: Whether to replace an existing set, even one of the same parameters; never a folder without a shapes
             manifest, or one with other files.
-        name: The data set's name, for messages.
         layout: A key of LAYOUTS.
 
     Raises:

@@ -96,15 +96,12 @@ class SplitLevels(LevelWise):
     _levels: Tensor | None = None  # (n,) level of every row that is classified; None outside of `_split`
 
     def prepare(self) -> None:
-        for name, module in self._loss_modules().items():
-            check_row_loss(name, module, self)
-            module.register_forward_pre_hook(self._ask_for_rows, with_kwargs=True)
-            module.register_forward_hook(self._keep_rows, with_kwargs=True)
+        for name, module in self.named_children():  # type: ignore[attr-defined]
+            if name.startswith("loss_"):
+                check_row_loss(name, module, self)
+                module.register_forward_pre_hook(self._ask_for_rows, with_kwargs=True)
+                module.register_forward_hook(functools.partial(self._keep_rows, name), with_kwargs=True)
         super().prepare()
-
-    def _loss_modules(self) -> dict[str, nn.Module]:
-        children = self.named_children()  # type: ignore[attr-defined]
-        return {name: module for name, module in children if name.startswith("loss_")}
 
     def _split(self, levels: Tensor, count: int, loss: Callable[[], dict]) -> dict:
         """Return the head's losses with a list over `count` levels in place of each scalar.
@@ -130,10 +127,9 @@ class SplitLevels(LevelWise):
     def _ask_for_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         return None if self._levels is None else (args, {**kwargs, "reduction_override": "none"})
 
-    def _keep_rows(self, module: nn.Module, args: tuple, kwargs: dict, rows: Any) -> None:
+    def _keep_rows(self, name: str, module: nn.Module, args: tuple, kwargs: dict, rows: Any) -> None:
         if self._levels is None:
             return
-        name = next(name for name, child in self._loss_modules().items() if child is module)
         if name == "loss_cls":
             self._labels = args[1]
         # Seesaw loss is a dict: a part over the positives, zero where there are none, and one over all rows.
@@ -265,7 +261,6 @@ def make_level_wise(head: Any, fast: bool = False) -> None:
     it returns lists over levels by itself, and may set `level_ious`, too.
 
     Args:
-        head: Built, of any class.
         fast: Ask the host for less; equal to rounding. See `batched_anchors`.
 
     Raises:

@@ -69,14 +69,9 @@ class AugFPN(FPN):
     conv(P6) without ReLU (as in the authors' code); without it max-pooling, as in Faster R-CNN.
 
     Args:
-        in_channels: Of each backbone map, finest first; those from `start_level` on are used.
-        out_channels: Of every map of the pyramid.
-        num_outs: Maps of the pyramid.
-        start_level: The first backbone map used.
         add_extra_convs: 'on_input' (or true) or false.
         norm_cfg: Normalisation of FPN's convolutions; the augmentation has none.
-        ratios: Sides of the pooled maps, as shares of C5's.
-        init_cfg: Xavier, as FPN's.
+        ratios: Sides of the pooled maps, as shares of C5's. The others are FPN's.
 
     Raises:
         ValueError: Another `add_extra_convs`, or no ratio or one outside 0..1.
@@ -134,13 +129,8 @@ class AugFPN(FPN):
 class SoftRoIExtractor(BaseRoIExtractor):
     """Soft RoI selection (Section 3.3): the gated sum of a RoI's features on all levels.
 
-    A RoI has no level of its own here, so the losses of the RoI head cannot be weighted by level.
-
-    Args:
-        roi_layer: MMDetection's config of the pooling, `RoIAlign` say.
-        out_channels: C, of every pyramid level and of the result.
-        featmap_strides: Strides of the levels in pixels, finest first.
-        init_cfg: Xavier, as in the authors' code.
+    A RoI has no level of its own here, so the losses of the RoI head cannot be weighted by level. Arguments are those
+    of MMDetection's extractors; weights begin as in the authors' code.
     """
 
     def __init__(

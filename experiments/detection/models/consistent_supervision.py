@@ -115,12 +115,7 @@ class ConsistentSupervision:
         raise NotImplementedError
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[Any]) -> dict[str, Any]:
-        """Return the detector's losses and the two of the auxiliary head, scalars.
-
-        Args:
-            batch_inputs: (B, 3, H, W), normalised.
-            batch_data_samples: B `DetDataSample` with ground truth, in pixels of the inputs.
-        """
+        """Return the detector's losses and the two of the auxiliary head, scalars."""
         if self.aux_head is None:
             return super().loss(batch_inputs, batch_data_samples)
         with keep_outputs(self.neck.lateral_convs) as laterals, self.watched() as kept:
@@ -130,9 +125,7 @@ class ConsistentSupervision:
     def auxiliary_losses(self, laterals: Sequence[Tensor], sampling_results: list[Any]) -> dict[str, Tensor]:
         """Return `aux_weight` times the auxiliary head's losses on the same RoIs, summed over the lateral maps.
 
-        Args:
-            laterals: M_i (B, C, h_i, w_i), finest first.
-            sampling_results: The RoIs of each image, with what they are assigned to.
+        `laterals` are M_i (B, C, h_i, w_i), finest first; `sampling_results` are one an image.
         """
         rois = bbox2roi([result.priors for result in sampling_results])
         targets = self.aux_head.get_targets(sampling_results, TARGETS)
