@@ -94,7 +94,10 @@ class GroundTruth:
 
 
 def read_ground_truth(spec: DatasetSpec, root: Path, classes: Sequence[str]) -> GroundTruth:
-    """Return the ground truth of the validation split, of the trained classes in the order of their labels.
+    """Return the ground truth of the validation split; image files are read only for a missing size.
+
+    Args:
+        classes: The trained classes, in the order of their labels.
 
     Raises:
         UserError: An annotation file is missing or broken; names it.

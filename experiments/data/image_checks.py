@@ -22,13 +22,11 @@ class SplitFiles:
     """The image files of a split.
 
     Attributes:
-        paths: The first path of each file.
-        contents: `ImageFacts.content` of each readable file.
+        found: The first path of each file, and its `ImageFacts.content`; "" where it is not read, or not readable.
         thinnest: The image with the largest ratio of sides: path, width and height in pixels.
     """
 
-    paths: dict[Identity, Path] = field(default_factory=dict)
-    contents: dict[Identity, str] = field(default_factory=dict)
+    found: dict[Identity, tuple[Path, str]] = field(default_factory=dict)
     thinnest: list[Any] = field(default_factory=list)
 
 
@@ -58,7 +56,7 @@ def check_files(
             missing.append(image.path)
             continue
         there.append((identity, image))
-        first = files.paths.setdefault(identity, image.path)
+        first, _ = files.found.setdefault(identity, (image.path, ""))
         if first is not image.path:
             log.add("same image twice", str(first) if first == image.path else f"{first} and {image.path}")
     why = "; VOC images must be JPEGImages/<id>.jpg" if spec.format == "voc" else ""
@@ -72,9 +70,7 @@ def check_files(
                 log.add(
                     "image under min_image_size", f"{image.path}: {image.size[0]} x {image.size[1]} pixels"
                 )
-    for same in find_same_files(
-        (files.paths[identity], content) for identity, content in files.contents.items()
-    ):
+    for same in find_same_files(files.found.values()):
         for other in same[1:]:
             log.add("same image twice", f"{same[0]} and {other}: the same bytes")
     return files
@@ -106,7 +102,7 @@ def _read(
             log.add("unreadable image", f"{image.path}: {whole.fault}")
         else:
             _check_size(image, whole.size, files, log)
-            files.contents[identity] = facts.content
+            files.found[identity] = files.found[identity][0], facts.content
         if facts.is_turned:
             log.add("image turned by EXIF", str(image.path))
         if facts.is_deep:
@@ -128,11 +124,11 @@ def _check_size(image: Image, size: tuple[int, int], files: SplitFiles, log: Pro
 
 def check_between_splits(train: SplitFiles, val: SplitFiles, log: ProblemLog) -> None:
     """Log the images that are both trained on and evaluated, as the same file or the same bytes."""
-    for identity, path in val.paths.items():
-        if identity in train.paths:
+    for identity, (path, _) in val.found.items():
+        if identity in train.found:
             log.add("image in both splits", str(path))
-    evaluated = {val.paths[i]: content for i, content in val.contents.items() if i not in train.paths}
-    trained = {train.paths[i]: content for i, content in train.contents.items()}
+    evaluated = dict(file for identity, file in val.found.items() if identity not in train.found)
+    trained = dict(train.found.values())
     for same in find_same_files([*trained.items(), *evaluated.items()]):
         first = next((path for path in same if path in trained), None)
         for path in same if first is not None else ():
