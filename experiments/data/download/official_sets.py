@@ -85,11 +85,9 @@ def _provide(archive: Archive, root: Path, watcher: Watcher, mirror: str | None,
     if not keep:
         path.unlink()
     inner = "size and the archive's own checksums" if path.suffix == ".zip" else "size and archive structure"
-    return (
-        f"MD5 as published by {archive.publisher}, {inner}"
-        if archive.md5
-        else f"{inner}; no MD5 is published"
-    )
+    if archive.md5 is None:
+        return f"{inner}; no MD5 is published"
+    return f"MD5 as published by {archive.publisher}, {inner}"
 
 
 def _check_sum(path: Path, archive: Archive, watcher: Watcher) -> None:

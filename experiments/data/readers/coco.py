@@ -84,7 +84,7 @@ def read_coco(path: Path, folder: Path, log: ProblemLog, masks: bool = False) ->
             text = f"{_label(entry)}: category_id {format_value(entry['category_id'])} is not among the categories"
             log.add("unknown category id", text, path)
         if owner is not None and name is not None:
-            owner.boxes.append(_box(entry, name, log, masks))
+            owner.boxes.append(_box(entry, name, log))
     return Annotations(
         list(images.values()),
         list(dict.fromkeys(names.values())),
@@ -178,7 +178,7 @@ def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     return (width, height) if width and height else None
 
 
-def _box(entry: dict[str, Any], name: str, log: ProblemLog, masks: bool) -> Box:
+def _box(entry: dict[str, Any], name: str, log: ProblemLog) -> Box:
     x, y, width, height = entry["bbox"]
     role, area = "", entry.get("area")
     if entry.get("iscrowd"):
@@ -190,9 +190,7 @@ def _box(entry: dict[str, Any], name: str, log: ProblemLog, masks: bool) -> Box:
         area = max(width, 0) * max(height, 0)
         if area > 0:
             log.add("box without area", _label(entry))
-    return Box(
-        name, (x, y, width, height), area, role, entry["id"], entry.get("segmentation") if masks else None
-    )
+    return Box(name, (x, y, width, height), area, role, entry["id"], entry.get("segmentation"))
 
 
 def _label(entry: dict[str, Any]) -> str:
