@@ -61,9 +61,9 @@ def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> A
     """Return the worker's config without pretrained weights, which change no time, and without evaluation."""
     from experiments.training import components  # noqa: F401  (registers what it names)
     from experiments.training.config import builder as configs
-    from experiments.training.config.fast import make_fast
     from experiments.training.config.foreground_prior import set_prior
     from experiments.training.config.pretrained import without_pretrained
+    from experiments.training.engine.fast import make_fast
 
     recipe = task.load(rule)
     config = configs.build_config(recipe, data.classes, data.root, work_dir)

@@ -37,8 +37,8 @@ class Stepper:
         from experiments.detection import operators  # noqa: F401  (importing it registers everything)
         from experiments.recipes import loading as recipes
         from experiments.training.config.builder import build_config
-        from experiments.training.config.fast import make_fast
         from experiments.training.config.pretrained import without_pretrained
+        from experiments.training.engine.fast import make_fast
 
         register_all_modules(init_default_scope=True)
         overrides = {} if rule is None else {"weighting.rule": rule}
@@ -57,12 +57,10 @@ class Stepper:
         from mmdet.registry import MODELS
         from mmengine.optim import OptimWrapper
 
-        from experiments.training.engine.fast import set_memory_format
-
         self.device = device
         self.model = MODELS.build(config).to(device).train()
         if loop == "fast":
-            set_memory_format(self.model)
+            self.model.to(memory_format=torch.channels_last)
         self.model.is_driven = True  # `step` does what the hook does
         self.optimizer = OptimWrapper(
             torch.optim.SGD(self.model.parameters(), lr=1e-6, fused=loop == "fast" or None)

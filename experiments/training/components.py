@@ -2,5 +2,5 @@
 
 from experiments import detection  # noqa: F401  (first: installs operators before MMDetection is imported)
 from experiments.training import datasets, metrics  # noqa: F401
-from experiments.training.engine import loop, precision  # noqa: F401
-from experiments.training.hooks import checkpointing, deferred_losses, progress  # noqa: F401
+from experiments.training.engine import fast, loop, precision  # noqa: F401
+from experiments.training.hooks import checkpointing, progress  # noqa: F401

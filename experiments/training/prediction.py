@@ -1,17 +1,43 @@
-"""A run's detections on image files: its newest weights, MMDetection's own test pipeline, no augmentation."""
+"""What a checkpoint predicts, in this process: metrics on a data set, or detections on image files."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.common.errors import UserError
+from experiments.data.find import FoundDataset
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
 from experiments.runs.run_folder import RunFolder
-from experiments.training.evaluation import load_config, load_weights, silence
+
+
+def evaluate_checkpoint(
+    recipe: Recipe, checkpoint: Path, data: FoundDataset, out: Path | None = None
+) -> dict[str, float]:
+    """Return the metrics of a checkpoint on the validation split, in percent.
+
+    Args:
+        recipe: The recipe that the checkpoint was trained with, with the data set to evaluate on.
+        out: Folder for `val.bbox.json`; None keeps no detections.
+
+    Raises:
+        UserError: The checkpoint is broken, or of another model.
+    """
+    with _silence(), tempfile.TemporaryDirectory() as folder:
+        from experiments.training.config.builder import build_runner
+
+        config = _load_config(recipe, checkpoint, data.classes, data.root, data.fingerprint, Path(folder))
+        config.test_evaluator.outfile_prefix = str((out or Path(folder)).resolve() / "val")
+        runner = build_runner(config)
+        _load_weights(runner.model, checkpoint, recipe)
+        return dict(runner.test())
 
 
 @dataclass(frozen=True)
@@ -24,41 +50,38 @@ class Detection:
 
 
 class Predictor:
-    """A run's detector, loaded.
+    """A run's detector, loaded: its newest weights, MMDetection's own test pipeline, no augmentation.
 
     Args:
-        run: With a checkpoint; finished or not. The newest is taken.
+        run: With a checkpoint; finished or not.
 
     Raises:
         UserError: It has none, it is broken, or does not fit the run's recipe.
     """
 
     def __init__(self, run: RunFolder) -> None:
-        self.checkpoint, self.record = run.newest_checkpoint(), run.read()
+        checkpoint, self.record = run.newest_checkpoint(), run.read()
         self._in_batches: dict[int, list[Detection]] = {}  # by place in the validation set
-        self.classes = list(self.record.dataset.get("classes") or ())
-        with silence():
-            self._load(load_recipe(str(run.recipe)))
-
-    def _load(self, recipe: Recipe) -> None:
-        import torch
-        from mmcv.transforms import Compose
-        from mmdet.registry import MODELS
-        from mmengine.registry import init_default_scope
-
-        from experiments.training.config.data import test_pipeline
-
         data = self.record.dataset
-        with tempfile.TemporaryDirectory() as folder:
-            root, fingerprint = Path(str(data.get("root") or "")), str(data.get("fingerprint") or "")
-            config = load_config(recipe, self.checkpoint, self.classes, root, fingerprint, Path(folder))
-        init_default_scope("mmdet")
-        self._model = MODELS.build(config.model)
-        load_weights(self._model, self.checkpoint, recipe)
-        self._model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        steps = [s for s in test_pipeline(config) if s["type"] != "LoadAnnotations"]
-        self._pipeline = Compose(steps)
-        self._batch_size = int(config.test_dataloader.batch_size)
+        self.classes = list(data.get("classes") or ())
+        root, fingerprint = Path(str(data.get("root") or "")), str(data.get("fingerprint") or "")
+        with _silence():
+            import torch
+            from mmcv.transforms import Compose
+            from mmdet.registry import MODELS
+            from mmengine.registry import init_default_scope
+
+            from experiments.training.config.data import test_pipeline
+
+            recipe = load_recipe(str(run.recipe))
+            with tempfile.TemporaryDirectory() as folder:
+                config = _load_config(recipe, checkpoint, self.classes, root, fingerprint, Path(folder))
+            init_default_scope("mmdet")
+            self._model = MODELS.build(config.model)
+            _load_weights(self._model, checkpoint, recipe)
+            self._model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+            self._pipeline = Compose([s for s in test_pipeline(config) if s["type"] != "LoadAnnotations"])
+            self._batch_size = int(config.test_dataloader.batch_size)
 
     def detect(self, path: Path) -> list[Detection]:
         """Return the detections on an image by itself, the highest score first."""
@@ -107,3 +130,57 @@ def find_batch(place: int, images: int, batch_size: int, ranks: int = 1) -> list
     whole = -(-images // ranks)  # of each rank
     first = turn - turn % batch_size
     return [(i * ranks + rank) % images for i in range(first, min(first + batch_size, whole))]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Print nothing of what MMDetection says, and let it find the user's `imports`."""
+    sys.path.append(str(Path.cwd()))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def _load_config(
+    recipe: Recipe, checkpoint: Path, classes: Sequence[str], root: Path, fingerprint: str, folder: Path
+) -> Any:
+    """Return the config that a checkpoint is tested with: all its weights come from there.
+
+    π of Guided Loss is that of the checkpoint's run.
+
+    Args:
+        classes, root, fingerprint: Of the data set to test on.
+        folder: For what MMEngine writes.
+    """
+    from experiments.training import components  # noqa: F401
+    from experiments.training.config.builder import build_config
+    from experiments.training.config.foreground_prior import set_prior
+    from experiments.training.config.pretrained import without_pretrained
+
+    config = build_config(recipe, classes, root, folder)
+    run = RunFolder(checkpoint.resolve().parent.parent)
+    trained_on = run.read().dataset if run.record_file.exists() else {}
+    set_prior(config, recipe, fingerprint, trained_with=trained_on.get("foreground_prior"))
+    without_pretrained(config.model)
+    config.default_hooks.pop("checkpoint")
+    config.log_level = "ERROR"
+    # else MMEngine would go on with that of an earlier evaluation in this process
+    config.visualizer.update(name=str(folder), vis_backends=None)
+    return config
+
+
+def _load_weights(model: Any, checkpoint: Path, recipe: Recipe) -> None:
+    """Load a checkpoint's weights into a model.
+
+    Raises:
+        UserError: The checkpoint is broken, or of another model.
+    """
+    from experiments.training.engine.checkpoints import read_checkpoint
+
+    content = read_checkpoint(checkpoint)
+    try:
+        model.load_state_dict(content.get("state_dict", content))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{checkpoint} does not fit recipe {recipe.name}: {reason}", "--recipe names another one"
+        ) from None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.common.files import remove_leftovers, set_aside, write_text
+from experiments.common.files import remove_leftovers, replacing, set_aside
 from experiments.common.regular_files import explain_unreadable
 from experiments.detection.level_weighting.trace import read_trace
 from experiments.runs.run_folder import RunFolder
@@ -28,10 +28,9 @@ def clear_the_way(run: RunFolder) -> list[str]:
 
 
 def check_side_files(run: RunFolder, iteration: int, evaluations: int, alpha: int | None) -> list[str]:
-    """Set aside progress, metrics and trace where they are damaged; return a note on each, and on what is lost.
+    """Set aside a locked run's progress, metrics and trace if damaged; return notes on them, and on what is lost.
 
     Args:
-        run: The run folder, locked.
         iteration: Where the run resumes.
         evaluations: Of the validation set, that were made before.
         alpha: Iterations per interval, each of which left rows in the trace.
@@ -92,10 +91,8 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write a metrics.csv whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as stream:
+        writer = csv.DictWriter(stream, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

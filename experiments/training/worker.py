@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         is_locked = rank > 0 or LAUNCHER in os.environ or inherits_lock(run)
         with contextlib.nullcontext() if is_locked else acquire_lock(run):
             return _attempt(run, rank, parent)
-    except (
-        Exception
-    ) as error:  # the folder is locked, no run folder, or cannot be written: nothing is recorded
+    except Exception as error:
+        # the folder is locked, no run folder, or cannot be written: nothing is recorded
         outcome = classify_outcome(error)
         if outcome.code == FAILED:
             raise
@@ -57,12 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _attempt(run: RunFolder, rank: int, parent: int) -> int:
-    """Make one attempt and record how it ends; return its exit code.
-
-    Args:
-        run, rank: The run, locked, and this process's rank.
-        parent: The parent process as this one began.
-    """
+    """Make one attempt at a locked run and record how it ends; return its exit code."""
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1:
         die_with(parent)
@@ -88,16 +81,15 @@ def _attempt(run: RunFolder, rank: int, parent: int) -> int:
         if outcome.code == FAILED:
             with contextlib.suppress(OSError):
                 print(hide_secrets(traceback.format_exc()), end="", file=sys.stderr, flush=True)
-    if outcome.message:
-        outcome = replace(outcome, message=hide_secrets(outcome.message))
+    message = outcome.message and hide_secrets(outcome.message)
     for number in (signal.SIGINT, signal.SIGTERM):  # writing the record takes a moment
         signal.signal(number, signal.SIG_IGN)
     # torch raises an error where a data worker dies, at any moment
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if outcome.message:
-        _print_error(outcome.message)
+    if message:
+        _print_error(message)
     attempt.ended, attempt.exit_code, attempt.exit_class = format_now(), outcome.code, outcome.exit_class
-    attempt.message, attempt.hint = outcome.message, outcome.hint
+    attempt.message, attempt.hint = message, outcome.hint
     # of all attempts but those that were killed
     record.timings["total_s"] = record.timings.get("total_s", 0.0) + time.monotonic() - began
     record.status = (
@@ -136,8 +128,8 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     from experiments.training import components  # noqa: F401
     from experiments.training.config import pretrained
     from experiments.training.config.builder import build_config, build_runner
-    from experiments.training.config.fast import make_fast
     from experiments.training.config.foreground_prior import set_prior
+    from experiments.training.engine.fast import make_fast
     from experiments.training.engine.precision import check_precision
     from experiments.training.environment import SLOW_OPERATORS, describe, read_git_state, set_origin
     from experiments.training.hooks import tracking
@@ -148,14 +140,9 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     start_processes(attempt.world_size)
     data = record.dataset
     attempt.micro_batch = record.launch.micro_batch or recipe.schedule.micro_batch(attempt.world_size)
+    root, work_dir = Path(data["root"]), run.path.resolve()
     config = build_config(
-        recipe,
-        data["classes"],
-        Path(data["root"]),
-        run.path.resolve(),
-        record.seed,
-        processes=attempt.world_size,
-        micro_batch=attempt.micro_batch,
+        recipe, data["classes"], root, work_dir, record.seed, attempt.world_size, attempt.micro_batch
     )
     attempt.fast = record.launch.fast
     if attempt.fast:
@@ -210,11 +197,8 @@ def _find_start(run: RunFolder, recipe: Recipe) -> tuple[Path | None, list[str]]
     checkpoint, epoch, of_checkpoints = find_latest_checkpoint(run)
     done = parse_iteration(checkpoint) if checkpoint else 0
     evaluations = epoch // (recipe.schedule.eval_every or 10**9)
-    return checkpoint, [
-        *notes,
-        *of_checkpoints,
-        *check_side_files(run, done, evaluations, recipe.weighting.get("alpha")),
-    ]
+    of_files = check_side_files(run, done, evaluations, recipe.weighting.get("alpha"))
+    return checkpoint, [*notes, *of_checkpoints, *of_files]
 
 
 def _start_from(config: Any, checkpoint: Path | None, run: RunFolder, recipe: Recipe) -> int:

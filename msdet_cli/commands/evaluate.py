@@ -61,7 +61,7 @@ def evaluate(
     warn_of_data([data])
     if out is not None:
         make_output_folder(out)
-    from experiments.training.evaluation import evaluate_checkpoint
+    from experiments.training.prediction import evaluate_checkpoint
 
     metrics = evaluate_checkpoint(resolved, checkpoint, data, out)
     if as_json:

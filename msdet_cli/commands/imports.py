@@ -74,7 +74,7 @@ def import_(
         raise UserError(f"{stock.source}: the last checkpoint is missing", "omit --copy-checkpoint")
     copy_weights: Callable[[Path, Path], None] | None = None
     if copy_checkpoint:
-        from experiments.training.stock_weights import copy_weights
+        from experiments.training.engine.checkpoints import copy_weights
     placed = made.dataset if data is None else made.dataset.model_copy(update={"root": str(data.root)})
     config = build_mmengine_config(
         made.model_copy(update={"dataset": placed})

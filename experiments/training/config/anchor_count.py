@@ -44,7 +44,7 @@ class AnchorCounter:
         self._assigner, self._generator = head.assigner, head.prior_generator
         self._allowed_border = model.train_cfg.get("allowed_border", -1)
         self._divisor = model.get("data_preprocessor", {}).get("pad_size_divisor", 1)
-        steps = [step for step in test_pipeline(config) if not _reads_or_packs(step)]
+        steps = [s for s in test_pipeline(config) if not str(s["type"]).startswith(("Load", "Pack"))]
         self._steps = [TRANSFORMS.build(s) for s in (dict(type="LoadAnnotations", with_bbox=True), *steps)]
         self._bound = _skip_below(self._assigner, self._generator)
         self._anchors = functools.lru_cache(_MAX_CACHED_SHAPES)(self._make_anchors)
@@ -105,13 +105,9 @@ def select_candidates(grids: Sequence[Tensor], boxes: Tensor, threshold: float) 
     Returns:
         (n,) bool in the order of the anchors, with at least those named above.
     """
-    along = [
-        (
-            _interval_iou(boxes[:, 0::2], grid[0, :, :, 0::2]),
-            _interval_iou(boxes[:, 1::2], grid[:, 0, :, 1::2]),
-        )
-        for grid in grids
-    ]
+    along_x = [_interval_iou(boxes[:, 0::2], grid[0, :, :, 0::2]) for grid in grids]
+    along_y = [_interval_iou(boxes[:, 1::2], grid[:, 0, :, 1::2]) for grid in grids]
+    along = list(zip(along_x, along_y))
     # (k,) the highest IoU of each box, at least
     surely = torch.stack([(x.amax(1) * y.amax(1)).amax(1) for x, y in along]).amax(0)
     bound = (surely.clamp(max=threshold) * 0.999)[:, None, None]  # rounding stays far within that
@@ -138,7 +134,3 @@ def _skip_below(assigner: Any, generator: Any) -> float | None:
     if not plain or assigner.ignore_iof_thr > 0 or not isinstance(assigner.neg_iou_thr, float):
         return None
     return min(assigner.pos_iou_thr, assigner.neg_iou_thr)
-
-
-def _reads_or_packs(step: Mapping[str, Any]) -> bool:
-    return str(step["type"]).startswith(("Load", "Pack"))

@@ -35,9 +35,7 @@ def build_config(
     """Return the config that the worker runs; stock MMDetection runs it too, where msdet is installed.
 
     Args:
-        recipe: A resolved recipe.
         classes: The data set's classes in the order of their ids; empty keeps those of the model's config.
-        data_root: The data set's folder.
         work_dir: The run folder.
         seed: Seeds data order, initialisation and the weighting rule.
         processes: Workers that share the batch of `schedule.gpus` x `schedule.images_per_gpu` images.
@@ -95,8 +93,6 @@ def check_detector(config: Config) -> None:
         try:
             with _raise_user_errors():
                 models.build(config.model)
-        except UserError:
-            raise
         except (AttributeError, KeyError, TypeError, ValueError, AssertionError) as error:
             # any other may be this machine's, which lacks something that the training's has
             raise UserError(f"the config cannot be built: {error}", "msdet show RECIPE --config") from error
@@ -217,16 +213,13 @@ def _share_batch(config: Config, recipe: Recipe, processes: int, micro_batch: in
 
 def _set_schedule(config: Config, recipe: Recipe) -> None:
     schedule = recipe.schedule
-    config.train_cfg = ConfigDict(type="ResumableTrainLoop", val_interval=schedule.eval_every or 10**9)
-    config.train_cfg.update(
-        {"max_epochs": schedule.epochs} if schedule.epochs else {"max_iters": schedule.iterations}
-    )
+    length = {"max_epochs": schedule.epochs} if schedule.epochs else {"max_iters": schedule.iterations}
+    config.train_cfg = dict(type="ResumableTrainLoop", val_interval=schedule.eval_every or 10**9, **length)
     optimizer = config.optim_wrapper.optimizer
     if schedule.optimizer == "adamw" and optimizer.type != "AdamW":
-        config.optim_wrapper.optimizer = ConfigDict(type="AdamW", lr=schedule.lr, weight_decay=0.05)
+        config.optim_wrapper.optimizer = dict(type="AdamW", lr=schedule.lr, weight_decay=0.05)
     elif schedule.optimizer == "sgd" and optimizer.type != "SGD":
-        sgd = dict(type="SGD", lr=schedule.lr, momentum=0.9, weight_decay=1e-4)
-        config.optim_wrapper.optimizer = ConfigDict(sgd)
+        config.optim_wrapper.optimizer = dict(type="SGD", lr=schedule.lr, momentum=0.9, weight_decay=1e-4)
     else:
         optimizer.lr = schedule.lr
     if recipe.amp is not None:  # evaluation stays in float32
@@ -263,11 +256,9 @@ def _set_runtime(config: Config, recipe: Recipe, work_dir: Path, seed: int) -> N
     config.work_dir = str(work_dir)
     config.randomness = dict(seed=seed)
     config.load_from, config.resume = None, False
-    config.default_hooks.checkpoint = ConfigDict(
-        type="ResumableCheckpointHook", every=recipe.checkpoint_every
-    )
+    config.default_hooks.checkpoint = dict(type="ResumableCheckpointHook", every=recipe.checkpoint_every)
     config.custom_hooks = [*config.get("custom_hooks", []), ConfigDict(type="ProgressHook")]
-    config.val_evaluator.outfile_prefix = str(Path(work_dir) / "detections" / "val")
+    config.val_evaluator.outfile_prefix = str(work_dir / "detections" / "val")
     if torch.cuda.is_available():
         set_data_workers(config)
     else:  # loading beside a training that uses every core only slows both

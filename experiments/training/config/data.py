@@ -11,7 +11,7 @@ from mmengine import Config, ConfigDict
 from experiments.common.errors import UserError
 from experiments.common.processes import count_cores_per_process
 from experiments.data.readers import Split, list_part_files
-from experiments.data.spec import DatasetSpec, SplitPart
+from experiments.data.spec import DatasetSpec
 from experiments.recipes.schema import Recipe
 
 MAX_DATA_WORKERS = 4  # each loads a hundred images a second at (1333, 800), and holds some in shared memory
@@ -25,7 +25,11 @@ def set_data(config: Config, recipe: Recipe, classes: list[str], root: Path) -> 
     train, val = config.train_dataloader, config.val_dataloader
     train.dataset = _split(spec, "train", classes, root, next(walk_innermost(train.dataset)))
     val.dataset = _split(spec, "val", classes, root, next(walk_innermost(val.dataset)))
-    config.val_evaluator = _evaluator(spec, root)
+    if spec.format == "coco":
+        annotations = root / spec.splits["val"][0].annotations
+        config.val_evaluator = dict(type="ExactCocoMetric", ann_file=str(annotations), metric="bbox")
+    else:
+        config.val_evaluator = dict(type="ExactVocMetric", metric="mAP", eval_mode="11points")
     for name in _VARIABLES:
         config.pop(name, None)
 
@@ -46,47 +50,34 @@ def test_pipeline(config: Config) -> list[Any]:
 
 def _split(spec: DatasetSpec, split: Split, classes: list[str], root: Path, base: Any) -> ConfigDict:
     """Return the data set of a split: one for each annotation file, joined where there are several."""
-    sources = zip(spec.splits[split], list_part_files(spec, root, split))
-    parts = [_part(spec, split, part, prefix, classes, root, base) for part, (_, _, prefix) in sources]
-    dataset = parts[0]
+    parts = []
+    for part, (_, _, prefix) in zip(spec.splits[split], list_part_files(spec, root, split)):
+        folder = part.images.rstrip("/") + "/" if part.images else ""
+        dataset = ConfigDict(
+            data_root=str(root), ann_file=part.annotations, pipeline=base.pipeline, backend_args=None
+        )
+        if classes:
+            dataset.metainfo = dict(classes=tuple(classes))
+        if spec.format == "coco":
+            dataset.update(type="AnnotatedCocoDataset", data_prefix=dict(img=folder))
+        else:
+            dataset.update(type="AnnotatedVocDataset", data_prefix=dict(sub_data_root=folder))
+            if prefix:
+                dataset.id_prefix = prefix
+        if split == "train":
+            dataset.filter_cfg = dict(base.get("filter_cfg") or dict(filter_empty_gt=True))
+            dataset.filter_cfg["min_size"] = spec.min_image_size
+            dataset.filter_cfg.pop("bbox_min_size", None)  # of the model's own data set
+            if spec.format == "voc" or spec.min_box_size > 1:
+                dataset.filter_cfg["bbox_min_size"] = spec.min_box_size
+        else:
+            dataset.test_mode = True
+        parts.append(dataset)
     if len(parts) > 1:
         dataset = ConfigDict(type="ConcatDataset", ignore_keys=["dataset_type"], datasets=parts)
     if split == "train" and spec.repeat > 1:
         dataset = ConfigDict(type="RepeatDataset", times=spec.repeat, dataset=dataset)
     return dataset
-
-
-def _part(
-    spec: DatasetSpec, split: Split, part: SplitPart, prefix: str, classes: list[str], root: Path, base: Any
-) -> ConfigDict:
-    folder = part.images.rstrip("/") + "/" if part.images else ""
-    dataset = ConfigDict(
-        data_root=str(root), ann_file=part.annotations, pipeline=base.pipeline, backend_args=None
-    )
-    if classes:
-        dataset.metainfo = dict(classes=tuple(classes))
-    if spec.format == "coco":
-        dataset.update(type="AnnotatedCocoDataset", data_prefix=dict(img=folder))
-    else:
-        dataset.update(type="AnnotatedVocDataset", data_prefix=dict(sub_data_root=folder))
-        if prefix:
-            dataset.id_prefix = prefix
-    if split == "train":
-        dataset.filter_cfg = dict(base.get("filter_cfg") or dict(filter_empty_gt=True))
-        dataset.filter_cfg["min_size"] = spec.min_image_size
-        dataset.filter_cfg.pop("bbox_min_size", None)  # of the model's own data set
-        if spec.format == "voc" or spec.min_box_size > 1:
-            dataset.filter_cfg["bbox_min_size"] = spec.min_box_size
-    else:
-        dataset.test_mode = True
-    return dataset
-
-
-def _evaluator(spec: DatasetSpec, root: Path) -> ConfigDict:
-    if spec.format == "coco":
-        annotations = Path(root) / spec.splits["val"][0].annotations
-        return ConfigDict(type="ExactCocoMetric", ann_file=str(annotations), metric="bbox")
-    return ConfigDict(type="ExactVocMetric", metric="mAP", eval_mode="11points")
 
 
 def set_data_workers(config: Config) -> None:

@@ -31,8 +31,6 @@ _VERSION = 1  # raise it when the count changes
 SAMPLE_IMAGES = 2_000  # more training images than this are sampled: all 117,000 of COCO take 20 minutes
 SAMPLE_SEED = 0  # one for all runs, whatever their own: they share the prior
 
-Progress = Callable[[int, int], None]  # images done, images in all
-
 
 @dataclass(frozen=True)
 class ForegroundPrior:
@@ -87,8 +85,6 @@ def set_prior(
 
     Args:
         config: As `build_config` made it from `recipe`; changed in place.
-        recipe: Resolved.
-        fingerprint: The data set's.
         count: Whether to count now what is not known from an earlier time, with its progress on standard
             error. If not, the config is left without a prior.
         trained_with: π of the training that is resumed, or whose weights are evaluated.
@@ -102,23 +98,25 @@ def set_prior(
     if not is_guided(config):
         return None
     head = config.model.bbox_head
-    if head.get("foreground_prior") is None:
+    prior = head.get("foreground_prior")
+    if prior is None:
         prior = trained_with
-        if prior is None:
-            known = find_known_prior(config, fingerprint)
-            if known is None and count:
-                known = count_prior(config, fingerprint, print_progress)
-                if is_main_process():
-                    print(f"foreground prior: {known}", file=sys.stderr, flush=True)
-            prior = None if known is None else known.value
-        head.foreground_prior = prior
-    prior = head.foreground_prior
-    if prior is not None and not (isinstance(prior, float) and 0 < prior < 1):
+    if prior is None:
+        known = find_known_prior(config, fingerprint)
+        if known is None and count:
+            known = count_prior(config, fingerprint, print_progress)
+            if is_main_process():
+                print(f"foreground prior: {known}", file=sys.stderr, flush=True)
+        prior = None if known is None else known.value
+    head.foreground_prior = prior
+    if prior is None:
+        return None
+    if not (isinstance(prior, float) and 0 < prior < 1):
         raise UserError(
             f"model.bbox_head.foreground_prior: {prior!r} is not allowed: a number above 0 and below 1",
             "leave it out, and it is counted",
         )
-    if prior is not None and not _gives_threshold(recipe):
+    if not _gives_threshold(recipe):
         config.model.test_cfg.score_thr = prior * head.num_classes
     return prior
 
@@ -138,7 +136,7 @@ def find_known_prior(config: Config, fingerprint: str, exact: bool = False) -> F
 
 
 def count_prior(
-    config: Config, fingerprint: str, progress: Progress | None = None, exact: bool = False
+    config: Config, fingerprint: str, progress: Callable[[int, int], None] | None = None, exact: bool = False
 ) -> ForegroundPrior:
     """Count the foreground anchors of the training images, and remember the answer.
 
@@ -148,8 +146,7 @@ def count_prior(
 
     Args:
         config: As `build_config` made it.
-        fingerprint: The data set's.
-        progress: Told after every image.
+        progress: Told after every image how many are done, of how many.
         exact: Whether to count all images, however many they are.
 
     Raises:

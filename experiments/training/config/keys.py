@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from mmengine import Config, ConfigDict
+from mmengine.runner import Runner
 from torch.nn import Module
 
 from experiments.common.errors import UserError, did_you_mean
@@ -78,7 +79,7 @@ def _short(value: Any) -> str:
 
 
 def _check_parameter(node: dict, name: str, where: str, key: str) -> None:
-    parameters = list_class_parameters("Runner" if not where else node.get("type"))
+    parameters = list_class_parameters(node.get("type") if where else Runner)
     if parameters is not None and name in parameters:
         return
     allowed = {str(k) for k in node} | set(parameters or ())
@@ -140,10 +141,6 @@ def _find_class(kind: Any) -> Any:
 
     if not isinstance(kind, str):
         return kind if callable(kind) else None
-    if kind == "Runner":
-        from mmengine.runner import Runner
-
-        return Runner
     register_all_modules(init_default_scope=False)
     # `mmdet.registry` also holds MMEngine's registries, which know mmcv's classes of the same names
     registries = [

@@ -23,18 +23,20 @@ def check_pretrained(model: Any) -> None:
 
     for where, init in _pretrained(model, "model"):
         source = init["checkpoint"]
+        hint = (
+            f"use a file: --set {where}.init_cfg.checkpoint=FILE; or train from scratch: "
+            f"--set {where}.init_cfg=null --set {where}.frozen_stages=-1"
+        )
         try:
             if "://" in source:
                 CheckpointLoader.load_checkpoint(source, map_location="cpu", logger="silent")
             else:
                 read_checkpoint(Path(source))
         except UserError as error:
-            raise UserError(f"{where}.init_cfg.checkpoint: {error.message}", _hint(where)) from None
+            raise UserError(f"{where}.init_cfg.checkpoint: {error.message}", hint) from None
         except Exception as error:  # no network, no torchvision, no such name: each has its own exception
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-            raise UserError(
-                f"pretrained weights '{source}' cannot be loaded: {reason}", _hint(where)
-            ) from None
+            raise UserError(f"pretrained weights '{source}' cannot be loaded: {reason}", hint) from None
 
 
 def without_pretrained(model: Any) -> None:
@@ -51,10 +53,3 @@ def _pretrained(node: Any, where: str) -> Iterator[tuple[str, Any]]:
             yield where, init
         for name, child in node.items():
             yield from _pretrained(child, f"{where}.{name}")
-
-
-def _hint(where: str) -> str:
-    return (
-        f"use a file: --set {where}.init_cfg.checkpoint=FILE; or train from scratch: "
-        f"--set {where}.init_cfg=null --set {where}.frozen_stages=-1"
-    )

@@ -11,11 +11,18 @@ from typing import Any
 import torch
 
 from experiments.common.errors import UserError
-from experiments.common.files import hash_file, set_aside, write_text
+from experiments.common.files import hash_file, replacing, set_aside, write_text
 from experiments.runs.run_folder import RunFolder, parse_iteration
 from experiments.training.outcome import is_out_of_memory
 
 _RESUMED = ("meta", "state_dict", "optimizer")  # what every checkpoint of a training holds
+# MMEngine keeps its log of losses in the checkpoint as objects, and those keep functions and arrays. What these names
+# stand for is not made: an empty thing takes each one's place.
+_IGNORED = (
+    "mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr", "numpy.dtype", "numpy.ndarray",
+    "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar",
+)  # fmt: skip
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -60,9 +67,7 @@ def write_digest(run: RunFolder, name: str, written: Path, keep: int) -> None:
     `sha256sum -c checkpoints.sha256` checks them by hand.
 
     Args:
-        run: The run folder.
-        name: Of the checkpoint, and `written`: where it is.
-        written: The file, whole.
+        written: The checkpoint `name`, whole, under another name yet.
         keep: Number of checkpoints that stay.
     """
     known = _digests(run)
@@ -124,3 +129,33 @@ def _epochs_of(run: RunFolder, path: Path) -> int:
     if trained_in is not None and Path(trained_in[2]).parts[-2:] != run.path.resolve().parts[-2:]:
         raise UserError(f"{path} is of another run: {trained_in[2]}")
     return meta["epoch"]
+
+
+class _Nothing:
+    """An empty object in the place of any other."""
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def copy_weights(source: Path, target: Path) -> None:
+    """Write the model's state dict of `source` as a checkpoint that `weights_only` loading takes.
+
+    Raises:
+        UserError: The file is damaged, holds no state dict, or names yet other objects.
+    """
+    allowed_before = torch.serialization.get_safe_globals()
+    split = (name.rpartition(".") for name in _IGNORED)
+    stand_ins: list[Any] = [type(last, (_Nothing,), {"__module__": module}) for module, _, last in split]
+    torch.serialization.add_safe_globals(stand_ins)
+    try:
+        content = read_checkpoint(source)
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed_before)
+    weights = content.get("state_dict", content)
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UserError(f"{source} holds no state dict of a model")
+    with replacing(target, "wb") as stream:
+        torch.save({"state_dict": weights}, stream)

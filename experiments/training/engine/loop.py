@@ -82,7 +82,10 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         for number, part in enumerate(split(data_batch, sampler.sizes.popleft())):
             seed_micro_batch(runner.seed, self._iter, sampler.rank + number * sampler.world_size)
             outputs.append(runner.model.train_step(part, optim_wrapper=runner.optim_wrapper))
-        average_over_ranks(self._statistics)
+        if self._statistics:
+            # Each rank has seen other images. Else it would evaluate with statistics of its own, and a resumed run
+            # would go on with those of rank 0. At each step, so that it does not matter when a run is saved.
+            all_reduce_params(self._statistics, op="mean")
         runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=_mean(outputs))
         self._iter += 1
 
@@ -96,16 +99,6 @@ def list_running_statistics(model: torch.nn.Module) -> list[torch.Tensor]:
         for buffer in (module.running_mean, module.running_var)
         if buffer is not None
     ]
-
-
-def average_over_ranks(buffers: list[torch.Tensor]) -> None:
-    """Make batch statistics the same on all ranks, each of which has seen other images. A collective.
-
-    Else each rank would evaluate with its own, the checkpoint would hold those of rank 0, and a resumed run would
-    go on with them on every rank. It happens at each step, so that it does not matter when a run is saved.
-    """
-    if buffers:
-        all_reduce_params(buffers, op="mean")
 
 
 def _mean(outputs: list[dict[str, Any]]) -> dict[str, Any]:

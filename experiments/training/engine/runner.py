@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from experiments.common.errors import UserError
 from experiments.training.engine.checkpoints import read_checkpoint
-from experiments.training.engine.fast import fit_optimizer_state, set_device_math, set_memory_format
+from experiments.training.engine.fast import fit_optimizer_state, set_device_math
 from experiments.training.engine.sampler import SeededDataset
 
 
@@ -46,21 +46,18 @@ class StrictRunner(Runner):
         """Return the model, wrapped for several processes; with `fast` made faster before."""
         if self.cfg.get("fast"):
             set_device_math(fast=True)
-            set_memory_format(model)
+            model.to(memory_format=torch.channels_last)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:
-        set_memory_format(
-            self.model, torch.contiguous_format
-        )  # random numbers are drawn in the order of memory
+        # random numbers are drawn in the order of memory
+        self.model.to(memory_format=torch.contiguous_format)
         super()._init_model_weights()
         if self.cfg.get("fast"):
-            set_memory_format(self.model)
+            self.model.to(memory_format=torch.channels_last)
 
     @staticmethod
-    def build_dataloader(
-        dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False
-    ) -> DataLoader:
+    def build_dataloader(dataloader: Any, seed: int | None = None, **options: Any) -> DataLoader:
         """Build a loader whose training data are augmented by what follows from (seed, epoch, sample)."""
         sampler = dataloader.get("batch_sampler") if isinstance(dataloader, dict) else None
         if isinstance(sampler, dict) and sampler.get("type") == "ResumableBatchSampler" and seed is not None:
@@ -70,14 +67,12 @@ class StrictRunner(Runner):
                 if hasattr(dataset, "full_init"):
                     dataset.full_init()
             dataloader = {**dataloader, "dataset": SeededDataset(dataset, seed)}
-        return Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+        return Runner.build_dataloader(dataloader, seed=seed, **options)
 
     def dump_config(self) -> None:
         """Do nothing: the worker has written `config.py` already."""
 
-    def load_checkpoint(
-        self, filename: str, map_location: Any = "cpu", strict: bool = False, **kwargs: Any
-    ) -> dict:
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
         """Load weights that fit the model, and log those that do not.
 
         Raises:
@@ -85,12 +80,12 @@ class StrictRunner(Runner):
         """
         path = Path(filename)
         if not path.is_file():  # torchvision:// and the like
-            return super().load_checkpoint(filename, map_location, strict, **kwargs)
+            return super().load_checkpoint(filename, *args, **kwargs)
         checkpoint = read_checkpoint(path)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if hasattr(self.model, "module") else self.model
         state, own = dict(checkpoint.get("state_dict", checkpoint)), model.state_dict()
-        misfits = [name for name, value in state.items() if name in own and _shape(value) != own[name].shape]
+        misfits = [n for n, v in state.items() if n in own and getattr(v, "shape", None) != own[n].shape]
         fitting = {name: value for name, value in state.items() if name not in misfits}
         missing, unexpected = model.load_state_dict(fitting, strict=False)
         if self._resume and (missing or unexpected):
@@ -109,7 +104,3 @@ class StrictRunner(Runner):
         self._has_loaded = True
         self.logger.info(f"loaded {path}")
         return checkpoint
-
-
-def _shape(value: Any) -> Any:
-    return getattr(value, "shape", None)

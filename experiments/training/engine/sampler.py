@@ -6,7 +6,7 @@ import contextlib
 import copy
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any
 
@@ -20,12 +20,10 @@ from torch.utils.data import BatchSampler, Dataset, Sampler
 class SampleIndex(int):
     """The index of a sample, and the epoch that wants it: together with the seed all that augments it."""
 
-    epoch = 0
+    epoch: int
 
-    @classmethod
-    def of(cls, index: int, epoch: int) -> SampleIndex:
-        """Return the index as that epoch wants it; a data worker is sent both."""
-        made = cls(index)
+    def __new__(cls, index: int, epoch: int = 0) -> SampleIndex:
+        made = super().__new__(cls, index)
         made.epoch = epoch
         return made
 
@@ -37,7 +35,6 @@ class SeededDataset(Dataset):
 
     Args:
         dataset: MMEngine's; everything but its items is passed through.
-        seed: The run's.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
@@ -61,10 +58,7 @@ class SeededDataset(Dataset):
 def seed_temporarily(*position: int) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's CPU generators by a position in the training, for a block."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    words = _words(position)
-    random.seed(words[0])
-    np.random.seed(words[1])
-    torch.default_generator.manual_seed(words[2])
+    _seed(position, torch.default_generator.manual_seed)
     try:
         yield
     finally:
@@ -75,14 +69,14 @@ def seed_temporarily(*position: int) -> Iterator[None]:
 
 def seed_micro_batch(*position: int) -> None:
     """Seed every generator of this process, its GPU's included, by a position in the training."""
-    words = _words(position)
+    _seed(position, torch.manual_seed)
+
+
+def _seed(position: Sequence[int], seed_torch: Callable[[int], Any]) -> None:
+    words = np.random.SeedSequence(position).generate_state(3).tolist()
     random.seed(words[0])
     np.random.seed(words[1])
-    torch.manual_seed(words[2])
-
-
-def _words(position: Sequence[int]) -> list[int]:
-    return np.random.SeedSequence(position).generate_state(3).tolist()
+    seed_torch(words[2])
 
 
 @DATA_SAMPLERS.register_module()
@@ -134,7 +128,7 @@ class ResumableBatchSampler(BatchSampler):
             pieces = [piece for batch in batches for piece in _cut(batch, self.pieces)]
             own = pieces[self.rank :: self.world_size]
             self.sizes.append([len(piece) for piece in own])
-            yield [SampleIndex.of(index, epoch) for piece in own for index in piece]
+            yield [SampleIndex(index, epoch) for piece in own for index in piece]
 
     def __len__(self) -> int:
         return self._steps

@@ -73,9 +73,6 @@ def stop_when_asked(world_size: int) -> None:
 
     What comes in the same moment is the same request: Slurm signals every process of a job. Several ranks take
     every signal as the same request, since torchrun sends them one more when the first of them ends.
-
-    Args:
-        world_size: Number of ranks.
     """
     asked_at = 0.0
 

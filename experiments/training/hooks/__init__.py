@@ -1,1 +1,1 @@
-"""What a run shows while it works: progress files and trackers."""
+"""What a run saves and shows while it works: checkpoints, progress files, trackers."""

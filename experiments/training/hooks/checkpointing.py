@@ -39,9 +39,7 @@ class ResumableCheckpointHook(Hook):
             for unfinished in self.run.checkpoints.glob("*.tmp"):
                 unfinished.unlink()
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if not runner.optim_wrapper.should_update():
             return  # only whole optimizer steps can be resumed
         done = runner.iter + 1
@@ -59,9 +57,7 @@ class ResumableCheckpointHook(Hook):
             return False
         return (runner.epoch + 1) % runner.train_loop.val_interval == 0
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         loader = runner.val_loop.dataloader
         on_all_ranks = len(loader)
         if not getattr(loader.sampler, "round_up", runner.world_size == 1):  # else some ranks have fewer

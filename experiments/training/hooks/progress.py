@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from experiments.common.files import write_json
 from experiments.detection.level_weighting.hook import unwrap
+from experiments.runs.run_folder import RunFolder
 from experiments.training.side_files import read_metrics, write_metrics
 
 
@@ -36,8 +37,7 @@ class ProgressHook(Hook):
         self.seconds_per_iteration: float | None = None
 
     def before_train(self, runner: Runner) -> None:
-        self._path = Path(runner.work_dir) / "progress.json"
-        self._metrics = Path(runner.work_dir) / "metrics.csv"
+        self._run = RunFolder(Path(runner.work_dir))
         self._first, self._train_s, self._epoch_started = runner.iter, 0.0, time.monotonic()
         if runner.rank == 0:
             self._cut_metrics(runner.iter)
@@ -49,40 +49,36 @@ class ProgressHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         self._train_s += time.monotonic() - self._epoch_started
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, outputs: Any = None, **_: Any) -> None:
         if runner.rank == 0 and time.monotonic() - self._last_write >= self.every_s:
             self._write(runner, "train", runner.iter + 1, outputs)
 
     def before_val(self, runner: Runner) -> None:
         self._write_evaluation(runner, 0)
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if time.monotonic() - self._last_write >= self.every_s:
             self._write_evaluation(runner, batch_idx + 1)
 
     def _write_evaluation(self, runner: Runner, batch: int) -> None:
-        if runner.rank == 0 and hasattr(self, "_path"):  # `msdet eval` has no training to tell of
+        if runner.rank == 0 and hasattr(self, "_run"):  # `msdet eval` has no training to tell of
             total = len(runner.val_loop.dataloader)
             self._write(runner, "evaluate", runner.iter, extra={"batch": batch, "batches": total})
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        if runner.rank == 0 and metrics and hasattr(self, "_metrics"):
+        if runner.rank == 0 and metrics and hasattr(self, "_run"):
             # A run that is killed behind an evaluation resumes from the checkpoint before it.
             self._cut_metrics(runner.iter - 1, {"iteration": runner.iter, "epoch": runner.epoch, **metrics})
             self.metrics = {name: float(value) for name, value in metrics.items()}
 
     def _cut_metrics(self, iteration: int, *new: dict[str, Any]) -> None:
         """Drop rows of evaluations after `iteration`, and add new ones."""
-        rows = read_metrics(self._metrics) if self._metrics.exists() else []
+        rows = read_metrics(self._run.metrics) if self._run.metrics.exists() else []
         kept = [*(row for row in rows if int(row["iteration"]) <= iteration), *new]
         if kept:
-            write_metrics(self._metrics, kept)
+            write_metrics(self._run.metrics, kept)
         elif rows:
-            self._metrics.unlink()
+            self._run.metrics.unlink()
 
     def _write(
         self, runner: Runner, phase: str, done: int, outputs: dict | None = None, extra: dict | None = None
@@ -105,13 +101,11 @@ class ProgressHook(Hook):
             **(extra or {}),
         }
         with contextlib.suppress(OSError):  # it is only looked at: the training goes on without
-            write_json(self._path, content)
+            write_json(self._run.progress, content)
 
 
 def _head(head: Any) -> dict[str, Any]:
     rule = head.rule
-    probabilities = {}
-    if rule.probabilities is not None:
-        probabilities = dict(zip(rule.actions, rule.probabilities.tolist()))
+    probabilities = {} if rule.probabilities is None else dict(zip(rule.actions, rule.probabilities.tolist()))
     weights = dict(zip(head.levels, rule.weights.detach().tolist()))
     return {"head": head.head, "weights": weights, "action": rule.action, "probabilities": probabilities}

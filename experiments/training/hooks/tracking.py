@@ -29,7 +29,6 @@ def add(config: Config, names: Sequence[str], run: RunFolder, first_iteration: i
     Args:
         config: The worker's; changed in place.
         names: Of `trackers.TRACKERS`.
-        run: The run folder.
         first_iteration: Optimizer steps done before this attempt.
 
     Raises:
@@ -38,25 +37,26 @@ def add(config: Config, names: Sequence[str], run: RunFolder, first_iteration: i
     if not names:
         return
     trackers.check(names)
-    place = run.path.resolve()
+    place = str(run.path.resolve())
+    key = hashlib.sha256(place.encode()).hexdigest()[:16]  # of every attempt at this run, and of no other run
     by_name: dict[str, dict[str, Any]] = {
         "tensorboard": dict(
-            type="ResumedTensorboard", save_dir=str(place / "tensorboard"), first_iteration=first_iteration
+            type="ResumedTensorboard", save_dir=f"{place}/tensorboard", first_iteration=first_iteration
         ),
         "wandb": dict(
             type="ResumedWandb",
-            save_dir=str(place),
+            save_dir=place,
             init_kwargs=dict(
                 project=PROJECT,
                 name=run.name,
                 group="/".join(run.name.split("/")[:-1]),  # the seeds of one recipe
-                id=_identity(place),
+                id=key,
                 resume="allow",
-                dir=str(place),
+                dir=place,
                 mode=os.environ.get("WANDB_MODE", "online" if "WANDB_API_KEY" in os.environ else "offline"),
             ),
         ),
-        "mlflow": dict(type="ResumedMLflow", save_dir=str(place), run_name=run.name, key=_identity(place)),
+        "mlflow": dict(type="ResumedMLflow", save_dir=place, run_name=run.name, key=key),
     }
     config.visualizer.name = run.name  # MMEngine gives out the one that it has, if the name is known
     config.visualizer.vis_backends = [
@@ -64,11 +64,6 @@ def add(config: Config, names: Sequence[str], run: RunFolder, first_iteration: i
         *(by_name[name] for name in dict.fromkeys(names)),
     ]
     config.default_hooks.logger.log_metric_by_epoch = False  # one axis for all: iterations
-
-
-def _identity(place: Path) -> str:
-    """Return an id that every attempt at a run has, and no other run."""
-    return hashlib.sha256(str(place).encode()).hexdigest()[:16]
 
 
 @VISBACKENDS.register_module()
@@ -85,10 +80,8 @@ class ResumedTensorboard(TensorboardVisBackend):
         self._tensorboard = SummaryWriter(self._save_dir, purge_step=self._purge_step)
 
     @force_init_env
-    def add_scalars(
-        self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any
-    ) -> None:
-        super().add_scalars(scalar_dict, step, file_path, **kwargs)
+    def add_scalars(self, *args: Any, **kwargs: Any) -> None:
+        super().add_scalars(*args, **kwargs)
         self._tensorboard.flush()  # or a worker that is killed loses two minutes, checkpoints among them
 
 
@@ -106,9 +99,7 @@ class ResumedWandb(WandbVisBackend):
         self._wandb.config.update(config.to_dict(), allow_val_change=True)
 
     @force_init_env
-    def add_scalars(
-        self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any
-    ) -> None:
+    def add_scalars(self, scalar_dict: dict, step: int = 0, *_: Any, **kwargs: Any) -> None:
         self._wandb.log({**scalar_dict, "iteration": step})
 
     def close(self) -> None:
@@ -121,9 +112,8 @@ class ResumedMLflow(MLflowVisBackend):
     """Send all attempts to one MLflow run, found by its tag; the config is an artifact, for it may change."""
 
     def __init__(self, save_dir: str, run_name: str, key: str) -> None:
-        server = os.environ.get(
-            "MLFLOW_TRACKING_URI"
-        )  # not in the config, which the log has: it may hold a password
+        # not in the config, which the log has: it may hold a password
+        server = os.environ.get("MLFLOW_TRACKING_URI")
         own = f"sqlite:///{Path(save_dir) / 'mlflow.db'}"
         super().__init__(save_dir, exp_name=PROJECT, run_name=run_name, tracking_uri=server or own)
         self._key, self._is_local = key, server is None

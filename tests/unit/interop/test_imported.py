@@ -20,7 +20,7 @@ from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes.loading import compute_config_hash, load_recipe
 from experiments.runs.lookup import iterate
 from experiments.runs.run_folder import RunFolder
-from experiments.training.stock_weights import copy_weights
+from experiments.training.engine.checkpoints import copy_weights
 from msdet_cli.app import app
 
 HEADER = """\

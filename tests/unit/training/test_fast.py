@@ -15,8 +15,7 @@ from torch import nn
 
 from benchmarks.dispatch import OperationCounter
 from experiments.training import components  # noqa: F401  (registers loop, sampler and hooks)
-from experiments.training.config.fast import make_fast
-from experiments.training.engine import fast as fast_engine
+from experiments.training.engine.fast import make_fast, move_ahead
 from experiments.training.engine.runner import StrictRunner
 from experiments.training.engine.stopping import STOP, Interrupted
 from tests.unit.training.test_checkpoints import StopAfter, ToyImages, state_of
@@ -210,9 +209,7 @@ class Stream:
 def test_a_batch_is_copied_beside_the_step_before_and_used_when_it_is_there():
     """The order of calls only: no GPU is here."""
     cuda = Recorder()
-    for batch in fast_engine.move_ahead(
-        ["a", "b", "c"], lambda batch: cuda.calls.append(f"copy {batch}"), cuda
-    ):
+    for batch in move_ahead(["a", "b", "c"], lambda batch: cuda.calls.append(f"copy {batch}"), cuda):
         assert batch is None
         cuda.calls.append(f"step {sum(call.startswith('step') for call in cuda.calls)}")
     copies = [i for i, call in enumerate(cuda.calls) if call.startswith("copy")]

@@ -143,7 +143,7 @@ def test_a_collated_batch_is_cut_through_all_it_holds():
 
 
 def augmented(seed: int = 7, epoch: int = 0, workers: int = 0, indices=range(IMAGES)) -> list[list[float]]:
-    batches = [[SampleIndex.of(i, epoch)] for i in indices]
+    batches = [[SampleIndex(i, epoch)] for i in indices]
     data = SeededDataset(Images(), seed)
     loader = DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=lambda items: items[0])
     return list(loader)
@@ -189,7 +189,7 @@ def test_each_micro_batch_has_random_numbers_of_its_own():
 
 
 def test_an_index_keeps_its_epoch_on_the_way_to_a_data_worker():
-    sent = pickle.loads(pickle.dumps(SampleIndex.of(3, epoch=9)))
+    sent = pickle.loads(pickle.dumps(SampleIndex(3, epoch=9)))
     assert (sent, sent.epoch) == (3, 9)
 
 
