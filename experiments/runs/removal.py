@@ -9,8 +9,7 @@ from pathlib import Path
 
 from experiments.common.errors import UserError
 from experiments.common.files import refusing, write_text
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock
+from experiments.runs.run_folder import RunFolder, acquire_lock
 
 
 def measure_disk_use(path: Path) -> int:
