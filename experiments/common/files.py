@@ -130,10 +130,11 @@ def read_text(path: Path) -> str:
     if fault is not None:
         raise UserError(f"{display_path(path)}: {fault}")
     try:
-        with refusing(f"{display_path(path)}: cannot be read"):
-            return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{display_path(path)}: is not a text file in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{display_path(path)}: cannot be read: {error.strerror or error}") from None
 
 
 def read_bytes(path: Path) -> bytes:

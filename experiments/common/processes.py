@@ -108,13 +108,16 @@ def _launcher() -> tuple[int, str | None] | None:
 
 
 def has_launcher(parent: int) -> bool:
-    """Return whether the processes that started this one live: `parent`, as it began, and who started torchrun."""
+    """Return whether `parent`, this process's parent as it began, and the one that started torchrun live."""
     launcher = _launcher()
     return os.getppid() == parent and (launcher is None or is_alive(*launcher))
 
 
 def die_with(torchrun: int) -> None:
-    """Kill this rank as soon as torchrun, its parent as it began, dies: torchrun keeps the run's lock, no rank does."""
+    """Kill this rank as soon as torchrun, its parent as it began, dies.
+
+    Torchrun keeps the run's lock, and no rank does.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -72,7 +72,7 @@ def check_bundle(stream: IO[bytes], name: Path) -> dict[str, Any]:
         if inside == MANIFEST:
             manifest = json.loads(content)
         else:
-            found[inside] = _describe(content)
+            found[inside] = _digest_and_size(content)
     if manifest is None:
         raise UserError(f"{name} has no {MANIFEST}")
     expected = manifest["files"]
@@ -84,7 +84,7 @@ def check_bundle(stream: IO[bytes], name: Path) -> dict[str, Any]:
     return manifest
 
 
-def _describe(content: bytes) -> dict[str, Any]:
+def _digest_and_size(content: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
@@ -123,7 +123,7 @@ def _members(root: str, named: dict[str, RunFolder], manifest: dict[str, Any]) -
                 content = path.read_bytes()
                 if not is_as_written(record, own_name, content):
                     manifest["changed"].append(member)
-                manifest["files"][member] = _describe(content)
+                manifest["files"][member] = _digest_and_size(content)
                 yield f"{root}/{member}", content
     yield f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode()
 

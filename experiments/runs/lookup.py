@@ -17,11 +17,7 @@ MAX_NAMES = 3  # that the message of an ambiguous reference lists
 
 
 class SeveralRunsError(UserError):
-    """A reference that fits more than one run where one is needed.
-
-    Attributes:
-        runs: Those that it fits.
-    """
+    """A reference that fits several `runs` where one is needed."""
 
     def __init__(self, reference: str, runs: list[RunFolder], hint: str = "msdet runs") -> None:
         names = ", ".join(run.name for run in runs[:MAX_NAMES]) + (", ..." if len(runs) > MAX_NAMES else "")
@@ -131,11 +127,7 @@ def select(references: Sequence[str], results: Path, has_all: bool) -> list[RunF
 
 
 def find_starting_weights(init_from: str, results: Path) -> Path:
-    """Return the checkpoint that a recipe's `init_from` names: a file, or the last one of a run.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the checkpoint that a recipe's `init_from` names: a file, or the last one of a run; else UserError."""
     if Path(init_from).is_file():
         return Path(init_from)
     if init_from.endswith(".pth"):

@@ -75,7 +75,7 @@ def compute_mean_weights(
     for run, means in zip(runs, by_run):
         if list(means) != list(by_run[0]):
             raise UserError(f"{run.trace}: its levels are {list(means)}, another run's {list(by_run[0])}")
-    totals = dict.fromkeys(by_run[0] if by_run else (), Fraction())  # exact: the order of runs is no matter
+    totals = dict.fromkeys(by_run[0] if by_run else (), Fraction())  # exact sums: their order does not matter
     so_far = []
     for count, means in enumerate(by_run, start=1):
         totals = {level: total + Fraction(means[level]) for level, total in totals.items()}

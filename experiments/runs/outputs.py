@@ -48,7 +48,10 @@ def find_changed_files(
 
 
 def is_as_written(record: Record, name: str, content: bytes) -> bool:
-    """Return whether the bytes of `name` in a run folder are what the finished run wrote; unknown counts as such."""
+    """Return whether a file's bytes are those that its finished run wrote; unknown counts as unchanged.
+
+    `name` is its path in the run folder.
+    """
     expected = record.digests.get(name) if record.status == "done" else None
     return expected in (None, "", hashlib.sha256(content).hexdigest())
 

@@ -171,11 +171,7 @@ def parse_iteration(checkpoint: Path) -> int:
 
 
 class InUseError(UserError):
-    """A run that another process has locked.
-
-    Attributes:
-        owner: That process, as messages call it.
-    """
+    """A run that another process has locked: `owner`, as messages call it."""
 
     def __init__(self, run: RunFolder, owner: str) -> None:
         super().__init__(f"run {run.name} is locked by {owner}", "msdet runs")
