@@ -70,8 +70,7 @@ def extend_ablation(wanted: Ablation, results: Path) -> Table:
         for row in block.rows:
             if wanted.against is not None or row.id not in old:
                 row.baseline = None if chosen == row.id else chosen
-    checked = validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}")
-    return checked.at_path(table.path)
+    return validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}").at_path(table.path)
 
 
 def find_table_to_extend(wanted: Ablation, own: Recipe, results: Path, stem: str) -> Table:

@@ -14,7 +14,7 @@ import yaml
 
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError, did_you_mean
-from experiments.common.files import display_path, read_text
+from experiments.common.files import display_path, is_folder, read_text
 from experiments.data.spec import DatasetSpec
 from experiments.recipes.yaml_format import parse_quickly, parse_yaml
 
@@ -148,6 +148,6 @@ def _find_path(kind: str, ref: str, base: Path | None) -> Path:
             return candidate.resolve()
     if base is not None and not path.is_absolute():
         place = f" (looked in {display_path(base.resolve())} and here)"
-    what = "a folder, not a file" if path.is_dir() else "no such file"
+    what = "a folder, not a file" if is_folder(path) else "no such file"
     tail = f"; did you mean the {_in_words(kind)} '{path.stem}'?" if path.stem in list_pages(kind) else ""
     raise UserError(f"{_in_words(kind)} '{ref}': {what}{place}{tail}", f"msdet ls {kind}s")

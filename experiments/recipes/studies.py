@@ -59,8 +59,7 @@ def extend_study(wanted: Ablation, effect: float | None, spread: float | None, r
         table.blocks[0].rows.append(Row(id=row_id, label=own.name, recipe=name, baseline=rows[first].id))
     elif rows[name].baseline != rows[first].id:
         raise UserError(f"{display_path(table.path)}: '{name}' has another baseline there", "--name NAME")
-    checked = validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}")
-    return checked.at_path(table.path)
+    return validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}").at_path(table.path)
 
 
 def _load(name: str, wanted: Ablation) -> Recipe:
