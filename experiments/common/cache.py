@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.errors import UserError
-from experiments.common.files import hash_file, replacing, write_text
+from experiments.common.files import explain_unreadable, hash_file, read_bytes, replacing, write_text
 from experiments.common.locks import file_lock
-from experiments.common.regular_files import explain_unreadable, read_bytes
 
 if TYPE_CHECKING:  # imported where it is needed: it takes a tenth of a second
     import numpy as np

@@ -12,21 +12,21 @@ from pydantic import BaseModel, ValidationError
 from experiments.common.errors import UserError, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
+_BOUNDED = reprlib.Repr()  # a few lines of YAML with anchors can stand for billions of items
+_BOUNDED.maxlevel, _BOUNDED.maxlist, _BOUNDED.maxdict, _BOUNDED.maxtuple = 4, 12, 12, 12
+_BOUNDED.maxstring = _BOUNDED.maxlong = _BOUNDED.maxother = 300
 
 
 def check_keys(raw: dict[str, Any], model: type[BaseModel], where: str, extra: Collection[str] = ()) -> None:
     """Raise UserError for a misspelt key at any depth of a mapping that need not be complete.
 
+    The message names the key's dotted path and the nearest valid key.
+
     Args:
-        raw: The mapping.
-        model: Has the allowed keys.
         where: Begins the message: a file, say.
         extra: Keys allowed at the top beside the model's.
-
-    Raises:
-        UserError: A key is unknown; names its dotted path and the nearest valid key.
     """
-    _check_fields(raw, {**dict.fromkeys(extra, Any), **_fields(model)}, where, "")
+    _check_fields(raw, {**dict.fromkeys(extra, Any), **_fields(model)}, f"{where}: ")
 
 
 def validate(model: type[Model], raw: Any, where: str) -> Model:
@@ -64,18 +64,6 @@ def format_value(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-class _BoundedRepr(reprlib.Repr):
-    """A few lines of YAML with anchors can stand for billions of items."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxlist, self.maxdict, self.maxtuple = 4, 12, 12, 12
-        self.maxstring = self.maxlong = self.maxother = 300
-
-
-_BOUNDED = _BoundedRepr()
-
-
 def _dotted(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
@@ -85,31 +73,32 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return text
 
 
-def _check_fields(raw: dict[str, Any], fields: dict[str, Any], where: str, prefix: str) -> None:
+def _check_fields(raw: dict[str, Any], fields: dict[str, Any], prefix: str) -> None:
     for key, value in raw.items():
         if key not in fields:
-            raise UserError(f"{where}: {prefix}{key}: unknown key; {did_you_mean(key, fields)}")
-        _check_below(value, fields[key], where, f"{prefix}{key}")
+            raise UserError(f"{prefix}{key}: unknown key; {did_you_mean(key, fields)}")
+        _check_below(value, fields[key], f"{prefix}{key}")
 
 
-def _check_below(value: Any, annotation: Any, where: str, place: str) -> None:
+def _check_below(value: Any, annotation: Any, place: str) -> None:
     kind, arguments = get_origin(annotation), get_args(annotation)
     if kind is Annotated:
-        _check_below(value, arguments[0], where, place)
+        _check_below(value, arguments[0], place)
     elif kind in (Union, types.UnionType):
         for member in arguments:
-            _check_below(value, member, where, place)
+            _check_below(value, member, place)
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel) and isinstance(value, dict):
-        _check_fields(value, _fields(annotation), where, f"{place}.")
+        _check_fields(value, _fields(annotation), f"{place}.")
     elif kind is dict and isinstance(value, dict) and get_origin(arguments[0]) is Literal:
-        _check_fields(value, dict.fromkeys(get_args(arguments[0]), arguments[1]), where, f"{place}.")
+        _check_fields(value, dict.fromkeys(get_args(arguments[0]), arguments[1]), f"{place}.")
     elif kind is dict and isinstance(value, dict):
         for key, item in value.items():
-            _check_below(item, arguments[1], where, f"{place}.{key}")
-    elif kind is list:
-        items = value if isinstance(value, list) else [value]  # one may stand for a list of one
-        for index, item in enumerate(items):
-            _check_below(item, arguments[0], where, f"{place}[{index}]" if isinstance(value, list) else place)
+            _check_below(item, arguments[1], f"{place}.{key}")
+    elif kind is list and isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_below(item, arguments[0], f"{place}[{index}]")
+    elif kind is list:  # one may stand for a list of one
+        _check_below(value, arguments[0], place)
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:

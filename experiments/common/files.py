@@ -1,4 +1,4 @@
-"""Files written whole or not at all, so that no reader finds half of one; text read with clear errors."""
+"""Files written whole or not at all, so that no reader finds half of one; read with one line on what fails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import IO, Any
 
 from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, find_storage_error
 from experiments.common.printable import printable
-from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
+
+# Of a recipe, record, config or trace: what is larger is none, and fills the memory.
+MAX_TEXT_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
@@ -122,7 +125,7 @@ def display_path(path: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; raise UserError where it cannot be read, as a pipe would not end."""
+    """Return the text of a file; raise UserError where it cannot be read, or is a pipe, which may never end."""
     fault = explain_unreadable(path, MAX_TEXT_BYTES)
     if fault is not None:
         raise UserError(f"{display_path(path)}: {fault}")
@@ -132,3 +135,34 @@ def read_text(path: Path) -> str:
         raise UserError(f"{display_path(path)}: is not a text file in UTF-8") from None
     except OSError as error:
         raise UserError(f"{display_path(path)}: cannot be read: {error.strerror or error}") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file of any size; raise UserError as `read_text`."""
+    fault = explain_unreadable(path)
+    if fault is not None:
+        raise UserError(f"{path}: {fault}")
+    with refusing(f"{path}: cannot be read"):
+        return path.read_bytes()
+
+
+def explain_unreadable(path: Path, max_bytes: int | None = None) -> str | None:
+    """Return why a path is no regular file, or too large, to be printed after its name; None where it is one."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return f"a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except ValueError as error:  # a NUL byte
+        return f"is not a path: {error}"
+    if not stat.S_ISREG(status.st_mode):
+        return f"cannot be read: it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}"
+    if max_bytes is not None and status.st_size > max_bytes:
+        return f"cannot be read: it is larger than {max_bytes >> 20} MB"
+    return None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; unlike `Path.is_dir`, this allows names that are too long."""
+    return os.path.isdir(path)  # noqa: PTH112

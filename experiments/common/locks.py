@@ -23,11 +23,7 @@ from pathlib import Path
 
 from experiments.common.processes import STALE_AFTER_S, is_alive, measure_seconds_unchanged, process_started
 
-NO_LOCKS = (
-    errno.ENOLCK,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-)  # what flock says where the file system has no locks
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # from flock where the file system has none
 HEARTBEAT_S = 10
 _POLL_INTERVAL_S = 0.2
 _noted: set[Path] = set()  # folders without locks that the user knows of
@@ -64,12 +60,10 @@ def file_lock(path: Path, patience_s: float = math.inf) -> Iterator[int]:
 
     Where the file system has no locks, such children are named by `share_lock`.
 
-    Args:
-        path: The file; made where it is missing.
-        patience_s: Seconds to wait for another process to release the lock.
+    Yields the descriptor of the file, which is made where it is missing.
 
-    Yields:
-        The descriptor of the locked file.
+    Args:
+        patience_s: Seconds to wait for another process to release the lock.
 
     Raises:
         LockedError: Another process still has the lock after `patience_s`.
@@ -101,9 +95,8 @@ def _owner_file(path: Path, patience_s: float) -> Iterator[None]:
     own, deadline = _name_owner(path, os.getpid()), time.monotonic() + patience_s
     while True:
         own.touch(exist_ok=False)
-        owner = next(
-            filter(None, (_live_owner(path, other) for other in path.parent.iterdir() if other != own)), None
-        )
+        others = (_live_owner(path, other) for other in path.parent.iterdir() if other != own)
+        owner = next(filter(None, others), None)
         if owner is None:
             break
         own.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.common import cache
 from experiments.common.errors import UserError
-from experiments.common.regular_files import explain_unreadable, is_folder
+from experiments.common.files import explain_unreadable, is_folder
 from experiments.data.download.archives import ARCHIVES
 from experiments.data.inspection import SPLITS, inspect
 from experiments.data.problems import KINDS, count_in_words

@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common.files import hash_file
-from experiments.common.regular_files import explain_unreadable
+from experiments.common.files import explain_unreadable, hash_file
 
 _THREADS = 4
 _BATCH = 256  # images queued at once, to bound the memory

@@ -13,8 +13,7 @@ from experiments.common.files import refusing
 from experiments.common.processes import is_alive
 from experiments.launching.slurm.job import ask_states, cancel_jobs
 from experiments.runs.record import Record, Status
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import InUseError, acquire_lock, refuse_links
+from experiments.runs.run_folder import InUseError, RunFolder, acquire_lock, refuse_links
 
 Outcome = Literal["cancelled", "was over", "ended first", "refused"]
 

@@ -13,10 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
-from experiments.common.launcher import make_launcher_environment
 from experiments.common.locks import share_lock
 from experiments.common.printable import printable
-from experiments.common.processes import CORES_VARIABLE, PATHS, is_alive
+from experiments.common.processes import CORES_VARIABLE, PATHS, is_alive, make_launcher_environment
 from experiments.launching.torchrun import (
     RankFailure,
     Rendezvous,

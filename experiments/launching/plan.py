@@ -11,8 +11,8 @@ from typing import Literal
 
 from experiments.common.errors import UserError
 from experiments.common.files import name_for_damaged, refusing, write_text
+from experiments.common.printable import hide_secrets
 from experiments.common.processes import identify_process
-from experiments.common.secrets import hide_secrets
 from experiments.data.find import FoundDataset, find_dataset, resolve_root
 from experiments.data.spec import DatasetSpec
 from experiments.launching.execution import Execution
@@ -21,8 +21,7 @@ from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
 from experiments.runs.lookup import find_starting_weights
 from experiments.runs.record import Launch, NewerSchemaError, Record, format_now
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock
+from experiments.runs.run_folder import RunFolder, acquire_lock
 
 MAX_RUNS = 10_000  # of one command: their folders are looked at one by one
 

@@ -26,7 +26,7 @@ from experiments.launching.queue_items import (
 )
 from experiments.launching.retry_policy import count_iterations_saved, decide_retry
 from experiments.launching.torchrun import Rendezvous, is_local
-from experiments.runs.run_lock import InUseError, lock_environment
+from experiments.runs.run_folder import InUseError, lock_environment
 
 __all__ = ["Queue", "QueueItem", "State"]
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,34 +28,20 @@ EVERY_RULES = ("weighting.rule", "weighting.where", "weighting.alpha", "weightin
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is varied, and what all rows share.
+    """What is varied, and what all rows share. Recipe, profile and dataset are names or paths.
 
-    Attributes:
-        recipe: Name or path.
-        axes: Dotted keys to values.
-        is_grid: Whether rows are combinations, instead of one key at a time.
-        profile, dataset: Names or paths.
-        shared: Dotted keys to values of all rows.
-        against: What rows are compared with: `recipe`, `baseline`, or the id or label of a row. None: a new table's
-            rows with the recipe, and those added to a table as the others there.
-        name: Of the table. None: the recipe's name and the varied keys.
+    Rows are compared with what `against` says: `recipe`, `baseline`, or the id or label of a row. If it is None, a new
+    table's rows are compared with the recipe, and those added to a table as the others there.
     """
 
     recipe: str
-    axes: Mapping[str, list[Any]]
-    is_grid: bool = False
+    axes: Mapping[str, list[Any]]  # dotted keys to values
+    is_grid: bool = False  # rows are combinations, instead of one key at a time
     profile: str | None = None
     dataset: str | None = None
-    shared: Mapping[str, Any] = field(default_factory=dict)
+    shared: Mapping[str, Any] = field(default_factory=dict)  # dotted keys to values of all rows
     against: str | None = None
-    name: str | None = None
-
-    def variants(self) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:
-        """Yield, for each block of the table, the varied keys and the values that they have together."""
-        groups = [tuple(self.axes)] if self.is_grid else [(key,) for key in self.axes]
-        for keys in groups:
-            combinations = itertools.product(*(self.axes[key] for key in keys))
-            yield keys, [dict(zip(keys, values)) for values in combinations]
+    name: str | None = None  # of the table; None: the recipe's name and the varied keys
 
 
 def extend_ablation(wanted: Ablation, results: Path) -> Table:
@@ -70,28 +56,28 @@ def extend_ablation(wanted: Ablation, results: Path) -> Table:
     own = load_recipe(wanted.recipe, wanted.profile, dict(wanted.shared), wanted.dataset)
     stem = "-".join([own.name, *map(_last_part, wanted.axes)])
     table = find_table_to_extend(wanted, own, results, stem)
-    recipe = make_portable("recipe", wanted.recipe, table)
+    recipe = make_portable("recipe", wanted.recipe, table.path)
     old = {row.id for row in table.rows()}
     if not old or wanted.against == "baseline":
         _add_baseline(table, recipe, own)
-    for keys, variants in wanted.variants():
-        _add_rows(table, recipe, own, keys, variants)
+    axes = wanted.axes
+    for keys in [tuple(axes)] if wanted.is_grid else [(key,) for key in axes]:  # each has a block
+        combinations = itertools.product(*(axes[key] for key in keys))
+        _add_rows(table, recipe, own, keys, [dict(zip(keys, values)) for values in combinations])
     for block in table.blocks:
         usual = next((row.baseline for row in block.rows if row.id in old and row.baseline), "recipe")
         chosen = _row_to_compare_with(table, block, wanted.against or usual)
         for row in block.rows:
             if wanted.against is not None or row.id not in old:
                 row.baseline = None if chosen == row.id else chosen
-    checked = validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}")
-    return checked.at_path(table.path)
+    return validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}").at_path(table.path)
 
 
 def find_table_to_extend(wanted: Ablation, own: Recipe, results: Path, stem: str) -> Table:
     """Return the table that is there, or a new one without rows; of another name if it has another context.
 
     Args:
-        wanted: What the table is to have.
-        own: Its recipe as it stands.
+        own: The wanted recipe as it stands.
         results: The results folder.
         stem: The table's name, if `wanted` has none.
     """
@@ -106,9 +92,8 @@ def find_table_to_extend(wanted: Ablation, own: Recipe, results: Path, stem: str
             return new
         there = load_table(str(new.path))
         differs = _differing_parts(new, there, own)
-        if not differs and any(
-            row.recipe == make_portable("recipe", wanted.recipe, new) for row in there.rows()
-        ):
+        recipe = make_portable("recipe", wanted.recipe, new.path)
+        if not differs and any(row.recipe == recipe for row in there.rows()):
             return there
         if is_last_try or not differs:
             break
@@ -122,27 +107,24 @@ def find_table_to_extend(wanted: Ablation, own: Recipe, results: Path, stem: str
 def _new_table(wanted: Ablation, own: Recipe, path: Path) -> Table:
     context = f"profile {own.profile}" if own.profile else "full size"
     shared = [f"{_short(key)} = {_text(value)}" for key, value in wanted.shared.items()]
-    table = Table.model_construct(
+    return Table.model_construct(
         name=path.stem,
         title=", ".join([f"Ablation of {own.name}", f"{context} on {own.dataset.name}", *shared]),
         columns=["mAP"] if own.dataset.format == "voc" else list(COCO_METRICS),
+        profile=make_portable("profile", wanted.profile, path),
+        dataset=make_portable("dataset", wanted.dataset, path),
+        set={key: make_portable(key, value, path) for key, value in wanted.shared.items()},
         blocks=[],
     ).at_path(path)
-    table.profile = make_portable("profile", wanted.profile, table)
-    table.dataset = make_portable("dataset", wanted.dataset, table)
-    table.set = {key: make_portable(key, value, table) for key, value in wanted.shared.items()}
-    return table
 
 
-def make_portable(key: str, value: Any, table: Table) -> Any:
-    """Return a shipped page's name, and the path of a user's own file from the table's folder.
+def make_portable(key: str, value: Any, table: Path) -> Any:
+    """Return a shipped page's name, and the path of a user's own file from the folder of the file `table`.
 
     The table then means the same wherever a command is typed.
 
     Args:
         key: `recipe`, `profile`, `dataset`, or a dotted key, whose value may be anything else.
-        value: As typed.
-        table: The table that will hold it.
     """
     if not isinstance(value, str) or key not in (*catalogue.FOLDERS, *PATH_KEYS):
         return value
@@ -154,7 +136,7 @@ def make_portable(key: str, value: Any, table: Table) -> Any:
             return path.stem
     else:
         path = catalogue.resolve_path(value).resolve()
-    return os.path.relpath(path, table.path.parent) if catalogue.is_file(path) else value
+    return os.path.relpath(path, table.parent) if catalogue.is_file(path) else value
 
 
 def _differing_parts(new: Table, there: Table, own: Recipe) -> list[str]:
@@ -229,7 +211,7 @@ def _make_row(table: Table, recipe: str, values: dict[str, Any]) -> Row:
     stem = re.sub(r"[^\w.+-]+", "-", stem).strip("-")
     taken = {row.id for row in table.rows()}
     row_id = next(name for n in itertools.count(1) if (name := f"{stem}-{n}" if n > 1 else stem) not in taken)
-    settings = {key: make_portable(key, value, table) for key, value in values.items()}
+    settings = {key: make_portable(key, value, table.path) for key, value in values.items()}
     return Row(id=row_id, label=label or "as it stands", recipe=recipe, set=settings)
 
 

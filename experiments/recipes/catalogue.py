@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError, did_you_mean
-from experiments.common.files import display_path, read_text
+from experiments.common.files import display_path, is_folder, read_text
 from experiments.data.spec import DatasetSpec
 from experiments.recipes.yaml_format import parse_quickly, parse_yaml
 
@@ -29,7 +30,6 @@ def find(kind: str, ref: str, base: Path | None = None) -> Path:
 
     Args:
         kind: One of FOLDERS.
-        ref: The name or path.
         base: The folder of the file that holds `ref`, if any.
 
     Raises:
@@ -63,11 +63,8 @@ def resolve_path(ref: str, base: Path | None = None) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file exists, and its folder may be read."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    """Whether a file exists, and its folder may be read; unlike `Path.is_file`, this raises nothing."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def list_pages(kind: str) -> dict[str, Path]:
@@ -111,12 +108,8 @@ def _parse(text: str, where: str, is_shipped: bool) -> Any:
 
 def read_header_comment(path: Path) -> str:
     """Return the comment that a file begins with, without '#'; "" where there is none."""
-    lines = []
-    for line in read_text(path).splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").removeprefix(" ").rstrip())
-    return "\n".join(lines).strip("\n")
+    lines = itertools.takewhile(lambda line: line.startswith("#"), read_text(path).splitlines())
+    return "\n".join(line[1:].removeprefix(" ").rstrip() for line in lines).strip("\n")
 
 
 def load_dataset(ref: str | dict[str, Any], base: Path | None = None) -> DatasetSpec:
@@ -149,12 +142,12 @@ def _folders(kind: str, base: Path | None = None) -> list[Path]:
 
 
 def _find_path(kind: str, ref: str, base: Path | None) -> Path:
-    path = resolve_path(ref)
-    for candidate in ([] if base is None else [base / path]) + [path]:
+    path, place = resolve_path(ref), ""
+    for candidate in [path] if base is None else [base / path, path]:
         if is_file(candidate):
             return candidate.resolve()
-    is_beside = base is not None and not path.is_absolute()
-    place = f" (looked in {display_path(base.resolve())} and here)" if base and is_beside else ""
-    what = "a folder, not a file" if path.is_dir() else "no such file"
+    if base is not None and not path.is_absolute():
+        place = f" (looked in {display_path(base.resolve())} and here)"
+    what = "a folder, not a file" if is_folder(path) else "no such file"
     tail = f"; did you mean the {_in_words(kind)} '{path.stem}'?" if path.stem in list_pages(kind) else ""
     raise UserError(f"{_in_words(kind)} '{ref}': {what}{place}{tail}", f"msdet ls {kind}s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -36,30 +37,26 @@ class NamedRecipes:
 
     def __init__(self) -> None:
         self._differences: dict[tuple[str, str], list[str]] = {}
-        self._named: dict[tuple[str, str | None], Recipe | None] = {}
+        self._load_named = functools.cache(_load_named)
 
     def list_differences(self, page: Path, recipe_id: str, name: str) -> list[str]:
-        """Return in what a run's recipe differs from the page of its name; empty where one cannot be read.
+        """Return in what a run's recipe, on `page`, differs from that of its name; empty where one cannot be read.
 
-        Args:
-            page: The run's `recipe.yaml`.
-            recipe_id: Its identity: runs of one identity and name share the answer.
-            name: The recipe's name.
+        Runs of one identity and name share the answer.
         """
         key = (recipe_id, name)
         if key not in self._differences:
             own = _read(page)
-            named = self._load(name, own.profile) if own else None
+            named = self._load_named(name, own.profile) if own else None
             self._differences[key] = list_differences(own, named) if own and named else []
         return self._differences[key]
 
-    def _load(self, name: str, profile: str | None) -> Recipe | None:
-        if (name, profile) not in self._named:
-            try:
-                self._named[name, profile] = loading.load_recipe(name, profile)
-            except UserError:  # no page of that name here, or it is broken
-                self._named[name, profile] = None
-        return self._named[name, profile]
+
+def _load_named(name: str, profile: str | None) -> Recipe | None:
+    try:
+        return loading.load_recipe(name, profile)
+    except UserError:  # no page of that name here, or it is broken
+        return None
 
 
 def _read(page: Path) -> Recipe | None:

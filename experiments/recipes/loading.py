@@ -41,9 +41,7 @@ def load_recipe(
 
     Args:
         ref: Name or path. A resolved recipe (`recipe.yaml` in a run folder) is returned unchanged.
-        profile: Name or path of a profile.
-        sets: The last layer.
-        dataset: Name or path of a data set that replaces the recipe's.
+        profile, dataset: Names or paths; the data set replaces the recipe's.
         overrides: Dotted recipe keys to values, as rows of tables have them.
 
     Raises:
@@ -60,25 +58,19 @@ def load_resolved(path: Path) -> Recipe | None:
     """
     try:
         raw = parse_quickly(read_text(path))
-    except (UserError, ValueError, yaml.YAMLError, RecursionError):
-        return None
-    if not isinstance(raw, dict) or not raw.keys() <= Recipe.model_fields.keys() or "name" not in raw:
-        return None
-    if not isinstance(raw.get("dataset"), dict) or raw.get("init_from") is not None:
-        return None
-    if not isinstance(raw.get("model"), str) or not raw["model"].startswith("mmdet:"):
-        return None
-    try:
+        if not isinstance(raw, dict) or not {"name"} <= raw.keys() <= Recipe.model_fields.keys():
+            return None
+        if not isinstance(raw.get("dataset"), dict) or raw.get("init_from") is not None:
+            return None
+        if not isinstance(raw.get("model"), str) or not raw["model"].startswith("mmdet:"):
+            return None
         return _validated(raw, str(path), {})
-    except UserError:
+    except (UserError, ValueError, yaml.YAMLError, RecursionError):
         return None
 
 
 def prepare_variants(
-    ref: str,
-    profile: str | None,
-    dataset: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    ref: str, profile: str | None, dataset: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Callable[[Sets], Recipe]:
     """Read a recipe's files, and return a function that takes `sets` and returns what `load_recipe` does."""
     path = catalogue.find("recipe", str(ref))

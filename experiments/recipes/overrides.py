@@ -14,7 +14,6 @@ from experiments.weighting.options import OPTIONS
 
 RECIPE_KEYS = tuple(key for key in Recipe.model_fields if key != "profile")  # those that --set takes
 SECTIONS = ("dataset", "schedule", "weighting", "set")  # those with keys of their own
-_SYNTAX = "write KEY=VALUE, as in --set schedule.lr=0.01"
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,18 +61,17 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     Raises:
         UserError: No `=`, no key, no value, or the value is not YAML.
     """
+    where, syntax = f"--set {text}", "write KEY=VALUE, as in --set schedule.lr=0.01"
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key:
-        raise UserError(f"--set {text}: {'the key' if equals else 'an =VALUE'} is missing", _SYNTAX)
+        raise UserError(f"{where}: {'the key' if equals else 'an =VALUE'} is missing", syntax)
     if not all(part.strip() == part != "" for part in key.removeprefix("+").split(".")):
-        raise UserError(f"--set {text}: '{key}' is not a dotted key", _SYNTAX)
+        raise UserError(f"{where}: '{key}' is not a dotted key", syntax)
     if not value.strip():
-        raise UserError(
-            f"--set {text}: the value is missing",
-            f"--set {key}=null for none, --set {key}='\"\"' for no text",
-        )
-    return key, parse_yaml(value, f"--set {text}")
+        choice = f"--set {key}=null for none, --set {key}='\"\"' for no text"
+        raise UserError(f"{where}: the value is missing", choice)
+    return key, parse_yaml(value, where)
 
 
 def build_layer(assignments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,12 +96,13 @@ def _path(key: str) -> list[str]:
         raise UserError(f"--set {key}: '{first}' cannot be set", "choose a profile with -p NAME")
     if first in RECIPE_KEYS:
         raise UserError(f"--set {key}: '{first}' has no keys below it", f"--set {first}=VALUE")
-    if dot:
-        close = difflib.get_close_matches(first, SECTIONS, n=1, cutoff=0.8)
-        if close:
-            raise _unknown(key, f"{close[0]}.{rest}")
-        return ["set", key]
-    _refuse_misspelt(key)
+    known = {name: f"{name}.{rest}" for name in SECTIONS} if dot else list_dotted_keys()
+    close = difflib.get_close_matches(first, known, n=1, cutoff=0.8 if dot else 0.6)
+    if close:
+        raise UserError(
+            f"--set {key}: unknown key; did you mean '{known[close[0]]}'?",
+            f"an MMEngine key of that name is set with --set set.{key}=VALUE",
+        )
     return ["set", key]
 
 
@@ -113,19 +112,6 @@ def list_dotted_keys() -> dict[str, str]:
     keys |= {name: f"weighting.{name}" for options in OPTIONS.values() for name in options.model_fields}
     keys |= {"rule": "weighting.rule", "where": "weighting.where", "root": "dataset.root"}
     return keys | {name: name for name in RECIPE_KEYS}
-
-
-def _refuse_misspelt(word: str) -> None:
-    """Raise UserError for a word without dots that resembles a recipe's key."""
-    keys = list_dotted_keys()
-    close = difflib.get_close_matches(word, keys, n=1, cutoff=0.6)
-    if close:
-        raise _unknown(word, keys[close[0]])
-
-
-def _unknown(key: str, meant: str) -> UserError:
-    free = f"an MMEngine key of that name is set with --set set.{key}=VALUE"
-    return UserError(f"--set {key}: unknown key; did you mean '{meant}'?", free)
 
 
 def _put(layer: dict[str, Any], path: list[str], value: Any) -> None:

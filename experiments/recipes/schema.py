@@ -6,7 +6,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
 
 from experiments.common.errors import UserError, did_you_mean
 from experiments.data.spec import DatasetSpec
@@ -22,10 +22,8 @@ MAX_SECTION_CHARS = 100_000  # of `set` and `weighting` as JSON: MMEngine takes 
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
-class Schedule(BaseModel):
+class Schedule(BaseModel, extra="forbid", strict=True, allow_inf_nan=False):
     """Length, batch and learning rate. The length is in epochs or in iterations (optimizer steps)."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     epochs: AtLeastOne | None = None
     iterations: AtLeastOne | None = None
@@ -70,10 +68,8 @@ class Schedule(BaseModel):
         )
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, extra="forbid", strict=True):
     """A resolved recipe, with every value that defaults, profiles and other files gave."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
     model: str  # mmdet:<path>.py, or the absolute path of a user's own config
@@ -125,7 +121,7 @@ class Recipe(BaseModel):
                 raise ValueError(f"{key!r} is not a dotted MMEngine key")
             if key.startswith("+") and key[1:] in keys:
                 raise ValueError(f"{key[1:]!r} is given twice, with and without '+'")
-        return dict(sorted(keys.items(), key=lambda pair: _whole_and_type_first(pair[0])))
+        return {key: keys[key] for key in sorted(keys, key=_whole_and_type_first)}
 
     @field_validator("imports")
     @classmethod

@@ -24,7 +24,6 @@ def extend_study(wanted: Ablation, effect: float | None, spread: float | None, r
         wanted: The recipe, the baseline in `against`, and what both have in common.
         effect: The smallest difference that matters. None: that of the study, 0.5 of a new one.
         spread: The expected standard deviation of a seed's difference. None: that of the study.
-        results: The results folder.
 
     Raises:
         UserError: A recipe is wrong, both are the same, or the study that is there decides by something else.
@@ -40,7 +39,7 @@ def extend_study(wanted: Ablation, effect: float | None, spread: float | None, r
     table = find_table_to_extend(
         dataclasses.replace(wanted, recipe=baseline), beside, results, f"compare-{beside.name}"
     )
-    first, name = (make_portable("recipe", one, table) for one in (baseline, wanted.recipe))
+    first, name = (make_portable("recipe", one, table.path) for one in (baseline, wanted.recipe))
     if not table.blocks:
         table.study = Study(effect=effect or DEFAULT_EFFECT, spread=spread)
         table.title = f"Study against {table.title.removeprefix('Ablation of ')}"
@@ -60,8 +59,7 @@ def extend_study(wanted: Ablation, effect: float | None, spread: float | None, r
         table.blocks[0].rows.append(Row(id=row_id, label=own.name, recipe=name, baseline=rows[first].id))
     elif rows[name].baseline != rows[first].id:
         raise UserError(f"{display_path(table.path)}: '{name}' has another baseline there", "--name NAME")
-    checked = validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}")
-    return checked.at_path(table.path)
+    return validate(Table, table.model_dump(exclude_defaults=True), f"table {table.name}").at_path(table.path)
 
 
 def _load(name: str, wanted: Ablation) -> Recipe:
@@ -69,11 +67,7 @@ def _load(name: str, wanted: Ablation) -> Recipe:
 
 
 def _uniform_counterpart(own: Recipe, wanted: Ablation) -> str:
-    """Return the shipped recipe that is this one with uniform weights: retinanet-r50 of retinanet-r50-rlo.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the shipped recipe that is this one with uniform weights: retinanet-r50 of retinanet-r50-rlo."""
     stems = [name for name in catalogue.list_pages("recipe") if own.name.startswith(f"{name}-")]
     for name in sorted(stems, key=len, reverse=True):
         if _load(name, wanted).weighting["rule"] == "uniform":

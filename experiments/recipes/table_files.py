@@ -24,7 +24,6 @@ def update_table(path: Path, make: Callable[[], Table]) -> Table:
     Comments in the file stay as long as rows are only added.
 
     Args:
-        path: The file.
         make: Returns the table, from what the file has by then.
 
     Raises:

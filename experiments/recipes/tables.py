@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError, did_you_mean
@@ -23,15 +23,13 @@ ABLATIONS = "ablations"  # folder of the results for the tables that `msdet abla
 PATH_KEYS = ("dataset", "model", "init_from")  # of recipes: their values may be paths
 
 
-class Row(BaseModel):
+class Row(BaseModel, extra="forbid", strict=True):
     """One row: the recipe that reproduces it, with `set` in place; without a recipe only the published values.
 
     A row with `mean_weights_of` is a control of another row: its recipe has the rule `static` with the mean weights
     of that row's runs (see `experiments.runs.mean_weights`) by level, or one mean over all levels. Its runs are
     known once that row's runs are done.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     id: Annotated[str, Field(min_length=1)]  # unique in the table
     label: str
@@ -57,15 +55,13 @@ class Row(BaseModel):
         return self.set if self.mean_weights_of is None else {**self.set, "weighting.weights": list(weights)}
 
 
-class Study(BaseModel):
+class Study(BaseModel, extra="forbid", strict=True):
     """What `msdet compare` decides by; fixed when the study begins, so that no look can choose it.
 
     Attributes:
         effect: The smallest difference that matters, in points.
         spread: The expected standard deviation of a seed's difference. None: as large as the effect.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     effect: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -76,23 +72,19 @@ class Study(BaseModel):
         return self.effect / self.spread if self.spread else 1.0
 
 
-class Block(BaseModel):
+class Block(BaseModel, extra="forbid", strict=True):
     """Rows that belong together, under a title."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     title: str | None = None
     rows: Annotated[list[Row], Field(min_length=1)]
 
 
-class Table(BaseModel):
+class Table(BaseModel, extra="forbid", strict=True):
     """A table: blocks of rows with the same columns.
 
     With a `profile` or `dataset`, all rows run under it, and every `set` comes after it: its values are what runs.
     In other tables a profile that the command names comes last, and scales their values.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str
     title: str
@@ -175,32 +167,23 @@ class Table(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Table:
         ids = Counter(row.id for row in self.rows())
+        measured = {row.id for row in self.rows() if row.recipe is not None and row.mean_weights_of is None}
         for row in self.rows():
+            where, source = f"row '{row.id}'", row.mean_weights_of
             if ids[row.id] > 1:
-                raise ValueError(f"row '{row.id}' is given twice")
+                raise ValueError(f"{where} is given twice")
             if row.published is not None and len(row.published) != len(self.columns):
-                raise ValueError(
-                    f"row '{row.id}' has {len(row.published)} values for {len(self.columns)} columns"
-                )
+                raise ValueError(f"{where} has {len(row.published)} values for {len(self.columns)} columns")
             if row.baseline is not None and (row.baseline not in ids or row.baseline == row.id):
-                raise ValueError(
-                    f"row '{row.id}': its baseline '{row.baseline}' is not another row of the table"
-                )
+                raise ValueError(f"{where}: its baseline '{row.baseline}' is not another row of the table")
             if row.set and row.recipe is None:
-                raise ValueError(f"row '{row.id}' has `set` but no recipe")
-            if row.mean_weights_of is not None:
-                self._check_mean_weights(row, row.mean_weights_of)
+                raise ValueError(f"{where} has `set` but no recipe")
+            if source is not None and row.recipe is None:
+                raise ValueError(f"{where} has `mean_weights_of` but no recipe")
+            if source is not None and source not in measured:
+                need = "a row of the table with a recipe and weights of its own"
+                raise ValueError(f"{where}: mean_weights_of: '{source}' is not {need}")
         return self
-
-    def _check_mean_weights(self, row: Row, source: str) -> None:
-        if row.recipe is None:
-            raise ValueError(f"row '{row.id}' has `mean_weights_of` but no recipe")
-        measured = [r.id for r in self.rows() if r.recipe is not None and r.mean_weights_of is None]
-        if source not in measured:
-            raise ValueError(
-                f"row '{row.id}': mean_weights_of: '{source}' is not a row of the table with a recipe and weights"
-                " of its own"
-            )
 
 
 def list_tables() -> list[str]:
@@ -217,7 +200,6 @@ def load_table(ref: str, results: Path | None = None) -> Table:
     """Return the table of a name (table1 to table5, fig4, controls, or one's own) or path.
 
     Args:
-        ref: The name or path.
         results: The results folder whose ablations have names as well.
 
     Raises:

@@ -17,7 +17,6 @@ def parse_yaml(text: str, where: str) -> Any:
     """Return the content of one YAML document.
 
     Args:
-        text: The document.
         where: Begins the message of an error: a file, say.
 
     Raises:

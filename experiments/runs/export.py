@@ -26,16 +26,13 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP's earliest time: the same runs make the sa
 def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str, Any]:
     """Write the runs' records, recipes, configs, traces, metrics, detections and logs into one archive.
 
-    Unpacked it is a results folder of the archive's name, with the SHA-256 of every file in `manifest.json`. The
-    archive is read back and compared before it gets its name.
+    Unpacked it is a results folder of the archive's name, with the SHA-256 of every file in `manifest.json`, whose
+    content is returned. The archive is read back and compared before it gets its name.
 
     Args:
         runs: The runs, each with a record.
         out: The archive; ends in one of SUFFIXES, which sets the format.
         version: That of msdet, for the manifest.
-
-    Returns:
-        The manifest.
 
     Raises:
         UserError: `out` exists or cannot be written, two runs have the same name, or a record cannot be read.
@@ -53,7 +50,6 @@ def write_bundle(runs: Sequence[RunFolder], out: Path, version: str) -> dict[str
         "links_left_out": [],
         "changed": [],
     }
-    manifest["runs"] |= {name: _summarise(run) for name, run in named.items()}
     with refusing(f"{out} cannot be written", "-o FILE.tar.gz"), replacing(out, "w+b") as stream:
         members = _members(out.name.removesuffix(suffix), named, manifest)
         (_write_zip if suffix == ".zip" else _write_tar)(stream, members)
@@ -68,7 +64,7 @@ def check_bundle(stream: IO[bytes], name: Path) -> dict[str, Any]:
     Raises:
         UserError: A file is missing, changed, or not in the manifest.
     """
-    found: dict[str, tuple[str, int]] = {}
+    found: dict[str, dict[str, Any]] = {}
     manifest: dict[str, Any] | None = None
     reader = _read_zip if name.name.endswith(".zip") else _read_tar
     for path, content in reader(stream):
@@ -76,16 +72,20 @@ def check_bundle(stream: IO[bytes], name: Path) -> dict[str, Any]:
         if inside == MANIFEST:
             manifest = json.loads(content)
         else:
-            found[inside] = (hashlib.sha256(content).hexdigest(), len(content))
+            found[inside] = _digest_and_size(content)
     if manifest is None:
         raise UserError(f"{name} has no {MANIFEST}")
-    expected = {path: (entry["sha256"], entry["bytes"]) for path, entry in manifest["files"].items()}
+    expected = manifest["files"]
     for path in sorted({*found, *expected}):
         if found.get(path) != expected.get(path):
             raise UserError(
                 f"{name}: {path} differs from the manifest", "repeat the export; check the disk and memory"
             )
     return manifest
+
+
+def _digest_and_size(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
 def _by_name(runs: Sequence[RunFolder]) -> dict[str, RunFolder]:
@@ -100,16 +100,6 @@ def _by_name(runs: Sequence[RunFolder]) -> dict[str, RunFolder]:
     return dict(sorted(named.items()))
 
 
-def _summarise(run: RunFolder) -> dict[str, Any]:
-    record = run.read()
-    return {
-        "state": run.state(record),
-        "metrics": record.metrics,
-        "commit": (record.git or {}).get("commit"),
-        "imported": record.imported is not None,
-    }
-
-
 def _members(root: str, named: dict[str, RunFolder], manifest: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     """Yield each file's name in the archive and its content, and at last the manifest, filled meanwhile.
 
@@ -117,19 +107,23 @@ def _members(root: str, named: dict[str, RunFolder], manifest: dict[str, Any]) -
     """
     for name, run in named.items():
         record = run.read()
+        manifest["runs"][name] = {
+            "state": run.state(record),
+            "metrics": record.metrics,
+            "commit": (record.git or {}).get("commit"),
+            "imported": record.imported is not None,
+        }
         paths = [path for path in run.path.iterdir() if path.suffix in _EXPORTED and path.name[0] != "."]
         for path in sorted([*paths, *run.detections.glob("*.json")]):
-            member = f"runs/{name}/{path.relative_to(run.path).as_posix()}"
+            own_name = path.relative_to(run.path).as_posix()
+            member = f"runs/{name}/{own_name}"
             if path.is_symlink() or path.parent.is_symlink():
                 manifest["links_left_out"].append(member)
             elif path.is_file():
                 content = path.read_bytes()
-                if not is_as_written(record, path.relative_to(run.path).as_posix(), content):
+                if not is_as_written(record, own_name, content):
                     manifest["changed"].append(member)
-                manifest["files"][member] = {
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                    "bytes": len(content),
-                }
+                manifest["files"][member] = _digest_and_size(content)
                 yield f"{root}/{member}", content
     yield f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode()
 

@@ -17,15 +17,11 @@ MAX_NAMES = 3  # that the message of an ambiguous reference lists
 
 
 class SeveralRunsError(UserError):
-    """A reference that fits more than one run where one is needed.
+    """A reference that fits several `runs` where one is needed."""
 
-    Attributes:
-        runs: Those that it fits.
-    """
-
-    def __init__(self, reference: str, runs: list[RunFolder]) -> None:
+    def __init__(self, reference: str, runs: list[RunFolder], hint: str = "msdet runs") -> None:
         names = ", ".join(run.name for run in runs[:MAX_NAMES]) + (", ..." if len(runs) > MAX_NAMES else "")
-        super().__init__(f"run '{reference}' fits {len(runs)} runs: {names}", "msdet runs")
+        super().__init__(f"run '{reference}' fits {len(runs)} runs: {names}", hint)
         self.runs = runs
 
 
@@ -41,7 +37,7 @@ def find_existing_results_dir(option: Path | None = None) -> Path:
         UserError: It is no results folder. `./results` need not exist: there are no runs yet.
     """
     folder = find_results_dir(option)
-    if folder == DEFAULT_RESULTS and not (folder.exists() and not folder.is_dir()):
+    if folder == DEFAULT_RESULTS and (folder.is_dir() or not folder.exists()):
         return folder
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -55,20 +51,17 @@ def find_existing_results_dir(option: Path | None = None) -> Path:
     return folder
 
 
-def iterate(results: Path, unreadable: Callable[[OSError], object] | None = None) -> Iterator[RunFolder]:
-    """Yield every run folder below a results folder, ordered by name.
+def iterate(results: Path, report: Callable[[OSError], object] = lambda error: None) -> Iterator[RunFolder]:
+    """Yield every run folder below a results folder, which need not exist, ordered by name.
 
     Args:
-        results: The results folder; it need not exist.
-        unreadable: Called with the error of each folder that cannot be listed, or whose name would reach terminals.
+        report: Called with the error of each folder that cannot be listed, or whose name would reach terminals.
     """
-    report = unreadable or (lambda error: None)
     for recipe in _list_folder(str(Path(results) / "runs"), report):
         for config in _list_folder(recipe, report):
             for run in _list_folder(config, report):
-                if not os.path.basename(run).startswith("seed"):  # noqa: PTH119
-                    continue
-                if not _exists(f"{run}/record.json", report):
+                is_run = os.path.basename(run).startswith("seed")  # noqa: PTH119
+                if not is_run or not _exists(f"{run}/record.json", report):
                     continue
                 found = RunFolder(run)
                 if found.name == "/".join(found.path.parts[-3:]):
@@ -80,9 +73,7 @@ def iterate(results: Path, unreadable: Callable[[OSError], object] | None = None
 def resolve(reference: str, results: Path) -> RunFolder:
     """Return the run that a reference means.
 
-    Args:
-        reference: A run folder, `<recipe>/<hash>/seed<k>`, or any unambiguous part of that.
-        results: The results folder.
+    A reference is a run folder, `<recipe>/<hash>/seed<k>`, or any unambiguous part of that.
 
     Raises:
         SeveralRunsError: More than one run fits.
@@ -95,21 +86,18 @@ def resolve(reference: str, results: Path) -> RunFolder:
 
 
 def find_runs(reference: str, results: Path) -> list[RunFolder]:
-    """Return every run that a reference fits, at least one.
+    """Return every run that a reference fits; raise UserError where none does.
 
     Args:
         reference: A run folder, the folder of a config or recipe, or consecutive whole parts of a run's name.
         results: The results folder.
-
-    Raises:
-        UserError: No run fits.
     """
     for path in (Path(reference), Path(results) / "runs" / reference):
         for depth in ("", "seed*/", "*/seed*/"):  # a run, a config, a recipe
             if found := sorted(path.glob(f"{depth}record.json")):
                 return [RunFolder(record.parent) for record in found]
     runs = list(iterate(results))
-    if fitting := [run for run in runs if is_reference_to(reference, run.name)]:
+    if fitting := [run for run in runs if f"/{reference.strip('/')}/" in f"/{run.name}/"]:
         return fitting
     where = f"run '{reference}' not found in {Path(results).resolve()}"
     if not runs:
@@ -117,17 +105,10 @@ def find_runs(reference: str, results: Path) -> list[RunFolder]:
     raise UserError(f"{where}; {did_you_mean(reference, [run.name for run in runs])}", "msdet runs")
 
 
-def is_reference_to(reference: str, name: str) -> bool:
-    """Whether `reference` is a run's name or consecutive whole parts of it."""
-    return f"/{reference.strip('/')}/" in f"/{name}/"
-
-
 def select(references: Sequence[str], results: Path, has_all: bool) -> list[RunFolder]:
     """Return the runs that a command names, each once.
 
     Args:
-        references: As `resolve` takes them.
-        results: The results folder.
         has_all: Whether `--all` is given: all runs, or all that a reference fits.
 
     Raises:
@@ -139,19 +120,14 @@ def select(references: Sequence[str], results: Path, has_all: bool) -> list[RunF
     for reference in references:
         fitting = find_runs(reference, results)
         if len(fitting) > 1 and not has_all:
-            error = SeveralRunsError(reference, fitting)
-            error.hint = "give more of the name, or take all that match with --all"
-            raise error
+            hint = "give more of the name, or take all that match with --all"
+            raise SeveralRunsError(reference, fitting, hint)
         found += fitting
     return list({run.path.resolve(): run for run in found}.values())
 
 
 def find_starting_weights(init_from: str, results: Path) -> Path:
-    """Return the checkpoint that a recipe's `init_from` names: a file, or the last one of a run.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the checkpoint that a recipe's `init_from` names: a file, or the last one of a run; else UserError."""
     if Path(init_from).is_file():
         return Path(init_from)
     if init_from.endswith(".pth"):

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from experiments.common.errors import UserError
-from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
+from experiments.common.files import MAX_TEXT_BYTES, explain_unreadable
 from experiments.runs.run_folder import RunFolder
 
 DECIMALS = 4  # readable, and far below any effect
@@ -22,30 +22,32 @@ def time_means(run: RunFolder) -> dict[str, float]:
     Raises:
         UserError: The trace is missing or broken, has no rows, or several heads.
     """
-    weights: dict[tuple[str, str], list[float]] = {}
-    last, fault = 0, explain_unreadable(run.trace, MAX_TEXT_BYTES)
+    fault = explain_unreadable(run.trace, MAX_TEXT_BYTES)
     if fault is not None:
-        fault = f"cannot be read: {fault.removeprefix('cannot be read: ')}"
+        raise _damaged(run, f"cannot be read: {fault.removeprefix('cannot be read: ')}")
+    weights: dict[tuple[str, str], list[float]] = {}
+    last = 0
     try:
-        for row in csv.DictReader(run.trace.open(newline="", encoding="utf-8") if fault is None else ()):
-            weights.setdefault((row["head"], row["level"]), []).append(float(row["weight"]))
-            last = max(last, int(row["interval"]))
+        with run.trace.open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                weights.setdefault((row["head"], row["level"]), []).append(float(row["weight"]))
+                last = max(last, int(row["interval"]))
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
-        fault = "is not a trace"
-    if fault is None and len({head for head, _ in weights}) != 1:
+        raise _damaged(run, "is not a trace") from None
+    if len({head for head, _ in weights}) != 1:
         found = "several weighted heads" if weights else "no complete interval"
         raise UserError(f"{run.trace} has {found}, so it has no mean weights")
-    means = {} if fault else {level: fmean(values) for (_, level), values in weights.items()}
-    if fault is None and any(len(values) != last for values in weights.values()):
-        fault = f"lacks some of its {last} intervals, so it has no mean weights"
-    elif fault is None and not all(map(math.isfinite, means.values())):
-        fault = "has weights that are not finite"
-    if fault is not None:
-        seed = run.path.name.removeprefix("seed")
-        raise UserError(
-            f"{run.trace} {fault}", f"train it again: msdet run {run.recipe} --seed {seed} --force"
-        )
+    means = {level: fmean(values) for (_, level), values in weights.items()}
+    if any(len(values) != last for values in weights.values()):
+        raise _damaged(run, f"lacks some of its {last} intervals, so it has no mean weights")
+    if not all(map(math.isfinite, means.values())):
+        raise _damaged(run, "has weights that are not finite")
     return means
+
+
+def _damaged(run: RunFolder, fault: str) -> UserError:
+    seed = run.path.name.removeprefix("seed")
+    return UserError(f"{run.trace} {fault}", f"train it again: msdet run {run.recipe} --seed {seed} --force")
 
 
 def compute_mean_weights(
@@ -73,9 +75,7 @@ def compute_mean_weights(
     for run, means in zip(runs, by_run):
         if list(means) != list(by_run[0]):
             raise UserError(f"{run.trace}: its levels are {list(means)}, another run's {list(by_run[0])}")
-    totals = dict.fromkeys(
-        by_run[0] if by_run else (), Fraction()
-    )  # exact sums do not depend on where they begin
+    totals = dict.fromkeys(by_run[0] if by_run else (), Fraction())  # exact sums: their order does not matter
     so_far = []
     for count, means in enumerate(by_run, start=1):
         totals = {level: total + Fraction(means[level]) for level, total in totals.items()}

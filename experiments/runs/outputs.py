@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.common.cache import FileFacts
-from experiments.common.files import hash_file
-from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
+from experiments.common.files import MAX_TEXT_BYTES, explain_unreadable, hash_file
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 
@@ -51,8 +50,7 @@ def find_changed_files(
 def is_as_written(record: Record, name: str, content: bytes) -> bool:
     """Return whether a file's bytes are those that its finished run wrote; unknown counts as unchanged.
 
-    Args:
-        name: Its path in the run folder.
+    `name` is its path in the run folder.
     """
     expected = record.digests.get(name) if record.status == "done" else None
     return expected in (None, "", hashlib.sha256(content).hexdigest())

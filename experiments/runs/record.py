@@ -88,7 +88,7 @@ class NewerSchemaError(UserError):
     """A record that only a newer msdet can read; it is not broken."""
 
 
-class Attempt(BaseModel):
+class Attempt(BaseModel, extra="forbid"):
     """One start of a run's training, by one process or a group of them. Times are ISO 8601 in UTC.
 
     Attributes:
@@ -98,8 +98,6 @@ class Attempt(BaseModel):
         first_iteration: Optimizer steps that were done when it began.
         hint: The command that solves what `message` says.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     started: str
     host: str
@@ -119,7 +117,7 @@ class Attempt(BaseModel):
     hint: str | None = None
 
 
-class Launch(BaseModel):
+class Launch(BaseModel, extra="forbid"):
     """Execution of the next attempt; not part of the run's identity.
 
     Attributes:
@@ -134,8 +132,6 @@ class Launch(BaseModel):
         track: Trackers beside the run folder: tensorboard, wandb, mlflow.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     processes: Count = 1
     nodes: Count = 1
     micro_batch: Count | None = None
@@ -145,7 +141,7 @@ class Launch(BaseModel):
     track: list[str] = []
 
 
-class Record(BaseModel):
+class Record(BaseModel, extra="forbid"):
     """`record.json`: all that tables and later readers need to know of a run.
 
     Attributes:
@@ -161,8 +157,6 @@ class Record(BaseModel):
         slurm: job_id ("12_3") and the folder of its logs; of the last job that had the run.
         imported: Where it came from, if stock MMDetection trained it.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
     recipe: str

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from experiments.common.errors import UserError
 from experiments.common.files import refusing, write_text
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock
+from experiments.runs.run_folder import RunFolder, acquire_lock
 
 
 def measure_disk_use(path: Path) -> int:
@@ -60,12 +59,7 @@ def remove_run(run: RunFolder) -> None:
 
 
 def remove_old_checkpoints(run: RunFolder) -> None:
-    """Remove the run's checkpoints but the last whole one.
-
-    Raises:
-        InUseError: Another process has locked the run.
-        UserError: One cannot be removed.
-    """
+    """Remove the run's checkpoints but the last whole one; raise as `remove_run` where that is impossible."""
     with _removing(run), acquire_lock(run, patience_s=0):
         removed = list_old_checkpoints(run)
         for path in removed:

@@ -17,11 +17,7 @@ LEGEND = {
 
 
 def list_marks(record: Record, changed: Sequence[str] = ()) -> str:
-    """Return the marks of a run; "" for one without flags.
-
-    Args:
-        changed: The run's files that are not as it wrote them; see `experiments.runs.outputs`.
-    """
+    """Return the marks of a run, whose files in `changed` are not as it wrote them; "" for one without flags."""
     is_so = (
         record.launch.reduced,
         record.imported is not None,

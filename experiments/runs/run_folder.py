@@ -1,26 +1,29 @@
-"""The folder of one run (one recipe with one seed): its file names, its record, its state. No torch."""
+"""The folder of one run (one recipe with one seed): file names, record, state, and the lock of who works on it."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import json
+import os
 import re
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from experiments.common.errors import UserError
-from experiments.common.files import read_text, write_text
+from experiments.common.files import MAX_TEXT_BYTES, explain_unreadable, read_text, write_text
+from experiments.common.locks import LockedError, file_lock
 from experiments.common.printable import printable, printable_values
 from experiments.common.processes import STALE_AFTER_S, has_ended, is_alive, measure_seconds_unchanged
-from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
 from experiments.runs.record import SCHEMA_VERSION, NewerSchemaError, Record, Status, format_now
 
 _CHECKPOINT = re.compile(r"iter_[0-9]{1,18}\.pth")
+LOCK_FD = "MSDET_LOCK_FD"  # environment variable: the descriptor of an inherited lock
 KEPT_CHECKPOINTS = 2  # newest of each run: one more than needed, in case that is damaged
 
 
@@ -69,8 +72,7 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint of the most iterations; None before the first."""
-        found = self.saved_checkpoints()
-        return found[0] if found else None
+        return next(iter(self.saved_checkpoints()), None)
 
     def newest_checkpoint(self) -> Path:
         """Return the same; raise UserError before the first."""
@@ -166,3 +168,55 @@ class RunFolder:
 def parse_iteration(checkpoint: Path) -> int:
     """Return how many optimizer steps a checkpoint was saved after, from its name."""
     return int(checkpoint.stem.removeprefix("iter_"))
+
+
+class InUseError(UserError):
+    """A run that another process has locked: `owner`, as messages call it."""
+
+    def __init__(self, run: RunFolder, owner: str) -> None:
+        super().__init__(f"run {run.name} is locked by {owner}", "msdet runs")
+        self.owner = owner
+
+
+@contextlib.contextmanager
+def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
+    """Lock the run for this process and for children that inherit the descriptor.
+
+    Yields the descriptor, for `lock_environment`.
+
+    Args:
+        run: The run, whose folder exists.
+        patience_s: Seconds that a process which was asked to stop has to save.
+
+    Raises:
+        InUseError: Another process still has the lock after `patience_s`.
+        UserError: A file in the folder is a link.
+    """
+    refuse_links(run)
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(file_lock(run.lock, patience_s))
+        except LockedError as error:
+            raise InUseError(run, str(error)) from None
+        yield descriptor
+
+
+def refuse_links(run: RunFolder) -> None:
+    """Raise UserError where a file of the run is a link: what is written there would change a file elsewhere."""
+    folders = [folder for folder in (run.path, run.checkpoints, run.detections) if folder.is_dir()]
+    for path in (path for folder in folders for path in folder.iterdir()):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and msdet writes through none in a run folder", f"rm {path}")
+
+
+def lock_environment(descriptor: int) -> dict[str, str]:
+    """Return the environment in which a child inherits the lock; pass the descriptor in `pass_fds`, too."""
+    return {LOCK_FD: str(descriptor)}
+
+
+def inherits_lock(run: RunFolder) -> bool:
+    """Whether this process was given the run's lock by the one that started it."""
+    try:
+        return os.path.samestat(os.fstat(int(os.environ[LOCK_FD])), run.lock.stat())
+    except (KeyError, ValueError, OSError):
+        return False

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.common.files import remove_leftovers, replacing, set_aside
-from experiments.common.regular_files import explain_unreadable
+from experiments.common.files import explain_unreadable, remove_leftovers, replacing, set_aside
 from experiments.detection.level_weighting.trace import read_trace
 from experiments.runs.run_folder import RunFolder
 

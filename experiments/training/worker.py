@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.common.errors import DONE, EXIT_CLASSES, FAILED, INTERRUPTED, UserError
 from experiments.common.files import write_json, write_text
-from experiments.common.launcher import LAUNCHER, die_with
-from experiments.common.processes import identify_process
-from experiments.common.secrets import hide_secrets
+from experiments.common.printable import hide_secrets
+from experiments.common.processes import LAUNCHER, die_with, identify_process
 from experiments.runs.lookup import find_starting_weights
 from experiments.runs.outputs import digest_outputs
 from experiments.runs.record import Attempt, Record, format_now
-from experiments.runs.run_folder import RunFolder, parse_iteration
-from experiments.runs.run_lock import acquire_lock, inherits_lock
+from experiments.runs.run_folder import RunFolder, acquire_lock, inherits_lock, parse_iteration
 from experiments.training.outcome import Outcome, classify_outcome
 
 if TYPE_CHECKING:  # imported where it is needed

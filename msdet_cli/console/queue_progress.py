@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.common.errors import UserError
-from experiments.common.regular_files import explain_unreadable
+from experiments.common.files import explain_unreadable
 from experiments.launching.forecast import count_iterations
 from experiments.launching.queue import QueueItem
 from experiments.launching.retry_policy import count_iterations_saved

@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.common.checking import format_value
 from experiments.common.errors import UserError
-from experiments.common.regular_files import read_bytes
+from experiments.common.files import read_bytes
 from experiments.data.problems import MAX_PIXELS, ProblemLog, has_control_characters, is_pixels
 from experiments.data.readers.annotations import Annotations, Box, Image
 

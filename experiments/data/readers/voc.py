@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.common.checking import format_value
 from experiments.common.errors import UserError
-from experiments.common.regular_files import explain_unreadable, read_bytes
+from experiments.common.files import explain_unreadable, read_bytes
 from experiments.data.problems import ProblemLog, has_control_characters, is_pixels
 from experiments.data.readers.annotations import Annotations, Box, Image
 

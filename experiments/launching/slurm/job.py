@@ -24,8 +24,7 @@ from experiments.launching.local import LocalWorker, read_last_lines
 from experiments.launching.retry_policy import RetryDecision, count_iterations_saved, decide_retry
 from experiments.launching.torchrun import Rendezvous
 from experiments.runs.record import Record, Status
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock, lock_environment
+from experiments.runs.run_folder import RunFolder, acquire_lock, lock_environment
 
 SUBMITIT_SIGNAL = signal.SIGUSR2  # what submitit listens to
 PENDING_STATES = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")

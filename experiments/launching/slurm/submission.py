@@ -24,7 +24,7 @@ from experiments.launching.plan import PlannedRun, claim_run, prepare
 from experiments.launching.slurm.job import SlurmRun, ask_states, cancel_jobs
 from experiments.launching.slurm.options import SlurmOptions
 from experiments.runs.record import Launch
-from experiments.runs.run_lock import InUseError
+from experiments.runs.run_folder import InUseError
 
 REASONS = {
     "skip": "done",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.common.errors import UserError
-from experiments.common.regular_files import MAX_TEXT_BYTES, explain_unreadable
+from experiments.common.files import MAX_TEXT_BYTES, explain_unreadable
 from experiments.recipes import loading as recipes
 from experiments.runs.run_folder import RunFolder
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from experiments.common.errors import INTERRUPTED, UserError
-from experiments.common.launcher import has_launcher
+from experiments.common.processes import has_launcher
 from experiments.runs.run_folder import RunFolder
 
 STOP = threading.Event()  # set by a signal; honoured after the optimizer step under way

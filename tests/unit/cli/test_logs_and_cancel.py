@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 from experiments.common.errors import UserError
 from experiments.common.processes import process_started
 from experiments.runs.record import Attempt, Record
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock
+from experiments.runs.run_folder import RunFolder, acquire_lock
 from msdet_cli.commands import cancel, logs
 
 app = typer.Typer(rich_markup_mode=None)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from experiments.common.launcher import die_with
+from experiments.common.processes import die_with
 from experiments.runs.record import Attempt, format_now
 from experiments.runs.run_folder import RunFolder
 

@@ -18,8 +18,7 @@ from experiments.launching import plan as planning
 from experiments.launching.plan import PlannedRun, PlanOptions, Todo, claim_run, plan
 from experiments.recipes.loading import compute_config_hash, load_recipe
 from experiments.runs.record import Attempt
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import InUseError, acquire_lock
+from experiments.runs.run_folder import InUseError, RunFolder, acquire_lock
 
 RECIPE = "retinanet-r50-rlo"
 NOBODY = 2**22 + 1  # above any process number

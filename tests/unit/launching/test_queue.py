@@ -26,8 +26,7 @@ from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.launching.queue import Queue, QueueItem
 from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Record
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock
+from experiments.runs.run_folder import RunFolder, acquire_lock
 
 PATIENCE_S = 60
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from experiments.common import launcher
+from experiments.common import processes
 from experiments.common.processes import PATHS, is_alive
 from experiments.launching import local
 from experiments.launching.execution import Execution
@@ -173,14 +173,14 @@ def test_ranks_that_do_not_start_are_recorded(run: RunFolder, start: Start):
 
 def test_a_worker_knows_whether_its_launcher_lives(monkeypatch: pytest.MonkeyPatch):
     parent = os.getppid()
-    assert launcher.has_launcher(parent) and not launcher.has_launcher(parent + 1)
-    for name, value in launcher.make_launcher_environment().items():
+    assert processes.has_launcher(parent) and not processes.has_launcher(parent + 1)
+    for name, value in processes.make_launcher_environment().items():
         monkeypatch.setenv(name, value)
-    assert launcher.has_launcher(parent)
+    assert processes.has_launcher(parent)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    monkeypatch.setenv(launcher.LAUNCHER, f"{ended.pid} 1")
-    assert not launcher.has_launcher(parent)
+    monkeypatch.setenv(processes.LAUNCHER, f"{ended.pid} 1")
+    assert not processes.has_launcher(parent)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import sys
 
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import inherits_lock
+from experiments.runs.run_folder import RunFolder, inherits_lock
 
 print(inherits_lock(RunFolder(sys.argv[1])))

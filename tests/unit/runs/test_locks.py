@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import InUseError, acquire_lock, lock_environment
+from experiments.runs.run_folder import InUseError, RunFolder, acquire_lock, lock_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
-from experiments.common.regular_files import MAX_TEXT_BYTES
+from experiments.common.files import MAX_TEXT_BYTES
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
 

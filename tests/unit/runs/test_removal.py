@@ -18,8 +18,7 @@ from experiments.launching.cancel import Cancel
 from experiments.launching.plan import PlanOptions, plan, prepare
 from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Attempt, Record
-from experiments.runs.run_folder import RunFolder
-from experiments.runs.run_lock import acquire_lock
+from experiments.runs.run_folder import RunFolder, acquire_lock
 from msdet_cli.app import app
 from msdet_cli.commands import rm
 from msdet_cli.run_options import RunOptions
@@ -208,7 +207,7 @@ def test_a_link_made_while_the_lock_is_opened_is_not_followed(
 ):
     run, target = a_run(), tmp_path / "thesis.tex"
     target.write_text("mine")
-    monkeypatch.setattr("experiments.runs.run_lock.refuse_links", lambda run: run.lock.symlink_to(target))
+    monkeypatch.setattr("experiments.runs.run_folder.refuse_links", lambda run: run.lock.symlink_to(target))
     with pytest.raises(OSError, match="symbolic links"), acquire_lock(run):
         pass
     assert target.read_text() == "mine"
