@@ -49,18 +49,17 @@ def write_run(
     """Write the run folder and return its record; an existing one stays until this one is whole.
 
     Args:
-        folder: The run.
-        training: The training to import.
-        command: The command line, for the record.
+        command: As typed, for the record.
         copy_weights: Copies a checkpoint from one path to another; None imports no weights.
     """
     stock, recipe, data = training.stock, training.recipe, training.data
     steps = _count_optimizer_steps(stock)
-    unknown = [*training.unknown, *(["the number of iterations"] if steps is None else [])]
-    unknown += ["the data's content: it is not available here"] if data is None else []
-    differs = (
-        f"trained with other settings than the recipe: {join_differences(training.differs, MAX_DIFFERENCES)}"
-    )
+    unknown = list(training.unknown)
+    if steps is None:
+        unknown.append("the number of iterations")
+    if data is None:
+        unknown.append("the data's content: it is not available here")
+    differs = join_differences(training.differs, MAX_DIFFERENCES)
     fingerprint = data.fingerprint if data else ""
     root = next(map(str, stock.training_data("data_root")), "")
     record = Record(
@@ -84,7 +83,7 @@ def write_run(
             "images": data.images if data else {},
             "classes": list(data.classes) if data else [],
         },
-        notes=[differs] if training.differs else [],
+        notes=[f"trained with other settings than the recipe: {differs}"] if training.differs else [],
         imported={
             "source": str(stock.source.resolve()),
             "checkpoint": str(stock.checkpoint.resolve()) if stock.checkpoint else None,
@@ -95,9 +94,7 @@ def write_run(
     )
     folder.path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.path.parent, prefix=".importing-") as temporary:
-        made = RunFolder(
-            Path(temporary) / folder.path.name
-        )  # an earlier import stays until this one is whole
+        made = RunFolder(Path(temporary) / folder.path.name)
         made.path.mkdir()
         write_text(made.recipe, recipes.dump(recipe))
         shutil.copyfile(stock.config_file, made.config)

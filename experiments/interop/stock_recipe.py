@@ -70,13 +70,14 @@ def match_recipe(recipe: Recipe, stock: StockRun) -> tuple[Recipe, list[str]]:
             "--recipe NAME, or --set weighting.KEY=VALUE",
         )
     unknown = []
-    if not stock.logs or stock.logs[-1].world_size is None:
-        whole = recipe.schedule.gpus * recipe.schedule.images_per_gpu
-        taken = _world_size(stock, recipe)
-        unknown.append(f"the number of GPUs, taken as {taken} for the recipe's batch of {whole}")
+    workers = stock.logs[-1].world_size if stock.logs else None
+    if not workers:
+        batch = recipe.schedule.batch
+        workers = max(1, batch // ((stock.config.batch_size or 1) * stock.accumulation))
+        unknown.append(f"the number of GPUs, taken as {workers} for the recipe's batch of {batch}")
     content = recipe.model_dump()
     content["name"] = recipe.name if recipe.name.startswith(PREFIX) else PREFIX + recipe.name
-    content["schedule"] |= _schedule(stock, recipe)
+    content["schedule"] |= _schedule(stock, recipe, workers)
     half = "bf16" if stock.config.dtype == "bfloat16" else "fp16"
     content["amp"] = half if stock.config.wrapper == "AmpOptimWrapper" else None
     return validate(Recipe, content, str(stock.config_file)), unknown
@@ -104,25 +105,18 @@ def check_classes(stock: StockRun, data: FoundDataset) -> None:
             )
 
 
-def _world_size(stock: StockRun, recipe: Recipe) -> int:
-    """Return the number of GPUs; where no log tells, as many as give the recipe's batch."""
-    if stock.logs and stock.logs[-1].world_size:
-        return stock.logs[-1].world_size
-    whole = recipe.schedule.gpus * recipe.schedule.images_per_gpu
-    return max(1, whole // ((stock.config.batch_size or 1) * stock.accumulation))
-
-
-def _schedule(stock: StockRun, recipe: Recipe) -> dict[str, Any]:
+def _schedule(stock: StockRun, recipe: Recipe, workers: int) -> dict[str, Any]:
     """Return the training's values for the recipe's schedule."""
-    config, workers = stock.config, _world_size(stock, recipe)
+    config = stock.config
     images, optimizer = config.batch_size or 1, (config.optimizer or "").lower()
     if config.lr is None:
         raise UserError(f"{stock.config_file}: has no optim_wrapper.optimizer.lr")
     found: dict[str, Any] = {"gpus": workers, "images_per_gpu": images * stock.accumulation, "lr": config.lr}
     found |= {"epochs": None, "iterations": None, "milestones": []}
-    found |= (
-        {"epochs": stock.length} if stock.by_epoch else {"iterations": stock.length // stock.accumulation}
-    )
+    if stock.by_epoch:
+        found["epochs"] = stock.length
+    else:
+        found["iterations"] = stock.length // stock.accumulation
     if config.is_lr_scaled and config.base_batch_size:  # as MMEngine's Runner.scale_lr does
         found["lr"] *= workers * images / config.base_batch_size
     if optimizer in ("sgd", "adamw"):
@@ -143,15 +137,13 @@ def _schedule(stock: StockRun, recipe: Recipe) -> dict[str, Any]:
 def select_comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted config keys that define training and evaluation, with stock MMDetection's types."""
     parts: dict[str, Any] = {key: config.get(key) for key in ("model", "param_scheduler")}
-    parts |= {
-        key: get_at(config, f"optim_wrapper.{key}") for key in ("optimizer", "paramwise_cfg", "clip_grad")
-    }
+    for key in ("optimizer", "paramwise_cfg", "clip_grad"):
+        parts[key] = get_at(config, f"optim_wrapper.{key}")
     for name in ("train", "val"):
         dataset = get_at(config, f"{name}_dataloader.dataset")
         while inner := get_at(dataset, "dataset") or get_at(dataset, "datasets.0"):
             dataset = inner
         parts[f"{name}_dataset"] = dataset
-    parts = {key: value for key, value in parts.items() if value is not None}
     found = {key: _plain(value) for key, value in flatten_keys(parts).items() if value is not None}
     found = {k: v for k, v in found.items() if not _PLACES.search(k) and not k.startswith("model.weighting")}
     for key in ("model.type", "train_dataset.type", "val_dataset.type"):
@@ -164,11 +156,8 @@ def select_comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 def list_differences(trained: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """Return `key: trained value (the recipe's)` for each difference of two configs."""
     one, two = select_comparable(trained), select_comparable(expected)
-    return [
-        f"{key}: {one.get(key, '-')} ({two.get(key, '-')})"
-        for key in sorted({*one, *two})
-        if one.get(key, "-") != two.get(key, "-")
-    ]
+    pairs = {key: (one.get(key, "-"), two.get(key, "-")) for key in sorted({*one, *two})}
+    return [f"{key}: {mine} ({theirs})" for key, (mine, theirs) in pairs.items() if mine != theirs]
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Literal
 from experiments.common.errors import UserError
 from experiments.common.files import refusing
 from experiments.common.processes import is_alive
-from experiments.launching.slurm.job import ask_states, cancel_jobs
+from experiments.launching.slurm.job import ask_states, cancel_job
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import InUseError, RunFolder, acquire_lock, refuse_links
 
@@ -38,7 +38,6 @@ class Cancel:
         self.outcome: Outcome | None = None
         self.note: str | None = None
         self._asked = False
-        self._job_asked = False
 
     def step(self) -> bool:
         """Do what can be done now; return whether the run has ended.
@@ -60,11 +59,8 @@ class Cancel:
             self._is_over(state)
         elif state == "running":
             self._ask(record)
-        else:
-            with (
-                contextlib.suppress(InUseError),
-                acquire_lock(self.run, patience_s=0),
-            ):  # a locked run is about to start
+        else:  # a run that is locked is about to start
+            with contextlib.suppress(InUseError), acquire_lock(self.run, patience_s=0):
                 self._mark(self.run.read())
 
     def _mark(self, record: Record) -> None:
@@ -75,7 +71,8 @@ class Cancel:
             record.status = "cancelled"
             self.run.write(record)
             self.run.cancel.unlink(missing_ok=True)
-            self._cancel_job(record)
+            if not self._asked:  # else its job was asked, too
+                self._cancel_job(record)
             self.outcome = "cancelled"
 
     def _is_over(self, state: Status) -> None:
@@ -98,15 +95,14 @@ class Cancel:
 
     def _cancel_job(self, record: Record) -> None:
         """Take the run's job out of Slurm, if it has one there."""
-        if not record.slurm or self._job_asked:
+        if not record.slurm:
             return
-        self._job_asked = True
         job = record.slurm["job_id"]
         states = ask_states([job])
         if states is None:
             self.note = f"Slurm cannot be asked from here; job {job} ends by itself when it reads the run"
         elif job in states and states[job].is_active:
             try:
-                cancel_jobs([job])
+                cancel_job(job)
             except UserError as error:
                 self.note = error.message

@@ -87,9 +87,6 @@ class Execution:
     def launch(self, recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:
         """Return the processes of one run and the images of each in a forward pass; the batch is the recipe's.
 
-        Args:
-            gpus: The machine's.
-
         Raises:
             UserError: The machine has fewer GPUs than wanted, or the workers cannot share the batch.
         """

@@ -90,7 +90,6 @@ def forecast(planned: Sequence[PlannedRun], on: Device | bool | None = None) -> 
     workers are preferred, then runs that are done, then the latest.
 
     Args:
-        planned: The runs.
         on: A device whose shipped figures count. Else whether the runs will be on GPUs: only such measurements count;
             None: any.
     """
@@ -148,22 +147,19 @@ class _Measurements:
 
 
 def _measured_runs(config: Path) -> list[Measured]:
-    runs = [RunFolder(path) for path in sorted(config.glob("seed*"))[:MAX_CONFIGS_READ]]
-    return [measured for measured in map(_measured, runs) if measured is not None]
-
-
-def _measured(run: RunFolder) -> Measured | None:
-    try:
-        record = run.read()
-    except UserError:
-        return None
-    seconds = record.timings.get("seconds_per_iteration")
-    if seconds is None and record.status != "done":
-        seconds = run.read_progress().get("seconds_per_iteration")  # of a run that was stopped, or is at work
-    if not record.attempts or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        return None
-    last = record.attempts[-1]
-    return Measured(run, record, seconds * last.world_size, last.device, last.world_size)
+    found = []
+    for run in map(RunFolder, sorted(config.glob("seed*"))[:MAX_CONFIGS_READ]):
+        try:
+            record = run.read()
+        except UserError:
+            continue
+        seconds = record.timings.get("seconds_per_iteration")
+        if seconds is None and record.status != "done":
+            seconds = run.read_progress().get("seconds_per_iteration")  # was stopped, or is at work
+        if record.attempts and isinstance(seconds, (int, float)) and 0 < seconds < math.inf:
+            last = record.attempts[-1]
+            found.append(Measured(run, record, seconds * last.world_size, last.device, last.world_size))
+    return found
 
 
 def _model_of(config: Path) -> str | None:

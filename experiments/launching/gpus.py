@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 
@@ -25,12 +26,8 @@ def list_visible_gpus() -> list[Gpu]:
         said = subprocess.run(ASK, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    found = []
-    for line in said.splitlines():
-        index, _, rest = line.partition(", ")
-        uuid, _, name = rest.partition(", ")
-        if index.isdecimal() and uuid:
-            found.append(Gpu(int(index), uuid, name.strip()))
+    lines = re.findall(r"^(\d+), ([^,]+), (.*)$", said, re.MULTILINE)
+    found = [Gpu(int(index), uuid, name.strip()) for index, uuid, name in lines]
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     return found if wanted is None else _restricted(found, wanted)
 
@@ -42,11 +39,10 @@ def _restricted(found: list[Gpu], wanted: str) -> list[Gpu]:
         if word.startswith("MIG-"):
             left.append(Gpu(len(left), word, "MIG"))
             continue
-        fits = [
-            g
-            for g in found
-            if (str(g.index) == word if word.isdecimal() else word and g.uuid.startswith(word))
-        ]
+        if word.isdecimal():
+            fits = [gpu for gpu in found if str(gpu.index) == word]
+        else:
+            fits = [gpu for gpu in found if word and gpu.uuid.startswith(word)]
         if len(fits) != 1 or fits[0] in left:
             break
         left.append(fits[0])

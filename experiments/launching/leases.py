@@ -33,11 +33,11 @@ class Lease:
     descriptors: tuple[int, ...]
 
     def environment(self) -> dict[str, str]:
-        """Return the environment that shows a worker its GPUs only.
+        """Return the environment that shows a worker its GPUs only; empty without GPUs.
 
         By UUID, since CUDA may count them in another order than nvidia-smi.
         """
-        return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in self.gpus)}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in self.gpus)} if self.gpus else {}
 
     def release(self) -> None:
         """Close this process's descriptors."""
@@ -96,11 +96,7 @@ def _lock(name: str, patience_s: float) -> int | None:
 
 
 class ResourcePool:
-    """What one command may use of the machine.
-
-    Args:
-        gpus: The machine's.
-    """
+    """What one command may use of the machine and its GPUs."""
 
     def __init__(self, execution: Execution, gpus: Sequence[Gpu]) -> None:
         self.gpus = list(gpus)

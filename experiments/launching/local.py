@@ -44,9 +44,7 @@ class LocalWorker:
     """One worker, or torchrun with its ranks, in a session of its own: Ctrl-C reaches it through `stop` only.
 
     Args:
-        folder: The run folder, prepared.
-        launch: How many processes, machines and threads of each process.
-        rendezvous: Where several machines meet.
+        folder: Of a run that `prepare` has made ready.
         environment: Added to this process's own.
         descriptors: Open files that it keeps: the run's lock, leases. Ranks have none; torchrun, which keeps
             them, outlives its ranks.
@@ -128,11 +126,29 @@ class LocalWorker:
         return record.attempts[-1] if len(record.attempts) > self._attempts_before else None
 
     @cached_property
-    def _failure(self) -> RankFailure | None:
-        """The failure that ended the ranks, which goes into the record. None where the run is done."""
+    def failure(self) -> RankFailure | None:
+        """Return why the attempt did not end well, of several ranks the cause; None where the run is done.
+
+        A killed worker counts as interrupted, since its run can be resumed.
+        """
         if self._process.returncode == 0:
             return None
         record = self.folder.read()
+        return self._failure_of_ranks(record) if self._world_size > 1 else self._failure_of_worker(record)
+
+    def _failure_of_worker(self, record: Record) -> RankFailure:
+        code = self._process.returncode
+        last = record.attempts[-1] if record.attempts else None
+        hint = last.hint if last else None
+        if code < 0:
+            why = f"the worker was killed by {signal.Signals(-code).name}; the run resumes from its last checkpoint"
+            return RankFailure(0, INTERRUPTED, why, hint)
+        if last and last.message and last.exit_code in (None, code):  # else it is of an earlier attempt
+            return RankFailure(0, code, last.message, hint)
+        return RankFailure(0, code, self.last_line() or "the worker did not start", hint)
+
+    def _failure_of_ranks(self, record: Record) -> RankFailure | None:
+        """Return the failure that ended the ranks, and write it into the record."""
         attempt = self._attempt(record)
         if attempt is not None and record.status == "done":  # what a rank does after that does not matter
             return None
@@ -145,35 +161,6 @@ class LocalWorker:
         if self._is_leader and not is_recorded:
             record_cause(self.folder, record, attempt, cause, self._world_size)
         return cause
-
-    def exit_code(self) -> int:
-        """Return the worker's code; a killed worker counts as interrupted, since its run can be resumed."""
-        if self._world_size > 1:
-            return self._failure.code if self._failure else DONE
-        code = self._process.returncode
-        return INTERRUPTED if code < 0 else code
-
-    def message(self) -> str | None:
-        """Return the one line that says why it did not end well."""
-        if self._world_size > 1:
-            return self._failure.message if self._failure else None
-        code = self._process.returncode
-        if code < 0:
-            return f"the worker was killed by {signal.Signals(-code).name}; the run resumes from its last checkpoint"
-        attempts = self.folder.read().attempts
-        # The message of an earlier attempt does not count.
-        if attempts and attempts[-1].message and attempts[-1].exit_code in (None, code):
-            return attempts[-1].message
-        return None if code == 0 else self.last_line() or "the worker did not start"
-
-    def hint(self) -> str:
-        """Return what to do about it."""
-        if self._world_size > 1:
-            hint = self._failure and self._failure.hint
-        else:
-            attempts = self.folder.read().attempts
-            hint = attempts[-1].hint if attempts else None
-        return hint or f"log: {self.folder.log}"
 
     def last_line(self) -> str:
         """Return the log's last line that is not blank."""

@@ -57,12 +57,9 @@ class PlanOptions:
 
     Attributes:
         seeds: Of each recipe.
-        results: The results folder.
         data_root: Replaces the data sets' own roots.
-        retry_failed: Whether failed runs are resumed.
         force: Whether runs start anew, and what they have is deleted.
         generate: Whether built-in data may be made now; a dry run makes none.
-        execution: Processes, machines, trackers.
         gpus: The machine's.
         known_images: Training images of data sets that a forecast does not need to find.
         notify: Called with a sentence for each such data set, and each recipe whose runs are there under another name.
@@ -84,10 +81,6 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
     """Return the runs of the recipes with each seed, each once, with what is left to do.
 
     A recipe that is the same experiment as another has the other's runs, whatever its name.
-
-    Args:
-        labelled: Label and resolved recipe.
-        options: What the command says of all runs.
 
     Raises:
         UserError: The data is missing or broken, an image is too thin to be resized, the runs cannot be executed like
@@ -111,7 +104,6 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
         data.check_resizable(recipe.image_size)
         digest = recipes.compute_config_hash(recipe, data.fingerprint)
         configs = [] if options.force else sorted((options.results / "runs").glob(f"*/{digest}"))
-        names = {}
         for seed in options.seeds:
             if (digest, seed) not in planned:
                 own = RunFolder.of(options.results, recipe.name, digest, seed)
@@ -128,8 +120,7 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
                     options.force,
                     launch,
                 )
-            names[planned[digest, seed].recipe.name] = seed
-        for name in names.keys() - {recipe.name}:
+        for name in {planned[digest, seed].recipe.name for seed in options.seeds} - {recipe.name}:
             varied = f" with {label}" if label else ""
             options.notify(
                 f"{recipe.name}{varied} is the same experiment as {name}/{digest}, whose runs are used"
@@ -201,9 +192,8 @@ def prepare(run: PlannedRun, command: Sequence[str], threads: int | None = None)
     """Make the folder of a claimed run ready for a worker; what a resumed run needs stays as it is.
 
     Args:
-        run: The run, locked by this process.
-        command: As typed.
-        threads: For each of its processes. A resumed run keeps the number that it began with.
+        run, command: The run, and the command as typed.
+        threads: Of each process; a resumed run keeps the number that it began with.
 
     Returns:
         What is left to do now: another command may have come first since the plan was made. The folder is

@@ -7,46 +7,119 @@ the same runs, one works on each. A run that another command has locked is looke
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from experiments.common.errors import BAD_INPUT, DONE, INTERRUPTED, NOT_FINITE, UserError
+from experiments.common.errors import (
+    BAD_INPUT,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    NOT_FINITE,
+    UserError,
+    find_storage_error,
+)
+from experiments.common.processes import STALE_AFTER_S
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease, ResourcePool
 from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun, claim_run, prepare
-from experiments.launching.queue_items import (
-    ActiveRun,
-    QueueItem,
-    State,
-    find_worker_elsewhere,
-    report_as_it_is,
-)
-from experiments.launching.retry_policy import count_iterations_saved, decide_retry
+from experiments.launching.retry_policy import RetryDecision, count_iterations_saved, decide_retry
 from experiments.launching.torchrun import Rendezvous, is_local
 from experiments.runs.run_folder import InUseError, lock_environment
-
-__all__ = ["Queue", "QueueItem", "State"]
 
 WORKER_POLL_INTERVAL_S = 0.02
 MARK_QUEUED_S = 0.1  # of each step, for marking runs as queued
 LOCK_POLL_INTERVAL_S = 0.5
 TYPE_AGAIN = "type the same command again on each machine"
 
+State = Literal["waiting", "running", "locked", "done", "failed", "interrupted", "cancelled", "skipped"]
+
+
+@dataclass
+class ActiveRun:
+    """What a run holds while a worker is on it."""
+
+    worker: LocalWorker
+    lock: int | None  # None: another machine leads, and holds it
+    lease: Lease
+    saved: int  # iterations that the attempt began with
+    claim: contextlib.ExitStack  # gives lock and place back
+
+
+@dataclass
+class QueueItem:
+    """One run in the queue, as the views show it.
+
+    Attributes:
+        state: `locked`: another msdet process works on it. `skipped`: it was done before.
+        code: Exit code, once nothing is left to do.
+        gpus: Indices of the GPUs that it has.
+        attempts: Number of workers that this queue has started for it.
+        message, hint: Why it did not end well, or why it is retried, and what to do.
+        decisions: On its attempts, in order.
+        is_marked: Whether its record says that it is queued.
+    """
+
+    run: PlannedRun
+    state: State = "waiting"
+    code: int | None = None
+    gpus: tuple[str, ...] = ()
+    attempts: int = 0
+    message: str | None = None
+    hint: str | None = None
+    decisions: list[RetryDecision] = field(default_factory=list)
+    is_marked: bool = False
+    _work: ActiveRun | None = None
+    _checked_at: float = 0.0  # when it was last found locked
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in ("waiting", "running", "locked")
+
+    def end(self, state: State, code: int, message: str | None = None, hint: str | None = None) -> None:
+        """Set the state in which the run leaves the queue."""
+        self.state, self.code, self.message, self.hint = state, code, message, hint
+
+    def end_by(self, error: UserError | OSError) -> None:
+        """Set the state in which an error of this process ends the run: a full disk only interrupts it."""
+        folder = self.run.folder.path
+        if reason := find_storage_error(error):
+            message = f"the results folder {folder} cannot be written: {reason}"
+            self.end("interrupted", INTERRUPTED, message, "free some space, then type the same command")
+        elif isinstance(error, UserError):
+            self.end("failed", error.exit_code, error.message, error.hint)
+        else:
+            self.end("failed", FAILED, f"{folder}: {error}")
+
+    def end_as_recorded(self) -> None:
+        """End a run that was done, failed or cancelled before, or by another command, as its record says."""
+        folder = self.run.folder
+        record = folder.read()
+        if record.status == "done":
+            self.end("skipped" if self.state == "waiting" else "done", DONE)
+            return
+        last = record.attempts[-1] if record.attempts else None
+        state: State = "cancelled" if record.status == "cancelled" else "failed"
+        code = INTERRUPTED if state == "cancelled" else (last and last.exit_code) or FAILED
+        reason = (last and last.message) or state
+        hint = f"resume it with --retry-failed; log: {folder.log}"
+        self.end(state, code, f"{state} before: {reason}", hint)
+
 
 class Queue:
     """All runs of one command.
 
     Args:
-        planned: The runs, in their order.
         command: As typed; kept in the records.
-        execution: How they are executed.
         gpus: The machine's.
 
     Attributes:
-        entries: One item for each run.
+        entries: One item for each run, in order.
         asked: How often the command was asked to stop: once for a checkpoint first, twice for at once.
     """
 
@@ -107,16 +180,15 @@ class Queue:
         """Give each free place to the first run that fits; locked ones come last."""
         now = time.monotonic()
         waiting = [e for e in self.entries if e.state == "waiting"]
-        locked = [
-            e for e in self.entries if e.state == "locked" and now - e._checked_at > LOCK_POLL_INTERVAL_S
-        ]
-        too_many: float = float("inf")  # processes for which there is no place now
-        for entry in (*waiting, *locked):
+        locked = [e for e in self.entries if e.state == "locked"]
+        due = [entry for entry in locked if now - entry._checked_at > LOCK_POLL_INTERVAL_S]
+        too_many = math.inf  # processes for which there is no place now
+        for entry in (*waiting, *due):
             if self.asked:
                 return
             try:
                 if entry.state == "waiting" and entry.run.todo in ("skip", "failed", "unreadable"):
-                    report_as_it_is(entry)  # needs no place
+                    entry.end_as_recorded()  # needs no place
                 elif entry.run.launch.processes < too_many and not self._try_start(entry):
                     too_many = entry.run.launch.processes
             except (UserError, OSError) as error:
@@ -146,26 +218,25 @@ class Queue:
         lease = self._pool.take(entry.run.launch)
         if lease is None:
             return False
-        claim = contextlib.ExitStack()
-        try:
-            if not self._is_leader:
-                raise InUseError(entry.run.folder, "the machine that leads")
-            lock = claim.enter_context(claim_run(entry.run))
-            todo = prepare(entry.run, self.command, self._pool.threads(entry.run.launch))
-            if todo in ("start", "resume"):
-                self._start(entry, claim, lock, lease)
-            elif todo == "running":
-                raise InUseError(entry.run.folder, find_worker_elsewhere(entry.run.folder))
-            else:
-                report_as_it_is(entry)
-        except InUseError as error:
-            entry.state, entry.message, entry._checked_at = "locked", error.owner, time.monotonic()
-            if entry.run.launch.nodes > 1:
-                self._join(entry, claim, lease)
-        finally:
-            if entry._work is None:
-                claim.close()
-                self._pool.give_back(lease)
+        with contextlib.ExitStack() as claim:
+            claim.callback(self._pool.give_back, lease)
+            try:
+                if not self._is_leader:
+                    raise InUseError(entry.run.folder, "the machine that leads")
+                lock = claim.enter_context(claim_run(entry.run))
+                todo = prepare(entry.run, self.command, self._pool.threads(entry.run.launch))
+                if todo in ("start", "resume"):
+                    self._start(entry, claim, lock, lease)
+                elif todo == "running":  # its lock does not reach here
+                    last = entry.run.folder.read().attempts[-1]
+                    until = f"resumed here after {STALE_AFTER_S} s without a heartbeat"
+                    raise InUseError(entry.run.folder, f"process {last.pid} on {last.host} ({until})")
+                else:
+                    entry.end_as_recorded()
+            except InUseError as error:
+                entry.state, entry.message, entry._checked_at = "locked", error.owner, time.monotonic()
+                if entry.run.launch.nodes > 1:
+                    self._join(entry, claim, lease)
         return True
 
     def _join(self, entry: QueueItem, claim: contextlib.ExitStack, lease: Lease) -> None:
@@ -174,24 +245,27 @@ class Queue:
             return
         record = entry.run.folder.read()
         if record.status == "done":
-            report_as_it_is(entry)
+            entry.end_as_recorded()
         elif record.status in ("queued", "running") and record.launch.nodes == entry.run.launch.nodes:
             self._start(entry, claim, None, lease)
 
     def _start(self, entry: QueueItem, claim: contextlib.ExitStack, lock: int | None, lease: Lease) -> None:
-        """Start an attempt. `lock` is None where another machine leads, and holds it."""
+        """Start an attempt, which takes over the claim.
+
+        `lock` is None where another machine leads, and holds it.
+        """
         folder = entry.run.folder
         launch = folder.read().launch
-        environment = lock_environment(lock) if lock is not None else {}
-        if lease.gpus:
-            environment |= lease.environment()
+        environment, descriptors = lease.environment(), lease.descriptors
+        if lock is not None:
+            environment |= lock_environment(lock)
+            descriptors = (lock, *descriptors)
         rendezvous = None
         if self.execution.rdzv is not None:
             attempt = f"{folder.path.parent.name}-{folder.path.name}"
             rendezvous = Rendezvous(self.execution.rdzv, attempt, is_leader=lock is not None)
-        descriptors = lease.descriptors if lock is None else (lock, *lease.descriptors)
         worker = LocalWorker(folder, launch, rendezvous, environment, descriptors)
-        entry._work = ActiveRun(worker, claim, lock, lease, count_iterations_saved(folder))
+        entry._work = ActiveRun(worker, lock, lease, count_iterations_saved(folder), claim.pop_all())
         entry.message = entry.message if entry.attempts else None  # else it says who had locked the run
         entry.state, entry.attempts = "running", entry.attempts + 1
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)
@@ -209,7 +283,6 @@ class Queue:
             entry.end_by(error)
         entry._work, entry.gpus = None, ()
         work.claim.close()
-        self._pool.give_back(work.lease)
         if entry.code and entry.run.launch.nodes > 1:  # else the other machines' commands run ahead
             for other in self.entries:
                 if not other.is_over:
@@ -217,23 +290,26 @@ class Queue:
 
     def _end_joined(self, entry: QueueItem, work: ActiveRun) -> None:
         """End a run whose record another machine keeps."""
-        code, message = work.worker.exit_code(), work.worker.message()
-        if code in (DONE, BAD_INPUT, NOT_FINITE):
-            entry.end("failed" if code else "done", code, message, work.worker.hint() if code else None)
+        failure = work.worker.failure
+        if failure is None:
+            entry.end("done", DONE)
+        elif failure.code in (BAD_INPUT, NOT_FINITE):
+            hint = failure.hint or f"log: {entry.run.folder.log}"
+            entry.end("failed", failure.code, failure.message, hint)
         else:
-            entry.end("interrupted", INTERRUPTED, message, TYPE_AGAIN)
+            entry.end("interrupted", INTERRUPTED, failure.message, TYPE_AGAIN)
 
     def _retry_if_needed(self, entry: QueueItem, work: ActiveRun, lock: int) -> bool:
         """Start another attempt if the last one calls for it; return whether it does."""
-        decision = decide_retry(entry.run.folder, work.worker, work.saved, entry.decisions, bool(self.asked))
+        failure = work.worker.failure
+        decision = decide_retry(entry.run.folder, failure, work.saved, entry.decisions, bool(self.asked))
         entry.decisions.append(decision)
-        if decision.should_retry and entry.run.launch.nodes > 1:  # the other machines' commands have ended
-            entry.end("interrupted", INTERRUPTED, work.worker.message(), TYPE_AGAIN)
-            return False
-        if decision.should_retry:
+        if failure is None or not decision.should_retry:
+            entry.end(decision.state, decision.code, decision.message, decision.hint)
+        elif entry.run.launch.nodes > 1:  # the other machines' commands have ended
+            entry.end("interrupted", INTERRUPTED, failure.message, TYPE_AGAIN)
+        else:
             entry.message, entry.hint = decision.message, decision.hint
-            entry._work = None
             self._start(entry, work.claim, lock, work.lease)
             return True
-        entry.end(decision.state, decision.code, decision.message, decision.hint)
         return False

@@ -17,7 +17,7 @@ from experiments.common.errors import (
     OUT_OF_MEMORY,
 )
 from experiments.launching.execution import halve
-from experiments.launching.local import LocalWorker
+from experiments.launching.torchrun import RankFailure
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder, parse_iteration
 
@@ -52,23 +52,23 @@ def count_iterations_saved(folder: RunFolder) -> int:
 
 
 def decide_retry(
-    folder: RunFolder, worker: LocalWorker, saved: int, before: Sequence[RetryDecision], asked: bool
+    folder: RunFolder, failure: RankFailure | None, saved: int, before: Sequence[RetryDecision], asked: bool
 ) -> RetryDecision:
     """Decide what follows an attempt; make the record ready if the run is to be retried.
 
     Args:
-        folder, worker: The run, and the worker that has ended.
+        folder, failure: The run, and why the attempt failed; None where it is done.
         saved: Iterations in the newest checkpoint as the attempt began.
-        before: The decisions on this command's earlier attempts.
+        before: Decisions on this command's earlier attempts.
         asked: Whether the command was asked to stop: then nothing is retried.
 
     Raises:
         UserError: The record cannot be read.
     """
-    code = worker.exit_code()
-    if code == DONE:
+    if failure is None:
         return RetryDecision("done", DONE)
-    record, message, hint = folder.read(), worker.message(), worker.hint()
+    record, code, message = folder.read(), failure.code, failure.message
+    hint = failure.hint or f"log: {folder.log}"
     if record.status == "cancelled" or (code == INTERRUPTED and folder.cancel.exists()):
         _write(folder, record, "cancelled")
         folder.cancel.unlink(missing_ok=True)
@@ -99,12 +99,11 @@ def decide_retry(
 
 
 def _decide_after_kill(
-    folder: RunFolder, record: Record, message: str | None, saved: int, before: Sequence[RetryDecision]
+    folder: RunFolder, record: Record, message: str, saved: int, before: Sequence[RetryDecision]
 ) -> RetryDecision:
     """Retry a run whose worker was killed, unless it was killed too often in a row without a new checkpoint."""
     was_killed = count_iterations_saved(folder) <= saved
-    in_a_row = itertools.takewhile(bool, [was_killed, *(d.was_killed for d in reversed(before))])
-    kills = sum(in_a_row)
+    kills = sum(itertools.takewhile(bool, [was_killed, *(d.was_killed for d in reversed(before))]))
     if kills < MAX_KILLS_WITHOUT_PROGRESS:
         _write(folder, record, "queued")
         return RetryDecision("interrupted", INTERRUPTED, message, should_retry=True, was_killed=was_killed)

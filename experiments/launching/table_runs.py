@@ -12,15 +12,12 @@ from experiments.recipes.tables import Row, Table
 from experiments.runs.mean_weights import compute_mean_weights
 
 Labelled = tuple[str, Recipe]  # the label says in what the row differs from the recipe of its name
-RecipeOf = Callable[..., Recipe]  # takes what `Table.recipe_of` takes, after the table
+# Returns the recipe of a row as the command's options say; takes a table, then what `Table.recipe_of` takes.
+RecipeOf = Callable[..., Recipe]
 
 
 def list_first_recipes(tables: Sequence[Table], recipe_of: RecipeOf) -> list[Labelled]:
     """Return the recipes of all rows but those with mean weights, each experiment once.
-
-    Args:
-        tables: The tables.
-        recipe_of: Returns the recipe of a table's row as the command's options say.
 
     Raises:
         UserError: A row's recipe is not there, or wrong.
@@ -39,7 +36,6 @@ def list_later_recipes(
     """Return the recipes of the rows with mean weights: means over the planned runs of another row.
 
     Args:
-        tables, recipe_of: As `list_first_recipes` takes them.
         planned: The runs of `list_first_recipes`, by seed, and executed by now unless in a dry run.
         dry_run: Whether nothing was executed: runs that are forced are then not done.
 

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.common.errors import (
-    BAD_INPUT,
-    EXIT_CLASSES,
-    FAILED,
-    INTERRUPTED,
-    NOT_FINITE,
-    OUT_OF_MEMORY,
-)
+from experiments.common.errors import BAD_INPUT, EXIT_CLASSES, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY
 from experiments.common.processes import PATHS, identify_process
 from experiments.runs.record import Attempt, Launch, Record, format_now
 from experiments.runs.run_folder import RunFolder
 
 # The first of these that a rank ended with is the cause: a rank that another has left may fail in any way.
 CAUSES = (OUT_OF_MEMORY, NOT_FINITE, BAD_INPUT, INTERRUPTED, FAILED)
-# Words in the message of a rank that another has left.
-CONNECTION_LOST = (
-    "connection closed",
-    "connection reset",
-    "broken pipe",
-    "processgroup",
-    "nccl",
-    "gloo",
-    "socket",
+# In the message of a rank that another has left.
+CONNECTION_LOST = re.compile(
+    "connection (closed|reset)|broken pipe|processgroup|nccl|gloo|socket", re.IGNORECASE
 )
 BOOT = PATHS + "from torch.distributed.run import main; main()"
 MEETING_TIMEOUT_S = 900  # for all machines to come
@@ -68,7 +56,7 @@ def is_local(endpoint: str) -> bool:
 
 @dataclass(frozen=True)
 class RankFailure:
-    """Why one rank failed."""
+    """Why a rank failed, or the one worker of a run."""
 
     rank: int
     code: int
@@ -78,7 +66,7 @@ class RankFailure:
     @property
     def is_consequence(self) -> bool:
         """Whether the rank only lost its connection to another."""
-        return self.code == FAILED and any(word in self.message.lower() for word in CONNECTION_LOST)
+        return self.code == FAILED and CONNECTION_LOST.search(self.message) is not None
 
     def order(self) -> tuple[int, bool, int]:
         """Return a key by which the cause of an attempt's end comes first."""
@@ -87,12 +75,9 @@ class RankFailure:
 
 
 def build_torchrun_command(worker: Sequence[str], launch: Launch, rendezvous: Rendezvous | None) -> list[str]:
-    """Return the command that starts this machine's ranks.
+    """Return the command that starts this machine's ranks, each by the command `worker`.
 
-    Args:
-        worker: The command of one rank.
-        launch: Its numbers of processes and machines.
-        rendezvous: None for one machine, which takes a free port.
+    Without a rendezvous there is one machine, which takes a free port.
     """
     if rendezvous is None:
         meeting = ["--standalone", "--local-addr=localhost"]
@@ -113,12 +98,8 @@ def build_torchrun_command(worker: Sequence[str], launch: Launch, rendezvous: Re
 def find_cause(run: RunFolder, attempt: Attempt | None, world_size: int) -> RankFailure:
     """Return the failure that the others followed from.
 
-    A rank that was killed leaves no word. So it is the cause where all others have only lost a connection.
-
-    Args:
-        run: The folder, where ranks other than 0 leave their failures.
-        attempt: What rank 0 has recorded; None if it recorded nothing.
-        world_size: Ranks on all machines.
+    Rank 0 records its failure in the attempt, the others leave theirs in the run folder. A rank that was killed
+    leaves no word. So it is the cause where all others have only lost a connection.
     """
     failures = []
     if attempt is not None and attempt.exit_code:

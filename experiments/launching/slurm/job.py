@@ -50,7 +50,7 @@ class SlurmRun:
 
     Args:
         folder: The run folder, absolute.
-        before: The decisions on its attempts in this job so far.
+        before: Decisions on its attempts in this job so far.
     """
 
     def __init__(self, folder: Path, before: Sequence[RetryDecision] = ()) -> None:
@@ -101,7 +101,7 @@ class SlurmRun:
             while run.read().status not in ("done", "cancelled"):
                 saved = count_iterations_saved(run)
                 worker = self._attempt(run, lock_environment(lock), [lock])
-                decision = decide_retry(run, worker, saved, self.before, self._is_asked())
+                decision = decide_retry(run, worker.failure, saved, self.before, self._is_asked())
                 self.before.append(decision)
                 if decision.message:
                     print(f"{run.name}: {decision.message}", file=sys.stderr)
@@ -117,7 +117,8 @@ class SlurmRun:
         run = RunFolder(self.folder)
         code = INTERRUPTED
         while not self._is_asked() and code != DONE and run.read().status != "done":
-            code = self._attempt(run, {}, []).exit_code()
+            failure = self._attempt(run, {}, []).failure
+            code = failure.code if failure else DONE
         return code
 
     def _attempt(self, run: RunFolder, environment: dict[str, str], descriptors: list[int]) -> LocalWorker:
@@ -174,21 +175,16 @@ def ask_states(job_ids: Iterable[str | None]) -> dict[str, SlurmState] | None:
         job_ids: `record.slurm["job_id"]` of many records; None is left out.
 
     Returns:
-        None where Slurm cannot be asked: not installed here, or no answer. Empty without a call where there is
-        no id.
+        None where Slurm cannot be asked: not installed here, or no answer.
     """
     wanted = {job for job in job_ids if job}
     if not wanted:
         return {}
     numbers = sorted({job.partition("_")[0] for job in wanted}, key=int)  # of arrays, as a whole
     command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
+    command.append(f"--jobs={','.join(numbers)}")
     try:
-        said = subprocess.run(
-            [*command, f"--jobs={','.join(numbers)}"],
-            capture_output=True,
-            text=True,
-            timeout=SQUEUE_TIMEOUT_S,
-        )
+        said = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if said.returncode != 0 and "Invalid job id" not in said.stderr:
@@ -207,8 +203,7 @@ def find_status(
     """Return a run's status, and why, where Slurm has something to say about it.
 
     Args:
-        run, record: The run, and its record as read.
-        states: What `ask_states` returned for a list of records that holds this one.
+        states: What `ask_states` returned for records that include this one.
     """
     status = run.state(record)
     if not record.slurm or states is None or status in ("done", "cancelled"):
@@ -245,27 +240,22 @@ def _status_without_job(
 
 
 def find_error_log(slurm: dict[str, str]) -> Path:
-    """Return the error log of a job.
-
-    Args:
-        slurm: A record's `slurm`.
-    """
+    """Return the error log of the job that a record's `slurm` names."""
     return Path(slurm["folder"]) / f"{slurm['job_id']}_0_log.err"
 
 
-def cancel_jobs(job_ids: Iterable[str]) -> None:
-    """Take jobs out of Slurm's queue; one that runs is told to save first, and has `KillWait` seconds for it.
+def cancel_job(job_id: str) -> None:
+    """Take a job, or a whole array, out of Slurm's queue.
+
+    One that runs is told to save first, and has `KillWait` seconds for it.
 
     Raises:
         UserError: Slurm refuses, or is not here.
     """
-    jobs = list(job_ids)
-    if not jobs:
-        return
-    command = f"scancel {' '.join(jobs)}"
+    command = ["scancel", job_id]
     try:
-        said = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=SCANCEL_TIMEOUT_S)
+        said = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"{command}: {error}", "type it where Slurm is installed") from None
+        raise UserError(f"scancel {job_id}: {error}", "type it where Slurm is installed") from None
     if said.returncode != 0:
-        raise UserError(f"{command}: {said.stderr.strip() or said.stdout.strip()}", "squeue --me")
+        raise UserError(f"scancel {job_id}: {said.stderr.strip() or said.stdout.strip()}", "squeue --me")

@@ -123,10 +123,7 @@ def _value(key: str, text: str) -> str | int:
 def _seconds(key: str, text: str, plain: int) -> int:
     """Return the seconds of `12h`, `1d12h`, `90m`, `2-00:00:00`, `12:00:00` or `90:00`.
 
-    Args:
-        key: For messages.
-        text: The duration.
-        plain: Seconds that a bare number counts.
+    A bare number counts `plain` seconds.
     """
     total, clock = 0, next(filter(None, (re.fullmatch(form, text) for form in _CLOCKS)), None)
     if re.fullmatch(_N, text):

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import UserError
-from experiments.common.files import refusing
+from experiments.common.files import make_unique_name, refusing
 from experiments.common.locks import file_lock
 from experiments.common.processes import PATHS
 from experiments.launching.execution import Execution
 from experiments.launching.plan import PlannedRun, claim_run, prepare
-from experiments.launching.slurm.job import SlurmRun, ask_states, cancel_jobs
+from experiments.launching.slurm.job import SlurmRun, ask_states, cancel_job
 from experiments.launching.slurm.options import SlurmOptions
 from experiments.runs.record import Launch
 from experiments.runs.run_folder import InUseError
@@ -96,22 +96,20 @@ def submit(
 
     Args:
         planned: With an execution from `resolve_execution`.
-        options: What each job asks for.
-        results: The results folder; logs of jobs go to `slurm/` in it, which the nodes must see, too.
-        command: As it was typed, for the records.
+        results: Logs of jobs go to `slurm/` in it, which the nodes must see, too.
+        command: As typed, for the records.
 
     Raises:
-        UserError: Slurm is not here or refuses; nothing has been changed then.
+        UserError: Slurm refuses; nothing has been changed then.
     """
-    check_installed()
     with _submission_lock(results / "slurm"):
         jobs = {run.folder.path: _last_job(run) for run in planned}
-        states = ask_states(jobs.values())
+        states = ask_states(jobs.values()) or {}
         found: dict[Path, Submission] = {}
         arrays: dict[tuple[int, int], list[PlannedRun]] = {}
         for run in planned:
             job = jobs[run.folder.path]
-            state = (states or {}).get(job) if job else None
+            state = states.get(job) if job else None
             if state is not None and state.is_active:
                 why = f"in Slurm already, as job {job} ({state.state.lower()})"
                 found[run.folder.path] = Submission(run, None, why)
@@ -136,7 +134,9 @@ def _submit_array(
     runs: list[PlannedRun], options: SlurmOptions, results: Path, command: Sequence[str]
 ) -> list[Submission]:
     """Submit one job or array, held back until its runs' folders are ready: if Slurm refuses, none is changed."""
-    logs = _new_folder(results.resolve() / "slurm")
+    logs = results.resolve() / "slurm"
+    logs /= make_unique_name(f"{datetime.now():%Y%m%d-%H%M%S}", {path.name for path in logs.iterdir()})
+    logs.mkdir()
     launch = runs[0].launch
     names = {run.recipe.name for run in runs}
     executor = _executor(options, launch, logs, names.pop() if len(names) == 1 else "msdet")
@@ -149,7 +149,7 @@ def _submit_array(
         if said.returncode != 0:
             raise UserError(f"scontrol release {array}: {said.stderr.strip()}", "squeue --me")
     except BaseException:
-        cancel_jobs([array])
+        cancel_job(array)
         raise
     return submitted
 
@@ -168,7 +168,7 @@ def _hand_over(
                 return Submission(run, job_id)
     except InUseError:
         todo = "running"
-    cancel_jobs([job_id])  # another command has come first
+    cancel_job(job_id)  # another command has come first
     return Submission(run, None, REASONS[todo])
 
 
@@ -221,16 +221,6 @@ def _sbatch(executor: Any, calls: list[SlurmRun]) -> list[str]:
         told = lines[0].removeprefix("sbatch: error: ") if lines else type(error).__name__
         raise UserError(f"sbatch rejected the job: {told}", "sinfo --long") from None
     return [job.job_id for job in jobs]
-
-
-def _new_folder(parent: Path) -> Path:
-    """Make a folder for the logs of one submission, named after the time."""
-    stem = f"{datetime.now():%Y%m%d-%H%M%S}"
-    for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
-        with contextlib.suppress(FileExistsError):
-            (parent / name).mkdir()
-            return parent / name
-    raise UserError(f"{parent / stem} is there already", "try again")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import pytest
 from experiments.common.errors import UserError
 from experiments.launching import local
 from experiments.launching.local import LocalWorker, combine_exit_codes
+from experiments.launching.torchrun import RankFailure
 from experiments.runs.record import Attempt, Record
 from experiments.runs.run_folder import RunFolder
 
@@ -61,7 +62,7 @@ def test_a_worker_takes_the_run_folder_and_writes_the_log(folder: RunFolder, mon
     done = ended(folder, monkeypatch, code)
     lines = folder.log.read_text().splitlines()
     assert lines == ["of an earlier attempt", str(folder.path), "to stderr", "True"]
-    assert (done.exit_code(), done.message()) == (0, None)
+    assert done.failure is None
 
 
 def test_a_worker_is_out_of_reach_of_the_terminals_ctrl_c(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
@@ -75,25 +76,23 @@ def test_a_worker_is_out_of_reach_of_the_terminals_ctrl_c(folder: RunFolder, mon
 def test_its_exit_code_and_what_it_recorded(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, code: int):
     folder.write(a_record("failed", message="loss_cls became NaN", hint="lower schedule.lr"))
     process = ended(folder, monkeypatch, f"print('another last line'); sys.exit({code})")
-    assert (process.exit_code(), process.message()) == (code, "loss_cls became NaN")
-    assert process.hint() == "lower schedule.lr"
+    assert process.failure == RankFailure(0, code, "loss_cls became NaN", "lower schedule.lr")
 
 
 def test_without_a_record_of_why_the_logs_last_line_tells(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
     process = ended(folder, monkeypatch, "print('error: out of luck\\n\\n'); sys.exit(1)")
-    assert process.message() == "out of luck"
-    assert process.hint() == f"log: {folder.log}"
+    assert process.failure == RankFailure(0, 1, "out of luck")
 
 
 def test_a_worker_that_said_nothing(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
-    assert ended(folder, monkeypatch, "sys.exit(1)").message() == "the worker did not start"
+    assert ended(folder, monkeypatch, "sys.exit(1)").failure.message == "the worker did not start"
 
 
 def test_a_killed_worker_counts_as_interrupted(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
     process = ended(folder, monkeypatch, "os.kill(os.getpid(), signal.SIGKILL)")
-    assert process.exit_code() == 75
-    assert "SIGKILL" in process.message()
-    assert "last checkpoint" in process.message()
+    assert process.failure.code == 75
+    assert "SIGKILL" in process.failure.message
+    assert "last checkpoint" in process.failure.message
 
 
 def test_stop_asks_and_the_worker_ends_in_its_own_way(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
@@ -107,7 +106,7 @@ def test_stop_asks_and_the_worker_ends_in_its_own_way(folder: RunFolder, monkeyp
         assert not process.wait(0)
         process.stop()
         assert process.wait(PATIENCE_S)
-        assert process.exit_code() == 75
+        assert process.failure.code == 75
         process.stop()  # of an ended one: nothing
     finally:
         if not process.wait(0):
@@ -120,7 +119,7 @@ def test_what_an_earlier_attempt_recorded_is_not_taken_for_this_ones(
 ):
     folder.write(a_record("failed", message="loss_cls became NaN", exit_code=3))
     process = ended(folder, monkeypatch, "print('ImportError: no torch'); sys.exit(1)")
-    assert process.message() == "ImportError: no torch"
+    assert process.failure.message == "ImportError: no torch"
 
 
 def test_a_worker_gets_environment_and_open_files(
@@ -149,7 +148,7 @@ def test_the_real_worker_is_ours_whatever_lies_in_the_working_directory(folder: 
     folder.record_file.unlink()
     process = LocalWorker(folder)
     assert process.wait(2 * PATIENCE_S)
-    assert process.exit_code() == 2
+    assert process._process.returncode == 2
     assert "has no record.json" in process.last_line()
 
 

@@ -10,7 +10,7 @@ from experiments.common.errors import UserError
 from experiments.launching.slurm.job import (
     SlurmState,
     ask_states,
-    cancel_jobs,
+    cancel_job,
     find_error_log,
     find_status,
 )
@@ -126,9 +126,8 @@ def test_where_slurm_cannot_be_asked_the_record_counts(tmp_path: Path) -> None:
 
 def test_cancelling(commands: Path) -> None:
     command(commands, "scancel")
-    cancel_jobs([])
-    cancel_jobs(["7_1", "8"])
-    assert calls(commands) == ["scancel 7_1 8"]
+    cancel_job("7_1")
+    assert calls(commands) == ["scancel 7_1"]
     command(commands, "scancel", "Invalid job id\n", code=1)
     with pytest.raises(UserError, match="scancel 9: Invalid job id"):
-        cancel_jobs(["9"])
+        cancel_job("9")

@@ -94,7 +94,7 @@ def test_torchrun_starts_the_ranks_on_a_free_port(
     Path("signal.py").write_text("raise SystemExit('the wrong signal')")  # must hide nothing from torchrun
     worker = start("done")
     assert worker.wait(PATIENCE_S)
-    assert (worker.exit_code(), worker.message()) == (0, None)
+    assert worker.failure is None
     first, second = ranks(run)
     assert [first["RANK"], second["RANK"], first["WORLD_SIZE"]] == ["0", "1", "2"]
     assert first["MASTER_PORT"] == second["MASTER_PORT"] != "29500"
@@ -105,7 +105,7 @@ def test_torchrun_starts_the_ranks_on_a_free_port(
 def test_the_cause_is_recorded_and_not_what_followed_from_it(run: RunFolder, start: Start):
     worker = start("out of memory")
     assert worker.wait(PATIENCE_S)
-    assert (worker.exit_code(), worker.message()) == (4, "rank 1: out of memory")
+    assert (worker.failure.code, worker.failure.message) == (4, "rank 1: out of memory")
     attempt = last(run)
     assert (attempt.exit_code, attempt.exit_class) == (4, "out of memory")
     assert attempt.message == "rank 1: out of memory"
@@ -116,7 +116,7 @@ def test_a_killed_rank_is_an_interruption(run: RunFolder, start: Start):
     worker = start("collective")
     os.kill(ranks(run)[1]["pid"], signal.SIGKILL)
     assert worker.wait(PATIENCE_S)
-    assert worker.exit_code() == 75
+    assert worker.failure.code == 75
     assert "rank 1 was killed" in (last(run).message or "")
     assert run.read().status == "interrupted"
 
@@ -127,7 +127,7 @@ def test_stop_asks_rank_0_and_all_ranks_end_in_their_own_time(run: RunFolder, st
     ranks(run)
     worker.stop()
     assert worker.wait(PATIENCE_S)
-    assert (worker.exit_code(), last(run).message) == (75, "stopped at iteration 7")
+    assert (worker.failure.code, last(run).message) == (75, "stopped at iteration 7")
     assert run.read().status == "interrupted"
 
 
@@ -135,7 +135,7 @@ def test_a_stop_before_the_ranks_are_at_work_ends_at_once(run: RunFolder, start:
     worker = start("busy")
     worker.stop()
     assert worker.wait(5)
-    assert worker.exit_code() == 75
+    assert worker.failure.code == 75
     assert run.read().status == "interrupted"
 
 
@@ -148,7 +148,7 @@ def test_a_second_stop_ends_at_once(run: RunFolder, start: Start):
     worker.stop()
     assert worker.wait(5)
     wait_until(lambda: not any(is_alive(pid, None) for pid in pids))
-    assert worker.exit_code() == 75
+    assert worker.failure.code == 75
     assert "stopped at once" in (last(run).message or "")
 
 
@@ -159,7 +159,7 @@ def test_ranks_die_with_torchrun_which_holds_the_lock(run: RunFolder, start: Sta
     worker._process.kill()
     assert worker.wait(PATIENCE_S)
     wait_until(lambda: not any(is_alive(pid, None) for pid in pids))
-    assert worker.exit_code() == 75
+    assert worker.failure.code == 75
     assert run.read().status == "interrupted"
 
 
@@ -167,7 +167,7 @@ def test_ranks_die_with_torchrun_which_holds_the_lock(run: RunFolder, start: Sta
 def test_ranks_that_do_not_start_are_recorded(run: RunFolder, start: Start):
     worker = start("no start")
     assert worker.wait(PATIENCE_S)
-    assert (worker.exit_code(), worker.message()) == (1, "the ranks did not start")
+    assert (worker.failure.code, worker.failure.message) == (1, "the ranks did not start")
     assert run.read().status == "failed" and last(run).exit_code == 1
 
 
