@@ -39,8 +39,8 @@ def build_report(
     Raises:
         UserError: A table is unknown, or its file is wrong; no row is what `against` names.
     """
-    builder = _TableBuilder(Matcher(collected))
-    matcher = builder.matcher
+    matcher = Matcher(collected)
+    builder = _TableBuilder(matcher)
     tables, problems = _load_tables(dict.fromkeys(names), [Path(place) for place in collected.facts])
     if against:
         tables = _compare_with(tables, against)
@@ -138,7 +138,7 @@ class _TableBuilder:
     def _full_size(self, table: Table) -> MeasuredTable:
         """Return the table on its rows' own data, published values beside measured ones."""
         runs = {row.id: self.matcher.find(self.matcher.recipes_of(table, row)) for row in table.rows()}
-        blocks = RowBuilder(table, runs, table.columns, self.matcher, as_published=True).blocks(set(runs))
+        blocks = RowBuilder(table, runs, table.columns, self.matcher, as_published=True).blocks(runs.keys())
         notes = [table.note] if table.note else []
         if table.study is not None:
             notes.append(STUDY_NOTE.format(table.study.effect))

@@ -30,19 +30,15 @@ def build_other_tables(matcher: Matcher, runs: list[Run], is_to_first: bool = Fa
     Args:
         is_to_first: Whether they are all compared with the first row instead, and no other runs are shown.
     """
-    by_context: dict[Context | None, dict[str, list[str]]] = {}  # then by name: identities
     names: dict[str, str] = {}
-    for run in sorted(
-        runs, key=lambda run: IMPORTED in run["marks"]
-    ):  # an import's name only where no other is
+    for run in sorted(runs, key=lambda run: IMPORTED in run["marks"]):  # imports name what no other run does
         names.setdefault(run["recipe_id"], run["recipe"])
+    by_context: dict[Context | None, dict[str, list[str]]] = {}  # then by name: identities
     for digest in dict.fromkeys(run["recipe_id"] for run in runs):
         own = matcher.recipe_for_id(digest)
         by_name = by_context.setdefault(matcher.context_of(own) if own else None, {})
         by_name.setdefault(names[digest], []).append(digest)
-    uniform: dict[
-        str, str
-    ] = {}  # identities of runs with this rule, by all of their recipes but the weighting
+    uniform: dict[str, str] = {}  # identities of uniformly weighted runs, by the rest of their recipes
     for digest in matcher.recipe_ids:
         own = matcher.recipe_for_id(digest)
         if not is_to_first and own is not None and _is_uniform(own):
@@ -85,7 +81,7 @@ class _OtherTable:
         metrics = list_metrics(run for found in self.runs.values() for run in found) or ["AP"]
         table = Table(name=NAME, title=TITLE, columns=metrics, blocks=blocks)
         builder = RowBuilder(table, self.runs, metrics, self.matcher, differs=self.differs)
-        shown = builder.blocks(set(self.runs))
+        shown = builder.blocks(self.runs.keys())
         common = "" if self.context is None else self.matcher.describe_context(self.context)
         title = f"{'Comparison' if self.is_to_first else TITLE}, {common or 'recipes cannot be read'}"
         notes = [NOTE] if any(self.differs.values()) else []
@@ -101,9 +97,9 @@ class _OtherTable:
         ordered = sorted(digests, key=lambda digest: _order(changes[digest]))
         rows = []
         for digest in references:  # under the name that its runs have
-            own_name = self.matcher.runs_with_ids([digest])[0]["recipe"]
-            own_changes = self._list_changes(digest, self._load_named(own_name))
-            rows.append(self._row(name, digest, own_name, own_changes, is_reference=True))
+            other = self.matcher.runs_with_ids([digest])[0]["recipe"]
+            row = self._row(name, digest, other, self._list_changes(digest, self._load_named(other)))
+            rows.append(row.model_copy(update={"reference": True}))
         rows += [self._row(name, digest, name, changes[digest], bases[digest]) for digest in ordered]
         return Block(rows=rows)
 
@@ -115,19 +111,11 @@ class _OtherTable:
         is_comparable = len(changes) == 1 or all(text.startswith("weighting.") for text in changes)
         return stands if is_comparable and stands != digest and stands in self.matcher.recipe_ids else ""
 
-    def _row(
-        self,
-        block: str,
-        digest: str,
-        name: str,
-        changes: list[str],
-        base: str = "",
-        is_reference: bool = False,
-    ) -> Row:
-        row_id, baseline = f"{block}/{digest}", f"{block}/{base}" if base else None
+    def _row(self, block: str, digest: str, name: str, changes: list[str], base: str = "") -> Row:
+        row_id = f"{block}/{digest}"
         self.runs[row_id] = self.matcher.runs_with_ids([digest])
         self.differs[row_id] = join_differences(changes)
-        return Row(id=row_id, label=name, recipe=name, baseline=baseline, reference=is_reference)
+        return Row(id=row_id, label=name, recipe=name, baseline=f"{block}/{base}" if base else None)
 
     def _load_named(self, name: str) -> Recipe | None:
         if self.context is None:

@@ -148,18 +148,13 @@ class MeasuredTable:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `msdet report` shows, in no format yet.
+    """Everything that `msdet report` shows, in no format yet."""
 
-    Attributes:
-        tables: In the order of a page: a user's own ablations, then each table at full size and in its contexts,
-            then runs that belong to none.
-        missing: Why finished runs are in no row of a table that was asked for.
-    """
-
+    # A user's own ablations, then each table at full size and in its contexts, then runs that belong to none.
     tables: list[MeasuredTable]
     problems: list[str]
     has_runs: bool
-    missing: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # why finished runs are in no row of a table asked for
 
     @property
     def by_name(self) -> dict[str, list[MeasuredTable]]:

@@ -12,6 +12,8 @@ from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 
 MAX_PAIRS = 12  # whose differences are listed one by one
 
+draw_bootstrap = lru_cache(maxsize=4096)(Difference.bootstrap)  # once for all tables and formats
+
 
 def choose_controls(row: TableRow) -> list[Control]:
     """Return all controls beside a gain; beside anything else those that were run."""
@@ -106,9 +108,3 @@ def _describe_difference(row: TableRow, has_resampling: bool) -> list[str]:
         if has_resampling and (ends := draw_bootstrap(change)):
             texts.append(f"bootstrap interval [{format_signed(ends[0])}, {format_signed(ends[1])}]")
     return texts + ([str(row.power)] if row.power else [])
-
-
-@lru_cache(maxsize=4096)
-def draw_bootstrap(change: Difference) -> tuple[float, float] | None:
-    """Return a bootstrap interval, drawn once for all tables and formats."""
-    return change.bootstrap()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -34,13 +34,13 @@ class RowBuilder:
     def _groups(self) -> dict[str, list[Group]]:
         return {row_id: group_runs(found) for row_id, found in self.runs.items() if found}
 
-    def blocks(self, shown: set[str]) -> list[tuple[str, list[TableRow]]]:
+    def blocks(self, shown: Collection[str]) -> list[tuple[str, list[TableRow]]]:
         """Return blocks with a row for each group of runs of the rows in `shown`, or one that says there is none."""
         blocks = []
         for block in self.table.blocks:
             rows = [made for row in block.rows if row.id in shown for made in self._rows(row)]
             if rows:
-                blocks.append((block.title or "", self._ranked(_adjusted(rows), block)))
+                blocks.append((block.title or "", self._completed(rows, block)))
         return blocks
 
     def _rows(self, row: Row) -> Iterator[TableRow]:
@@ -54,12 +54,14 @@ class RowBuilder:
                 change = add_sequence(change, self.table.study.effect, self.table.study.scale)
             gains_only = len(self._groups) > MAX_ROWS_WITH_CONTROLS
             needed = change is not None and (change.verdict == "gain" if gains_only else change.value > 0)
+            spread, stated = group.metrics.get(metric), row.published if self.as_published else None
             yield TableRow(
                 row,
                 group,
                 published,
                 change,
-                "; ".join(text for text in (group.remark(), remark) if text),
+                "; ".join(filter(None, (group.remark(), remark))),
+                gap=spread.mean - stated[0] if spread and stated else None,
                 power=None if self.table.study else compute_power(change, published),
                 controls=find_controls(group, metric, self.matcher) if needed else (),
                 recipe=self.matcher.recipe_for_id(group.recipe_id),
@@ -67,18 +69,20 @@ class RowBuilder:
                 differs=self.differs.get(row.id, ""),
             )
 
-    def _ranked(self, rows: list[TableRow], block: Block) -> list[TableRow]:
-        main = self.columns[0]
+    def _completed(self, rows: list[TableRow], block: Block) -> list[TableRow]:
+        """Return a block's rows with what the others decide: ranks, and p-values adjusted for their number."""
         values = {r.id: dict(zip(self.columns, r.published or ())) for r in block.rows if not r.reference}
         published = rank_by_metric(values, self.columns) if self.as_published else {}
-        measured = self._measured_ranks(rows)
-        ranked = []
-        for index, row in enumerate(rows):
-            spread, stated = row.group.metrics.get(main) if row.group else None, row.definition.published
-            gap = spread.mean - stated[0] if spread and stated and self.as_published else None
-            shown = published.get(row.definition.id, {})
-            ranked.append(replace(row, ranks=measured.get(index, {}), published_ranks=shown, gap=gap))
-        return ranked
+        ranks, differences = self._measured_ranks(rows), _adjusted_differences(rows)
+        return [
+            replace(
+                row,
+                difference=differences.get(place),
+                ranks=ranks.get(place, {}),
+                published_ranks=published.get(row.definition.id, {}),
+            )
+            for place, row in enumerate(rows)
+        ]
 
     def _measured_ranks(self, rows: Sequence[TableRow]) -> dict[int, dict[str, int]]:
         """Return ranks by the row's place; only among results on the same data, and without rows of other tables."""
@@ -93,11 +97,10 @@ class RowBuilder:
         return ranks
 
 
-def _adjusted(rows: list[TableRow]) -> list[TableRow]:
-    """Return a block's rows with the p-values of those against one baseline adjusted for their number."""
+def _adjusted_differences(rows: list[TableRow]) -> dict[int, Difference]:
+    """Return differences by the row's place; those to one baseline are a family of comparisons."""
     families: dict[str | None, dict[int, Difference]] = {}
     for place, row in enumerate(rows):
         if row.difference is not None:
             families.setdefault(row.definition.baseline, {})[place] = row.difference
-    found = {place: c for family in families.values() for place, c in adjust_by_holm(family).items()}
-    return [replace(row, difference=found.get(place)) for place, row in enumerate(rows)]
+    return {place: c for family in families.values() for place, c in adjust_by_holm(family).items()}
