@@ -22,7 +22,8 @@ class Power:
     """What a comparison could have seen: two-sided t test at 5 %, at the measured spread."""
 
     published: float | None  # the difference that is looked for, in points; None where none is published
-    needed: int | None  # seeds (paired; else of each side) that show it with 80 % power; None above MAX_SEEDS
+    # Seeds (paired; else of each side) that show it with 80 % power; None without it, or above MAX_SEEDS.
+    needed: int | None
     detectable: float  # the difference that the present seeds show with 80 % power
     n: int  # the present seeds, as in `Difference`
 

@@ -31,7 +31,7 @@ def build_other_tables(matcher: Matcher, runs: list[Run], is_to_first: bool = Fa
         is_to_first: Whether they are all compared with the first row instead, and no other runs are shown.
     """
     names: dict[str, str] = {}
-    for run in sorted(runs, key=lambda run: IMPORTED in run["marks"]):  # an import names last
+    for run in sorted(runs, key=lambda run: IMPORTED in run["marks"]):  # imports name last
         names.setdefault(run["recipe_id"], run["recipe"])
     by_context: dict[Context | None, dict[str, list[str]]] = {}  # then by name: identities
     for digest in dict.fromkeys(run["recipe_id"] for run in runs):
