@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -43,9 +43,27 @@ class Collected:
         facts: By results folder, what is known of its files.
     """
 
-    runs: list[Run]
-    problems: list[str]
+    runs: list[Run] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     facts: dict[str, FileFacts] = field(default_factory=dict, repr=False, compare=False)
+
+    def add(self, folder: RunFolder, place: str, facts: FileFacts) -> None:
+        """Add the run of a folder, or the problem that it has; `place` is its results folder."""
+        name = folder.name
+
+        def read() -> tuple[Run, bool]:
+            record = folder.read()
+            return {**_row(folder, record), "digests": record.digests}, record.status not in LIVE
+
+        try:
+            row = facts.fact(f"{name}/record.json", folder.record_file, read)
+        except UserError as error:
+            self.problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
+            return
+        digests = row["digests"] if row["state"] == "done" else {}
+        changed = CHANGED if find_changed_files(folder, digests, facts) else ""
+        marks = merge_marks([row["marks"], changed])
+        self.runs.append({**row, "marks": marks, "run": name, "results": place, "path": str(folder.path)})
 
     def select(self, **values: Sequence[str] | None) -> Collected:
         """Return only the runs with one of these values in a column; `none` is an empty one, nothing asks for none."""
@@ -64,38 +82,34 @@ def collect(results: Path | str | Sequence[Path]) -> Collected:
     since is taken from the cache.
     """
     places = [Path(results)] if isinstance(results, (str, Path)) else [Path(place) for place in results]
-    facts: dict[str, FileFacts] = {}
-    runs: list[Run] = []
-    problems: list[str] = []
+    found = Collected()
     seen: dict[tuple[int, int], str] = {}
 
     def report_unreadable(error: OSError) -> None:
-        problems.append(f"{error.filename} cannot be read: {error.strerror}.")
+        found.problems.append(f"{error.filename} cannot be read: {error.strerror}.")
 
     for place in dict.fromkeys(places):
-        known = facts[str(place)] = FileFacts(["runs", str(place.absolute())], _code_digest())
+        known = found.facts[str(place)] = FileFacts(["runs", str(place.absolute())], _code_digest())
         names = set()
         for folder in iterate(place, report_unreadable):
-            name = folder.name
-            names.add(name)
+            names.add(folder.name)
             if len(places) == 1 or not _is_again(folder, seen):
-                _add(runs, problems, folder, name, str(place), known)
+                found.add(folder, str(place), known)
         known.forget_all_but(names)
         known.save()
-    if len(places) > 1:
-        counted = Counter(run["run"] for run in runs)
-        for run in runs:
-            run["run"] = run["path"] if counted[run["run"]] > 1 else run["run"]
-    return Collected(runs, problems, facts)
+    counted = Counter(run["run"] for run in found.runs)
+    for run in found.runs:
+        if counted[run["run"]] > 1:
+            run["run"] = run["path"]
+    return found
 
 
 def collect_folders(folders: Iterable[RunFolder]) -> Collected:
     """Return the same for given run folders."""
-    runs: list[Run] = []
-    problems: list[str] = []
+    found = Collected()
     for folder in folders:
-        _add(runs, problems, folder, folder.name, str(Path(*folder.path.parts[:-4])), FileFacts())
-    return Collected(runs, problems)
+        found.add(folder, str(Path(*folder.path.parts[:-4])), FileFacts())
+    return found
 
 
 @functools.lru_cache(maxsize=1)
@@ -117,33 +131,20 @@ def _is_again(folder: RunFolder, seen: dict[tuple[int, int], str]) -> bool:
     return before != path and os.path.realpath(before) == os.path.realpath(path)
 
 
-def _add(
-    runs: list[Run], problems: list[str], folder: RunFolder, name: str, place: str, facts: FileFacts
-) -> None:
-    def read() -> tuple[Run, bool]:
-        record = folder.read()
-        return {**_row(folder, record), "digests": record.digests}, record.status not in LIVE
-
-    try:
-        row = facts.fact(f"{name}/record.json", folder.record_file, read)
-    except UserError as error:
-        problems.append(f"{error.message}." + (f" ({error.hint})" if error.hint else ""))
-    else:
-        digests = row["digests"] if row["state"] == "done" else {}
-        changed = CHANGED if find_changed_files(folder, digests, facts) else ""
-        marks = {"marks": merge_marks([row["marks"], changed])}
-        runs.append(row | marks | {"run": name, "results": place, "path": str(folder.path)})
-
-
 def list_metrics(runs: Iterable[Run]) -> list[str]:
     """Return the metrics that at least one run has, the main one (AP or mAP) first."""
     names = dict.fromkeys(name for run in runs for name in run if name not in NO_METRICS)
     return sorted(names, key=lambda name: METRICS.index(name) if name in METRICS else len(METRICS))
 
 
-def split_by(runs: Iterable[Run], key: Callable[[Run], str]) -> list[list[Run]]:
+def find_parent(run: Run) -> str:
+    """Return the folder that a run's folder lies in."""
+    return run["path"].rpartition(os.sep)[0]
+
+
+def split_by(runs: Iterable[Run], key: Callable[[Run], Hashable]) -> list[list[Run]]:
     """Return the runs in one list for each value of a key, in their order."""
-    parts: dict[str, list[Run]] = {}
+    parts: dict[Hashable, list[Run]] = {}
     for run in runs:
         parts.setdefault(key(run), []).append(run)
     return list(parts.values())
@@ -157,23 +158,21 @@ def _row(folder: RunFolder, record: Record) -> Run:
         "config_hash": record.config_hash,
         "seed": record.seed,
         "profile": record.profile or "",
-        "dataset": str(record.dataset.get("name") or ""),
-        "fingerprint": _text(record.dataset.get("fingerprint")),
+        "dataset": record.dataset.get("name") or "",
+        "fingerprint": record.dataset.get("fingerprint") or "",
         "state": state,
         "iterations": record.iterations,
         "seconds": record.timings.get("total_s", math.nan),
         "execution": describe_execution(record.attempts),
-        "commit": _text((record.git or {}).get("commit")),
+        "commit": (record.git or {}).get("commit") or "",
         "marks": list_marks(record),
         "notes": "; ".join(record.notes),
         "created": record.created,
-        "ended": _text(record.attempts[-1].ended) if state == "done" and record.attempts else "",
+        "ended": (record.attempts[-1].ended or "") if state == "done" and record.attempts else "",
     }
     if state == "done":  # an earlier attempt may have left metrics of a run that is being done again
         # COCO's tools write -1 where no object of a size exists: no measurement, not a low one
-        row.update(
-            {name: value for name, value in record.metrics.items() if value >= 0 and name not in NO_METRICS}
-        )
+        row |= {name: v for name, v in record.metrics.items() if v >= 0 and name not in NO_METRICS}
     return row
 
 
@@ -190,7 +189,3 @@ def describe_execution(attempts: Iterable[Attempt]) -> str:
         if a.micro_batch > 0
     ]
     return ", then ".join(text for text, _ in groupby(texts))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)

@@ -235,7 +235,7 @@ def _command(part: str, options: dict[str, Any]) -> str:
 def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
     from experiments.common.files import write_json
     from experiments.reporting.bench.results import build_bench_sections
-    from experiments.reporting.tables.table_view import build_grid_view
+    from experiments.reporting.tables.sections import build_grid_view
 
     if out is not None:
         try:

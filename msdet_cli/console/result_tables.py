@@ -20,7 +20,7 @@ from experiments.runs.run_folder import RunFolder
 if TYPE_CHECKING:  # these import pandas
     from experiments.reporting import MeasuredTable
     from experiments.reporting.render.claims import Claim
-    from experiments.reporting.tables.table_view import TableView
+    from experiments.reporting.tables.sections import TableView
 
 MAX_ROWS = 60  # of a table; longer ones are for a file
 MAX_NOTES = 12  # on the rows of a table

@@ -10,7 +10,7 @@ from experiments.reporting.render.latex_text import escape_tex, make_comment
 from experiments.reporting.tables import row_evidence
 from experiments.reporting.tables.report_model import MeasuredTable
 from experiments.reporting.tables.report_views import build_controls_view, build_measured_view
-from experiments.reporting.tables.table_view import EMPTY, Cell, Column, TableView
+from experiments.reporting.tables.sections import EMPTY, Cell, Column, TableView
 
 PACKAGES = "booktabs and graphicx"
 MAX_ROWS = 60  # of a table; more cannot be read on a page

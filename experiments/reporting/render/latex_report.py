@@ -16,8 +16,7 @@ from experiments.reporting.render.latex import (
 )
 from experiments.reporting.render.latex_text import escape_tex
 from experiments.reporting.tables.report_model import MeasuredTable, Report
-from experiments.reporting.tables.sections import Grid, Picture, Section
-from experiments.reporting.tables.table_view import TableView, build_grid_view
+from experiments.reporting.tables.sections import Grid, Picture, Section, TableView, build_grid_view
 
 MAX_ROWS_ON_A_PAGE = 35  # rows
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}

@@ -12,8 +12,7 @@ from experiments.reporting.render.claims import count_verdicts, find_claims
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.report_views import build_controls_view, build_measured_view
 from experiments.reporting.tables.row_evidence import list_control_commands, list_row_notes
-from experiments.reporting.tables.sections import Section
-from experiments.reporting.tables.table_view import EMPTY, Column, TableView, ViewRow, build_grid_view
+from experiments.reporting.tables.sections import EMPTY, Column, Section, TableView, ViewRow, build_grid_view
 
 
 def render_markdown(table: MeasuredTable, base: Path) -> str:

@@ -20,8 +20,7 @@ from experiments.reporting.tables.report_views import (
     build_measured_view,
     build_runs_view,
 )
-from experiments.reporting.tables.sections import Picture, Section
-from experiments.reporting.tables.table_view import build_grid_view
+from experiments.reporting.tables.sections import Picture, Section, build_grid_view
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_SVG_BYTES = 300_000  # beyond that the PNG is lighter, and looks the same

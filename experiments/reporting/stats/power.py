@@ -19,29 +19,22 @@ MAX_SEEDS = 1000  # beyond this nobody trains; the search for a number of seeds 
 
 @dataclass(frozen=True)
 class Power:
-    """What a comparison could have seen: two-sided t test at 5 %, at the measured spread.
+    """What a comparison could have seen: two-sided t test at 5 %, at the measured spread."""
 
-    Attributes:
-        published: The published difference that is looked for, in points; None where none is published.
-        needed: Seeds (paired; else of each side) that show it with 80 % power; None where nothing is published, or
-            where it would take more than MAX_SEEDS.
-        detectable: The difference that the present seeds show with 80 % power.
-        n: The present seeds, as in `Difference`.
-    """
-
-    published: float | None
+    published: float | None  # the difference that is looked for, in points; None where none is published
+    # Seeds (paired; else of each side) that show it with 80 % power; None without it, or above MAX_SEEDS.
     needed: int | None
-    detectable: float
-    n: int
+    detectable: float  # the difference that the present seeds show with 80 % power
+    n: int  # the present seeds, as in `Difference`
 
     def __str__(self) -> str:
-        now = f"{self.n} seeds show a difference of {self.detectable:.1f} or more"
-        if self.published is None:
-            return f"{now} (80 % power, at this spread)"
-        seeds = f"{self.needed} seeds" if self.needed else f"more than {MAX_SEEDS} seeds"
-        return (
-            f"the published {format_signed(self.published)} takes {seeds}; {now} (80 % power, at this spread)"
+        now = (
+            f"{self.n} seeds show a difference of {self.detectable:.1f} or more (80 % power, at this spread)"
         )
+        if self.published is None:
+            return now
+        seeds = self.needed or f"more than {MAX_SEEDS}"
+        return f"the published {format_signed(self.published)} takes {seeds} seeds; {now}"
 
 
 def compute_power(change: Difference | None, published: float | None) -> Power | None:
@@ -87,10 +80,8 @@ def _power(effect: float, n: int, sides: int) -> float:
     from scipy.special import ndtr
 
     degrees_of_freedom = sides * (n - 1)
-    shift, limits = (
-        effect * math.sqrt(n),
-        compute_t_quantile(degrees_of_freedom) * _spreads(degrees_of_freedom),
-    )
+    shift = effect * math.sqrt(n)
+    limits = compute_t_quantile(degrees_of_freedom) * _spreads(degrees_of_freedom)
     return float((ndtr(shift - limits) + ndtr(-shift - limits)).mean())
 
 
@@ -100,7 +91,5 @@ def _spreads(degrees_of_freedom: int) -> np.ndarray:
     import numpy as np
     from scipy.special import gammaincinv
 
-    cells = 4000
-    return np.sqrt(
-        2 / degrees_of_freedom * gammaincinv(degrees_of_freedom / 2, (np.arange(cells) + 0.5) / cells)
-    )
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    return np.sqrt(2 / degrees_of_freedom * gammaincinv(degrees_of_freedom / 2, quantiles))

@@ -14,27 +14,21 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from experiments.reporting.stats.statistics import CONFIDENCE_LEVEL, MIN_SEEDS, Difference, Verdict
 
-DEFAULT_SCALE = (
-    1.0  # most sensitive to a mean of one standard deviation; smaller ones take more than 20 seeds
-)
+# Most sensitive to a mean of one standard deviation; smaller ones take more than 20 seeds.
+DEFAULT_SCALE = 1.0
 MAX_SEEDS = 1000  # at which a forecast ends
 
 
 @dataclass(frozen=True)
 class SequentialDifference(Difference):
-    """A paired difference whose `low` and `high` hold at all looks: None while the interval is unbounded.
+    """A paired difference whose `low` and `high` hold at all looks: None while the interval is unbounded."""
 
-    Attributes:
-        effect: The smallest difference that matters, in points; None where nobody has named one.
-        scale: Of the mixture, in standard deviations.
-    """
-
-    effect: float | None = None
-    scale: float = DEFAULT_SCALE
+    effect: float | None = None  # the smallest difference that matters, in points; None where none is named
+    scale: float = DEFAULT_SCALE  # of the mixture, in standard deviations
 
     @property
     def e_value(self) -> float:
@@ -81,11 +75,11 @@ def add_sequence(
     change: Difference, effect: float | None = None, scale: float = DEFAULT_SCALE
 ) -> SequentialDifference:
     """Return a paired difference with its confidence sequence in place of its t interval."""
-    own = {field.name: getattr(change, field.name) for field in fields(Difference)}
     reach = compute_sequence_quantile(change.n, scale)
     half = reach * change.error if change.error is not None and change.paired and reach < math.inf else None
-    ends = (None, None) if half is None else (change.value - half, change.value + half)
-    return SequentialDifference(**{**own, "low": ends[0], "high": ends[1]}, effect=effect, scale=scale)
+    low, high = (None, None) if half is None else (change.value - half, change.value + half)
+    own = {"low": low, "high": high, "effect": effect, "scale": scale}
+    return SequentialDifference(**{**vars(change), **own})
 
 
 def compute_e_value(t: float, n: int, scale: float = DEFAULT_SCALE) -> float:

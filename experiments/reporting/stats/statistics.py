@@ -1,4 +1,4 @@
-"""Means, spreads and differences over the seeds of one recipe."""
+"""Means, spreads and differences over the seeds of one recipe, and ranks among recipes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,10 @@ MIN_BOOTSTRAP_PAIRS = 5  # fewer have too few resamples for an interval's ends
 
 @dataclass(frozen=True)
 class Spread:
-    """A metric over seeds, in percent.
-
-    Attributes:
-        mean: Over the seeds.
-        sd: Sample standard deviation (divided by n - 1); None for a single seed.
-        n: Number of seeds.
-    """
+    """A metric over `n` seeds, in percent."""
 
     mean: float
-    sd: float | None
+    sd: float | None  # of the sample (divided by n - 1); None for a single seed
     n: int
 
     def __str__(self) -> str:
@@ -39,30 +33,18 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """One recipe minus another, in percentage points.
+    """One recipe minus another, in percentage points."""
 
-    Attributes:
-        value: Paired, the mean of the seeds' differences; else the difference of the means.
-        error: Its standard error; None where either side has a single seed.
-        low, high: Ends of the 95 % confidence interval; None where there is no error.
-        paired: Whether seeds were paired: two or more have a result on both sides.
-        n: Pairs; unpaired, the seeds of the side that has fewer.
-        pairs: The seeds' differences by ascending seed; empty when unpaired.
-        degrees_of_freedom: Degrees of freedom of the t distribution behind the interval; 0 where there is none.
-        p_adjusted: The p-value after Holm, over a family of comparisons; None where there is no such family.
-        family: Its size.
-    """
-
-    value: float
-    error: float | None = None
-    low: float | None = None
+    value: float  # paired, the mean of the seeds' differences; else the difference of the means
+    error: float | None = None  # its standard error; None where either side has a single seed
+    low: float | None = None  # ends of the 95 % confidence interval; None where there is no error
     high: float | None = None
-    paired: bool = False
-    n: int = 1
-    pairs: tuple[float, ...] = ()
-    degrees_of_freedom: float = 0.0
-    p_adjusted: float | None = None
-    family: int = 1
+    paired: bool = False  # two or more seeds have a result on both sides
+    n: int = 1  # pairs; unpaired, the seeds of the side that has fewer
+    pairs: tuple[float, ...] = ()  # the seeds' differences by ascending seed; empty when unpaired
+    degrees_of_freedom: float = 0.0  # of the t distribution behind the interval; 0 where there is none
+    p_adjusted: float | None = None  # after Holm, over a family of comparisons; None without a family
+    family: int = 1  # its size
 
     @property
     def p_value(self) -> float | None:
@@ -122,12 +104,9 @@ def compute_spread(values: Iterable[float | None]) -> Spread | None:
     numbers = [float(v) for v in values if v is not None and math.isfinite(v)]
     if not numbers:
         return None
-    mean = math.fsum(numbers) / len(numbers)
-    if len(numbers) == 1:
-        return Spread(mean, None, 1)
-    # statistics.stdev is exact, and 30 times slower
-    squares = math.fsum((number - mean) ** 2 for number in numbers)
-    return Spread(mean, math.sqrt(squares / (len(numbers) - 1)), len(numbers))
+    mean, n = statistics.fmean(numbers), len(numbers)
+    squares = math.fsum((v - mean) ** 2 for v in numbers)  # statistics.stdev is exact, and 30 times slower
+    return Spread(mean, math.sqrt(squares / (n - 1)) if n > 1 else None, n)
 
 
 def compute_difference(one: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
@@ -159,6 +138,30 @@ def adjust_by_holm(changes: Mapping[Key, Change]) -> dict[Key, Change]:
     return adjusted
 
 
+def rank_values(values: Mapping[Key, float | None]) -> dict[Key, int]:
+    """Return 1 for the highest value, 2 for the next; values equal as shown share a rank.
+
+    Noise is not asked about: that is the difference's business. Empty where fewer than two rows have a value, or
+    all have the same.
+    """
+    shown = {key: round(value, 1) for key, value in values.items() if value is not None}  # as tables show it
+    order = sorted(set(shown.values()), reverse=True)
+    if len(order) < 2:
+        return {}
+    return {key: order.index(value) + 1 for key, value in shown.items() if value in order[:2]}
+
+
+def rank_by_metric(
+    rows: Mapping[Key, Mapping[str, float]], metrics: Iterable[str]
+) -> dict[Key, dict[str, int]]:
+    """Return `rank_values` of each metric, by row and metric."""
+    found: dict[Key, dict[str, int]] = {key: {} for key in rows}
+    for metric in metrics:
+        for key, rank in rank_values({key: row.get(metric) for key, row in rows.items()}).items():
+            found[key][metric] = rank
+    return found
+
+
 def _finite(values: Mapping[int, float]) -> dict[int, float]:
     return {int(seed): float(v) for seed, v in values.items() if v is not None and math.isfinite(v)}
 
@@ -181,10 +184,9 @@ def _unpaired(one: list[float], baseline: list[float]) -> Difference:
     if squared == 0:
         return Difference(value, 0.0, value, value, n=n, degrees_of_freedom=len(one) + len(baseline) - 2)
     degrees_of_freedom = squared**2 / sum(part**2 / own for part, own in parts)  # Welch-Satterthwaite
-    half = math.sqrt(squared) * compute_t_quantile(degrees_of_freedom)
-    return Difference(
-        value, math.sqrt(squared), value - half, value + half, n=n, degrees_of_freedom=degrees_of_freedom
-    )
+    error = math.sqrt(squared)
+    half = error * compute_t_quantile(degrees_of_freedom)
+    return Difference(value, error, value - half, value + half, n=n, degrees_of_freedom=degrees_of_freedom)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from experiments.reporting.collect import Collected, Run, list_metrics, split_by
 from experiments.reporting.tables.groups import group_runs
 from experiments.reporting.tables.matching import Context, Matcher, find_context
 from experiments.reporting.tables.other_runs import build_other_tables
-from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow, describe_context
+from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
 from experiments.reporting.tables.table_rows import RowBuilder
 
 STUDY_NOTE = (
@@ -38,8 +39,8 @@ def build_report(
     Raises:
         UserError: A table is unknown, or its file is wrong; no row is what `against` names.
     """
-    builder = _TableBuilder(Matcher(collected))
-    matcher = builder.matcher
+    matcher = Matcher(collected)
+    builder = _TableBuilder(matcher)
     tables, problems = _load_tables(dict.fromkeys(names), [Path(place) for place in collected.facts])
     if against:
         tables = _compare_with(tables, against)
@@ -53,7 +54,7 @@ def build_report(
     missing = [text for t in tables for text in builder.find_nearest(t, t.name in measured)] if names else []
     problems = [*collected.problems, *problems, *matcher.problems]
     matcher.save()
-    return Report(list(map(_with_notes, shown)), problems, len(collected.runs) > 0, missing)
+    return Report(list(map(_with_notes, shown)), problems, bool(collected.runs), missing)
 
 
 def build_run_tables(collected: Collected) -> list[MeasuredTable]:
@@ -80,8 +81,7 @@ def _compare_with(tables: Sequence[Table], against: str) -> list[Table]:
     """Return the tables that have a row of that name, with it as the baseline of all others."""
     found = []
     for table in tables:
-        rows = list(table.rows())
-        target = next((row.id for row in rows if _is_named(row, against)), None)
+        target = next((row.id for row in table.rows() if _is_named(row, against)), None)
         if target is not None:
             compared = table.model_copy(deep=True)
             for row in compared.rows():
@@ -103,13 +103,12 @@ def _is_named(row: Row, name: str) -> bool:
 def _with_something_new(tables: Sequence[MeasuredTable], own: set[str]) -> list[MeasuredTable]:
     """Drop forms without published numbers all of whose runs another table shows, but none of a user's `own`."""
     shown = [frozenset(table.folders) for table in tables]
-
-    def is_new(place: int) -> bool:
-        others = ((other, runs) for other, runs in enumerate(shown) if other != place)
-        return not any(shown[place] < runs or (shown[place] == runs and o < place) for o, runs in others)
-
-    kept = (table.is_as_published or table.name in own or is_new(i) for i, table in enumerate(tables))
-    return [table for table, is_kept in zip(tables, kept) if is_kept]
+    kept = []
+    for place, (table, runs) in enumerate(zip(tables, shown)):
+        is_elsewhere = runs in shown[:place] or any(runs < others for others in shown)
+        if table.is_as_published or table.name in own or not is_elsewhere:
+            kept.append(table)
+    return kept
 
 
 def _of_recipes(tables: Sequence[MeasuredTable], recipes: set[str]) -> list[MeasuredTable]:
@@ -139,7 +138,7 @@ class _TableBuilder:
     def _full_size(self, table: Table) -> MeasuredTable:
         """Return the table on its rows' own data, published values beside measured ones."""
         runs = {row.id: self.matcher.find(self.matcher.recipes_of(table, row)) for row in table.rows()}
-        blocks = RowBuilder(table, runs, table.columns, self.matcher, as_published=True).blocks(set(runs))
+        blocks = RowBuilder(table, runs, table.columns, self.matcher, as_published=True).blocks(runs.keys())
         notes = [table.note] if table.note else []
         if table.study is not None:
             notes.append(STUDY_NOTE.format(table.study.effect))
@@ -152,7 +151,7 @@ class _TableBuilder:
         wanted = (self.matcher.recipes_of(table, row) for row in table.rows())
         first = next((recipes[0] for recipes in wanted if recipes), None)
         context = find_context(first) if first is not None and not table.has_published else None
-        common = describe_context(context, self.matcher.contexts) if context else ""
+        common = self.matcher.describe_context(context) if context else ""
         return replace(form, title=table.title, context=context, common=common)
 
     def _in_context(self, table: Table, context: Context) -> MeasuredTable | None:
@@ -171,9 +170,10 @@ class _TableBuilder:
             notes[0] += f" With profile {context.profile}, {', '.join(scaled)}."
         if hidden:
             notes.append(f"{len(hidden)} rows of the table have no runs here.")
-        common = describe_context(context, self.matcher.contexts)
+        common = self.matcher.describe_context(context)
         title = f"{_numbered(table)}, {common}"
-        title += " (NOT comparable with the published numbers)" if table.has_published else ""
+        if table.has_published:
+            title += " (NOT comparable with the published numbers)"
         blocks = RowBuilder(table, runs, columns, self.matcher).blocks(shown)
         return MeasuredTable(table.name, title, context, columns, blocks, notes, common)
 
@@ -198,8 +198,7 @@ class _TableBuilder:
     def find_nearest(self, table: Table, is_measured: bool) -> list[str]:
         """Return in which keys finished runs that are in no row differ from the nearest row.
 
-        Args:
-            is_measured: Whether the table has runs; then only what is near says something.
+        Of a table that has runs, `is_measured`, only what is near says something.
         """
         done = [run for run in self.matcher.unmatched() if run["state"] == "done"]
         found: list[tuple[int, str]] = []
@@ -248,8 +247,5 @@ def _with_notes(table: MeasuredTable) -> MeasuredTable:
 
 def _numbered(table: Table) -> str:
     """Return `Table 1` for `table1`, `Figure 4` for `fig4`; any other name as it is."""
-    for stem, word in (("table", "Table"), ("fig", "Figure")):
-        number = table.name.removeprefix(stem)
-        if number != table.name and number.isdecimal():
-            return f"{word} {number}"
-    return table.name
+    found = re.fullmatch(r"(table|fig)(\d+)", table.name)
+    return f"{'Table' if found[1] == 'table' else 'Figure'} {found[2]}" if found else table.name

@@ -29,23 +29,15 @@ MAX_COMMANDS = 5  # for single seeds; more are asked for by their highest, which
 
 @dataclass(frozen=True)
 class Control:
-    """One control of a row.
-
-    Attributes:
-        spread: Over those of the row's seeds that have a finished run of it; None where none has.
-        difference: The row minus this control.
-        missing: Seeds of the row without a finished run of the control.
-        commands: What to type for those.
-        note: Why there is no command, if so.
-    """
+    """One control of a row."""
 
     name: str
-    spread: Spread | None
-    difference: Difference | None
-    missing: tuple[int, ...]
-    commands: tuple[str, ...]
+    spread: Spread | None  # over those of the row's seeds that have a finished run of it; None where none has
+    difference: Difference | None  # the row minus this control
+    missing: tuple[int, ...]  # seeds of the row without a finished run of the control
+    commands: tuple[str, ...]  # what to type for those
     folders: tuple[Path, ...]
-    note: str = ""
+    note: str = ""  # why there is no command, if so
 
 
 def find_controls(group: Group, metric: str, matcher: Matcher) -> tuple[Control, ...]:
@@ -74,11 +66,11 @@ class _ControlFinder:
         if self.recipe.weighting.get("rule") == "rlo":
             yield "gamma = 0", [{"gamma": 0.0}], ""
         yield "random weights", [{"rule": "random"}], ""
-        kinds: tuple[tuple[Literal["level", "overall"], str], ...] = (
-            ("level", "its mean weight of each level"),
-            ("overall", "its mean weight, all levels"),
-        )
-        for mean, name in kinds:
+        names: dict[Literal["level", "overall"], str] = {
+            "level": "its mean weight of each level",
+            "overall": "its mean weight, all levels",
+        }
+        for mean, name in names.items():
             try:
                 *before, last = self.matcher.mean_weights(self.group.finished_folders, mean)
                 by_count = [*filter(self.matcher.has_run_with, before), last]
@@ -94,23 +86,24 @@ class _ControlFinder:
         ours = [run for run in runs if run["seed"] in seeds and run["fingerprint"] == self.group.fingerprint]
         found = [part for part in group_runs(ours) if self.metric in part.metrics and not part.is_imported]
         best = max(found, key=lambda part: part.metrics[self.metric].n, default=None)
-        missing = sorted(seeds - set(best.by_seed(self.metric)) if best else seeds)
+        missing = tuple(sorted(seeds - set(best.by_seed(self.metric)) if best else seeds))
         commands = self._commands(changes[-1], missing) if changes and missing else ()
         if best is None:
-            return Control(name, None, None, tuple(missing), commands, (), reason)
+            return Control(name, None, None, missing, commands, (), reason)
         change, _ = compare_groups(self.group, best, self.metric)
-        spread, folders = best.metrics[self.metric], tuple(best.folders)
-        return Control(name, spread, change, tuple(missing), commands, folders, reason)
+        return Control(
+            name, best.metrics[self.metric], change, missing, commands, tuple(best.folders), reason
+        )
 
-    def _commands(self, change: dict[str, Any], seeds: list[int]) -> tuple[str, ...]:
+    def _commands(self, change: dict[str, Any], seeds: tuple[int, ...]) -> tuple[str, ...]:
         """Return `msdet run ...`, from the recipe's name where that says it all, else from a run's own page."""
         folder = self.group.folders[0]
-        results = folder.parents[3]
         words = ["msdet", "run", *self._page(folder)]
         for key, value in change.items():
             words += ["--set", f"weighting.{key}={value if isinstance(value, str) else json.dumps(value)}"]
-        where = ["--results-dir", str(results)] if str(results) != "results" else []
-        if seeds == list(range(len(seeds))) or len(seeds) > MAX_COMMANDS:
+        results = str(folder.parents[3])
+        where = ["--results-dir", results] if results != "results" else []
+        if seeds == tuple(range(len(seeds))) or len(seeds) > MAX_COMMANDS:
             return (shlex.join([*words, "--seeds", str(seeds[-1] + 1), *where]),)
         return tuple(shlex.join([*words, "--seed", str(seed), *where]) for seed in seeds)
 
@@ -125,11 +118,8 @@ class _ControlFinder:
 def _changed(weighting: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """Return the weighting changed as `--set` would: another rule keeps what every rule has."""
     rule = change.get("rule", weighting["rule"])
-    kept = (
-        weighting
-        if rule == weighting["rule"]
-        else {k: weighting[k] for k in ("alpha", "epsilon") if k in weighting}
-    )
+    is_same = rule == weighting["rule"]
+    kept = {key: value for key, value in weighting.items() if is_same or key in ("alpha", "epsilon")}
     options = {key: value for key, value in {**kept, **change}.items() if key not in ("rule", "where")}
     where = {"where": weighting["where"]} if "where" in weighting else {}
     return {"rule": rule, **check_options(rule, options), **where}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.reporting.collect import Run, list_metrics
+from experiments.reporting.collect import Run, find_parent, list_metrics, split_by
 from experiments.reporting.stats.statistics import Difference, Spread, compute_difference, compute_spread
 from experiments.runs.run_flags import IMPORTED, REDUCED, merge_marks
 
@@ -17,17 +16,11 @@ STATES = ("done", "running", "queued", "interrupted", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class Group:
-    """One recipe on the same data, executed in the same way, each seed once; imported runs never with our own.
+    """One recipe on the same data, executed in the same way, each seed once; imported runs never with our own."""
 
-    Attributes:
-        runs: At least one, finished or not.
-        metrics: Over the finished ones; a metric that none has is absent.
-        distinguishing_label: What sets it apart from the groups beside it; empty where it is alone.
-    """
-
-    runs: list[Run]
-    metrics: dict[str, Spread]
-    distinguishing_label: str = ""
+    runs: list[Run]  # at least one, finished or not
+    metrics: dict[str, Spread]  # over the finished ones; a metric that none has is absent
+    distinguishing_label: str = ""  # what sets it apart from the groups beside it; empty where it is alone
 
     @property
     def states(self) -> dict[str, int]:
@@ -53,7 +46,7 @@ class Group:
 
     def marked(self, mark: str) -> list[int]:
         """Return the seeds of the runs with a mark."""
-        return sorted(run["seed"] for run in self.runs if mark in run["marks"])
+        return [run["seed"] for run in self._by_seed if mark in run["marks"]]
 
     def seeds_added_later(self) -> list[int]:
         """Return the seeds planned after another seed had ended: somebody may have looked at the result before.
@@ -61,7 +54,7 @@ class Group:
         A run is planned when its record is made: for all seeds of one command before the first of them begins.
         """
         first = min((run["ended"] for run in self.runs if run["ended"]), default=None)
-        return sorted(run["seed"] for run in self.runs if first is not None and run["created"] > first)
+        return [run["seed"] for run in self._by_seed if first is not None and run["created"] > first]
 
     @property
     def recipe_id(self) -> str:
@@ -74,27 +67,26 @@ class Group:
     @property
     def folders(self) -> list[Path]:
         """The run folders, by seed."""
-        return [Path(path) for _, path, _ in self._in_order()]
+        return [Path(run["path"]) for run in self._by_seed]
 
     @property
     def finished_folders(self) -> list[Path]:
         """Those of finished runs, by seed."""
-        return [Path(path) for _, path, state in self._in_order() if state == "done"]
+        return [Path(run["path"]) for run in self._by_seed if run["state"] == "done"]
 
     @property
     def configs(self) -> list[Path]:
         """The folders that the run folders lie in, each once."""
-        parents = (path.rpartition(os.sep)[0] for _, path, _ in self._in_order())
-        return [Path(path) for path in dict.fromkeys(parents)]
+        return [Path(path) for path in dict.fromkeys(map(find_parent, self._by_seed))]
 
     @property
     def patterns(self) -> list[str]:
         """`results/runs/<recipe>/<hash>/seed*`, one for each config."""
         return [(config / "seed*").as_posix() for config in self.configs]
 
-    def _in_order(self) -> list[tuple[int, str, str]]:
-        """Return seed, path and state, by seed."""
-        return sorted((run["seed"], run["path"], run["state"]) for run in self.runs)
+    @functools.cached_property
+    def _by_seed(self) -> list[Run]:
+        return sorted(self.runs, key=lambda run: run["seed"])
 
     def counts(self) -> str:
         """Return `2 done, 1 failed`."""
@@ -110,28 +102,24 @@ class Group:
 
     def remark(self) -> str:
         """Return what a reader must know: runs without a result, execution, distinguishing label."""
-        counts = "" if set(self.states) == {"done"} else self.counts()
-        way = (
-            f"run as {self.execution}" if self.execution and "run as" not in self.distinguishing_label else ""
-        )
-        return "; ".join(
-            text
-            for text in (counts, way, self.distinguishing_label, *self._marks_in_words(), *self.notes())
-            if text
-        )
+        texts = [self.counts()] if self.describe_absence() else []
+        if self.execution and "run as" not in self.distinguishing_label:
+            texts.append(f"run as {self.execution}")
+        if self.distinguishing_label:
+            texts.append(self.distinguishing_label)
+        if reduced := self.marked(REDUCED):
+            texts.append(f"{REDUCED} halved batch: {_list_seeds(reduced)}")
+        if self.is_imported:
+            texts.append(f"{IMPORTED} imported")
+        noted: dict[str, list[int]] = {}
+        for run in self._by_seed:
+            if run["notes"]:
+                noted.setdefault(run["notes"], []).append(run["seed"])
+        return "; ".join([*texts, *(f"{_list_seeds(seeds)}: {notes}" for notes, seeds in noted.items())])
 
-    def _marks_in_words(self) -> list[str]:
-        reduced = self.marked(REDUCED)
-        texts = [f"{REDUCED} halved batch: seed {', '.join(map(str, reduced))}"] if reduced else []
-        return texts + ([f"{IMPORTED} imported"] if self.is_imported else [])
 
-    def notes(self) -> list[str]:
-        """Return the records' notes, each with the seeds that it is about."""
-        about: dict[str, list[str]] = {}
-        for seed, notes in sorted((run["seed"], run["notes"]) for run in self.runs):
-            if notes:
-                about.setdefault(notes, []).append(str(seed))
-        return [f"seed {', '.join(seeds)}: {note}" for note, seeds in about.items()]
+def _list_seeds(seeds: list[int]) -> str:
+    return f"seed {', '.join(map(str, seeds))}"
 
 
 def group_runs(runs: list[Run]) -> list[Group]:
@@ -139,42 +127,28 @@ def group_runs(runs: list[Run]) -> list[Group]:
 
     A run that never came to load data belongs to those of its recipe and data that most were executed like.
     """
-    if not runs:
-        return []
-    groups: list[tuple[dict[str, str], list[Run]]] = []
-    for (recipe, data, _, way), members in _alike(runs).items():
-        marks = {"recipe": recipe, "data": data[:12] or "unknown", "run as": way}
-        groups += [
-            ({**marks, "": copy}, part) for copy, part in _without_copies([runs[place] for place in members])
-        ]
-    differing = [key for key in groups[0][0] if len({marks[key] for marks, _ in groups}) > 1]
-    return [
-        _group(
-            part,
-            ", ".join(f"{key} {marks[key]}".strip() for key in differing if marks[key]),
+    parts: list[tuple[dict[str, str], list[Run]]] = []
+    for alike in split_by(runs, lambda run: (run["recipe_id"], run["fingerprint"], IMPORTED in run["marks"])):
+        marks = {"recipe": alike[0]["recipe_id"], "data": alike[0]["fingerprint"][:12] or "unknown"}
+        for way, members in _split_by_execution(alike):
+            parts += [({**marks, "run as": way, "": copy}, part) for copy, part in _without_copies(members)]
+    values = {key: {marks[key] for marks, _ in parts} for key in ("recipe", "data", "run as", "")}
+    groups = []
+    for marks, part in parts:
+        spreads = {name: compute_spread(run.get(name) for run in part) for name in list_metrics(part)}
+        label = ", ".join(
+            f"{key} {marks[key]}".strip() for key in marks if len(values[key]) > 1 and marks[key]
         )
-        for marks, part in groups
-    ]
+        groups.append(Group(part, {name: spread for name, spread in spreads.items() if spread}, label))
+    return groups
 
 
-def _alike(runs: list[Run]) -> dict[tuple[str, str, bool, str], list[int]]:
-    """Return places of runs by recipe, data, whether imported, and execution, in their order."""
-    ways = [run["execution"] for run in runs]
-    keys = [(run["recipe_id"], run["fingerprint"], IMPORTED in run["marks"]) for run in runs]
-    known = Counter((key, way) for key, way in zip(keys, ways) if way)
-    usual: dict[tuple[str, str, bool], str] = {}
-    for (key, way), _ in sorted(known.items(), key=lambda item: (-item[1], item[0][1])):
-        usual.setdefault(key, way)
-    found: dict[tuple[str, str, bool, str], list[int]] = {}
-    for place, (key, way) in enumerate(zip(keys, ways)):
-        found.setdefault((*key, way or usual.get(key, "")), []).append(place)
-    first = {key: place for place, key in reversed(list(enumerate(keys)))}
-    return dict(sorted(found.items(), key=lambda item: (first[item[0][:3]], item[1][0])))
-
-
-def _group(runs: list[Run], distinguishing_label: str) -> Group:
-    found = {name: compute_spread(run.get(name) for run in runs) for name in list_metrics(runs)}
-    return Group(runs, {name: s for name, s in found.items() if s is not None}, distinguishing_label)
+def _split_by_execution(runs: list[Run]) -> list[tuple[str, list[Run]]]:
+    """Split runs by execution, with those whose execution is unknown among the most frequent one."""
+    known = Counter(run["execution"] for run in runs if run["execution"])
+    usual = min(known, key=lambda way: (-known[way], way), default="")
+    parts = split_by(runs, lambda run: run["execution"] or usual)
+    return [(part[0]["execution"] or usual, part) for part in parts]
 
 
 def _without_copies(runs: list[Run]) -> list[tuple[str, list[Run]]]:
@@ -190,10 +164,9 @@ def _without_copies(runs: list[Run]) -> list[tuple[str, list[Run]]]:
     copies: Counter[tuple[str, int]] = Counter()
     for run in runs:
         if counted[run["seed"]] > 1:
-            parent = run["path"].rpartition(os.sep)[0]
-            copies[parent, run["seed"]] += 1
-            copy = copies[parent, run["seed"]]
-            name = f"folder {parent}" + (f" (copy {copy})" if copy > 1 else "")
+            place = (find_parent(run), run["seed"])
+            copies[place] += 1
+            name = f"folder {place[0]}" + (f" (copy {copies[place]})" if copies[place] > 1 else "")
             parts.setdefault(name, []).append(run)
     return list(parts.items())
 
@@ -206,7 +179,8 @@ def compare_groups(group: Group, baseline: Group, metric: str) -> tuple[Differen
     mine, theirs = group.by_seed(metric), baseline.by_seed(metric)
     if baseline.is_imported != group.is_imported:
         remark = "baseline imported" if baseline.is_imported else "baseline not imported"
-        return compute_difference(_renumbered(mine, 0), _renumbered(theirs, len(mine))), remark
+        # under seeds that do not match
+        return compute_difference(mine, dict(enumerate(theirs.values(), max(mine, default=0) + 1))), remark
     other_way = baseline.execution not in ("", group.execution)
     remarks = [f"baseline run as {baseline.execution}"] if other_way else []
     change = compute_difference(mine, theirs)
@@ -237,8 +211,3 @@ def select_baseline(group: Group, baselines: list[Group], metric: str) -> Group 
             -b.metrics[metric].n,
         ),
     )
-
-
-def _renumbered(values: dict[int, float], first: int) -> dict[int, float]:
-    """Return values under seeds that match nobody's."""
-    return dict(enumerate(values.values(), start=first))

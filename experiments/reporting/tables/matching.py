@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from experiments.data.spec import DatasetSpec
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe, Schedule
 from experiments.recipes.tables import Row, Table
-from experiments.reporting.collect import Collected, Run, split_by
+from experiments.reporting.collect import Collected, Run, find_parent, split_by
 from experiments.runs.mean_weights import compute_mean_weights, time_means
 from experiments.runs.run_folder import RunFolder
 
@@ -27,21 +26,11 @@ UNKNOWN_WEIGHTS = (1.0,)  # what a recipe is loaded with whose weights do not ma
 
 @dataclass(frozen=True)
 class Context:
-    """What makes runs comparable with one another: a profile ("" for full size) and a data set's definition.
-
-    Attributes:
-        data: The definition without its name and place, as canonical JSON.
-        dataset: The same, to be put into a row's recipe.
-    """
+    """What makes runs comparable with one another: a profile ("" for full size) and a data set's definition."""
 
     profile: str
-    data: str
-    dataset: DatasetSpec = field(compare=False)
-
-    @property
-    def digest(self) -> str:
-        """Tells definitions of the same name apart."""
-        return hashlib.sha256(self.data.encode()).hexdigest()[:6]
+    data: str  # the definition without its name and place, as canonical JSON
+    dataset: DatasetSpec = field(compare=False)  # the same, to be put into a row's recipe
 
 
 def find_context(recipe: Recipe) -> Context:
@@ -51,16 +40,11 @@ def find_context(recipe: Recipe) -> Context:
 
 
 class Matcher:
-    """Finds the runs of table rows, and remembers which have found a row.
-
-    Attributes:
-        contexts: Of all runs, in the order in which they come.
-        problems: One sentence for each recipe that could not be read.
-    """
+    """Finds the runs of table rows, and remembers which have found a row."""
 
     def __init__(self, collected: Collected) -> None:
         self.runs = collected.runs
-        self.problems: list[str] = []
+        self.problems: list[str] = []  # one sentence for each recipe that could not be read
         self.matched: set[str] = set()
         self._facts = defaultdict(FileFacts, collected.facts)
         self._loaded: dict[tuple[Any, ...], Recipe | None] = {}
@@ -71,6 +55,7 @@ class Matcher:
         self._contexts: dict[tuple[str, int], Context] = {}
         self._own = {digest: self._recipe_of_runs(places) for digest, places in self._places.items()}
         owned = [recipe for recipe in self._own.values() if recipe]
+        # Of all runs, in the order in which they come.
         self.contexts = list(dict.fromkeys(self.context_of(recipe) for recipe in owned))
         self._means: dict[str, dict[str, float]] = {}
         self._results = {run["path"]: run["results"] for run in self.runs}
@@ -86,6 +71,13 @@ class Matcher:
         if key not in self._contexts:
             self._contexts[key] = find_context(own)
         return self._contexts[key]
+
+    def describe_context(self, context: Context) -> str:
+        """Return `profile tiny on shapes` or `full size on coco`, with a digest if the name is ambiguous."""
+        name = context.dataset.name
+        if len({other.data for other in self.contexts if other.dataset.name == name}) > 1:
+            name += f" (definition {hashlib.sha256(context.data.encode()).hexdigest()[:6]})"
+        return f"profile {context.profile} on {name}" if context.profile else f"full size on {name}"
 
     def recipes_of(self, table: Table, row: Row, context: Context | None = None) -> list[Recipe]:
         """Return the recipes that a row stands for: as its table says, or in a context.
@@ -108,21 +100,21 @@ class Matcher:
         if row.recipe is None:
             return None
         key = (id(table), row.id, weights, profile)
-        return self._load(key, table.recipe_of, row, weights, profile or None)
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = table.recipe_of(row, weights, profile or None)
+            except UserError as error:
+                self._loaded[key] = None
+                self._note(error)
+        return self._loaded[key]
 
     def load_named(self, name: str, profile: str) -> Recipe | None:
         """Return the recipe of a name as it stands, under a profile; None where it cannot be read."""
-        return self._load((name, profile), recipes.load_recipe, name, profile or None)
-
-    def _load(self, key: tuple[Any, ...], load: Any, *arguments: Any) -> Recipe | None:
-        """Return what `load` does, once for a key; None where it fails, which is a problem of a table's row."""
+        key = (name, profile)
         if key not in self._loaded:
-            try:
-                self._loaded[key] = load(*arguments)
-            except UserError as error:
-                self._loaded[key] = None
-                if load is not recipes.load_recipe:
-                    self._note(error)
+            self._loaded[key] = None
+            with contextlib.suppress(UserError):
+                self._loaded[key] = recipes.load_recipe(name, profile or None)
         return self._loaded[key]
 
     def _measured_weights(
@@ -136,7 +128,7 @@ class Matcher:
         done = sorted((run for run in runs if run["state"] == "done"), key=lambda run: run["seed"])
         weights: list[tuple[float, ...]] = []
         for alike in split_by(done, lambda run: run["config_hash"]):
-            parts = split_by(alike, lambda run: run["path"].rpartition(os.sep)[0])
+            parts = split_by(alike, find_parent)
             together = [alike] if len(parts) > 1 else []  # the seeds of several machines
             for part in [*parts, *together]:
                 weights += map(tuple, self._means_in_turn(part, mean))
@@ -165,12 +157,10 @@ class Matcher:
         return compute_mean_weights([RunFolder(path) for path in paths], mean, self._time_means)
 
     def _time_means(self, run: RunFolder) -> dict[str, float]:
-        path = str(run.path)
+        path, name = str(run.path), f"{run.name}/trace.csv"
         if path not in self._means:  # two controls, and several tables, ask for those of a run
             facts = self._facts[self._results[path]]
-            self._means[path] = facts.fact(
-                f"{run.name}/trace.csv", run.trace, lambda: (time_means(run), True)
-            )
+            self._means[path] = facts.fact(name, run.trace, lambda: (time_means(run), True))
         return self._means[path]
 
     def find(self, wanted: Iterable[Recipe]) -> list[Run]:
@@ -188,16 +178,12 @@ class Matcher:
         places = sorted(place for digest in recipe_ids for place in self._places.get(digest, ()))
         return [self.runs[place] for place in places]
 
-    def has_runs(self, recipe_id: str) -> bool:
-        """Return whether there are runs of an identity."""
-        return recipe_id in self._places
-
     def unmatched(self) -> list[Run]:
         """Return the runs that no `find` has found."""
         return [run for run in self.runs if run["path"] not in self.matched]
 
     @property
-    def recipe_ids(self) -> Iterable[str]:
+    def recipe_ids(self) -> Collection[str]:
         """The identities of all runs, in the order in which they come."""
         return self._places.keys()
 

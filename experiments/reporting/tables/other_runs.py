@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from experiments.recipes.differences import join_differences, list_differences
@@ -13,13 +13,12 @@ from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Block, Row, Table
 from experiments.reporting.collect import Run, list_metrics
 from experiments.reporting.tables.matching import Context, Matcher
-from experiments.reporting.tables.report_model import MeasuredTable, describe_context
+from experiments.reporting.tables.report_model import MeasuredTable
 from experiments.reporting.tables.table_rows import RowBuilder
 from experiments.runs.run_flags import IMPORTED
 
 NAME, TITLE = "other-runs", "Runs of no table"
 NOTE = "Each row says in what it differs from the recipe of its name, with that recipe's value in brackets."
-RecipeKey = tuple[str, str]  # name under which runs were started, and identity
 
 
 def build_other_tables(matcher: Matcher, runs: list[Run], is_to_first: bool = False) -> list[MeasuredTable]:
@@ -31,26 +30,23 @@ def build_other_tables(matcher: Matcher, runs: list[Run], is_to_first: bool = Fa
     Args:
         is_to_first: Whether they are all compared with the first row instead, and no other runs are shown.
     """
-    by_context: dict[Context | None, list[RecipeKey]] = {}
     names: dict[str, str] = {}
-    for is_import in (False, True):  # an import's name only where no other is
-        for run in runs:
-            if (IMPORTED in run["marks"]) == is_import:
-                names.setdefault(run["recipe_id"], run["recipe"])
+    for run in sorted(runs, key=lambda run: IMPORTED in run["marks"]):  # imports name last
+        names.setdefault(run["recipe_id"], run["recipe"])
+    by_context: dict[Context | None, dict[str, list[str]]] = {}  # then by name: identities
     for digest in dict.fromkeys(run["recipe_id"] for run in runs):
         own = matcher.recipe_for_id(digest)
-        by_context.setdefault(matcher.context_of(own) if own else None, []).append((names[digest], digest))
-    uniform = {} if is_to_first else _find_uniform(matcher)
+        by_name = by_context.setdefault(matcher.context_of(own) if own else None, {})
+        by_name.setdefault(names[digest], []).append(digest)
+    uniform: dict[str, str] = {}  # identities of uniformly weighted runs, by the rest of their recipes
+    for digest in matcher.recipe_ids:
+        own = matcher.recipe_for_id(digest)
+        if not is_to_first and own is not None and _is_uniform(own):
+            uniform[_without_weighting(own)] = digest
     return [
-        _OtherTable(matcher, context, uniform, is_to_first).build(keys)
-        for context, keys in by_context.items()
+        _OtherTable(matcher, context, uniform, is_to_first).build(by_name)
+        for context, by_name in by_context.items()
     ]
-
-
-def _find_uniform(matcher: Matcher) -> dict[str, str]:
-    """Return the identities of all runs with rule `uniform`, by all of their recipes but the weighting."""
-    owned = ((digest, matcher.recipe_for_id(digest)) for digest in matcher.recipe_ids)
-    return {_without_weighting(own): digest for digest, own in owned if own and _is_uniform(own)}
 
 
 def _is_uniform(recipe: Recipe) -> bool:
@@ -74,10 +70,8 @@ class _OtherTable:
     runs: dict[str, list[Run]] = field(default_factory=dict)  # by row id
     differs: dict[str, str] = field(default_factory=dict)
 
-    def build(self, keys: Sequence[RecipeKey]) -> MeasuredTable:
-        by_name: dict[str, list[str]] = {}
-        for name, digest in keys:
-            by_name.setdefault(name, []).append(digest)
+    def build(self, by_name: Mapping[str, Sequence[str]]) -> MeasuredTable:
+        """Return the table of the recipes with these identities, by the name under which runs were started."""
         blocks = [self._block(name, digests) for name, digests in by_name.items()]
         rows = [row for block in blocks for row in block.rows]
         if self.is_to_first:
@@ -86,10 +80,9 @@ class _OtherTable:
                 row.baseline = rows[0].id if row is not rows[0] else None
         metrics = list_metrics(run for found in self.runs.values() for run in found) or ["AP"]
         table = Table(name=NAME, title=TITLE, columns=metrics, blocks=blocks)
-        shown = RowBuilder(table, self.runs, metrics, self.matcher, differs=self.differs).blocks(
-            set(self.runs)
-        )
-        common = "" if self.context is None else describe_context(self.context, self.matcher.contexts)
+        builder = RowBuilder(table, self.runs, metrics, self.matcher, differs=self.differs)
+        shown = builder.blocks(self.runs.keys())
+        common = "" if self.context is None else self.matcher.describe_context(self.context)
         title = f"{'Comparison' if self.is_to_first else TITLE}, {common or 'recipes cannot be read'}"
         notes = [NOTE] if any(self.differs.values()) else []
         return MeasuredTable(NAME, title, self.context, metrics, shown, notes, common, has_differs=True)
@@ -102,7 +95,11 @@ class _OtherTable:
         bases = {digest: self._select_base(digest, stands, changes[digest]) for digest in digests}
         references = [base for base in dict.fromkeys(bases.values()) if base and base not in bases]
         ordered = sorted(digests, key=lambda digest: _order(changes[digest]))
-        rows = [self._reference(name, digest) for digest in references]
+        rows = []
+        for digest in references:  # under the name that its runs have
+            other = self.matcher.runs_with_ids([digest])[0]["recipe"]
+            row = self._row(name, digest, other, self._list_changes(digest, self._load_named(other)))
+            rows.append(row.model_copy(update={"reference": True}))
         rows += [self._row(name, digest, name, changes[digest], bases[digest]) for digest in ordered]
         return Block(rows=rows)
 
@@ -112,19 +109,13 @@ class _OtherTable:
         if own is not None and not _is_uniform(own) and (base := self.uniform.get(_without_weighting(own))):
             return base
         is_comparable = len(changes) == 1 or all(text.startswith("weighting.") for text in changes)
-        return stands if is_comparable and stands != digest and self.matcher.has_runs(stands) else ""
+        return stands if is_comparable and stands != digest and stands in self.matcher.recipe_ids else ""
 
     def _row(self, block: str, digest: str, name: str, changes: list[str], base: str = "") -> Row:
         row_id = f"{block}/{digest}"
         self.runs[row_id] = self.matcher.runs_with_ids([digest])
         self.differs[row_id] = join_differences(changes)
         return Row(id=row_id, label=name, recipe=name, baseline=f"{block}/{base}" if base else None)
-
-    def _reference(self, block: str, digest: str) -> Row:
-        """Return the row of other runs that a block's are compared with, under the name that they have."""
-        name = self.matcher.runs_with_ids([digest])[0]["recipe"]
-        row = self._row(block, digest, name, self._list_changes(digest, self._load_named(name)))
-        return row.model_copy(update={"reference": True})
 
     def _load_named(self, name: str) -> Recipe | None:
         if self.context is None:

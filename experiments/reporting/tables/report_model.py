@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from experiments.recipes.schema import Recipe
@@ -24,37 +24,22 @@ ABBREVIATED = ("avw", "rlo", "dwa")  # rules whose names are written in capitals
 
 @dataclass(frozen=True)
 class TableRow:
-    """One group of runs of a table's row, or the row without any.
+    """One group of runs of a table's row, or the row without any."""
 
-    Attributes:
-        definition: The row as the table's file has it.
-        group: None where the row has no runs.
-        published_difference: Of the first column, to the baseline row as published.
-        difference: The same as measured.
-        remark: "no runs", "no recipe yet", or what a reader must know of the group.
-        ranks: Metric to 1 (best) or 2 (second) of its block, as measured on the same data; ties share a rank.
-        published_ranks: The same for the published values.
-        gap: Of the first column, measured mean minus published; only in the table as published.
-        power: What the seeds behind the difference could have shown.
-        controls: Of a row of an adaptive rule that lies above its baseline.
-        recipe: What its runs were started from; None without runs, or where no page of it can be read.
-        baseline: The runs that the difference is to.
-        differs: In what a run that belongs to no table differs from the recipe of its name.
-    """
-
-    definition: Row
-    group: Group | None
-    published_difference: float | None
-    difference: Difference | None
-    remark: str
+    definition: Row  # as the table's file has it
+    group: Group | None  # None where the row has no runs
+    published_difference: float | None  # of the first column, to the baseline row as published
+    difference: Difference | None  # the same as measured
+    remark: str  # "no runs", "no recipe yet", or what a reader must know of the group
+    # Metric to 1 (best) or 2 (second) of its block, as measured on the same data; ties share a rank.
     ranks: dict[str, int] = field(default_factory=dict)
-    published_ranks: dict[str, int] = field(default_factory=dict)
-    gap: float | None = None
-    power: Power | None = None
-    controls: tuple[Control, ...] = ()
-    recipe: Recipe | None = None
-    baseline: Group | None = None
-    differs: str = ""
+    published_ranks: dict[str, int] = field(default_factory=dict)  # the same for the published values
+    gap: float | None = None  # of the first column, measured mean less published, in the table as published
+    power: Power | None = None  # what the seeds behind the difference could have shown
+    controls: tuple[Control, ...] = ()  # of a row of an adaptive rule that lies above its baseline
+    recipe: Recipe | None = None  # of its runs; None without any, or where no page of it can be read
+    baseline: Group | None = None  # the runs that the difference is to
+    differs: str = ""  # in what a run that belongs to no table differs from the recipe of its name
 
     @property
     def label(self) -> str:
@@ -89,25 +74,16 @@ class TableRow:
 
 @dataclass(frozen=True)
 class MeasuredTable:
-    """A table as it is shown.
-
-    Attributes:
-        context: None for a table at full size on its rows' own data, as published.
-        columns: Metrics; in a context those of the runs.
-        blocks: Title and rows.
-        notes: Sentences for below the table.
-        common: The context in words; empty without one.
-        has_differs: Whether its rows say in what they differ from a recipe: those of runs that belong to no table.
-    """
+    """A table as it is shown."""
 
     name: str
     title: str
-    context: Context | None
-    columns: list[str]
-    blocks: list[tuple[str, list[TableRow]]]
-    notes: list[str] = field(default_factory=list)
-    common: str = ""
-    has_differs: bool = False
+    context: Context | None  # None for a table at full size on its rows' own data, as published
+    columns: list[str]  # metrics; in a context those of the runs
+    blocks: list[tuple[str, list[TableRow]]]  # title and rows
+    notes: list[str] = field(default_factory=list)  # sentences for below the table
+    common: str = ""  # the context in words; empty without one
+    has_differs: bool = False  # its rows say in what they differ from a recipe: they belong to no table
 
     @property
     def rows(self) -> list[TableRow]:
@@ -120,7 +96,7 @@ class MeasuredTable:
 
     @property
     def is_measured(self) -> bool:
-        return any(row.group is not None for row in self.rows)
+        return bool(self.groups)
 
     @property
     def has_published(self) -> bool:
@@ -172,18 +148,13 @@ class MeasuredTable:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `msdet report` shows, in no format yet.
+    """Everything that `msdet report` shows, in no format yet."""
 
-    Attributes:
-        tables: In the order of a page: a user's own ablations, then each table at full size and in its contexts,
-            then runs that belong to none.
-        missing: Why finished runs are in no row of a table that was asked for.
-    """
-
+    # A user's own ablations, then each table at full size and in its contexts, then runs that belong to none.
     tables: list[MeasuredTable]
     problems: list[str]
     has_runs: bool
-    missing: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # why finished runs are in no row of a table asked for
 
     @property
     def by_name(self) -> dict[str, list[MeasuredTable]]:
@@ -200,11 +171,3 @@ class Report:
         """Every group of runs in the report, once."""
         groups = (group for table in self.tables for group in table.groups)
         return list({tuple(run["path"] for run in group.runs): group for group in groups}.values())
-
-
-def describe_context(context: Context, contexts: Sequence[Context]) -> str:
-    """Return `profile tiny on shapes` or `full size on coco`, with a digest if the name is ambiguous."""
-    name = context.dataset.name
-    if len({c.data for c in contexts if c.dataset.name == name}) > 1:
-        name += f" (definition {context.digest})"
-    return f"profile {context.profile} on {name}" if context.profile else f"full size on {name}"

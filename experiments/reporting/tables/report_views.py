@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.reporting.stats.statistics import Difference, Spread, compute_spread, format_signed
+from experiments.reporting.stats.statistics import Difference, compute_spread, format_signed
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 from experiments.reporting.tables.row_evidence import choose_controls, summarize_controls
-from experiments.reporting.tables.table_view import EMPTY, Cell, Column, TableView
+from experiments.reporting.tables.sections import EMPTY, Cell, Column, TableView
 
 
 def build_measured_view(table: MeasuredTable) -> TableView:
@@ -80,8 +80,7 @@ def _cells(row: TableRow, table: MeasuredTable, is_first: bool) -> dict[str, Cel
             cells["published change"] = Cell(format_signed(change), change, is_published=True)
     if row.gap is not None:
         cells["gap"] = Cell(format_signed(row.gap), row.gap)
-    if row.difference is not None:
-        cells |= _difference_cells(row.difference, summarize_controls(row))
+    cells |= _difference_cells(row.difference, summarize_controls(row))
     for name in table.columns:
         below = None if name == main else cells.get(f"published {name}")
         cells[f"measured {name}"] = _measured(row, name, main, below)
@@ -92,23 +91,15 @@ def _measured(row: TableRow, metric: str, main: str, below: Cell | None) -> Cell
     """Return `36.9 ± 0.2 (3)†`, of the first metric with what the row has instead: `no runs`, `2 failed`."""
     if row.group is None:
         return Cell(note=row.remark if metric == main else "", below=below)
-    note = row.group.describe_absence() if metric == main else ""
-    found, first = row.group.metrics.get(metric), row.group.metrics.get(main)
-    folder = row.group.configs[0] if metric == main else None
-    is_same = metric != main and first is not None and found is not None and first.n == found.n
-    cell = _spread_cell(found, row.group.marks, note, row.ranks.get(metric, 0), is_same)
-    return Cell(cell.text, cell.value, cell.rank, cell.brief, note, below, folder)
-
-
-def _spread_cell(
-    found: Spread | None, marks: str, note: str = "", rank: int = 0, has_brief: bool = False
-) -> Cell:
-    """Return a metric over seeds, with its marks."""
+    group = row.group
+    note = group.describe_absence() if metric == main else ""
+    folder = group.configs[0] if metric == main else None
+    found, first = group.metrics.get(metric), group.metrics.get(main)
     if found is None:
-        return Cell(note=note)
-    text = f"{found}{marks}"
-    brief = f"{str(found).rpartition(' (')[0]}{marks}" if has_brief else text
-    return Cell(text, found.mean, rank, brief, note)
+        return Cell(note=note, below=below, folder=folder)
+    is_same_number = metric != main and first is not None and first.n == found.n
+    brief = f"{str(found).rpartition(' (')[0]}{group.marks}" if is_same_number else ""
+    return Cell(f"{found}{group.marks}", found.mean, row.ranks.get(metric, 0), brief, note, below, folder)
 
 
 def _difference_cells(change: Difference | None, controls: str = "") -> dict[str, Cell]:
@@ -124,11 +115,9 @@ def build_controls_view(table: MeasuredTable) -> TableView | None:
         {
             "label": Cell(row.full_label),
             "control": Cell(control.name),
-            "value": _spread_cell(
-                control.spread,
-                "",
-                "" if control.spread else ": ".join(filter(None, ("not run", control.note))),
-            ),
+            "value": Cell(str(control.spread), control.spread.mean)
+            if control.spread
+            else Cell(note=": ".join(filter(None, ("not run", control.note)))),
             **_difference_cells(control.difference),
             "missing": Cell(" ".join(map(str, control.missing))),
             "runs": Cell(runs=control.folders),
@@ -154,9 +143,9 @@ def build_runs_view(groups: Sequence[Group]) -> TableView:
     ]  # fmt: skip
     rows = []
     for group in groups:
-        iterations, mean = group.runs[0]["iterations"], compute_spread(run["seconds"] for run in group.runs)
+        iterations = group.runs[0]["iterations"]
+        seconds = compute_spread(run["seconds"] for run in group.runs)
         commits = dict.fromkeys(run["commit"][:12] for run in group.runs if run["commit"])
-        minutes = Cell(f"{mean.mean / 60:.1f}", mean.mean) if mean else EMPTY
         rows.append(
             {
                 "recipe": Cell(group.column("recipe")),
@@ -167,7 +156,7 @@ def build_runs_view(groups: Sequence[Group]) -> TableView:
                 "states": Cell(group.counts() + group.marks),
                 "execution": Cell(group.execution),
                 "iterations": Cell(f"{iterations:,}", float(iterations)),
-                "minutes": minutes,
+                "minutes": Cell(f"{seconds.mean / 60:.1f}", seconds.mean) if seconds else EMPTY,
                 "commit": Cell(", ".join(commits)),
             }
         )

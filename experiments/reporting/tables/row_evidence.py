@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from experiments.reporting.stats.sequences import SequentialDifference, add_sequence
 from experiments.reporting.stats.statistics import Difference, format_signed
+from experiments.reporting.tables.controls import Control
 from experiments.reporting.tables.report_model import MeasuredTable, TableRow
 
-if TYPE_CHECKING:
-    from experiments.reporting.tables.controls import Control
-
-
 MAX_PAIRS = 12  # whose differences are listed one by one
+
+draw_bootstrap = lru_cache(maxsize=4096)(Difference.bootstrap)  # once for all tables and formats
 
 
 def choose_controls(row: TableRow) -> list[Control]:
@@ -42,9 +40,8 @@ def describe_controls(controls: Sequence[Control]) -> str:
     absent = [f"{c.name} ({c.note})" if c.note else c.name for c in controls if c.spread is None]
     texts = [f"Minus its controls: {'; '.join(there)}."] if there else []
     if absent:
-        texts.append(
-            f"{'Controls not run' if there else 'None of its controls was run'}: {'; '.join(absent)}."
-        )
+        what = "Controls not run" if there else "None of its controls was run"
+        texts.append(f"{what}: {'; '.join(absent)}.")
     return " ".join(texts)
 
 
@@ -62,7 +59,7 @@ def list_row_notes(table: MeasuredTable, has_resampling: bool = True) -> list[tu
             alone would take a third of its time.
     """
     rows = [row for row in table.rows if row.group]
-    ways = {row.group.execution for row in rows if row.group} - {""}
+    ways = {group.execution for group in table.groups} - {""}
     shared = f"run as {ways.pop()}" if len(rows) > 1 and len(ways) == 1 else ""
     notes = [("Unless said otherwise", shared)] if shared else []
     for row in rows:
@@ -108,13 +105,6 @@ def _describe_difference(row: TableRow, has_resampling: bool) -> list[str]:
     if change is not None and change.paired:
         if len(change.pairs) <= MAX_PAIRS:
             texts.append(f"differences by seed: {', '.join(format_signed(pair) for pair in change.pairs)}")
-        resampled = draw_bootstrap(change) if has_resampling else None
-        if resampled is not None:
-            texts.append(f"bootstrap interval [{format_signed(resampled[0])}, {format_signed(resampled[1])}]")
+        if has_resampling and (ends := draw_bootstrap(change)):
+            texts.append(f"bootstrap interval [{format_signed(ends[0])}, {format_signed(ends[1])}]")
     return texts + ([str(row.power)] if row.power else [])
-
-
-@lru_cache(maxsize=4096)
-def draw_bootstrap(change: Difference) -> tuple[float, float] | None:
-    """Return a bootstrap interval, drawn once for all tables and formats."""
-    return change.bootstrap()

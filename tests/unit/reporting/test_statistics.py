@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.reporting.stats.best_values import rank_values
 from experiments.reporting.stats.power import compute_power
-from experiments.reporting.stats.statistics import Difference, Spread, compute_difference, compute_spread
+from experiments.reporting.stats.statistics import (
+    Difference,
+    Spread,
+    compute_difference,
+    compute_spread,
+    rank_values,
+)
 
 
 def test_one_seed_has_no_standard_deviation():
