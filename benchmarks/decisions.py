@@ -29,9 +29,9 @@ REAL = (
 )  # fmt: skip
 
 
-def measure(studies: int = STUDIES) -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """Return error rates under a mean of 0, and runs beside a fixed sample of equal power; shares in percent."""
-    chance, size = np.random.default_rng(0), (studies, MAX_SEEDS)
+    chance, size = np.random.default_rng(0), (STUDIES, MAX_SEEDS)
     real = np.array(REAL)
     residuals = (real - real.mean(axis=1, keepdims=True)).ravel()
     pairs = {
@@ -43,13 +43,13 @@ def measure(studies: int = STUDIES) -> dict[str, Any]:
     }
     runs = {
         f"{name}, {part:g} of the published": count_runs_taken(
-            part * PUBLISHED + spread * chance.standard_normal((studies, most))
+            part * PUBLISHED + spread * chance.standard_normal((STUDIES, most))
         )
         for name, (spread, most) in SPREADS.items()
         for part in (0.0, 0.5, 1.0)
     }
     errors = {name: measure_error_rates(drawn) for name, drawn in pairs.items()}
-    return {"studies": studies, "seeds at most": MAX_SEEDS, "false verdicts": errors, "runs": runs}
+    return {"studies": STUDIES, "seeds at most": MAX_SEEDS, "false verdicts": errors, "runs": runs}
 
 
 def measure_error_rates(pairs: np.ndarray) -> dict[str, float]:
@@ -58,11 +58,9 @@ def measure_error_rates(pairs: np.ndarray) -> dict[str, float]:
     Args:
         pairs: Differences by study and seed, of mean 0.
     """
-    means, (study, fixed) = _looks(pairs)
-    ever = {
-        name: (np.abs(means) > half).any(axis=1) for name, half in (("study", study), ("t interval", fixed))
-    }
-    return {f"{name} %": _percent(found) for name, found in ever.items()}
+    means, study, fixed = _looks(pairs)
+    halves = {"study %": study, "t interval %": fixed}
+    return {name: _percent((np.abs(means) > half).any(axis=1)) for name, half in halves.items()}
 
 
 def count_runs_taken(pairs: np.ndarray) -> dict[str, Any]:
@@ -71,17 +69,15 @@ def count_runs_taken(pairs: np.ndarray) -> dict[str, Any]:
     Args:
         pairs: Differences by study and seed, in AP.
     """
-    means, (study, fixed) = _looks(pairs)
+    means, study, fixed = _looks(pairs)
     gain, loss, inside = means > study, means < -study, np.abs(means) + study <= EFFECT
     is_settled = gain | loss | inside
     end = np.where(is_settled.any(axis=1), is_settled.argmax(axis=1), pairs.shape[1] - 1)
     verdicts = {"gain": gain, "loss": loss, "smaller": inside & ~gain & ~loss}
     shares = {name: _percent(found[np.arange(len(end)), end]) for name, found in verdicts.items()}
     found: dict[str, Any] = {f"{name} %": share for name, share in shares.items()}
-    found |= {
-        "out of seeds %": _percent(~is_settled.any(axis=1)),
-        "mean seeds": round(float(end.mean()) + 1, 1),
-    }
+    found["out of seeds %"] = _percent(~is_settled.any(axis=1))
+    found["mean seeds"] = round(float(end.mean()) + 1, 1)
     usual = max(shares, key=shares.__getitem__)
     alike = {"gain": means > fixed, "loss": means < -fixed, "smaller": np.abs(means) + fixed <= EFFECT}
     is_enough = 100 * alike[usual].mean(axis=0) >= shares[usual]
@@ -92,18 +88,17 @@ def count_runs_taken(pairs: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def _looks(pairs: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _looks(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean of the first n pairs, and half its sequence interval and t interval, infinite if not judged."""
     n = np.arange(1, pairs.shape[1] + 1)
     means = pairs.cumsum(axis=1) / n
     squares = (pairs**2).cumsum(axis=1) - n * means**2
     errors = np.sqrt(np.maximum(squares, 1e-12) / np.maximum(n - 1, 1) / n)  # 0 times infinity is no number
     errors[:, : MIN_SEEDS - 1] = np.inf
-    reaches = (
-        [reach(max(k, 2)) for k in n.tolist()]
-        for reach in (compute_sequence_quantile, lambda k: compute_t_quantile(k - 1))
-    )
-    return means, [errors * np.array(reach) for reach in reaches]
+    sizes = [max(k, 2) for k in n.tolist()]
+    study = np.array([compute_sequence_quantile(k) for k in sizes])
+    fixed = np.array([compute_t_quantile(k - 1) for k in sizes])
+    return means, errors * study, errors * fixed
 
 
 def _percent(are_true: np.ndarray) -> float:

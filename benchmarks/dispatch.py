@@ -18,7 +18,13 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.training_step import Stepper
 
 RECIPES = ("retinanet-r50", "fcos-r50", "foveabox-r50", "atss-r50", "faster-rcnn-r50")
-LOOPS = {"stock": "stock MMDetection", "uniform": "uniform", "rlo": "RLO", "fast": "RLO with --fast"}
+LOOPS: dict[str, tuple[str, str, Any]] = {  # name to label, rule, and loop of the stepper
+    "stock": ("stock MMDetection", "uniform", "stock"),
+    "uniform": ("uniform", "uniform", "ours"),
+    "rlo": ("RLO", "rlo", "ours"),
+    "fast": ("RLO with --fast", "rlo", "fast"),
+}
+SIZE = (160, 160)  # pixels; neither a detector's own operations nor ours depend on it
 WARM_UP = 2  # steps in which what is made once is made
 # Reading a number, asking how many elements are not zero, and copying a number of the host's into a tensor.
 WAITING = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "is_nonzero", "equal")
@@ -61,29 +67,20 @@ def count_step(stepper: Stepper) -> OperationCounter:
     return counter
 
 
-def measure(
-    recipes: Sequence[str] = RECIPES,
-    profile: str | None = None,
-    size: tuple[int, int] = (160, 160),
-    progress: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+def measure(recipes: Sequence[str], profile: str | None, progress: Callable[[str], None]) -> dict[str, Any]:
     """Return the counts of each recipe's detector on two made-up images: stock, under two rules, with --fast.
 
     Args:
         recipes: Names or paths; their rules are replaced.
-        profile: As on the command line.
-        size: Width and height in pixels; a detector's own operations do not depend on it, ours do not either.
         progress: Told what is measured next.
     """
-    found: dict[str, Any] = {"profile": profile, "batch": 2, "size": list(size), "recipes": {}}
+    found: dict[str, Any] = {"profile": profile, "batch": 2, "size": list(SIZE), "recipes": {}}
     for recipe in recipes:
         found["recipes"][recipe] = {}
-        for loop in LOOPS:
-            progress(f"{recipe}, {LOOPS[loop]}")
-            rule = "rlo" if loop in ("rlo", "fast") else "uniform"
-            kind: Any = loop if loop in ("stock", "fast") else "ours"
-            counter = count_step(Stepper(recipe, profile, rule, kind, 2, size))
-            found["recipes"][recipe][loop] = {
+        for name, (label, rule, loop) in LOOPS.items():
+            progress(f"{recipe}, {label}")
+            counter = count_step(Stepper(recipe, profile, rule, loop, 2, SIZE))
+            found["recipes"][recipe][name] = {
                 "operations": counter.operations.total(),
                 "waits": counter.waits.total(),
                 "allocations": counter.allocations,

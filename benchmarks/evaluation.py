@@ -27,7 +27,6 @@ def measure(
     Args:
         images: With about 7 objects and 50 detections each; 5,000 are what COCO's val2017 has.
         repeats: Evaluations with each.
-        progress: Told what is measured next.
     """
     import faster_coco_eval
     import pycocotools.coco
@@ -90,8 +89,10 @@ def make_detections(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
     for image in range(1, images + 1):
         count = 1 + random.poisson(6.3)
         boxes, classes = _boxes(random, count), random.integers(1, CLASSES + 1, count)
-        for box, label in zip(boxes, classes):
-            truths.append(_annotation(len(truths) + 1, image, label, box, crowd=random.random() < 0.01))
+        for box, label in zip(boxes.round(2), classes):
+            place = dict(id=len(truths) + 1, image_id=image, category_id=int(label), bbox=box.tolist())
+            shape = dict(area=float(box[2] * box[3]), iscrowd=int(random.random() < 0.01))
+            truths.append({**place, **shape})
         hits = np.repeat(np.arange(count), random.integers(0, 4, count) * (random.random(count) < 0.9))
         near = boxes[hits] + random.normal(0, 0.08, (len(hits), 4)) * np.tile(boxes[hits][:, 2:], 2)
         guessed = np.where(
@@ -117,9 +118,3 @@ def _boxes(random: np.random.Generator, count: int) -> np.ndarray:
     sides = np.exp(random.uniform(np.log(8), np.log(400), (count, 1))) * random.uniform(0.7, 1.4, (count, 2))
     corners = random.uniform(0, 1, (count, 2)) * np.maximum([WIDTH, HEIGHT] - sides, 0)
     return np.concatenate([corners, sides], 1)
-
-
-def _annotation(number: int, image: int, label: int, box: np.ndarray, crowd: bool) -> dict[str, Any]:
-    box = box.round(2)
-    return dict(id=number, image_id=image, category_id=int(label), bbox=box.tolist(),
-                area=float(box[2] * box[3]), iscrowd=int(crowd))  # fmt: skip

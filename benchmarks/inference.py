@@ -15,14 +15,28 @@ import copy
 import logging
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times
+import cv2
+import numpy as np
+import torch
+from mmengine.analysis import get_model_complexity_info
+
+from benchmarks.ratios import balance_orders, estimate_ratio, measure_seconds, summarize_times
+from experiments.data.find import find_dataset
+from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
+from experiments.recipes.tables import Row, load_table
+from experiments.training.config.builder import build_config  # before MMDetection: it installs the operators
+from experiments.training.config.data import test_pipeline
+from experiments.training.config.pretrained import without_pretrained
+
+from mmcv.transforms import Compose  # isort: skip
+from mmdet.registry import MODELS  # isort: skip
+from mmdet.utils import register_all_modules  # isort: skip
 
 TABLE, BASELINE = "fig4", "baseline"
 PAPER_SIZE = (1333, 800)
@@ -42,23 +56,23 @@ def measure(
     """Return seconds per image of each row of table fig4, as `experiments.reporting.bench` describes them.
 
     Args:
-        profile: As on the command line.
         dataset: As on the command line; only its number of classes counts.
         size: Width and height that images are resized to fit in, in pixels; None: the profile's, else (1333, 800).
         rounds: At least 2; in each, every model has `repeats` inferences of either kind.
         repeats: Inferences of a turn.
         device: `cpu` or `cuda`; None: the GPU where there is one.
-        progress: Told what is measured next.
     """
-    import torch
-
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        image = Path(folder) / "image.jpg"
+        image, rows = Path(folder) / "image.jpg", load_rows(profile, dataset, size)
+        size = size or rows[0][1].image_size or PAPER_SIZE
+        image_size = write_noise_image(image, size)
         logging.disable(logging.WARNING)  # MMEngine has a line for every weight
         try:
-            systems = _systems(profile, dataset, size, image, device, progress)
-            counts = {system.id: system.count() for system in systems}
+            systems = []
+            for row, recipe in rows:
+                progress(f"building {row.label}")
+                systems.append(_build(row, recipe, image, device))
         finally:
             logging.disable(logging.NOTSET)
         seconds = _in_turns(systems, rounds, repeats, progress)
@@ -67,13 +81,13 @@ def measure(
         "profile": profile,
         "dataset": first.recipe.dataset.name,
         "device": device,
-        "image": list(first.image_size),
-        "size": list(first.size),
+        "image": list(image_size),
+        "size": list(size),
         "tensor": list(first.tensor.shape),
         "rounds": rounds,
         "repeats": repeats,
         "candidates": first.candidates(),
-        "models": [_model(system, counts[system.id], seconds) for system in systems],
+        "models": [_figures(system, seconds) for system in systems],
     }
 
 
@@ -87,13 +101,12 @@ class System:
     model: Any
     pipeline: Any
     image: Path
-    image_size: tuple[int, int]
-    size: tuple[int, int]
     device: str
 
     def __post_init__(self) -> None:
         prepared = self.model.data_preprocessor(self.load(), False)
         self.tensor, self.samples = prepared["inputs"], prepared["data_samples"]
+        self.counts = self._count()
 
     def load(self) -> dict[str, Any]:
         """Return the image as a data loader gives it, a batch of one."""
@@ -108,26 +121,14 @@ class System:
         """Detect on the image file."""
         self.model.test_step(self.load())
 
-    def seconds(self, work: Callable[[], None]) -> float:
-        """Return how long work takes, the device's included."""
-        import torch
-
-        began = time.perf_counter()
-        work()
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
-
     def candidates(self) -> int:
         """Return how many boxes NMS gets."""
         most = self.model.test_cfg.nms_pre
         scores, *_ = self.model(self.tensor)
         return sum(min(most, level.numel()) for level in scores)
 
-    def count(self) -> dict[str, Any]:
+    def _count(self) -> dict[str, Any]:
         """Return the parameters that inference uses, and multiply-adds up to the head's maps."""
-        from mmengine.analysis import get_model_complexity_info
-
         training_only = sum(p.numel() for name, p in self.model.named_parameters() if name.startswith("aux_"))
         parameters = sum(p.numel() for p in self.model.parameters()) - training_only
         try:
@@ -140,44 +141,20 @@ class System:
         return {"parameters": parameters, "flops": flops}
 
 
-def _systems(
-    profile: str | None,
-    dataset: str | None,
-    size: tuple[int, int] | None,
-    image: Path,
-    device: str,
-    progress: Callable[[str], None],
-) -> list[System]:
-    """Build the rows of table fig4, each with its own recipe's model, all with the same random seed."""
-    from experiments.recipes import loading as recipes
-    from experiments.recipes.tables import load_table
-
-    found = []
-    for row in load_table(TABLE).rows():
-        if row.recipe is None:
-            continue
-        progress(f"building {row.label}")
-        sets = [f"image_size={list(size)}"] if size else []
-        recipe = recipes.load_recipe(row.recipe, profile, sets, dataset, row.set)
-        width, height = size or recipe.image_size or PAPER_SIZE
-        pixels = write_noise_image(image, (width, height))
-        found.append(_system(row, recipe, image, pixels, (width, height), device))
-    return found
+def load_rows(
+    profile: str | None, dataset: str | None, size: tuple[int, int] | None
+) -> list[tuple[Row, Recipe]]:
+    """Return the rows of table fig4 and their recipes, which all have images of one size."""
+    sets = [f"image_size={list(size)}"] if size else []
+    return [
+        (row, recipes.load_recipe(row.recipe, profile, sets, dataset, row.set))
+        for row in load_table(TABLE).rows()
+        if row.recipe is not None
+    ]
 
 
-def _system(
-    row: Any, recipe: Recipe, image: Path, pixels: tuple[int, int], size: tuple[int, int], device: str
-) -> System:
-    import torch
-
-    from experiments.training.config.builder import build_config  # first: it installs the operators
-    from experiments.training.config.data import test_pipeline
-    from experiments.training.config.pretrained import without_pretrained
-
-    from mmcv.transforms import Compose  # isort: skip
-    from mmdet.registry import MODELS  # isort: skip
-    from mmdet.utils import register_all_modules  # isort: skip
-
+def _build(row: Row, recipe: Recipe, image: Path, device: str) -> System:
+    """Build a row's model; the random seed is the same for all."""
     register_all_modules(init_default_scope=True)
     config = build_config(recipe, find_classes(recipe), Path(), Path())
     without_pretrained(config.model)
@@ -187,22 +164,17 @@ def _system(
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
-    return System(row.id, row.label, recipe, model.to(device).eval(), pipeline, image, pixels, size, device)
+    return System(row.id, row.label, recipe, model.to(device).eval(), pipeline, image, device)
 
 
 def find_classes(recipe: Recipe) -> list[str]:
     """Return a data set's classes; none where only annotations name them: then the model's own 80 count."""
-    from experiments.data.find import find_dataset
-
     spec = recipe.dataset
     return find_dataset(spec, generate=False).classes if spec.generate is not None else list(spec.classes)
 
 
 def write_noise_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
     """Write a JPEG of noise that fills `size` exactly when it is resized; return its own size."""
-    import cv2
-    import numpy as np
-
     shrunk = min(1.0, WIDEST / size[0])
     width, height = round(size[0] * shrunk), round(size[1] * shrunk)
     random = np.random.default_rng(0)
@@ -225,18 +197,16 @@ def _in_turns(
         for place in turns[number % len(turns)]:
             system = systems[place]
             for kind, work in (("model", system.model_only), ("end_to_end", system.end_to_end)):
-                for _ in range(1 if number >= 0 else WARM_UP):  # what others left in the caches goes first
-                    system.seconds(work)
-                block = [system.seconds(work) for _ in range(repeats)]
+                first = 1 if number >= 0 else WARM_UP  # what others left in the caches goes first
+                block = [measure_seconds(work, system.device) for _ in range(first + repeats)]
                 if number >= 0:
-                    found.setdefault((system.id, kind), []).append(block)
+                    found.setdefault((system.id, kind), []).append(block[first:])
     return found
 
 
-def _model(
-    system: System, counts: dict[str, Any], seconds: dict[tuple[str, str], list[list[float]]]
-) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": system.id, "label": system.label, "recipe": system.recipe.name, **counts}
+def _figures(system: System, seconds: dict[tuple[str, str], list[list[float]]]) -> dict[str, Any]:
+    names = {"id": system.id, "label": system.label, "recipe": system.recipe.name}
+    told: dict[str, Any] = {**names, **system.counts}
     for kind in ("model", "end_to_end"):
         own, base = seconds[system.id, kind], seconds[BASELINE, kind]
         told[kind] = summarize_times([second for block in own for second in block])

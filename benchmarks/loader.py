@@ -35,7 +35,6 @@ def measure(
         images: Of the annotations; COCO's train2017 has 118,287.
         size: (width, height) in pixels that images are fitted into.
         rounds: Turns of either data set, each with all image files.
-        progress: Told what is measured next.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -102,7 +101,10 @@ def _measure_annotations(folder: Path, images: int, progress: Callable[[str], No
 
 
 def _start(path: Path, cache: Path) -> dict[str, float]:
-    """Return the processor time that this new process takes for annotations, and how much its memory grows."""
+    """Return the processor time that this new process takes for annotations, and how much its memory grows.
+
+    The process imports this module, so heavy packages are imported by the functions that need them.
+    """
     from experiments.data.readers.image_table import ImageTable
     from experiments.data.readers.stored import recall_coco
 

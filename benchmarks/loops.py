@@ -9,9 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine import ConfigDict
+from mmengine.runner import Runner
+
 from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset
+from experiments.detection import LevelWeightingHook  # before MMDetection: it installs the operators
+from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
+from experiments.training import components  # noqa: F401  (registers what a config names)
+from experiments.training.config import builder
+from experiments.training.config.foreground_prior import set_prior
+from experiments.training.config.pretrained import without_pretrained
+from experiments.training.engine.fast import make_fast
+
+from mmdet.registry import MODELS  # isort: skip
 
 ALPHA = 100  # the paper's, before a profile shortens it
 NEVER = 10**9
@@ -51,22 +63,14 @@ class Task:
         return self._load(rule, [*sets, f"schedule.{length}={NEVER}"])
 
     def _load(self, rule: str, sets: list[str]) -> Recipe:
-        from experiments.recipes import loading as recipes
-
         overrides = {"weighting.rule": rule, "weighting.alpha": ALPHA}
         return recipes.load_recipe(self.recipe, self.profile, sets, self.dataset, overrides)
 
 
 def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> Any:
     """Return the worker's config without pretrained weights, which change no time, and without evaluation."""
-    from experiments.training import components  # noqa: F401  (registers what it names)
-    from experiments.training.config import builder as configs
-    from experiments.training.config.foreground_prior import set_prior
-    from experiments.training.config.pretrained import without_pretrained
-    from experiments.training.engine.fast import make_fast
-
     recipe = task.load(rule)
-    config = configs.build_config(recipe, data.classes, data.root, work_dir)
+    config = builder.build_config(recipe, data.classes, data.root, work_dir)
     if task.fast:
         make_fast(config)
     set_prior(config, recipe, data.fingerprint)
@@ -85,9 +89,6 @@ def build_stock_config(config: Any) -> Any:
     Raises:
         UserError: The recipe's detector is not MMDetection's.
     """
-    from mmdet.registry import MODELS
-    from mmengine import ConfigDict
-
     config = copy.deepcopy(config)
     kind = config.model.type.removeprefix("LevelWeighted")
     if not (MODELS.get(kind) or Task).__module__.startswith("mmdet."):
@@ -116,21 +117,13 @@ def build_stock_config(config: Any) -> Any:
 
 def build_runner(config: Any, stock: bool) -> Any:
     """Return the runner that trains a config: the worker's, or MMEngine's own."""
-    if not stock:
-        from experiments.training.config.builder import build_runner as of_the_worker
-
-        return of_the_worker(config)
-    from mmengine.runner import Runner
-
-    return Runner.from_cfg(config)
+    return Runner.from_cfg(config) if stock else builder.build_runner(config)
 
 
 class RuleClock:
     """The time of the rule's own part of a step: the hook that lets it observe, decide, and write the trace."""
 
     def __init__(self, hooks: Sequence[Any]) -> None:
-        from experiments.detection import LevelWeightingHook
-
         self.reset()
         hook: Any = next(hook for hook in hooks if isinstance(hook, LevelWeightingHook))
         self._finish, hook.after_train_iter = hook.after_train_iter, self._timed

@@ -10,7 +10,6 @@ threads of this process, without what it waited for others. On a busy machine th
 
 from __future__ import annotations
 
-import functools
 import math
 import statistics
 import tempfile
@@ -20,10 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from benchmarks.interleaved import Training
 from benchmarks.loops import RuleClock, Task, build_config, build_runner, build_stock_config
 from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times
-from experiments.recipes.schema import Recipe
+from experiments.data.find import find_dataset
+from experiments.training.engine.fast import set_device_math
 
 
 class Loop(NamedTuple):
@@ -42,15 +44,21 @@ LOOPS = {
     "avw": Loop("AVW", "avw"),
     "rlo": Loop("RLO"),
 }
-RATIOS = (
+RATIOS = [
     ("rlo", "uniform"),
     ("avw", "uniform"),
     ("again", "uniform"),
     ("uniform", "stock"),
     ("rlo", "stock"),
-)
-
-
+]
+FAST_LOOPS = {
+    "stock": Loop("stock MMDetection", "uniform"),
+    "ours": Loop("msdet, RLO"),
+    "fast": Loop("msdet, RLO, --fast", fast=True),
+    "fast_bf16": Loop("msdet, RLO, --fast --amp bf16", fast=True, amp="bf16"),
+}
+FAST_RATIOS = [("stock", name) for name in FAST_LOOPS if name != "stock"]  # above 1 where msdet is faster
+GPU_BATCHES = (2, 8)  # of FAST_LOOPS
 PREFETCHED = 2  # batches that each loading process has ready, PyTorch's default
 WARM_UP = 5  # iterations of each loop before the first round
 
@@ -68,21 +76,15 @@ def measure(
     The rule's own step is timed directly, too: it is far below what the ratio of two trainings can resolve.
 
     Args:
-        task: What is trained.
         rounds: Blocks of each loop; at least 2.
         steps: Iterations of a block (None: 6, on a GPU 20), or a few more: an interval's end must not always fall on
             the same place in it.
-        progress: Told what is measured next.
         loops: The trainings; one named `stock` is MMDetection's own.
         ratios: Pairs of names.
 
     Raises:
         UserError: The recipe or its data is not there, or MMDetection does not have its detector.
     """
-    import torch
-
-    from experiments.training.engine.fast import set_device_math
-
     cuda = torch.cuda.is_available()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         recipe = task.load("rlo")
@@ -98,23 +100,34 @@ def measure(
                 training.end()
             set_device_math(fast=False)
     return {
-        **_told(task, recipe, cuda),
+        "recipe": task.recipe,
+        "profile": task.profile,
+        "dataset": recipe.dataset.name,
+        "device": "cuda" if cuda else "cpu",
+        "batch": recipe.schedule.images_per_gpu,
+        "size": recipe.image_size,
+        "alpha": recipe.weighting["alpha"],
         "rounds": rounds,
         "steps": steps,
         "loops": [
-            _entry(name, loops[name].label, trainings[name], seconds[name], clocks.get(name))
-            for name in loops
+            {"id": name, "label": loop.label, **_figures(trainings[name], seconds[name], clocks.get(name))}
+            for name, loop in loops.items()
         ],
         "ratios": [
-            {
-                "of": of,
-                "to": to,
-                **_ratio(of, to, seconds),
-                "cpu": None if cuda else _ratio(of, to, cpu_seconds),
-            }
-            for of, to in ratios
+            {"of": a, "to": b, **_ratio(a, b, seconds), "cpu": None if cuda else _ratio(a, b, cpu_seconds)}
+            for a, b in ratios
         ],
     }
+
+
+def measure_fast(
+    task: Task, rounds: int, steps: int | None, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return what `measure` does, of FAST_LOOPS; on a GPU for each of GPU_BATCHES, if the task names none."""
+    several = torch.cuda.is_available() and task.batch is None
+    batches: Sequence[int | None] = GPU_BATCHES if several else (task.batch,)
+    tasks = [replace(task, batch=batch) for batch in batches]
+    return {"batches": [measure(each, rounds, steps, progress, FAST_LOOPS, FAST_RATIOS) for each in tasks]}
 
 
 def _ratio(of: str, to: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
@@ -129,21 +142,14 @@ def _ratio(of: str, to: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
 def _trainings(
     task: Task, loops: Mapping[str, Loop], folder: Path, progress: Callable[[str], None]
 ) -> dict[str, Training]:
-    import torch
-
-    from experiments.data.find import find_dataset
-    from experiments.training.engine.fast import set_device_math
-
     data = find_dataset(task.load("rlo").dataset, task.data_root)
     trainings = {}
     for name, loop in loops.items():
         progress(f"building {loop.label}")
         config = build_config(replace(task, fast=loop.fast, amp=loop.amp), loop.rule, data, folder / name)
-        runner = build_runner(
-            build_stock_config(config) if name == "stock" else config, stock=name == "stock"
-        )
-        before = functools.partial(set_device_math, loop.fast)
-        trainings[name] = Training(runner, torch.cuda.is_available(), before)
+        is_stock = name == "stock"
+        runner = build_runner(build_stock_config(config) if is_stock else config, is_stock)
+        trainings[name] = Training(runner, loop.fast)
     return trainings
 
 
@@ -182,17 +188,13 @@ def _beside(alpha: int, settle: int, steps: int) -> int:
     return steps
 
 
-def _entry(
-    name: str, label: str, training: Training, seconds: list[float], clock: RuleClock | None
-) -> dict[str, Any]:
-    runner = training.runner
-    rule = None
+def _figures(training: Training, seconds: list[float], clock: RuleClock | None) -> dict[str, Any]:
+    """Return what a bench file says of a loop beside its names."""
+    runner, rule = training.runner, None
     if clock is not None:
         own = clock.seconds / clock.steps
         rule = {"iteration_s": own, "share": own / statistics.fmean(seconds)}
     return {
-        "id": name,
-        "label": label,
         "detector": type(runner.model).__name__,
         "loop": type(runner.train_loop).__name__,
         "runner": type(runner).__name__,
@@ -208,15 +210,3 @@ def _kept_bytes(runner: Any) -> int:
     states = [value for state in runner.optim_wrapper.optimizer.state.values() for value in state.values()]
     kept = [*runner.model.parameters(), *runner.model.buffers(), *states]
     return sum(each.numel() * each.element_size() for each in kept if hasattr(each, "element_size"))
-
-
-def _told(task: Task, recipe: Recipe, cuda: bool) -> dict[str, Any]:
-    return {
-        "recipe": task.recipe,
-        "profile": task.profile,
-        "dataset": recipe.dataset.name,
-        "device": "cuda" if cuda else "cpu",
-        "batch": recipe.schedule.images_per_gpu,
-        "size": recipe.image_size,
-        "alpha": recipe.weighting["alpha"],
-    }

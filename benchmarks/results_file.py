@@ -17,7 +17,7 @@ from experiments.runs.record import format_now
 
 
 class BenchFile:
-    """One machine's measurements of one day; a part measured again replaces the older one.
+    """One machine's measurements of one day, with the machine's load before the first.
 
     Args:
         results: The results folder.
@@ -34,21 +34,51 @@ class BenchFile:
         if not stem:
             raise UserError(f"--host: '{self.host}' has no letter or digit", "--host laptop")
         self.path = Path(results) / "bench" / f"{self.date}-{stem}.json"
-        self._parts()
+        self._read_parts()
+        # The mean number of processes that wanted to run over the last minute.
+        self._load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+    def measure(self, measure: Callable[[], dict[str, Any]], command: str) -> dict[str, Any]:
+        """Measure a part; return the result with its environment and the command that measures it again."""
+        import torch
+
+        from experiments.training.environment import describe, read_git_state
+
+        began = time.monotonic()
+        result = measure()
+        git, backends = read_git_state(), torch.backends
+        settings = {  # that times depend on
+            "cpu_cores": os.cpu_count(),
+            "tf32_matmul": backends.cuda.matmul.allow_tf32,
+            "tf32_cudnn": backends.cudnn.allow_tf32,
+            "cudnn_benchmark": backends.cudnn.benchmark,
+        }
+        return {
+            "measured": format_now(),
+            "took_s": round(time.monotonic() - began, 1),
+            "load": self._load,
+            "command": command,
+            "environment": {**describe(), **settings, "host": self.host},
+            "git": git and {key: git[key] for key in ("commit", "dirty")},
+            "result": result,
+        }
 
     def add(self, parts: dict[str, Any]) -> None:
-        """Write these parts beside those that are there."""
-        parts = {**self._parts(), **parts}
+        """Write these parts beside those that are there; one measured again replaces the older one."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, content(self.date, self.host, parts))
+            write_json(self.path, self.content({**self._read_parts(), **parts}))
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written: {error.strerror or error}",
                 "name another folder: --results-dir DIR",
             ) from None
 
-    def _parts(self) -> dict[str, Any]:
+    def content(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Return a bench file's content, as `experiments.reporting.bench` describes it."""
+        return {"schema": SCHEMA, "date": self.date, "host": self.host, "parts": parts}
+
+    def _read_parts(self) -> dict[str, Any]:
         if not self.path.exists():
             return {}
         try:
@@ -57,55 +87,3 @@ class BenchFile:
             raise UserError(
                 f"{self.path}: {error}", "move it away, or give this machine another name: --host NAME"
             ) from None
-
-
-def content(date: str, host: str, parts: dict[str, Any]) -> dict[str, Any]:
-    """Return a bench file's content, as `experiments.reporting.bench` describes it."""
-    return {"schema": SCHEMA, "date": date, "host": host, "parts": parts}
-
-
-def measure_part(
-    measure: Callable[[], dict[str, Any]], command: str, host: str, before: float | None
-) -> dict[str, Any]:
-    """Measure one part; return the result with its environment.
-
-    Args:
-        measure: Does it.
-        command: That measures it again.
-        host: The machine's name.
-        before: The machine's load before anything was measured.
-    """
-    from experiments.training.environment import read_git_state
-
-    began = time.monotonic()
-    result = measure()
-    git = read_git_state()
-    return {
-        "measured": format_now(),
-        "took_s": round(time.monotonic() - began, 1),
-        "load": before,
-        "command": command,
-        "environment": {**_environment(), "host": host},
-        "git": git and {key: git[key] for key in ("commit", "dirty")},
-        "result": result,
-    }
-
-
-def load() -> float | None:
-    """Return the mean number of processes that wanted to run over the last minute, the load of the machine."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _environment() -> dict[str, Any]:
-    """Return versions, devices, and the settings that times depend on."""
-    import torch
-
-    from experiments.training.environment import describe
-
-    settings = {
-        "cpu_cores": os.cpu_count(),
-        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
-        "cudnn_benchmark": torch.backends.cudnn.benchmark,
-    }
-    return {**describe(), **settings}

@@ -1,11 +1,32 @@
-"""A detector that trains on one made-up batch over and over, for timing."""
+"""Steps of a detector on one made-up batch over and over; on a GPU of every full-size recipe."""
 
 from __future__ import annotations
 
 import copy
-import time
+import statistics
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.structures import InstanceData
+
+from benchmarks.ratios import measure_seconds
+from experiments.common.errors import UserError
+from experiments.recipes import loading as recipes
+from experiments.recipes.catalogue import find_shipped, list_pages
+from experiments.training.config.builder import build_config  # before MMDetection: it installs the operators
+from experiments.training.config.pretrained import without_pretrained
+from experiments.training.engine.fast import make_fast
+
+from mmdet.registry import MODELS  # isort: skip
+from mmdet.structures import DetDataSample  # isort: skip
+from mmdet.utils import register_all_modules  # isort: skip
+
+PAPER_SIZE = (1333, 800)
+TIMED = 7  # steps behind the first three
 
 
 class Stepper:
@@ -13,12 +34,9 @@ class Stepper:
 
     Args:
         recipe: What is trained; no pretrained weights are loaded.
-        profile: As on the command line.
         rule: Takes the place of the recipe's; None: the recipe's.
         loop: `stock` is MMDetection's own detector in place of the level-weighted one, `fast` what --fast makes of it.
-        batch_size: Images per batch.
         size: Width and height in pixels.
-        device: `cpu` or `cuda`.
     """
 
     def __init__(
@@ -31,15 +49,6 @@ class Stepper:
         size: tuple[int, int] = (160, 160),
         device: str = "cpu",
     ) -> None:
-        import torch
-        from mmdet.utils import register_all_modules
-
-        from experiments.detection import operators  # noqa: F401  (importing it registers everything)
-        from experiments.recipes import loading as recipes
-        from experiments.training.config.builder import build_config
-        from experiments.training.config.pretrained import without_pretrained
-        from experiments.training.engine.fast import make_fast
-
         register_all_modules(init_default_scope=True)
         overrides = {} if rule is None else {"weighting.rule": rule}
         loaded = recipes.load_recipe(recipe, profile, overrides=overrides)
@@ -54,10 +63,6 @@ class Stepper:
             config.type = config.type.removeprefix("LevelWeighted")
             config.pop("weighting")
         torch.manual_seed(0)
-        from mmdet.registry import MODELS
-        from mmengine.optim import OptimWrapper
-
-        self.device = device
         self.model = MODELS.build(config).to(device).train()
         if loop == "fast":
             self.model.to(memory_format=torch.channels_last)
@@ -66,38 +71,17 @@ class Stepper:
             torch.optim.SGD(self.model.parameters(), lr=1e-6, fused=loop == "fast" or None)
         )
         self.batch = make_noise_batch(batch_size, size)
-        self.steps, self.rule_s, self.all_s = 0, 0.0, 0.0
 
     def step(self) -> dict[str, Any]:
         """Take one optimizer step; return the losses to be logged."""
         logged = self.model.train_step(copy.copy(self.batch), self.optimizer)
-        before = time.perf_counter()
         for head in getattr(self.model, "weighting", ()):
             head.finish_step()
-        self.rule_s += time.perf_counter() - before
-        self.steps += 1
         return logged
-
-    def seconds(self, steps: int) -> float:
-        """Return how long so many steps take, the device's work included."""
-        import torch
-
-        start = time.perf_counter()
-        for _ in range(steps):
-            self.step()
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-        self.all_s += seconds
-        return seconds
 
 
 def make_noise_batch(batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
     """Return noise as a data loader gives it, with four boxes an image, a tenth to half of its shorter side."""
-    import torch
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
     width, height = size
     generator = torch.Generator().manual_seed(0)
     inputs, samples = [], []
@@ -113,3 +97,60 @@ def make_noise_batch(batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
         )
         samples.append(sample)
     return {"inputs": inputs, "data_samples": samples}
+
+
+def measure(
+    names: Sequence[str] | None = None,
+    profile: str | None = None,
+    batch_size: int = 2,
+    size: tuple[int, int] = PAPER_SIZE,
+    device: str = "cuda",
+) -> dict[str, Any]:
+    """Measure a step of each recipe, and how often a step of RetinaNet R50 waits, stock, with RLO and with --fast.
+
+    Args:
+        names: Of the recipes; None for all that are shipped.
+        size: Width and height in pixels.
+        device: `cuda`; `cpu` for tests.
+
+    Raises:
+        UserError: No GPU.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("bench gpu: torch sees no GPU here", "msdet doctor says what is there")
+    if names is None:
+        names = [name for name, path in list_pages("recipe").items() if path.parent == find_shipped()]
+    common: dict[str, Any] = dict(profile=profile, batch_size=batch_size, size=size, device=device)
+    found: dict[str, Any] = {"one step": {}}
+    for name in names:
+        stepper = Stepper(name, **common)
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        first, loss = measure_seconds(stepper.step, device), float(stepper.step()["loss"])
+        figures = {"seconds, the first": first, "loss": loss}
+        if device == "cuda":
+            # The first of these is warm-up beside the two above: cuDNN and the allocator have settled behind it.
+            seconds = [measure_seconds(stepper.step, device) for _ in range(1 + TIMED)]
+            figures["seconds, median"] = statistics.median(seconds[1:])
+            figures["peak memory, MiB"] = torch.cuda.max_memory_allocated() / 2**20
+        found["one step"][name] = figures
+    if device == "cuda":
+        kinds: dict[str, Any] = {"stock": "stock", "rlo": "ours", "rlo with --fast": "fast"}
+        found["synchronisations of a step"] = {
+            kind: _synchronisations(Stepper("retinanet-r50-rlo", loop=loop, **common))
+            for kind, loop in kinds.items()
+        }
+    return found
+
+
+def _synchronisations(stepper: Stepper) -> int:
+    """Return how often a step makes the host wait for the device."""
+    stepper.step()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            stepper.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in seen)

@@ -117,7 +117,7 @@ def bench(
             raise UserError(f"bench: '{part}' is unknown; {did_you_mean(part, PARTS)}", "msdet bench --help")
     if size is not None and min(size) < 32:
         raise UserError(f"--size: {size[0]} {size[1]} is not allowed: at least 32 32", "--size 1333 800")
-    from benchmarks.results_file import BenchFile, content
+    from benchmarks.results_file import BenchFile
 
     file = BenchFile(find_results_dir(results), host)
     options = {"RECIPE": others, "--recipe": recipe, "-p": profile, "--dataset": dataset,
@@ -131,15 +131,11 @@ def bench(
         raise typer.Exit(INTERRUPTED) from None
     finally:
         if done:
-            _print_result(content(file.date, file.host, done), out, as_json)
+            _print_result(file.content(done), out, as_json)
 
 
 def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: dict[str, Any]) -> None:
     """Measure the parts into `done`, writing each to the file before the next starts."""
-    from benchmarks import results_file
-
-    measures = _measures(options)
-    load = results_file.load()
     console = Console(stderr=True)
     ignored = io.StringIO()  # libraries print about annotations and missing packages
     with (
@@ -148,6 +144,7 @@ def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: d
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
+        measures = _measures(options)
         for part in parts:
             measure, taken = measures[part]
 
@@ -155,10 +152,7 @@ def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: d
                 status.update(f"measuring {part}: {text} ...")
 
             report("starting")
-            command = _command(part, taken)
-            done[part] = results_file.measure_part(
-                functools.partial(measure, report), command, file.host, load
-            )
+            done[part] = file.measure(functools.partial(measure, report), _command(part, taken))
             file.add({part: done[part]})
             console.print(
                 Text(f"{part}: {done[part]['took_s']:.0f} s, written to {file.path}"), soft_wrap=True
@@ -170,18 +164,15 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
     import torch
 
     from benchmarks import (
+        calls,
+        command_times,
         decisions,
         dispatch,
         evaluation,
-        gpu,
         inference,
         loader,
-        many_runs,
-        observe,
-        operators,
         overhead,
-        startup,
-        train,
+        training_step,
     )
     from benchmarks.loops import Task
 
@@ -192,12 +183,12 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
     task = Task(options["--recipe"], profile, dataset, options["--batch"], size, options["--data-root"])
     steps, images, recipes = options["--steps"], options["--images"], options["RECIPE"]
     return {
-        "observe": (lambda _: observe.measure(), {}),
-        "startup": (lambda _: startup.measure(), {}),
-        "many_runs": (lambda _: many_runs.measure(), {}),
-        "operators": (lambda _: operators.measure(), {}),
+        "observe": (lambda _: calls.measure_rules(), {}),
+        "startup": (lambda _: command_times.measure_startup(), {}),
+        "many_runs": (lambda _: command_times.measure_many_runs(), {}),
+        "operators": (lambda _: calls.measure_operators(), {}),
         "dispatch": (
-            lambda progress: dispatch.measure(recipes or dispatch.RECIPES, given, progress=progress),
+            lambda progress: dispatch.measure(recipes or dispatch.RECIPES, given, progress),
             {"RECIPE": recipes, "-p": given},
         ),
         "overhead": (
@@ -205,7 +196,7 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
             {"--recipe": task.recipe, **shared, "--batch": task.batch, "--steps": steps},
         ),
         "train": (
-            lambda progress: train.measure(task, rounds, steps, progress),
+            lambda progress: overhead.measure_fast(task, rounds, steps, progress),
             {"--recipe": task.recipe, **shared, "--batch": task.batch, "--steps": steps},
         ),
         "inference": (
@@ -217,7 +208,7 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
             {"--images": images, "--size": size, "--rounds": rounds},
         ),
         "eval": (lambda progress: evaluation.measure(images, progress=progress), {"--images": images}),
-        "gpu": (lambda _: gpu.measure(), {}),
+        "gpu": (lambda _: training_step.measure(), {}),
         "decisions": (lambda _: decisions.measure(), {}),
     }
 

@@ -51,16 +51,12 @@ def errors(
     msdet errors retinanet-r50/1a2b3c4d retinanet-r50-avw/2b3c4d5e retinanet-r50-rlo/5e6f7a8b
     msdet errors retinanet-r50/1a2b3c4d/seed0 retinanet-r50-rlo/5e6f7a8b/seed0 --out drawn
     """
-    from experiments.reporting.breakdown.breakdown_figures import draw_breakdown
-    from experiments.reporting.breakdown.comparison import find_comparison_problem, load_group
+    from experiments.reporting.breakdown.comparison import draw_breakdown, find_comparison_problem, load_group
     from experiments.reporting.figures import make_labels, make_stem
 
     chosen = [_runs_of(reference, find_results_dir(results)) for reference in [baseline, *runs]]
     labels = make_labels([[run.path.resolve() for run in one] for one in chosen])
-    groups = [
-        load_group(label, one, data_root, lambda text: print(text, file=sys.stderr))
-        for label, one in zip(labels, chosen)
-    ]
+    groups = [load_group(label, one, data_root) for label, one in zip(labels, chosen)]
     for text in (text for one in groups for text in one.problems):
         print(f"left out: {text}", file=sys.stderr)
     first, *others = groups

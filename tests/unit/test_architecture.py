@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.startup import HEAVY, find_heavy_imports
+from benchmarks.command_times import HEAVY, find_heavy_imports
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(

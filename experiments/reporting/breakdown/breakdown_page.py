@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.common.errors import UserError
-from experiments.reporting.breakdown.breakdown_figures import draw_breakdown
 from experiments.reporting.breakdown.comparison import (
     KINDS,
     BreakdownGroup,
     build_comparison_grid,
+    draw_breakdown,
     find_comparison_problem,
     has_same_levels,
     load_group,
@@ -52,13 +51,11 @@ def build_breakdown_sections(report: Report) -> list[Section]:
         seen |= {table.context for _ in found}
         for pair in found:
             pairs.setdefault(tuple(pair.folders[1]), pair)
-    first, rest = list(pairs.values())[:MAX_PAIRS], list(pairs.values())[MAX_PAIRS:]
-    made = []
-    for number, pair in enumerate(first, start=1):
+    every, made = list(pairs.values()), []
+    for number, pair in enumerate(every[:MAX_PAIRS], start=1):
         suffix = "" if number == 1 else f"-{number}"
         made += [_differences(pair, f"errors{suffix}"), _detections(pair, f"detections{suffix}")]
-    if rest:
-        titles = "; ".join(pair.title for pair in rest)
+    if titles := "; ".join(pair.title for pair in every[MAX_PAIRS:]):
         text = f"Not taken apart here: {titles}. For any of them: msdet errors BASELINE RUN."
         made.append(Section("Where other differences lie", [text]))
     return made
@@ -78,8 +75,7 @@ def _pairs_of(table: MeasuredTable) -> Iterator[Pair]:
 def _differences(pair: Pair, stem: str) -> Section:
     title = f"Where the differences lie: {pair.title}"
     baseline, other = (
-        load_group(label, map(RunFolder, folders), say=lambda text: print(text, file=sys.stderr))
-        for label, folders in zip(pair.labels, pair.folders)
+        load_group(label, map(RunFolder, folders)) for label, folders in zip(pair.labels, pair.folders)
     )
     problems = [f"Left out: {text}" for one in (baseline, other) for text in one.problems]
     why_not = find_comparison_problem(baseline, other)
@@ -96,30 +92,27 @@ def _differences(pair: Pair, stem: str) -> Section:
 
 def list_remarks(baseline: BreakdownGroup, other: BreakdownGroup) -> list[str]:
     """Return what must be said beside the numbers."""
-    found = [
-        change.verdict for change in other.differences(baseline, "classes").values() if change is not None
-    ]
-    judged = [verdict for verdict in found if verdict != "too few seeds"]
-    texts = [
+    changes = other.differences(baseline, "classes").values()
+    judged = [change.verdict for change in changes if change and change.verdict != "too few seeds"]
+    text = (
         "Mean ± sample standard deviation over seeds (number of seeds); Δ: difference with its 95 % interval, paired"
         " by seed where two or more match."
-    ]
+    )
     if judged:
         outside = len(judged) - judged.count("within noise")
-        texts[0] += (
+        text += (
             f" {outside} of {len(judged)} classes have an interval that leaves out 0; without any true difference 1 in"
             " 20 would by chance, so no single class is evidence."
         )
     else:
-        texts[0] += " With fewer than three seeds on each side nothing here is told from noise."
-    if baseline.first.remark:
-        texts.append(baseline.first.remark)
-    elif not has_same_levels(baseline, other):
-        texts.append("No AP by level: a level stands for other object sizes on either side.")
-    else:
-        absent = [name for name in baseline.first.level_sizes if name not in baseline.first.levels]
-        texts.append(LEVELS + (f" {', '.join(absent)}: no object of that size." if absent else ""))
-    return texts
+        text += " With fewer than three seeds on each side nothing here is told from noise."
+    first = baseline.first
+    if first.remark:
+        return [text, first.remark]
+    if not has_same_levels(baseline, other):
+        return [text, "No AP by level: a level stands for other object sizes on either side."]
+    absent = [name for name in first.level_sizes if name not in first.levels]
+    return [text, LEVELS + (f" {', '.join(absent)}: no object of that size." if absent else "")]
 
 
 def _detections(pair: Pair, name: str) -> Section:

@@ -25,6 +25,7 @@ SIZES = {
     f"from {OCTAVES[-1]} px": (OCTAVES[-1] ** 2, MAX_AREA),
 }
 
+Areas = Mapping[str, tuple[float, float]]
 Values = dict[str, float]
 Counts = dict[str, int]
 
@@ -72,7 +73,7 @@ class CocoPass:
         values.pop("all", None)
         return values, counts
 
-    def _precision(self, areas: Mapping[str, tuple[float, float]]) -> np.ndarray:
+    def _precision(self, areas: Areas) -> np.ndarray:
         """Return precision by IoU threshold, recall, class and area ("all" first); -1: no ground truth."""
         ranges = {name: list(ends) for name, ends in areas.items()}
         evaluation = COCOeval_faster(self.truth, self.found, "bbox", ranges=ranges)
@@ -81,9 +82,7 @@ class CocoPass:
         evaluation.accumulate()
         return np.asarray(evaluation.eval["precision"])[..., -1]
 
-    def _ranges(
-        self, precision: np.ndarray, areas: Mapping[str, tuple[float, float]]
-    ) -> tuple[Values, Counts]:
+    def _ranges(self, precision: np.ndarray, areas: Areas) -> tuple[Values, Counts]:
         """Return AP of "all" and of each range, and the objects of each."""
         ends = {"all": (0, np.inf), **areas}
         counts = {n: sum(low <= a["area"] <= high for a in self._counting) for n, (low, high) in ends.items()}

@@ -1,19 +1,27 @@
-"""Breakdowns of several configs beside a baseline's, part by part, over their seeds."""
+"""Breakdowns of several configs beside a baseline's, part by part, over their seeds: as a table, and drawn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.common.errors import UserError
 from experiments.reporting.breakdown.run_breakdown import Breakdown, load_breakdown, open_evaluation
+from experiments.reporting.figures.forest import Effect, draw_differences
+from experiments.reporting.figures.series import name_seeds
+from experiments.reporting.figures.style import render_picture
 from experiments.reporting.stats.statistics import Difference, Spread, compute_difference, compute_spread
-from experiments.reporting.tables.sections import Grid
+from experiments.reporting.tables.sections import Grid, Picture
 from experiments.runs.run_folder import RunFolder
 
 KINDS = {"classes": "class", "levels": "level", "sizes": "size"}
+DRAWN = {
+    "classes": "class, the greatest gain first",
+    "levels": "pyramid level: over the objects whose size the detector's own assignment gives to it",
+}
+MAX_PARTS = 24  # more cannot be read at column width: then both ends are drawn
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,6 @@ class BreakdownGroup:
     def first(self) -> Breakdown:
         return self.by_seed[min(self.by_seed)]
 
-    def parts(self, kind: str) -> list[str]:
-        return list(dict.fromkeys(part for one in self.by_seed.values() for part in getattr(one, kind)))
-
     def values(self, kind: str, part: str = "") -> dict[int, float]:
         """Return AP in percent by seed; `kind` is one of KINDS, or "overall"."""
         if kind == "overall":
@@ -55,29 +60,21 @@ class BreakdownGroup:
 
     def differences(self, baseline: BreakdownGroup, kind: str) -> dict[str, Difference | None]:
         """Return those of the baseline's parts: classes by their gain, those without a difference last."""
-        changes = {part: self.minus(baseline, kind, part) for part in baseline.parts(kind)}
+        parts = dict.fromkeys(part for one in baseline.by_seed.values() for part in getattr(one, kind))
+        changes = {part: self.minus(baseline, kind, part) for part in parts}
         if kind == "classes":
             changes = dict(sorted(changes.items(), key=lambda one: -one[1].value if one[1] else math.inf))
         return changes
 
 
-def load_group(
-    label: str,
-    runs: Iterable[RunFolder],
-    data_root: Path | None = None,
-    say: Callable[[str], None] | None = None,
-) -> BreakdownGroup:
-    """Return the breakdowns of one config's runs; runs that have none are problems.
-
-    Args:
-        say: Told of each run that is not cached.
-    """
+def load_group(label: str, runs: Iterable[RunFolder], data_root: Path | None = None) -> BreakdownGroup:
+    """Return the breakdowns of one config's runs; runs that have none are problems."""
     by_seed: dict[int, Breakdown] = {}
     folders, problems = {}, []
     for run in runs:
         try:
             one = open_evaluation(run, data_root)
-            by_seed[one.record.seed] = load_breakdown(one, say)
+            by_seed[one.record.seed] = load_breakdown(one)
             folders[one.record.seed] = run.path
         except UserError as error:
             problems.append(f"{error.message}.")
@@ -131,3 +128,39 @@ def build_comparison_grid(
         "sizes": f"{first.metric} by object size",
     }
     return Grid(header, rows, 1, titles[kind])
+
+
+def draw_breakdown(baseline: BreakdownGroup, other: BreakdownGroup, stem: str) -> list[Picture]:
+    """Draw each class's and level's difference with its interval and the pairs of seeds, below that over all."""
+    first, made = baseline.first, []
+    overall = other.minus(baseline, "overall")
+    if overall is None:
+        return []
+    own, theirs = (name_seeds(sorted(group.by_seed)) for group in (other, baseline))
+    seeds = own if own == theirs else f"{own} against {theirs}"
+    for kind, sort in DRAWN.items():
+        if kind == "levels" and not has_same_levels(baseline, other):
+            continue
+        sizes = first.level_sizes if kind == "levels" else {}
+        names = {part: f"{part}, {size}" for part, size in sizes.items()}
+        rows = [
+            Effect(f"{names.get(part, part)} ({first.counts[kind][part]:,})", change)
+            for part, change in other.differences(baseline, kind).items()
+            if change is not None
+        ]
+        if not rows:
+            continue
+        caption = (
+            f"Difference in {first.metric} by {sort}; {other.label} minus {baseline.label} ({seeds}), in points: mean"
+            " with its 95 % interval, where there are two seeds or more; small dots: the seeds, paired. In brackets:"
+            " how many objects."
+        )
+        drawn, half = rows, MAX_PARTS // 2
+        if len(rows) > MAX_PARTS:
+            drawn, between = [*rows[:half], *rows[-half:]], len(rows) - 2 * half
+            caption += f" The {half} greatest gains and losses; {between} between are in the table."
+        listed = "; ".join(f"{row.label} {row.difference}" for row in drawn)
+        alt = f"{first.metric} of {other.label} minus {baseline.label}: {listed}."
+        figure = draw_differences([Effect("all", overall), *drawn], first.metric, baseline.label)
+        made.append(render_picture(figure, f"{stem}-{kind}", caption, alt))
+    return made

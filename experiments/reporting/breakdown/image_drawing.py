@@ -32,6 +32,8 @@ TRUTH = style.Look(style.GREEN, "-")
 BASELINE = style.Look(style.BLUE, (0, (4, 1.2)))
 WEIGHTED = style.Look(style.RED, (0, (6, 1, 1.5, 1)))
 
+ImageId = int | str
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -55,9 +57,7 @@ class Panel:
     boxes: Sequence[Labelled]
 
 
-def draw_detections(
-    baseline: Evaluated, other: Evaluated, labels: tuple[str, str], name: str, threshold: float = THRESHOLD
-) -> Picture:
+def draw_detections(baseline: Evaluated, other: Evaluated, labels: tuple[str, str], name: str) -> Picture:
     """Draw random images with ground truth and the detections that two runs' evaluations kept.
 
     Args:
@@ -66,14 +66,14 @@ def draw_detections(
     Raises:
         UserError: An image is not on this machine, or detections cannot be read; names it.
     """
-    places = sample_places(len(other.truth.images), IMAGES, CHOICE_SEED)
-    images = [other.truth.images[place] for place in places]
+    total = len(other.truth.images)
+    images = [other.truth.images[place] for place in sample_places(total, IMAGES, CHOICE_SEED)]
     ids = [image.id for image in images]
     pixels = [read_image(image.path) for image in images]
     truth = {
         i.id: [Labelled(box.xywh, box.category) for box in i.boxes if not box.is_ignored] for i in images
     }
-    found = [truth, *(select_boxes(one, ids, threshold) for one in (baseline, other))]
+    found = [truth, *(select_boxes(one, ids, THRESHOLD) for one in (baseline, other))]
     columns = list(zip(("ground truth", *labels), (TRUTH, BASELINE, WEIGHTED), found))
     rows = [
         (image, [Panel(title, ink, boxes[i]) for title, ink, boxes in columns])
@@ -84,8 +84,8 @@ def draw_detections(
         seeds += f" against seed {baseline.record.seed}"
     caption = (
         f"Ground truth (green), {labels[0]} (blue) and {labels[1]} (red), {seeds}, detections with a score of"
-        f" {threshold:g} or more, as their evaluation kept them. {len(ids)} images drawn at random (generator seed"
-        f" {CHOICE_SEED}) from the {len(other.truth.images)} of the validation set, none picked by hand: image"
+        f" {THRESHOLD:g} or more, as their evaluation kept them. {len(ids)} images drawn at random (generator seed"
+        f" {CHOICE_SEED}) from the {total} of the validation set, none picked by hand: image"
         f" {', '.join(map(str, ids))}."
     )
     counts = [sum(map(len, boxes.values())) for boxes in found]
@@ -96,18 +96,16 @@ def draw_detections(
     return style.render_picture(draw_side_by_side(rows), name, caption, alt)
 
 
-def select_boxes(
-    one: Evaluated, ids: Sequence[int | str], threshold: float
-) -> dict[int | str, list[Labelled]]:
+def select_boxes(one: Evaluated, ids: Sequence[ImageId], threshold: float) -> dict[ImageId, list[Labelled]]:
     """Return a run's kept detections on some images, with at least the threshold's score."""
-    boxes: dict[int | str, list[Labelled]] = {i: [] for i in ids}
+    boxes: dict[ImageId, list[Labelled]] = {i: [] for i in ids}
     for entry in one.detections():
         if entry["image_id"] in boxes and entry["score"] >= threshold:
             boxes[entry["image_id"]].append(Labelled(entry["bbox"], entry["category"], entry["score"]))
     return boxes
 
 
-def sample_places(images: int, count: int, seed: int = 0) -> list[int]:
+def sample_places(images: int, count: int, seed: int) -> list[int]:
     """Return `count` places among the images of a set, ascending, always the same for one seed."""
     return sorted(random.Random(seed).sample(range(images), min(count, images)))
 
@@ -133,12 +131,7 @@ def read_image(path: Path) -> Any:
 
 @style.drawing()
 def draw_side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: float = WIDTH_IN) -> Figure:
-    """Return a figure with one row an image and one column a panel.
-
-    Args:
-        rows: Each an image as `read_image` gives it, and its panels.
-        figure_in: Width of the whole figure, in inches.
-    """
+    """Return a figure of this width with one row an image, as `read_image` gives it, and one column a panel."""
     columns = max(len(panels) for _, panels in rows)
     panel_in = figure_in / columns
     titles = [style.fold(panel.title, 0.85 * panel_in, style.TEXT_PT) for panel in rows[0][1]]
@@ -156,9 +149,7 @@ def draw_side_by_side(rows: Sequence[tuple[Any, Sequence[Panel]]], figure_in: fl
 
 def _draw(axes: Axes, image: Any, panel: Panel, panel_in: float) -> None:
     height, width = image.shape[:2]
-    axes.imshow(
-        _smaller(image, round(panel_in * style.DPI)), extent=(0, width, height, 0), interpolation="auto"
-    )
+    axes.imshow(_smaller(image, round(panel_in * style.DPI)), extent=(0, width, height, 0))
     axes.set_axis_off()
     for one in panel.boxes:
         x, y, w, h = one.box

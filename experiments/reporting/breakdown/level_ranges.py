@@ -32,6 +32,8 @@ FINEST_SCALE = 56  # SingleRoIExtractor's, where a config does not say
 REGRESS_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, math.inf))  # FCOSHead's, likewise
 UNBOUNDED = 1e5  # px; FCOS writes 1e8 for no end
 
+Ranges = dict[str, tuple[float, float]]  # level to its least and greatest size
+
 
 @dataclass(frozen=True)
 class Resize:
@@ -58,7 +60,7 @@ class Levels:
         resize: From the original to the tested image.
     """
 
-    ranges: dict[str, tuple[float, float]]
+    ranges: Ranges
     measure: str
     resize: Resize
 
@@ -93,13 +95,12 @@ def find_levels(config: Mapping[str, Any], where: str | None = None) -> Levels:
         UserError: No level follows from an object's size in this detector, or the config does not say.
     """
     resize = _resize(get_at(config, "test_dataloader.dataset.pipeline"))
-    model = config.get("model")
-    extractor = get_at(model, "roi_head.bbox_roi_extractor")
+    extractor = get_at(config, "model.roi_head.bbox_roi_extractor")
     if extractor is not None and where == "rpn":
-        return Levels(_by_anchors(get_at(model, "rpn_head.anchor_generator")), BY_AREA, resize)
+        return Levels(_by_anchors(get_at(config, "model.rpn_head.anchor_generator")), BY_AREA, resize)
     if extractor is not None:
         return Levels(_by_roi(extractor), BY_AREA, resize)
-    head = get_at(model, "bbox_head") or {}
+    head = get_at(config, "model.bbox_head") or {}
     if head.get("type") == "FSAFHead":
         raise UserError("FSAFHead chooses an object's level by its loss, not by its size")
     if head.get("type") == "FCOSHead":
@@ -118,16 +119,16 @@ def _resize(pipeline: Any) -> Resize:
     return Resize((scale[0], scale[1]), bool(steps[0].get("keep_ratio", False)))
 
 
-def _by_anchors(generator: Any) -> dict[str, tuple[float, float]]:
+def _by_anchors(generator: Any) -> Ranges:
     """Return ranges with borders half way, in octaves, between anchors of neighbouring levels."""
     strides = get_at(generator, "strides")
     if not _numbers(strides):
         raise UserError(
             "its config has no anchors, regression ranges or RoI extractor that tell levels apart"
         )
-    base, steps = get_at(generator, "octave_base_scale"), get_at(generator, "scales_per_octave")
     scales = get_at(generator, "scales")
     if not _numbers(scales):
+        base, steps = get_at(generator, "octave_base_scale"), get_at(generator, "scales_per_octave")
         if not _numbers([base, steps]):
             raise UserError("its config's anchors have neither scales nor octaves")
         scales = [base * 2 ** (k / steps) for k in range(int(steps))]
@@ -135,7 +136,7 @@ def _by_anchors(generator: Any) -> dict[str, tuple[float, float]]:
     return _by_level(strides, itertools.pairwise([0.0, *borders, math.inf]))
 
 
-def _by_roi(extractor: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def _by_roi(extractor: Mapping[str, Any]) -> Ranges:
     strides: Any = extractor.get("featmap_strides")
     finest = extractor.get("finest_scale", FINEST_SCALE)
     if extractor.get("type") != "SingleRoIExtractor":
@@ -146,16 +147,14 @@ def _by_roi(extractor: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     return _by_level(strides, itertools.pairwise([0.0, *borders, math.inf]))
 
 
-def _given(strides: Any, ranges: Any) -> dict[str, tuple[float, float]]:
+def _given(strides: Any, ranges: Any) -> Ranges:
     if not _numbers(strides) or len(strides) != len(ranges) or not all(_numbers(r, 2) for r in ranges):
         raise UserError("its config's strides and size ranges do not fit together")
     ends = [(max(0.0, low), math.inf if high >= UNBOUNDED else high) for low, high in ranges]
     return _by_level(strides, ends)
 
 
-def _by_level(
-    strides: Sequence[float], ranges: Iterable[tuple[float, float]]
-) -> dict[str, tuple[float, float]]:
+def _by_level(strides: Sequence[float], ranges: Iterable[tuple[float, float]]) -> Ranges:
     """Return ranges by level, named as in traces: the pyramid level of stride 8 is P3."""
     return {f"P{round(math.log2(stride))}": ends for stride, ends in zip(strides, ranges)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,24 +150,22 @@ def _read_truth(spec: str, root: Path, classes: tuple[str, ...]) -> GroundTruth:
     return read_ground_truth(DatasetSpec.model_validate_json(spec), root, classes)
 
 
-def load_breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> Breakdown:
+def load_breakdown(one: Evaluated) -> Breakdown:
     """Return a run's AP by class, size and level, from the cache where nothing has changed.
 
-    Args:
-        say: Told what is done where nothing is cached: on COCO it takes tens of seconds.
+    Where nothing is cached it says so on standard error, for on COCO it takes tens of seconds.
 
     Raises:
         UserError: Its detections cannot be read, or do not give the AP of its record: then they or the annotations
             are not what was evaluated.
     """
-    levels, remark = _levels(one)
+    levels, remark = _find_levels(one)
     classes = list(one.record.dataset.get("classes") or ())
     files = cache.read_stamps([one.detections_file.resolve()])
     key = ["error analysis", VERSION, sorted(files), one.truth.digest, classes, repr(levels), remark]
     answer = cache.recall(key)
     if answer is None:
-        if say is not None:
-            say(f"error analysis of {one.run.name} (remembered for next time)")
+        print(f"error analysis of {one.run.name} (remembered for next time)", file=sys.stderr)
         parts = _coco_parts(one, levels) if one.truth.category_ids else _voc_parts(one, classes)
         answer = {**parts, "data": one.truth.digest, "remark": remark}
         cache.remember(key, answer, files)
@@ -182,7 +180,7 @@ def load_breakdown(one: Evaluated, say: Callable[[str], None] | None = None) -> 
     return found
 
 
-def _levels(one: Evaluated) -> tuple[Levels | None, str]:
+def _find_levels(one: Evaluated) -> tuple[Levels | None, str]:
     if not one.truth.category_ids:
         return None, "VOC's protocol knows no sizes, so there is no AP by size or level."
     try:
@@ -197,15 +195,14 @@ def _coco_parts(one: Evaluated, levels: Levels | None) -> dict[str, Any]:
 
     made = CocoPass(one.truth, one.detections())
     classes, sizes, counts = made.by_size()
-    parts: dict[str, Any] = {"classes": classes, "sizes": sizes}
-    overall = sizes.pop("all", 0.0)
+    fields: dict[str, Any] = {"metric": "AP", "overall": sizes.pop("all", 0.0)}
+    parts = {"classes": classes, "sizes": sizes}
     if levels is not None:
         parts["levels"], counts["levels"] = made.by_level(levels)
+        words = {name: levels.words(name) for name in levels.ranges}
+        fields |= {"level_sizes": words, "level_measure": levels.named}
     shown = {kind: {part: counts[kind][part] for part in values} for kind, values in parts.items()}
-    if levels is not None:
-        parts["level_sizes"] = {name: levels.words(name) for name in levels.ranges}
-        parts["level_measure"] = levels.named
-    return {**parts, "metric": "AP", "overall": overall, "counts": shown}
+    return {**fields, **parts, "counts": shown}
 
 
 def _voc_parts(one: Evaluated, classes: list[str]) -> dict[str, Any]:

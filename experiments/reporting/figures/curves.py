@@ -1,4 +1,4 @@
-"""Loss and AP over training, several configs in one figure: mean and band over their seeds."""
+"""Curves over training: losses and IoU by level (Fig 1 b-d of the paper); loss and AP of several configs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,53 @@ from experiments.reporting.figures.traces import Traces, describe_runs, read, re
 from experiments.reporting.tables.sections import Picture
 from experiments.runs.run_folder import RunFolder
 
+LEVEL_PANELS = {
+    "loss_cls": "Classification loss",
+    "loss_bbox": "Regression loss",
+    "loss_centerness": "Centerness loss",
+    "iou": "Mean IoU of positives",
+}
 PANELS = {"loss": "Loss, unweighted, all levels together", **{name: f"{name}, %" for name in MAIN_METRICS}}
-PANEL_IN = 1.5
+LEVEL_PANEL_IN, PANEL_IN = 1.15, 1.5
+
+
+def draw_level_curves(traces: Traces, name: str, what: str) -> Picture | None:
+    """Draw one head's traces, those of `what`, by level; None where they hold nothing of levels."""
+    shown = _level_panels(traces)
+    if not shown:
+        return None
+    figure, every = draw_levels(traces)
+    with_positives = set(traces.levels.dropna(subset=["iou"])["level"].unique())
+    without = [level for level in traces.level_names if level not in with_positives]
+    quantities = ", ".join(title[0].lower() + title[1:] for title in shown.values())
+    caption = (
+        f"{what}: {quantities}, for each level over training, finest level first;"
+        f" {series.describe_seeds(traces.seeds)}. Losses are unweighted.{series.describe_points(every)}"
+    )
+    if "iou" in shown and without:
+        caption += f" Without positives: {', '.join(without)}."
+    alt = f"{what}: lines of {', '.join(traces.level_names)} over iterations, in panels of loss and IoU."
+    return render_picture(figure, name, caption, alt)
+
+
+def draw_levels(traces: Traces) -> tuple[Figure, int]:
+    """Draw a panel a quantity and a line a level; return also the intervals in a point."""
+    shown = _level_panels(traces)
+    points, every = series.thin(traces.levels, list(shown))
+    by_level = {str(level): own for level, own in points.groupby("level", sort=False)}
+    panels = {
+        title: {level: series.average_over_seeds(by_level[level], column) for level in traces.level_names}
+        for column, title in shown.items()
+    }
+    figure = series.draw_panels(panels, LEVEL_PANEL_IN)
+    for axes in figure.axes:
+        axes.set_ylim(bottom=0)
+    return figure, every
+
+
+def _level_panels(traces: Traces) -> dict[str, str]:
+    """Return the titles of the quantities that have a value somewhere."""
+    return {key: title for key, title in LEVEL_PANELS.items() if traces.levels[key].notna().any()}
 
 
 @dataclass(frozen=True)
@@ -37,12 +82,7 @@ class Training:
 
 
 def draw_training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[list[Picture], list[str]]:
-    """Draw the trainings of several configs; none where nothing was recorded. Return problems, too.
-
-    Args:
-        configs: The run folders of each.
-        name: Stem of the picture's name.
-    """
+    """Draw the trainings of several configs' run folders; none where nothing was recorded. Return problems, too."""
     problems: list[str] = []
     found = [read_training(folders, label, problems) for folders, label in zip(configs, make_labels(configs))]
     trainings = [training for training in found if training.lines]
@@ -62,11 +102,11 @@ def draw_training_curves(configs: Sequence[Sequence[Path]], name: str) -> tuple[
 
 def draw_curves(trainings: Sequence[Training]) -> tuple[Figure, list[str]]:
     """Draw a panel a quantity and a line a config; return also which quantities."""
-    shown = {column: {t.label: t.lines[column] for t in trainings if column in t.lines} for column in PANELS}
-    shown = {column: lines for column, lines in shown.items() if lines}
-    return series.draw_panels({PANELS[column]: lines for column, lines in shown.items()}, PANEL_IN), list(
-        shown
-    )
+    shown = [column for column in PANELS if any(column in training.lines for training in trainings)]
+    panels = {
+        PANELS[column]: {t.label: t.lines[column] for t in trainings if column in t.lines} for column in shown
+    }
+    return series.draw_panels(panels, PANEL_IN), shown
 
 
 def make_labels(configs: Sequence[Sequence[Path]]) -> list[str]:
@@ -91,11 +131,13 @@ def read_training(folders: Sequence[Path], label: str, problems: list[str]) -> T
     loss = _total_loss(traces)
     if not loss.empty:
         lines["loss"] = series.average_over_seeds(series.thin(loss, ["loss"])[0], "loss")
-    evaluations = [
-        rows.drop_duplicates("iteration", keep="last")
-        for folder in folders
-        if (rows := _evaluations(RunFolder(folder).metrics, problems)) is not None
-    ]
+    evaluations = []
+    for folder in folders:
+        path = RunFolder(folder).metrics
+        if not path.exists():
+            problems.append(f"{path.parent} has no metrics.csv: not evaluated yet.")
+        elif (rows := read_rows(path, ["iteration"], problems)) is not None:
+            evaluations.append(rows.drop_duplicates("iteration", keep="last"))
     found = pd.concat(evaluations, ignore_index=True) if evaluations else pd.DataFrame()
     for column in MAIN_METRICS:
         if column in found and found[column].notna().any():
@@ -104,13 +146,6 @@ def read_training(folders: Sequence[Path], label: str, problems: list[str]) -> T
             lines[column] = series.average_over_seeds(rows.assign(point=points), column)
     seeds = series.name_seeds(sorted(seed_of(folder) for folder in folders))
     return Training(label, f"{describe_runs(folders)}, {seeds}", traces.heads, lines)
-
-
-def _evaluations(path: Path, problems: list[str]) -> pd.DataFrame | None:
-    if not path.exists():
-        problems.append(f"{path.parent} has no metrics.csv: not evaluated yet.")
-        return None
-    return read_rows(path, ["iteration"], problems)
 
 
 def _total_loss(traces: Traces) -> pd.DataFrame:

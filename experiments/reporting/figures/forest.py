@@ -54,13 +54,11 @@ def draw_forest(table: MeasuredTable, name: str) -> Picture | None:
 
 def list_effects(table: MeasuredTable) -> list[Effect]:
     """Return the rows of a table that have a difference."""
-    rows = [row for row in table.rows if row.difference is not None]
-    several = len({row.definition.backbone for row in rows}) > 1
+    several = len({row.definition.backbone for row in table.rows if row.difference is not None}) > 1
+    compares = table.context is None
     return [
-        Effect(
-            _label(row, several), row.difference, row.published_difference if table.context is None else None
-        )
-        for row in rows
+        Effect(_label(row, several), row.difference, row.published_difference if compares else None)
+        for row in table.rows
         if row.difference is not None
     ]
 
@@ -82,41 +80,31 @@ def draw_differences(rows: list[Effect], metric: str, baseline: str) -> Figure:
 
 
 def _draw_row(axes: Axes, place: int, row: Effect) -> None:
-    change, colour, (low, high) = (
-        row.difference,
-        COLOURS.get(row.difference.verdict, style.GREY),
-        axes.get_xlim(),
-    )
+    change, (low, high) = row.difference, axes.get_xlim()
+    colour = COLOURS.get(change.verdict, style.GREY)
     if change.low is not None and change.high is not None:
         ends = [max(change.low, low), min(change.high, high)]
         axes.plot(ends, [place, place], color=colour, linewidth=1.4, solid_capstyle="butt")
         for x, is_cut, arrow in ((ends[0], change.low < low, "<"), (ends[1], change.high > high, ">")):
-            axes.plot(
-                [x], [place], arrow if is_cut else "|", color=colour, markersize=4 if is_cut else 5, clip_on=False
-            )  # fmt: skip
-    axes.plot(
-        change.pairs, [place + 0.22] * len(change.pairs), ".", color=colour, markersize=3.2, alpha=0.7,
-        markeredgewidth=0,
-    )  # fmt: skip
+            marker, size = (arrow, 4) if is_cut else ("|", 5)
+            axes.plot([x], [place], marker, color=colour, markersize=size, clip_on=False)
+    places = [place + 0.22] * len(change.pairs)
+    axes.plot(change.pairs, places, ".", color=colour, markersize=3.2, alpha=0.7, markeredgewidth=0)
     axes.plot([change.value], [place], "o", color=colour, markersize=4.5, markeredgewidth=0)
     if row.published is not None:
-        axes.plot(
-            [row.published], [place - 0.2], "D", markerfacecolor="white", markeredgecolor="black", markersize=3.5,
-            markeredgewidth=0.8,
-        )  # fmt: skip
-    axes.text(
-        1.06, place, str(change), transform=axes.get_yaxis_transform(), va="center", fontsize=style.NOTE_PT
-    )
+        outline = {"markerfacecolor": "white", "markeredgecolor": "black", "markeredgewidth": 0.8}
+        axes.plot([row.published], [place - 0.2], "D", markersize=3.5, **outline)
+    beside = axes.get_yaxis_transform()
+    axes.text(1.06, place, str(change), transform=beside, va="center", fontsize=style.NOTE_PT)
 
 
 def _limits(rows: list[Effect]) -> tuple[float, float]:
     """Return the x range of all but intervals of two seeds, which are 13 standard errors wide."""
-    numbers: list[float | None] = [0.0]
+    known = [0.0]
     for row in rows:
         change = row.difference
-        numbers += [change.value, *change.pairs, row.published]
-        numbers += [change.low, change.high] if change.n >= MIN_SEEDS else []
-    known = [number for number in numbers if number is not None]
+        ends = (change.low, change.high) if change.n >= MIN_SEEDS else ()
+        known += [x for x in (change.value, *change.pairs, row.published, *ends) if x is not None]
     room = max(0.1 * (max(known) - min(known)), 0.1)
     return min(known) - room, max(known) + room
 

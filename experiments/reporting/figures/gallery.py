@@ -10,8 +10,8 @@ from typing import Any
 from experiments.common.files import make_unique_name
 from experiments.reporting.bench.results import find_newest
 from experiments.reporting.figures import traces as trace_files
+from experiments.reporting.figures.curves import draw_level_curves
 from experiments.reporting.figures.forest import draw_forest
-from experiments.reporting.figures.levels import draw_level_curves
 from experiments.reporting.figures.policy import draw_policy_figure
 from experiments.reporting.figures.series import name_seeds
 from experiments.reporting.figures.sweeps import draw_sweeps
@@ -37,24 +37,18 @@ def build_figure_sections(report: Report, bench: Sequence[dict[str, Any]]) -> li
     return [section for section in (*made, _of_bench(report, bench, used)) if section is not None]
 
 
-def draw_runs(folders: Sequence[Path], name: str) -> tuple[list[Picture], list[str]]:
-    """Draw level curves and policy of one config's runs, by head; return problems of traces, too.
-
-    Args:
-        name: Stem of the pictures' names.
-    """
+def draw_runs(folders: Sequence[Path], stem: str) -> tuple[list[Picture], list[str]]:
+    """Draw level curves and policy of one config's runs, by head; return problems of traces, too."""
     traces, what = trace_files.read(folders), trace_files.describe_runs(folders)
-    pictures = []
+    found = []
     for head in traces.heads:
-        of, stem, whose = traces.of(head), name, what
-        if len(traces.heads) > 1:
-            stem, whose = f"{name}-{head}", f"{what}, {head}"
-        found = (
-            draw_level_curves(of, f"{stem}-levels", whose),
-            draw_policy_figure(of, f"{stem}-policy", whose),
-        )
-        pictures += [picture for picture in found if picture is not None]
-    return pictures, traces.problems
+        of, several = traces.of(head), len(traces.heads) > 1
+        name, whose = (f"{stem}-{head}", f"{what}, {head}") if several else (stem, what)
+        found += [
+            draw_level_curves(of, f"{name}-levels", whose),
+            draw_policy_figure(of, f"{name}-policy", whose),
+        ]
+    return [picture for picture in found if picture is not None], traces.problems
 
 
 def make_stem(text: str, used: set[str]) -> str:
@@ -70,11 +64,9 @@ def _of_context(tables: Sequence[MeasuredTable], used: set[str]) -> Section | No
         forest = draw_forest(table, f"{stem}-differences") if _says_more(table, drawn) else None
         pictures += [forest] if forest is not None else []
         pictures += draw_sweeps(table, stem)
-    texts = []
-    if len(drawn) > MAX_TABLES:
-        texts.append(
-            f"Figures of the first {MAX_TABLES} tables; {len(drawn) - MAX_TABLES} more are not drawn."
-        )
+    texts, more = [], len(drawn) - MAX_TABLES
+    if more > 0:
+        texts.append(f"Figures of the first {MAX_TABLES} tables; {more} more are not drawn.")
     folders = _add_trainings(drawn, used, pictures, texts)
     if not pictures and not texts:
         return None
@@ -86,27 +78,28 @@ def _add_trainings(
     tables: Sequence[MeasuredTable], used: set[str], pictures: list[Picture], texts: list[str]
 ) -> list[Path]:
     """Draw the trainings of the RLO row with most seeds, and of its baseline; return their folders."""
-    rows = [row for table in tables for row in table.rows if row.group is not None and row.is_rlo]
-    rows.sort(key=lambda row: (row.baseline is None, -len(row.group.finished_folders if row.group else ())))
-    for row in rows:
-        folders, drawn = [], []
-        for group in (row.baseline, row.group):
-            if group is not None and group.finished_folders:
-                own = group.finished_folders
-                found, problems = draw_runs(own, make_stem("-".join(own[0].parts[-3:-1]), used))
-                drawn += found
-                folders += own
-                texts += [problem for problem in problems if problem not in texts]
+    rows = [
+        (row, row.group.finished_folders)
+        for table in tables
+        for row in table.rows
+        if row.group and row.is_rlo
+    ]
+    rows.sort(key=lambda pair: (pair[0].baseline is None, -len(pair[1])))
+    for row, own in rows:
+        baseline = row.baseline.finished_folders if row.baseline is not None else []
+        drawn = []
+        for folders in filter(None, (baseline, own)):
+            found, problems = draw_runs(folders, make_stem("-".join(folders[0].parts[-3:-1]), used))
+            drawn += found
+            texts += [problem for problem in problems if problem not in texts]
         if drawn:
             pictures += drawn
-            seeds = name_seeds(
-                sorted(map(trace_files.seed_of, row.group.finished_folders if row.group else ()))
-            )
+            seeds = name_seeds(sorted(map(trace_files.seed_of, own)))
             texts.append(
                 f"The trainings drawn are those of {row.full_label} ({seeds}), for no RLO row has more seeds,"
                 " and of its baseline."
             )
-            return folders
+            return [*baseline, *own]
     return []
 
 

@@ -17,32 +17,22 @@ LEVEL_IN, PROBABILITIES_IN, ROW_IN = 0.3, 1.2, 0.13
 
 
 def draw_policy_figure(traces: Traces, name: str, what: str) -> Picture | None:
-    """Draw one head's weights and policy; None where no weight ever changed.
-
-    Args:
-        what: Whose traces they are, for the caption.
-    """
-    if not has_moving_weights(traces):
+    """Draw one head's weights and policy, those of `what`; None where no weight ever changed."""
+    later = traces.levels.loc[traces.levels["interval"] > 1]  # in the first every rule has weight 1
+    weights = later.groupby(["run", "level"])["weight"]
+    if not (weights.max() > weights.min()).any():
         return None
     figure, every = draw_policy(traces)
-    caption = f"{what}: weight of each level (filled from 1), {series.describe_seeds(traces.seeds)}." + (
-        f" Each step is the mean of {every['weights']} intervals." if every["weights"] > 1 else ""
-    )
+    caption = f"{what}: weight of each level (filled from 1), {series.describe_seeds(traces.seeds)}."
+    if every["weights"] > 1:
+        caption += f" Each step is the mean of {every['weights']} intervals."
     if "probabilities" in every:
-        caption += (
-            f" Below, the probabilities of the actions.{series.describe_points(every['probabilities'])}"
-        )
+        points = series.describe_points(every["probabilities"])
+        caption += f" Below, the probabilities of the actions.{points}"
     if "actions" in every:
         caption += _of_actions(traces, every["actions"])
-    return style.render_picture(
-        figure, name, caption, f"Weights of {', '.join(traces.level_names)} over iterations: {what}."
-    )
-
-
-def has_moving_weights(traces: Traces) -> bool:
-    """Return whether a weight changes after the first interval, in which every rule has weight 1."""
-    weights = traces.levels.loc[traces.levels["interval"] > 1].groupby(["run", "level"])["weight"]
-    return bool((weights.max() > weights.min()).any())
+    alt = f"Weights of {', '.join(traces.level_names)} over iterations: {what}."
+    return style.render_picture(figure, name, caption, alt)
 
 
 @style.drawing()
@@ -137,9 +127,8 @@ def _actions(traces: Traces) -> dict[str, style.Look]:
     """Return actions drawn or with a probability, the paper's first, then others by name."""
     drawn = set(traces.intervals["action"].dropna())
     drawn |= {c.removeprefix("p_") for c in POLICY if traces.intervals[c].notna().any()}
-    return {
-        action: look for action, look in style.choose_action_looks(sorted(drawn)).items() if action in drawn
-    }
+    looks = style.choose_action_looks(sorted(drawn))
+    return {action: look for action, look in looks.items() if action in drawn}
 
 
 def _of_actions(traces: Traces, every: int) -> str:
@@ -149,7 +138,6 @@ def _of_actions(traces: Traces, every: int) -> str:
         text += f"; the first {MAX_ROWS} of {len(traces.seeds)} seeds"
     rewards = traces.intervals.loc[traces.intervals["interval"] > 1, "reward"].dropna()
     if len(rewards):
-        text += (
-            f". Of {len(rewards)} rewards {(rewards > 0).mean():.0%} were positive: the total loss had fallen"
-        )
+        positive = (rewards > 0).mean()
+        text += f". Of {len(rewards)} rewards {positive:.0%} were positive: the total loss had fallen"
     return text + "."

@@ -61,9 +61,8 @@ def draw_line(axes: Axes, spread: pd.DataFrame, look: style.Look, label: str, nu
 @style.drawing()
 def draw_panels(panels: Mapping[str, Mapping[str, pd.DataFrame]], panel_in: float) -> Figure:
     """Draw a panel for each title and in it a line for each name; frames are those of `average_over_seeds`."""
-    looks = style.choose_series_looks(
-        list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    )
+    names = dict.fromkeys(name for lines in panels.values() for name in lines)
+    looks = style.choose_series_looks(list(names))
     figure = style.make_figure(panel_in * len(panels) + 0.25)
     each = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, lines) in zip(each, panels.items()):
@@ -83,12 +82,8 @@ def draw_steps(axes: Axes, spread: pd.DataFrame, look: style.Look) -> None:
     axes.stairs(spread["mean"], edges, color=look.colour, linewidth=0.9, baseline=None)
     axes.stairs(spread["mean"], edges, color=look.colour, alpha=0.3, fill=True, baseline=1)
     if spread["sd"].notna().any():
-        x, low, high = (
-            np.repeat(edges, 2)[1:-1],
-            np.repeat(spread["mean"] - spread["sd"], 2),
-            np.repeat(spread["mean"] + spread["sd"], 2),
-        )
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.25, linewidth=0)
+        low, high = (np.repeat(spread["mean"] + sign * spread["sd"], 2) for sign in (-1, 1))
+        axes.fill_between(np.repeat(edges, 2)[1:-1], low, high, color=look.colour, alpha=0.25, linewidth=0)
 
 
 def label_iteration_axis(axes: Axes) -> None:
@@ -100,11 +95,8 @@ def label_iteration_axis(axes: Axes) -> None:
 
 def describe_seeds(seeds: Sequence[int]) -> str:
     """Return `seed 0`, or `mean over seeds 0, 1, 2` or `mean over 30 seeds` and what the band is."""
-    return (
-        name_seeds(seeds)
-        if len(seeds) == 1
-        else f"mean over {name_seeds(seeds)}, band ± one standard deviation"
-    )
+    names = name_seeds(seeds)
+    return names if len(seeds) == 1 else f"mean over {names}, band ± one standard deviation"
 
 
 def name_seeds(seeds: Sequence[int]) -> str:

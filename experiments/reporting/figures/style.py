@@ -86,7 +86,6 @@ SETTINGS = {
     "axes.spines.right": False,
     "axes.titlelocation": "left",
     "axes.titlepad": 3.0,
-    "axes.unicode_minus": True,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "xtick.major.size": 2.5,
@@ -100,7 +99,6 @@ SETTINGS = {
     "grid.color": PALE,
     "axes.axisbelow": True,
     "text.parse_math": False,  # a `$` in the name of somebody's data set is a `$`
-    "svg.fonttype": "path",  # needs no font where it is shown
     "svg.hashsalt": "msdet",  # ids that are the same in each drawing
     "savefig.facecolor": "white",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -46,9 +47,8 @@ def draw_ap_over_time(part: Part, report: Report, name: str) -> Picture | None:
             f"{metric} ({table.common or 'as published: full size'}; mean ± standard deviation over seeds) against"
             f" inference time, model only (median, quartiles). {_conditions(part)}"
         )
-        alt = "; ".join(
-            f"{m['label']} {found[m['id']]} at {_milliseconds(m['model'])[0]:.3g} ms" for m in models
-        )
+        points = [(m["label"], found[m["id"]], _milliseconds(m["model"])[0]) for m in models]
+        alt = "; ".join(f"{label} {spread} at {time:.3g} ms" for label, spread, time in points)
         figure = draw_ap_against_time(models, found, metric)
         return style.render_picture(figure, name, caption, f"{metric} and time: {alt}.")
     return None
@@ -61,16 +61,12 @@ def draw_times(models: list[dict[str, Any]]) -> Figure:
     axes = figure.subplots()
     longest = max(_milliseconds(model[kind])[2] for model in models for kind in MEASURES)
     for offset, (kind, (label, colour)) in zip((-THICK / 2, THICK / 2), MEASURES.items()):
-        times = [_milliseconds(model[kind]) for model in models]
-        places = [place + offset for place in range(len(models))]
-        errors = [[x - low for x, low, _ in times], [high - x for x, _, high in times]]
-        axes.barh(
-            places, [x for x, _, _ in times], THICK, color=colour, label=label, xerr=errors,
-            error_kw={"elinewidth": 0.8},
-        )  # fmt: skip
-        for place, (x, _, high) in zip(places, times):
-            text = f"{x:.{0 if x >= 100 else 1}f}"
-            axes.text(high + 0.015 * longest, place, text, va="center", fontsize=style.NOTE_PT)
+        times, low, high = np.transpose([_milliseconds(model[kind]) for model in models])
+        places, errors = np.arange(len(models)) + offset, [times - low, high - times]
+        axes.barh(places, times, THICK, color=colour, label=label, xerr=errors, error_kw={"elinewidth": 0.8})
+        for place, time, end in zip(places, times, high):
+            text = f"{time:.{0 if time >= 100 else 1}f}"
+            axes.text(end + 0.015 * longest, place, text, va="center", fontsize=style.NOTE_PT)
     style.name_rows(axes, [model["label"] for model in models])
     axes.set_xlim(0, 1.18 * longest)
     axes.set_xlabel("Inference time of an image, ms")

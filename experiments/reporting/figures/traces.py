@@ -75,14 +75,12 @@ def read(folders: Sequence[Path]) -> Traces:
     for number, folder in enumerate(sorted(found, key=seed_of)):
         trace = RunFolder(folder).trace
         rows = read_rows(trace, NEEDED, problems)
-        if rows is None:
-            continue
-        if rows.empty:
+        if rows is not None and rows.empty:
             problems.append(f"{trace} has no interval yet.")
-            continue
-        rows = rows.drop_duplicates(["head", "interval", "level"], keep="last")
-        problems += _gaps(trace, rows)
-        frames.append(rows.reindex(columns=COLUMNS).assign(run=number, seed=seed_of(folder)))
+        elif rows is not None:
+            rows = rows.drop_duplicates(["head", "interval", "level"], keep="last")
+            problems += _gaps(trace, rows)
+            frames.append(rows.reindex(columns=COLUMNS).assign(run=number, seed=seed_of(folder)))
     empty = pd.DataFrame(columns=[*COLUMNS, "run", "seed"])
     return Traces(pd.concat(frames, ignore_index=True) if frames else empty, problems)
 
@@ -121,12 +119,11 @@ def describe_runs(folders: Sequence[Path]) -> str:
     for folder in folders:
         with contextlib.suppress(UserError):
             own = recipes.load_recipe(str(RunFolder(folder).recipe.resolve()))
-            options = [
-                f"{key} {own.weighting[key]}" for key in ("alpha", "n", "gamma") if key in own.weighting
-            ]
-            rule = ", ".join([str(own.weighting.get("rule")), *options])
-            where = f"profile {own.profile} on {own.dataset.name}" if own.profile else own.dataset.name
-            return f"{recipe} ({digest}: {rule}; {where})"
+            rule, data = own.weighting, own.dataset.name
+            options = [f"{key} {rule[key]}" for key in ("alpha", "n", "gamma") if key in rule]
+            words = ", ".join([str(rule.get("rule")), *options])
+            where = f"profile {own.profile} on {data}" if own.profile else data
+            return f"{recipe} ({digest}: {words}; {where})"
     return f"{recipe} ({digest})"
 
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 from scipy import stats
 
-from benchmarks import evaluation, gpu, inference, loader, loops, overhead
+from benchmarks import evaluation, inference, loader, loops, overhead, training_step
 from benchmarks import results_file as keeping
 from benchmarks.interleaved import Training
 from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times
@@ -120,7 +120,8 @@ def test_a_part_without_its_figures_is_left_out_and_named(tmp_path):
 def test_the_newest_of_each_machine_and_device_is_shown(tmp_path):
     for folder, date, value in (("a", "2026-01-02", 2.0), ("b", "2026-01-01", 1.0), ("b", "2026-01-03", 3.0)):
         (tmp_path / folder / "bench").mkdir(parents=True, exist_ok=True)
-        content = keeping.content(date, "one", {"startup": part({"help s": value}, f"{date}T00:00:00+00:00")})
+        parts = {"startup": part({"help s": value}, f"{date}T00:00:00+00:00")}
+        content = {"schema": SCHEMA, "date": date, "host": "one", "parts": parts}
         (tmp_path / folder / "bench" / f"{date}-one.json").write_text(json.dumps(content))
     benches, problems = read([tmp_path / "a", tmp_path / "b"])
     assert [bench["date"] for bench in benches] == ["2026-01-03", "2026-01-02", "2026-01-01"] and not problems
@@ -159,12 +160,13 @@ def test_both_evaluations_give_the_same_numbers():
     assert found["images"] == 12 and found["detections"] > 12 * 30
 
 
-def test_the_models_of_figure_4_are_those_of_its_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(inference, "_system", lambda row, recipe, *rest: (row.id, recipe.name, *rest))
-    image = tmp_path / "image.jpg"
-    built = inference._systems(None, None, None, image, "cpu", print)
-    assert [made[:2] for made in built] == [(row.id, row.recipe) for row in load_table("fig4").rows()]
-    assert {made[4] for made in built} == {(1333, 800)}
+def test_the_models_of_figure_4_are_those_of_its_table(tmp_path):
+    image, rows = tmp_path / "image.jpg", inference.load_rows(None, None, None)
+    assert [(row.id, recipe.name) for row, recipe in rows] == [
+        (row.id, row.recipe) for row in load_table("fig4").rows()
+    ]
+    assert {recipe.image_size for _, recipe in rows} == {None}
+    inference.write_noise_image(image, inference.PAPER_SIZE)
     height, width = cv2.imread(str(image)).shape[:2]
     assert (width, round(width * 800 / height)) == (640, 1333)  # resized, it fills (1333, 800)
 
@@ -228,7 +230,7 @@ def test_the_stock_loop_is_mmdetections_own(task, data, tmp_path):
     runner = loops.build_runner(config, stock=True)
     assert type(runner) is mmengine.runner.Runner
     assert type(runner.model) is mmdet.models.detectors.RetinaNet
-    training = Training(runner, cuda=False)
+    training = Training(runner)
     before = {name: value.clone() for name, value in runner.model.state_dict().items()}
     assert training.advance(1) > 0 and training.advance(1) > 0
     assert type(runner.train_loop) is mmengine.runner.IterBasedTrainLoop
@@ -267,7 +269,7 @@ def test_what_a_training_raises_is_raised_where_it_is_waited_for(tmp_path):
         def train(self):
             raise ValueError("no images")
 
-    training = Training(Broken(), cuda=False)
+    training = Training(Broken())
     with pytest.raises(ValueError, match="no images"):
         training.advance(1)
     training.end()
@@ -308,7 +310,7 @@ def test_overhead_tells_all_loops(task):
 def test_a_step_of_a_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = dict(profile="tiny", batch_size=1, size=(160, 96), device="cpu")
-    found = gpu.measure(["retinanet-r50-guided"], **small)
+    found = training_step.measure(["retinanet-r50-guided"], **small)
     assert list(found["one step"]) == ["retinanet-r50-guided"]
     figures = found["one step"]["retinanet-r50-guided"]
     assert figures["seconds, the first"] > 0 and figures["loss"] > 0

@@ -24,9 +24,9 @@ from experiments.detection.level_weighting.trace import COLUMNS
 from experiments.reporting import build_report, collect
 from experiments.reporting.figures import (
     build_figure_sections,
+    curves,
     draw_runs,
     forest,
-    levels,
     make_stem,
     policy,
     sweeps,
@@ -109,7 +109,7 @@ def lines_of(axes: Any) -> dict[str, np.ndarray]:
 def test_each_level_has_its_line_the_mean_over_seeds_and_a_band_of_one_standard_deviation(tmp_path):
     scales = {0: 1.0, 1: 3.0, 2: 3.5}
     runs = [write_trace(tmp_path / f"seed{seed}", 4, losses(scale)) for seed, scale in scales.items()]
-    figure, every = levels.draw_levels(trace_files.read(runs))
+    figure, every = curves.draw_levels(trace_files.read(runs))
     assert every == 1
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "Classification loss", "Regression loss", "Mean IoU of positives",
@@ -131,7 +131,7 @@ def test_one_seed_has_no_band_and_a_centerness_loss_has_a_panel(tmp_path):
     run = write_trace(
         tmp_path / "seed0", 3, lambda t, k: {"loss_cls": t, "loss_bbox": t, "loss_centerness": 0.5}
     )
-    figure, _ = levels.draw_levels(trace_files.read([run]))
+    figure, _ = curves.draw_levels(trace_files.read([run]))
     assert [axes.get_title(loc="left") for axes in figure.axes][2:] == ["Centerness loss"]
     assert not any(axes.collections for axes in figure.axes)
 
@@ -139,7 +139,7 @@ def test_one_seed_has_no_band_and_a_centerness_loss_has_a_panel(tmp_path):
 def test_more_intervals_than_a_column_can_show_are_averaged(tmp_path):
     values = np.random.default_rng(0).random(1000)
     run = write_trace(tmp_path / "seed0", 1000, lambda t, k: {"loss_cls": values[t - 1]}, names=["P3"])
-    figure, every = levels.draw_levels(trace_files.read([run]))
+    figure, every = curves.draw_levels(trace_files.read([run]))
     assert every == 5
     x, y = lines_of(figure.axes[0])["P3"]
     np.testing.assert_allclose(y, values.reshape(200, 5).mean(1))
@@ -163,7 +163,7 @@ def test_traces_that_are_missing_broken_or_not_whole_are_told_of(tmp_path):
     assert "does not name the columns" in others[2] and "no interval yet" in others[3]
     nothing = trace_files.read([tmp_path / "seed4"])
     assert (
-        levels.draw_level_curves(nothing, "x", "x") is None
+        curves.draw_level_curves(nothing, "x", "x") is None
         and policy.draw_policy_figure(nothing, "x", "x") is None
     )
 

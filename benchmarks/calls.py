@@ -1,32 +1,54 @@
-"""The time of the operators in place of mmcv's compiled ones, on one CPU thread.
-
-The boxes resemble a detector's candidates on a 1333 x 800 image, all of one class: the worst case,
-as few cover each other. The RoIs are read from a map of stride 8 with 256 channels.
-"""
+"""The time of single calls: of a weighting rule, and of the operators in place of mmcv's compiled ones."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
+from benchmarks.ratios import measure_seconds
 from experiments.detection.operators import kernels
 from experiments.detection.operators import roi_align as roi_align_kernels
 from experiments.detection.operators.extension import find_torchvision_operators
 from experiments.detection.operators.roi_align import RoISettings
+from experiments.weighting import build_weighting
 
 SEED = 0
 IOU_THRESHOLD = 0.5
+REPEATS = 20  # timed calls of each operator
+STEPS, STEP_REPEATS = 2000, 15  # calls of a rule that are timed together, and how often
 
 
-def measure(repeats: int = 20) -> dict:
-    """Time NMS and RoIAlign in plain PyTorch, and in torchvision where it works.
+def measure_rules() -> dict[str, Any]:
+    """Return microseconds of `observe`, on the CPU and on a GPU where there is one.
 
-    Args:
-        repeats: Timed calls of each, after one that is not timed; at least 1.
+    Medians over repeats of the mean over steps. `inside` never ends an interval; `alpha 100` has one end in every
+    hundred calls.
+    """
+    found: dict[str, Any] = {}
+    intervals = {"inside us": 2 * STEPS * (STEP_REPEATS + 1), "alpha 100 us": 100}
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        losses = itertools.cycle([torch.rand(5, device=device) for _ in range(100)])
+        for rule in ("uniform", "avw", "rlo"):
+            figures = found[f"{rule} on {device}"] = {}
+            for name, alpha in intervals.items():
+                built = build_weighting(rule, num_levels=5, alpha=alpha)
+                timer = Timer("rule.observe(next(losses))", globals={"rule": built, "losses": losses})
+                means = [timer.timeit(STEPS).median for _ in range(STEP_REPEATS + 1)]
+                figures[name] = 1e6 * statistics.median(means[1:])  # the first one warms up
+    return found
+
+
+def measure_operators() -> dict[str, Any]:
+    """Time NMS and RoIAlign in plain PyTorch, and in torchvision where it works, on one CPU thread.
+
+    The boxes resemble a detector's candidates on a 1333 x 800 image, all of one class: the worst case, as few cover
+    each other. The RoIs are read from a map of stride 8 with 256 channels.
 
     Returns:
         `{"threads": 1, "repeats": ..., "torch": version, "pytorch": {case: times}}` and, with a
@@ -36,21 +58,16 @@ def measure(repeats: int = 20) -> dict:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        report = {"threads": 1, "repeats": repeats, "torch": torch.__version__}
+        report = {"threads": 1, "repeats": REPEATS, "torch": torch.__version__}
         for library, cases in _cases().items():
-            report[library] = {name: _time(case, repeats) for name, case in cases.items()}
+            report[library] = {name: _time(case) for name, case in cases.items()}
     finally:
         torch.set_num_threads(threads)
     return report
 
 
-def _time(case: Callable[[], object], repeats: int) -> dict[str, float]:
-    times_ms = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        case()
-        times_ms.append((time.perf_counter() - start) * 1000)
-    times_ms = times_ms[1:]  # the first one warms up
+def _time(case: Callable[[], object]) -> dict[str, float]:
+    times_ms = [1000 * measure_seconds(case) for _ in range(REPEATS + 1)][1:]  # the first one warms up
     summary = {"median_ms": statistics.median(times_ms), "min_ms": min(times_ms), "max_ms": max(times_ms)}
     return {name: round(value, 3) for name, value in summary.items()}
 

@@ -1,4 +1,4 @@
-"""The time to plan, list and report thousands of runs: whole processes, in results folders made for it."""
+"""The time of commands as whole processes: `msdet --help`, and planning, listing and reporting thousands of runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.common.processes import PATHS
+from experiments.data.find import find_dataset
+from experiments.recipes import loading as recipes
+from experiments.recipes.schema import Recipe
+from experiments.runs.record import Attempt, Launch, Record
+from experiments.runs.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    from experiments.recipes.schema import Recipe
-
+HEAVY = ("torch", "pandas", "matplotlib", "numpy", "cv2", "mmengine", "mmdet")
+MSDET = [sys.executable, "-c", PATHS + "from msdet_cli.main import main; main()"]
 RUNS = 1000
 REPORTED = 10_000
 SEEDS = 5  # of each config, where a report has many configs
@@ -30,48 +34,60 @@ PATCH = "+ a line of a patch\n" * 500  # 10 kB: a record keeps what its code dif
 SETTLED_S = 4.0  # a record that was written a moment ago is not taken into the index yet
 
 
-def measure(runs: int = RUNS, repeats: int = 5, reported: int = REPORTED) -> dict[str, Any]:
+def measure_startup() -> dict[str, Any]:
+    """Return seconds of `msdet --help`, beside a bare interpreter's, and the heavy packages imported."""
+    commands = {"help s": [*MSDET, "--help"], "bare interpreter s": [sys.executable, "-c", "pass"]}
+    _run(commands["help s"])
+    rounds = [{name: _run(command)[0] for name, command in commands.items()} for _ in range(10)]
+    medians = {name: statistics.median(seconds[name] for seconds in rounds) for name in commands}
+    return {**medians, "heavy imports": ", ".join(find_heavy_imports()) or "none"}
+
+
+def find_heavy_imports() -> list[str]:
+    """Return which of HEAVY the command line imports before a command is chosen."""
+    code = f"import sys, msdet_cli.app; print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def measure_many_runs() -> dict[str, Any]:
     """Return seconds (median and least) of a dry run of variants, of listing their runs, and of reports.
 
-    The dry run is measured without and with the runs on disk.
+    The dry run is measured without and with the runs on disk; runs lie in results folders made for it.
     """
-    values = [str(i / (runs + 1)) for i in range(1, runs + 1)]
+    values = [str(i / (RUNS + 1)) for i in range(1, RUNS + 1)]
     plan = ["ablate", RECIPE, "-p", PROFILE, "--gamma", ",".join(values), "--dry-run"]
     with tempfile.TemporaryDirectory() as folder:
-        figures = _timed("dry run of new ones", plan, repeats, folder)
+        figures = _time("dry run of new ones", plan, 5, folder)
         make(Path(folder) / "results", make_variants(values), patch=PATCH)
-        figures |= _timed("dry run of done ones", plan, repeats, folder)
-        figures |= _timed("runs", ["runs"], repeats, folder)
-    return {"runs": runs, **figures, "report": time_reports(reported)}
+        figures |= _time("dry run of done ones", plan, 5, folder)
+        figures |= _time("runs", ["runs"], 5, folder)
+    return {"runs": RUNS, **figures, "report": _measure_reports()}
 
 
-def time_reports(runs: int = REPORTED, repeats: int = 3) -> dict[str, Any]:
+def _measure_reports() -> dict[str, Any]:
     """Return seconds of `msdet report` over ablations of 5 seeds a config, and over ten recipes with many seeds.
 
     Cold: there is no index of the results folder yet; warm: there is one.
     """
-    from experiments.recipes import loading as recipes
-
-    gammas = [str(i / (runs + 1)) for i in range(1, runs // SEEDS)]  # beside the baseline
+    gammas = [str(i / (REPORTED + 1)) for i in range(1, REPORTED // SEEDS)]  # beside the baseline
     shapes: dict[str, tuple[list[Recipe], int]] = {
         "ablations": ([recipes.load_recipe("retinanet-r50", PROFILE), *make_variants(gammas)], SEEDS),
-        "seeds": ([recipes.load_recipe(name, PROFILE) for name in NAMED], runs // len(NAMED)),
+        "seeds": ([recipes.load_recipe(name, PROFILE) for name in NAMED], REPORTED // len(NAMED)),
     }
-    figures: dict[str, Any] = {"runs": runs}
+    figures: dict[str, Any] = {"runs": REPORTED}
     for shape, (made, seeds) in shapes.items():
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder) / "results", made, range(seeds))
             time.sleep(SETTLED_S)
-            figures[f"{shape} cold s"], figures[f"{shape} cold CPU s"] = _seconds(["report"], folder)
-            figures |= _timed(f"{shape} warm", ["report"], repeats, folder)
-            _, figures[f"{shape} warm CPU s"] = _seconds(["report"], folder)
+            figures[f"{shape} cold s"], figures[f"{shape} cold CPU s"] = _run_msdet(["report"], folder)
+            figures |= _time(f"{shape} warm", ["report"], 3, folder)
+            _, figures[f"{shape} warm CPU s"] = _run_msdet(["report"], folder)
     return figures
 
 
 def make_variants(gammas: Sequence[str]) -> list[Recipe]:
     """Return the recipe with each of these values."""
-    from experiments.recipes import loading as recipes
-
     with_sets = recipes.prepare_variants(RECIPE, PROFILE)
     return [with_sets([f"weighting.gamma={gamma}"]) for gamma in gammas]
 
@@ -80,11 +96,6 @@ def make(
     results: Path, made: Sequence[Recipe], seeds: Sequence[int] = (0,), patch: str | None = None
 ) -> None:
     """Write a done run of each recipe and seed, as a worker writes its record and its recipe."""
-    from experiments.data.find import find_dataset
-    from experiments.recipes import loading as recipes
-    from experiments.runs.record import Attempt, Launch, Record
-    from experiments.runs.run_folder import RunFolder
-
     chance = random.Random(0)
     times: Any = dict(started="2026-01-01T10:00:00+00:00", ended="2026-01-01T10:01:30+00:00")
     attempt = Attempt(**times, host="elsewhere", pid=1, micro_batch=8, exit_code=0, exit_class="done")
@@ -118,17 +129,19 @@ def make(
             run.recipe.write_text(page, encoding="utf-8")
 
 
-def _timed(name: str, words: list[str], repeats: int, folder: str) -> dict[str, float]:
-    seconds = [_seconds(words, folder)[0] for _ in range(repeats + 1)][1:]
+def _time(name: str, words: list[str], repeats: int, folder: str) -> dict[str, float]:
+    seconds = [_run_msdet(words, folder)[0] for _ in range(repeats + 1)][1:]
     return {f"{name} s": statistics.median(seconds), f"{name} least s": min(seconds)}
 
 
-def _seconds(words: list[str], folder: str) -> tuple[float, float]:
-    """Return what a command takes, by the clock and of CPU time: on a busy machine the latter says more."""
-    command = [sys.executable, "-c", PATHS + "from msdet_cli.main import main; main()", *words]
+def _run_msdet(words: list[str], folder: str) -> tuple[float, float]:
+    return _run([*MSDET, *words, "--results-dir", str(Path(folder) / "results")], folder)
+
+
+def _run(command: list[str], folder: str | None = None) -> tuple[float, float]:
+    """Return what a process takes, by the clock and of CPU time: on a busy machine the latter says more."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    place = ["--results-dir", str(Path(folder) / "results")]
-    subprocess.run([*command, *place], stdout=subprocess.DEVNULL, check=True, cwd=folder)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=folder)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - start, cpu_s
