@@ -9,16 +9,8 @@ from experiments.common.metric_names import MAIN_METRICS
 
 ACTIVE_STATES = ("queued", "running")  # states of a run that has not ended
 WORKING_STATES = ("running", "locked")  # of a queue item that some process trains
-QUEUE_STATES = (
-    "running",
-    "locked",
-    "failed",
-    "interrupted",
-    "cancelled",
-    "waiting",
-    "done",
-    "skipped",
-)  # by urgency
+# by urgency
+QUEUE_STATES = ("running", "locked", "failed", "interrupted", "cancelled", "waiting", "done", "skipped")
 TODO_TEXTS = {
     "start": "to start",
     "resume": "to resume",

@@ -25,28 +25,20 @@ REMARKS = {
 
 
 def show_plan(console: Console, planned: Sequence[PlannedRun], on: Device | bool | None = None) -> None:
-    """Print the table of runs and the forecast for all of them.
+    """Print the table of runs and the forecast for all of them; `on` is as `forecast` takes it.
 
     A column that is the same for all runs is left out of the table.
-
-    Args:
-        on: As `forecast` takes it.
     """
     costs = forecast(planned, on)
     workers = {cost.workers for run, cost in zip(planned, costs) if run.todo in PENDING}
-    labels = {run.label for run in planned}
-    header = [
-        "run",
-        "varied",
-        "state",
-        "iterations",
-        "workers" if on is False else "GPUs",
-        *(f"{name} ({on.basis})" if isinstance(on, Device) else name for name in ("hours", "disk")),
-    ]
-    rows = [_row(run, cost, len(labels) > 1, len(workers) > 1) for run, cost in zip(planned, costs)]
+    has_labels = len({run.label for run in planned}) > 1
+    unit = "workers" if on is False else "GPUs"
+    basis = f" ({on.basis})" if isinstance(on, Device) else ""
+    header = ["run", "varied", "state", "iterations", unit, f"hours{basis}", f"disk{basis}"]
+    rows = [_row(run, cost, has_labels, len(workers) > 1) for run, cost in zip(planned, costs)]
     print_lines(console, header, rows, right=header[3:])
     console.print()
-    for line in _summary(planned, costs, workers, header[4], on):
+    for line in _summary(planned, costs, workers, unit, on):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -79,10 +71,10 @@ def _summary(
     if planned:
         lines.append(f"run folders: {planned[0].folder.path.parents[2]}")
     lines += [remark for todo, remark in REMARKS.items() if states[todo]]
-    left = [(run, cost) for run, cost in zip(planned, costs) if run.todo in PENDING]
+    left = [cost for run, cost in zip(planned, costs) if run.todo in PENDING]
     basis = f", {on.basis}" if isinstance(on, Device) else ""
     totals = {"CPU": 0.0, "GPU": 0.0}
-    for _, cost in left:
+    for cost in left:
         if cost.source is not None:
             totals["CPU" if cost.source.device == CPU else "GPU"] += cost.worker_seconds or 0.0
     for device, seconds in totals.items():
@@ -90,19 +82,19 @@ def _summary(
             continue
         lines.append(f"about {format_hours(seconds)} {device}-hours of training, without evaluation{basis}")
         if isinstance(on, Device):
-            lines.append(
-                f"about {seconds / on.count / 86400:.2g} days if {on.count} x {on.name} do nothing else"
-            )
-    if any(cost.disk is not None for _, cost in left):
-        lines.append(f"about {format_size(sum(cost.disk or 0 for _, cost in left))} on disk{basis}")
-    sources = list(dict.fromkeys(_source_line(cost) for _, cost in left if cost.source))
+            days = f"{seconds / on.count / 86400:.2g} days"
+            lines.append(f"about {days} if {on.count} x {on.name} do nothing else")
+    disks = [cost.disk for cost in left if cost.disk is not None]
+    if disks:
+        lines.append(f"about {format_size(sum(disks))} on disk{basis}")
+    sources = list(dict.fromkeys(_source_line(cost) for cost in left if cost.source))
     lines += sources[:MAX_SOURCES]
     if len(sources) > MAX_SOURCES:
         lines.append(f"  and {len(sources) - MAX_SOURCES} more")
     if isinstance(on, Device):
         notes = load_figures()["notes"]
         lines.append("  " + notes.get(on.name, notes["estimated"]).format(device=on.name))
-    unknown = sum(cost.worker_seconds is None for _, cost in left)
+    unknown = sum(cost.worker_seconds is None for cost in left)
     if unknown:
         which = "time and disk" if unknown == len(left) else f"time and disk of {unknown} of {len(left)} runs"
         if isinstance(on, Device):
@@ -148,8 +140,7 @@ def _as_json(run: PlannedRun, cost: Forecast | None) -> dict[str, Any]:
             "disk_bytes": cost.disk,
             "measured": None,
         }
-        if cost.source is not None:
-            row |= _source_as_json(cost.source, cost.likeness)
+        row |= _source_as_json(cost.source, cost.likeness) if cost.source else {}
     return row
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from experiments.common.errors import UserError
-from experiments.common.files import explain_unreadable
 from experiments.launching.forecast import count_iterations
 from experiments.launching.queue import QueueItem
 from experiments.launching.retry_policy import count_iterations_saved
@@ -27,7 +25,6 @@ class QueueProgress:
         self.max_parallel = 1  # runs seen running at once
         self.views: dict[int, RunView] = {}  # of running runs, by index in the queue
         self._results: dict[int, tuple[str, float | None]] = {}  # metric, seconds per iteration
-        self._evaluated: dict[int, tuple[float, str]] = {}  # modification time, metric
         self._left: dict[int, int] = {}  # iterations left of waiting runs
 
     def update(self) -> None:
@@ -51,13 +48,7 @@ class QueueProgress:
         """Return a done run's result, a running run's last evaluation and its iteration, or ''."""
         if index in self._results:
             return self._results[index][0]
-        if index not in self.views:
-            return ""
-        run = self.views[index].run
-        changed = run.metrics.stat().st_mtime if run.metrics.is_file() else 0.0
-        if self._evaluated.get(index, (0.0, ""))[0] != changed:
-            self._evaluated[index] = changed, _last_evaluation(run)
-        return self._evaluated.get(index, (0.0, ""))[1]
+        return self.views[index].last_evaluation() if index in self.views else ""
 
     def seconds_left(self) -> tuple[float, int]:
         """Estimate the training time left, and count the runs that the estimate leaves out.
@@ -107,16 +98,3 @@ def _result(run: RunFolder) -> tuple[str, float | None]:
     except UserError:
         return "", None
     return format_main_metric(record.metrics), record.timings.get("seconds_per_iteration")
-
-
-def _last_evaluation(run: RunFolder) -> str:
-    if explain_unreadable(run.metrics) is not None:
-        return ""
-    try:
-        with open(run.metrics, newline="", encoding="utf-8") as stream:
-            last = list(csv.DictReader(stream))[-1]
-        values = {name: float(value) for name, value in last.items() if value}
-    except (OSError, ValueError, IndexError, TypeError, csv.Error):
-        return ""
-    metric = format_main_metric(values)
-    return f"{metric} at {last['iteration']}" if metric and "iteration" in last else metric

@@ -17,7 +17,7 @@ from rich.text import Text
 from experiments.launching.queue import Queue, QueueItem
 from msdet_cli.console.formatting import QUEUE_STATES, format_duration, format_iterations, strip_section
 from msdet_cli.console.queue_progress import QueueProgress
-from msdet_cli.console.result_tables import COLOURS
+from msdet_cli.console.result_tables import COLOURS, print_line
 from msdet_cli.console.run_view import format_status
 
 BAR_WIDTH, MIN_BAR_WIDTH = 16, 4  # characters
@@ -115,20 +115,21 @@ class QueueView:
             if title in NEVER_CUT or widths[title] + reserved <= room:
                 shown.append(title)
                 room -= widths[title]
+        if room - GAP >= MIN_BAR_WIDTH:
+            shown.insert(shown.index("state") + 1, "bar")
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
         for title in shown:
+            if title == "bar":
+                table.add_column("", width=min(room - GAP, BAR_WIDTH))
+                continue
             justify: Literal["left", "right"] = "left" if title in (*NEVER_CUT, "GPUs") else "right"
             table.add_column(title, justify=justify, no_wrap=title not in FOLDED, overflow="fold")
-            if title == "state" and room - GAP >= MIN_BAR_WIDTH:
-                table.add_column("", width=min(room - GAP, BAR_WIDTH))
-        has_bar = len(table.columns) > len(shown)
         for index, row in zip(visible, rows):
-            cells: list[RenderableType] = [Text(row[title]) for title in shown]
-            state = shown.index("state")
-            cells[state] = Text(row["state"], COLOURS.get(self.queue.entries[index].state, ""))
-            report = self.progress.report(index)
-            bar = ProgressBar(report["total"] or 1, report["iteration"]) if report else ""
-            table.add_row(*cells[: state + 1], *([bar] if has_bar else []), *cells[state + 1 :])
+            report, state = self.progress.report(index), self.queue.entries[index].state
+            cells: dict[str, RenderableType] = {title: Text(text) for title, text in row.items()}
+            cells["state"] = Text(row["state"], COLOURS.get(state, ""))
+            cells["bar"] = ProgressBar(report["total"] or 1, report["iteration"]) if report else ""
+            table.add_row(*(cells[title] for title in shown))
         return table
 
     def _row(self, index: int, is_short: bool) -> dict[str, str]:
@@ -140,9 +141,7 @@ class QueueView:
         if is_short:
             iterations, metric = iterations.rpartition(" ")[2], metric.partition(" at ")[0]
         attempt = f" (attempt {entry.attempts})" if entry.attempts > 1 and not entry.is_over else ""
-        rates = {
-            title: report.get(key) for title, key in (("loss", "loss"), ("s/it", "seconds_per_iteration"))
-        }
+        rates = {"loss": report.get("loss"), "s/it": report.get("seconds_per_iteration")}
         return {
             "run": f"{recipe} {seed}" if is_short and self._has_unique_names else entry.run.folder.name,
             "varied": strip_section(entry.run.label) if self._has_labels else "",
@@ -159,19 +158,16 @@ class QueueView:
         for index, entry in enumerate(self.queue.entries):
             if entry.state == "running" and index not in self._announced:
                 self._announced.add(index)
-                starts = (
-                    f"{entry.run.folder.name} ({index + 1} of {total}) starts; log: {entry.run.folder.log}"
-                )
-                console.print(starts, soft_wrap=True, markup=False, highlight=False)
+                run = entry.run.folder
+                print_line(console, f"{run.name} ({index + 1} of {total}) starts; log: {run.log}")
         if time.monotonic() - self._line_at < PLAIN_INTERVAL_S:
             return
         self._line_at = time.monotonic()
         for view in self.progress.views.values():
             if progress := view.progress():
-                line = f"{view.run.name}  {format_status(progress)}"
-                console.print(line, soft_wrap=True, markup=False, highlight=False)
+                print_line(console, f"{view.run.name}  {format_status(progress)}")
         if total > 1:
-            console.print(self.progress.summary(), soft_wrap=True, markup=False, highlight=False)
+            print_line(console, self.progress.summary())
 
 
 def select_rows(entries: Sequence[QueueItem], room: int) -> list[int]:

@@ -42,12 +42,9 @@ def make_console() -> Console:
 
 
 def print_results(console: Console, results: Path, names: Sequence[str], runs: Sequence[RunFolder]) -> None:
-    """Print what tables of these names show of some runs; without names, a table of the runs alone.
+    """Print what tables of these names, or paths, show of some runs; without names, a table of the runs alone.
 
-    Args:
-        results: The results folder.
-        names: Of tables, or their paths.
-        runs: Which need not have been started.
+    The runs need not have been started.
     """
     from experiments.reporting import build_report, build_run_tables, collect, collect_folders
 
@@ -55,9 +52,8 @@ def print_results(console: Console, results: Path, names: Sequence[str], runs: S
         report = build_report(collect(results), names)
         tables, problems = report.tables, report.problems
         paths = {str(run.path) for run in runs}
-        tables = [
-            t for t in tables if any(run["path"] in paths for group in t.groups for run in group.runs)
-        ] or tables
+        theirs = [t for t in tables if any(run["path"] in paths for group in t.groups for run in group.runs)]
+        tables = theirs or tables
     else:
         collected = collect_folders(run for run in runs if run.record_file.exists())
         tables, problems = build_run_tables(collected), collected.problems
@@ -75,7 +71,7 @@ def print_claims(console: Console, tables: Sequence[MeasuredTable]) -> None:
     console.print(Text("What can be said", "bold"))
     console.print(Text(count_verdicts(claims)))
     judged = [claim for claim in claims if claim.verdict != "too few seeds"]
-    waiting = [claim for claim in claims if claim.verdict == "too few seeds"]
+    waiting = [claim for claim in claims if claim.verdict == "too few seeds"][:MAX_CLAIMS]
     chosen = sorted(range(len(judged)), key=lambda i: judged[i].verdict not in VERDICT_COLOURS)[:MAX_CLAIMS]
     shown = [judged[i] for i in sorted(chosen)]
     if len(claims) <= FEW_CLAIMS:
@@ -90,11 +86,9 @@ def print_claims(console: Console, tables: Sequence[MeasuredTable]) -> None:
             grid.add_row(verdict, _claim_text(claim, with_table=len(tables) > 1))
         console.print(grid)
     if waiting:
-        brief = "; ".join(
-            f"{claim.name}: {claim.metric} {claim.difference}" for claim in waiting[:MAX_CLAIMS]
-        )
+        brief = "; ".join(f"{claim.name}: {claim.metric} {claim.difference}" for claim in waiting)
         console.print(Text(f"too few seeds: {brief}", "dim"))
-    if left_out := len(claims) - len(shown) - len(waiting[:MAX_CLAIMS]):
+    if left_out := len(claims) - len(shown) - len(waiting):
         print_line(console, f"{left_out} more: {ALL_CLAIMS}")
     console.print()
 
@@ -127,39 +121,32 @@ def print_empty(console: Console, names: Sequence[str]) -> None:
     """Print one line on the tables that have no runs of their own, and the command that would fill one."""
     if names:
         listed = f"{', '.join(names)} have" if len(names) > 1 else f"{names[0]} has"
-        print_line(
-            console, f"{listed} no runs of their own yet. To fill one: msdet reproduce {names[0]} -p tiny"
-        )
+        hint = f"To fill one: msdet reproduce {names[0]} -p tiny"
+        print_line(console, f"{listed} no runs of their own yet. {hint}")
 
 
 def _print_table(console: Console, table: MeasuredTable) -> None:
     """Print a table, what must be said of it, the evidence for its rows, and where its runs are."""
-    from experiments.reporting.tables.report_views import build_measured_view
-    from experiments.reporting.tables.row_evidence import (
-        choose_controls,
-        describe_controls,
-        list_control_commands,
-        list_row_notes,
-    )
+    from experiments.reporting.tables import report_views, row_evidence
 
     console.print(Text(table.title, "bold"))
     left_out, table = len(table.rows) - MAX_ROWS, table.shorten(MAX_ROWS)
     optional = [f"{kind} {name}" for name in table.columns[:0:-1] for kind in ("measured", "published")]
     optional += ["gap", *([] if table.has_differs else ["context"]), "published change"]
-    console.print(_fit(console, build_measured_view(table).without("runs"), optional))
+    console.print(_fit(console, report_views.build_measured_view(table).without("runs"), optional))
     for note in table.notes:
         console.print(Text(note, "dim"))
     if left_out > 0:
         print_line(console, f"{left_out} more rows: msdet report --format csv")
-    notes = list_row_notes(table, has_resampling=False)
+    notes = row_evidence.list_row_notes(table, has_resampling=False)
     for label, text in notes[:MAX_NOTES]:
         print_line(console, f"{label}: {text}")
     if len(notes) > MAX_NOTES:
         print_line(console, f"notes on {len(notes) - MAX_NOTES} more rows: --format md, html or csv")
     for row in table.rows:
-        if controls := choose_controls(row):
-            print_line(console, f"{row.full_label}: {describe_controls(controls)}")
-    for command in list_control_commands(table):
+        if controls := row_evidence.choose_controls(row):
+            print_line(console, f"{row.full_label}: {row_evidence.describe_controls(controls)}")
+    for command in row_evidence.list_control_commands(table):
         print_line(console, f"  {command}")
     if folders := table.folders:
         more = f", and {len(folders) - MAX_FOLDERS} more" if len(folders) > MAX_FOLDERS else ""
@@ -182,13 +169,12 @@ def print_problems(console: Console, problems: Sequence[str]) -> None:
 def _fit(console: Console, view: TableView, optional: Sequence[str]) -> Table:
     """Return the table without as many of its optional columns, in their order, as the console has no room for."""
     means = [key for key in optional if key.startswith("measured ")]
-    grid = draw_view(view, means)
     for key in optional:
-        if Measurement.get(console, console.options.update(width=10_000), grid).maximum <= console.width:
-            break
-        view = view.without(key)
         grid = draw_view(view, means)
-    return grid
+        if Measurement.get(console, console.options.update(width=10_000), grid).maximum <= console.width:
+            return grid
+        view = view.without(key)
+    return draw_view(view, means)
 
 
 def draw_view(view: TableView, means: Sequence[str] = ()) -> Table:

@@ -83,9 +83,10 @@ class ListedRun:
     @property
     def reason(self) -> str | None:
         """Why it failed, or ended before its end."""
-        if self.state in ACTIVE_STATES or self.slurm_reason is not None:
-            return None if self.state in ACTIVE_STATES else self.slurm_reason
-        return self.last_attempt.message if self.last_attempt and self.state == "failed" else None
+        if self.state in ACTIVE_STATES:
+            return None
+        message = self.last_attempt.message if self.last_attempt and self.state == "failed" else None
+        return message if self.slurm_reason is None else self.slurm_reason
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -100,10 +101,7 @@ class ListedRun:
         known = []
         for attempt in self.record.attempts:
             is_running = attempt is self.last_attempt and self.state == "running"
-            began, ended = (
-                parse_time(attempt.started),
-                parse_time(format_now() if is_running else attempt.ended),
-            )
+            began, ended = map(parse_time, (attempt.started, format_now() if is_running else attempt.ended))
             known += [max((ended - began).total_seconds(), 0.0)] if began and ended else []
         return sum(known) if known else None
 
@@ -128,30 +126,20 @@ class ListedRun:
 
 
 def list_runs(known: Iterable[KnownRun], facts: FileFacts | None = None) -> list[ListedRun]:
-    """Return the runs as a list shows them; pages of recipes are read once for all.
-
-    Args:
-        facts: Where digests of their files are remembered.
-    """
+    """Return the runs as a list shows them; pages of recipes are read once, `facts` remembers files' digests."""
     named, facts = NamedRecipes(), facts or FileFacts()
     return [ListedRun(*one, named, facts) for one in known]
 
 
 def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = False) -> None:
     """Print a row for each run, what all share below them, and why runs failed."""
-    shared = [
-        text for text in listed[0].differs if len(listed) > 1 and all(text in o.differs for o in listed)
-    ]
+    first, *others = listed
+    shared = [text for text in first.differs if others and all(text in one.differs for one in others)]
     _print_rows(console, listed, shared, with_size)
-    counts = Counter(one.state for one in listed)
-    parts = [
-        f"{len(listed)} run{'s' * (len(listed) > 1)}: {', '.join(f'{n} {s}' for s, n in counts.items())}"
-    ]
-    for word, names in (
-        ("profile", {o.record.profile for o in listed}),
-        ("data set", {o.data for o in listed}),
-    ):
-        parts += [f"{word} {name}" for name in names if name and len(names) == 1]
+    counts = ", ".join(f"{n} {state}" for state, n in Counter(one.state for one in listed).items())
+    parts = [f"{len(listed)} run{'s' * bool(others)}: {counts}"]
+    names = {"profile": {one.record.profile for one in listed}, "data set": {one.data for one in listed}}
+    parts += [f"{word} {name}" for word, found in names.items() for name in found if name and len(found) == 1]
     parts += [format_size(sum(one.size for one in listed))] if with_size else []
     print_line(console, "; ".join(parts))
     if shared:
@@ -172,34 +160,38 @@ def print_candidates(runs: Sequence[RunFolder]) -> None:
 def _print_rows(
     console: Console, listed: Sequence[ListedRun], shared: Sequence[str] = (), with_size: bool = False
 ) -> None:
-    """Print a row for each run; profile and data set have a column where runs differ in them.
+    """Print a row for each run, without the differences that are `shared` by all.
 
-    Args:
-        shared: Differences from the recipe that all have, which rows leave out.
+    Profile and data set have a column where runs differ in them.
     """
     has_profiles = len({one.record.profile for one in listed}) > 1
     has_data = len({one.data for one in listed}) > 1
-    rows = []
+    is_wide = console.width >= WIDE_CONSOLE
+    rows: list[dict[str, Cell]] = []
     for one in listed:
         own = [strip_section(text) for text in one.differs if text not in shared]
-        cells: list[Cell] = [
-            one.run.name,
-            join_differences(own, MAX_DIFFERENCES if console.width >= WIDE_CONSOLE else 1),
-        ]
-        cells += [(one.record.profile or "none") if has_profiles else "", one.data if has_data else ""]
-        cells += [(one.state, COLOURS.get(one.state, "")), format_iterations(one.progress)]
-        cells += [
-            f"{one.metrics[name]:.1f}{one.marks}" if name in one.metrics else "" for name in MAIN_METRICS
-        ]
+        metrics = {name: f"{value:.1f}{one.marks}" for name, value in one.metrics.items()}
         started = format_local_time(one.started)
-        cells += [format_duration(one.seconds), started[5 if console.width < WIDE_CONSOLE else 0 :]]
-        cells += [format_size(one.size) if with_size else "", _where(one)]
-        rows.append(cells)
-    header = ["run", "differs", "profile", "data set", "state", "progress", *MAIN_METRICS, "took", "started"]
-    header += ["size", ""]
+        rows.append(
+            {
+                "run": one.run.name,
+                "differs": join_differences(own, MAX_DIFFERENCES if is_wide else 1),
+                "profile": (one.record.profile or "none") if has_profiles else "",
+                "data set": one.data if has_data else "",
+                "state": (one.state, COLOURS.get(one.state, "")),
+                "progress": format_iterations(one.progress),
+                **{name: metrics.get(name, "") for name in MAIN_METRICS},
+                "took": format_duration(one.seconds),
+                "started": started if is_wide else started[len("2026-") :],
+                "size": format_size(one.size) if with_size else "",
+                "": _where(one),
+            }
+        )
     right = ("progress", *MAIN_METRICS, "took", "size")
     optional = ("took", "started", "differs", "progress")
-    print_lines(console, header, rows, right, optional, below="differs")
+    print_lines(
+        console, list(rows[0]), [list(row.values()) for row in rows], right, optional, below="differs"
+    )
 
 
 def _where(one: ListedRun) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import time
 from typing import Any
 
+from experiments.common.regular_files import explain_unreadable
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.console.formatting import format_duration
+from msdet_cli.console.formatting import format_duration, format_main_metric
 
 BAR_WIDTH = 24  # characters
 KEYS = {"phase", "iteration", "total", "epoch", "epochs", "seconds_per_iteration", "eta_s", "loss", "lr",
@@ -20,17 +22,13 @@ KEYS = {"phase", "iteration", "total", "epoch", "epochs", "seconds_per_iteration
 
 
 class RunView:
-    """A run's `progress.json` as a panel.
-
-    Args:
-        run: The run folder.
-        title: The run's place in the plan, "2 of 6" for example.
-    """
+    """A run's `progress.json` as a panel; `title` is the run's place in the plan, "2 of 6" for example."""
 
     def __init__(self, run: RunFolder, title: str) -> None:
         self.run = run
         self.title = title
         self._seen: tuple[float, dict[str, Any]] = (0.0, {})  # modification time, content
+        self._evaluated = (0.0, "")  # modification time, metric
         self._began = time.time()
 
     def progress(self) -> dict[str, Any]:
@@ -41,6 +39,13 @@ class RunView:
             if content.keys() >= KEYS:
                 self._seen = (changed, content)
         return self._seen[1] if self._seen[0] >= self._began - 1 else {}
+
+    def last_evaluation(self) -> str:
+        """Return the metric of the last evaluation and its iteration; empty before there is any."""
+        changed = self.run.metrics.stat().st_mtime if self.run.metrics.is_file() else 0.0
+        if changed != self._evaluated[0]:
+            self._evaluated = changed, _last_evaluation(self.run)
+        return self._evaluated[1]
 
     def panel(self) -> RenderableType:
         """Return what a terminal shows of the run."""
@@ -96,3 +101,16 @@ def _level_table(head: dict[str, Any]) -> RenderableType:
         bar = ProgressBar(total=1, completed=probability, width=BAR_WIDTH, complete_style="magenta")
         table.add_row(Text(f"p({action})"), bar, f"{probability:.3f}", mark)
     return table
+
+
+def _last_evaluation(run: RunFolder) -> str:
+    if explain_unreadable(run.metrics) is not None:
+        return ""
+    try:
+        with open(run.metrics, newline="", encoding="utf-8") as stream:
+            last = list(csv.DictReader(stream))[-1]
+        values = {name: float(value) for name, value in last.items() if value}
+    except (OSError, ValueError, IndexError, TypeError, csv.Error):
+        return ""
+    metric = format_main_metric(values)
+    return f"{metric} at {last['iteration']}" if metric and "iteration" in last else metric

@@ -27,8 +27,9 @@ def print_lines(
         optional: Names of columns to leave out where rows are wider than the console, in this order.
         below: One of those, whose cells then get a line of their own, so that nothing of it is lost.
     """
-    kept = [i for i in range(len(header)) if not rows or any(_parts(row[i])[0] for row in rows)]
-    lines = [[(name, "bold") for name in header], *([_parts(cell) for cell in row] for row in rows)]
+    parts = [[(cell, "") if isinstance(cell, str) else cell for cell in row] for row in rows]
+    kept = [i for i in range(len(header)) if not rows or any(row[i][0] for row in parts)]
+    lines = [[(name, "bold") for name in header], *parts]
     widths = {i: max(cell_len(line[i][0]) for line in lines) for i in kept}
     for name in optional:
         if sum(widths[i] + len(GAP) for i in kept) - len(GAP) > console.width:
@@ -48,7 +49,3 @@ def print_lines(
             if line is not lines[0] and (plain := line[i][0]):
                 text.append(f"{GAP}{plain[: console.width - len(GAP)]}\n")
     console.print(text, soft_wrap=True, end="")
-
-
-def _parts(cell: Cell) -> tuple[str, str]:
-    return (cell, "") if isinstance(cell, str) else cell

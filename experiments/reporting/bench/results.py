@@ -50,7 +50,6 @@ from experiments.reporting.tables.sections import Section
 
 SCHEMA = 1
 BUSY = 0.5  # load from which it is worth a word
-KINDS = ("model", "end_to_end")
 
 
 def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -65,9 +64,9 @@ def read(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
         except ValueError as error:
             problems.append(f"{path} {error}")
             continue
-        odd = {name for name, part in bench["parts"].items() if not _fits(name, part)}
-        problems += [f"{path}: its part '{name}' does not have the figures it should" for name in sorted(odd)]
-        parts = {name: part for name, part in bench["parts"].items() if name not in odd}
+        parts = {name: part for name, part in bench["parts"].items() if _fits(name, part)}
+        odd = sorted(bench["parts"].keys() - parts.keys())
+        problems += [f"{path}: its part '{name}' does not have the figures it should" for name in odd]
         benches.append({**bench, "parts": parts, "file": str(path)})
     benches.sort(key=lambda bench: (str(bench["date"]), bench["file"]), reverse=True)
     return benches, problems
@@ -119,69 +118,58 @@ def find_newest(benches: Sequence[dict[str, Any]], part: str) -> list[dict[str, 
 def build_bench_sections(benches: Sequence[dict[str, Any]]) -> list[Section]:
     """Return a section for each kind of measurement that there is, with the newest of each machine."""
     made = []
-    for title, parts, texts in SECTIONS:
-        measured = [(part, m) for part in parts or _others(benches) for m in find_newest(benches, part)]
+    others = {part for bench in benches for part in bench["parts"]} - {part for _, part, _ in SECTIONS}
+    for title, own_part, text in SECTIONS:
+        parts = sorted(others) if own_part is None else [own_part]
+        measured = [(part, m) for part in parts for m in find_newest(benches, part)]
         if measured:
             grids = [grid for part, m in measured for grid in build_grids(part, m)]
-            made.append(Section(title, [*texts, *_notes(measured)], grids))
+            made.append(Section(title, [text, *_notes(measured)], grids))
     return made
 
 
-SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+SECTIONS = (  # title, part, text; None: all parts that have no section
     (
         "What level weighting costs in training",
-        ("overhead",),
-        (
-            "Whole training iterations, loading and augmentation included, of trainings that took turns in one "
-            "process. Medians with quartiles over rounds; ratios are means over rounds (geometric) with 95 % "
-            "intervals, of time and, without a GPU, of processor time, which other work on the machine touches less. "
-            "'Uniform again' is uniform itself: how far its ratio lies from 1 is the error of the measurement; in the "
-            "other ratios uniform is the mean of both. The "
-            "rule's step (observe, decide, write the trace) is timed directly, for it is less than the ratios can "
-            "show; on a GPU it includes waiting for the device at an interval's end.",
-        ),
+        "overhead",
+        "Whole training iterations, loading and augmentation included, of trainings that took turns in one "
+        "process. Medians with quartiles over rounds; ratios are means over rounds (geometric) with 95 % "
+        "intervals, of time and, without a GPU, of processor time, which other work on the machine touches less. "
+        "'Uniform again' is uniform itself: how far its ratio lies from 1 is the error of the measurement; in the "
+        "other ratios uniform is the mean of both. The rule's step (observe, decide, write the trace) is timed "
+        "directly, for it is less than the ratios can show; on a GPU it includes waiting for the device at an "
+        "interval's end.",
     ),
     (
         "Images per second in training",
-        ("train",),
-        (
-            "Whole trainings, loading included, that took turns in one process: MMDetection's own detector under "
-            "MMEngine's own loop, and msdet's. Images per second are of the median iteration; ratios are means over "
-            "rounds (geometric) with 95 % intervals, above 1 where msdet is faster. The paper reports that RLO adds "
-            "0.45 % to an iteration.",
-        ),
+        "train",
+        "Whole trainings, loading included, that took turns in one process: MMDetection's own detector under "
+        "MMEngine's own loop, and msdet's. Images per second are of the median iteration; ratios are means over "
+        "rounds (geometric) with 95 % intervals, above 1 where msdet is faster. The paper reports that RLO adds "
+        "0.45 % to an iteration.",
     ),
     (
         "What a training step asks of the host",
-        ("dispatch",),
-        (
-            "Operations that PyTorch dispatches in one step inside an interval, forward, backward and optimizer; those "
-            "that wait for the device on a GPU; tensors allocated. Stock is MMDetection's own detector.",
-        ),
+        "dispatch",
+        "Operations that PyTorch dispatches in one step inside an interval, forward, backward and optimizer; those "
+        "that wait for the device on a GPU; tensors allocated. Stock is MMDetection's own detector.",
     ),
     (
         "Inference time",
-        ("inference",),
-        (
-            "One image at a time, medians with quartiles over all inferences. Model only: a tensor on the device in, "
-            "detections out, NMS included; end to end: from the image file to detections in its own coordinates. "
-            "Ratios are means over rounds (geometric) of the rounds' medians, with 95 % intervals. Weights are "
-            "untrained and the score threshold is 0, so that every model gives NMS equally many candidates: the most "
-            "that its settings allow. Parameters are those that inference uses.",
-        ),
+        "inference",
+        "One image at a time, medians with quartiles over all inferences. Model only: a tensor on the device in, "
+        "detections out, NMS included; end to end: from the image file to detections in its own coordinates. "
+        "Ratios are means over rounds (geometric) of the rounds' medians, with 95 % intervals. Weights are "
+        "untrained and the score threshold is 0, so that every model gives NMS equally many candidates: the most "
+        "that its settings allow. Parameters are those that inference uses.",
     ),
     (
         "Evaluation time",
-        ("eval",),
-        ("From a list of made-up detections to COCO's twelve metrics, seconds as medians with quartiles.",),
+        "eval",
+        "From a list of made-up detections to COCO's twelve metrics, seconds as medians with quartiles.",
     ),
-    ("Other measurements", (), ("Times are medians. Names say the units: s, ms, us.",)),
+    ("Other measurements", None, "Times are medians. Names say the units: s, ms, us."),
 )
-
-
-def _others(benches: Sequence[dict[str, Any]]) -> list[str]:
-    own = {part for _, parts, _ in SECTIONS for part in parts}
-    return sorted({part for bench in benches for part in bench["parts"]} - own)
 
 
 def _notes(measured: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
@@ -208,13 +196,10 @@ def _same(part: str, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the ratios that are 1 by construction."""
     if part == "overhead":
         (again,) = (r for r in result["ratios"] if r["of"] == "again")
-        return {
-            "uniform again": again,
-            **({"uniform again, processor time,": again["cpu"]} if again["cpu"] else {}),
-        }
+        found = {"uniform again": again, "uniform again, processor time,": again["cpu"]}
+        return {name: ratio for name, ratio in found.items() if ratio}
     if part == "inference":
-        models = [model for model in result["models"] if model["id"] == "rlo"]
-        return {
-            f"RLO ({kind.replace('_', ' ')})": model[f"{kind}_ratio"] for model in models for kind in KINDS
-        }
+        models = {model["id"]: model for model in result["models"]}
+        if rlo := models.get("rlo"):
+            return {"RLO (model)": rlo["model_ratio"], "RLO (end to end)": rlo["end_to_end_ratio"]}
     return {}

@@ -1,8 +1,7 @@
 """A report in its formats. The HTML page is in `page`, which alone needs Jinja2."""
 
 from experiments.reporting.render.claims import count_verdicts, find_claims
-from experiments.reporting.render.latex import render_latex_table
-from experiments.reporting.render.latex_report import render_latex_report
+from experiments.reporting.render.latex import render_latex_report, render_latex_table
 from experiments.reporting.render.markdown import render_markdown
 from experiments.reporting.render.records import render_csv, report_content
 from experiments.reporting.render.report_files import ReportFiles

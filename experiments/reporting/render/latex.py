@@ -2,19 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from experiments.reporting.render import text as report_text
-from experiments.reporting.render.latex_text import escape_tex, make_comment
+from experiments.reporting.render.claims import count_verdicts, find_claims
 from experiments.reporting.tables import row_evidence
-from experiments.reporting.tables.report_model import MeasuredTable
+from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.report_views import build_controls_view, build_measured_view
-from experiments.reporting.tables.sections import EMPTY, Cell, Column, TableView
+from experiments.reporting.tables.sections import (
+    EMPTY,
+    Cell,
+    Column,
+    Grid,
+    Picture,
+    Section,
+    TableView,
+    build_grid_view,
+)
 
 PACKAGES = "booktabs and graphicx"
 MAX_ROWS = 60  # of a table; more cannot be read on a page
+MAX_ROWS_ON_A_PAGE = 35  # of a grid below the tables; a longer one continues over pages
 MAX_NOTES_BELOW = 8  # notes on rows that stand right below a table
+_PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
+\usepackage[landscape,margin=18mm]{geometry}
+\usepackage{booktabs,longtable,graphicx}
+\usepackage[hidelinks]{hyperref}
+\setlength{\parindent}{0pt}\setlength{\parskip}{4pt}
+\renewcommand{\labelitemi}{$\bullet$}  % without the fonts of TS1
+\setlength{\emergencystretch}{3em}\raggedbottom
+\extrafloats{500}  % tables that wait for their place at once
+\makeatletter  % captions without a number: their text names the paper's
+\long\def\@makecaption#1#2{\vskip\abovecaptionskip{\centering #2\par}\vskip\belowcaptionskip}
+\makeatother
+"""
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\ensuremath{\mathdollar}", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': "''", "'": "{'}", "`": "{`}",
+    "[": "{[}", "]": "{]}",  # at the start of a row, `[` would be an option of the `\\` before it
+    "-": "{-}",  # no ligatures: `--seeds` must stay as it is typed
+    "±": r"\ensuremath{\pm}", "×": r"\ensuremath{\times}", "·": r"\ensuremath{\cdot}", "−": r"\ensuremath{-}",
+    "≤": r"\ensuremath{\le}", "≥": r"\ensuremath{\ge}", "≈": r"\ensuremath{\approx}", "≠": r"\ensuremath{\neq}",
+    "→": r"\ensuremath{\to}", "←": r"\ensuremath{\leftarrow}", "√": r"\ensuremath{\surd}", "∞": r"\ensuremath{\infty}",
+    "†": r"\ensuremath{\dagger}", "‡": r"\ensuremath{\ddagger}", "§": r"\S{}", "¶": r"\P{}",
+    "°": r"\ensuremath{^\circ}",
+    "–": "--", "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\dots{}", "•": r"\ensuremath{\bullet}",
+    "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "µ": r"\ensuremath{\mu}", "÷": r"\ensuremath{\div}",
+}  # fmt: skip
+_GREEK = {  # LaTeX has no names for what looks like a Latin letter
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
+    "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho",
+    "σ": "sigma", "τ": "tau", "υ": "upsilon", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "Gamma",
+    "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma", "Υ": "Upsilon", "Φ": "Phi",
+    "Ψ": "Psi", "Ω": "Omega",
+}  # fmt: skip
+
+
+def render_latex_report(
+    report: Report,
+    made: report_text.ReportMetadata,
+    sections: Sequence[Section] = (),
+    files: Mapping[str, str] | None = None,
+) -> str:
+    """Return a document that pdflatex compiles.
+
+    Args:
+        files: Where each table is read from, by the tables' `long_name`; without, the tables themselves are in it.
+    """
+    claims, standing = find_claims(report.tables), report_text.explain_no_results(report, made.folders)
+    parts = [_PREAMBLE, r"\begin{document}", r"\section*{Published beside measured}"]
+    parts += [escape_tex(report_text.describe_origin(report, made)), ""]
+    parts += [] if standing else [r"\subsection*{What can be claimed}"]
+    parts += [escape_tex(standing or count_verdicts(claims)), ""]
+    items = [rf"\item \textbf{{{escape_tex(claim.verdict)}}}: {escape_tex(str(claim))}" for claim in claims]
+    parts += [r"\begin{itemize}\setlength{\itemsep}{0pt}", *items, r"\end{itemize}"] if items else []
+    parts += [escape_tex(text) + "\n" for text in report.missing]
+    parts += [escape_tex(f"Left out: {text}") + "\n" for text in report.problems]
+    parts.append(r"\clearpage")
+    for tables in (report.measured, [table for table in report.tables if not table.is_measured]):
+        for table in tables:
+            parts.append(rf"\input{{{files[table.long_name]}}}" if files else render_latex_table(table))
+        parts.append(r"\clearpage")
+    parts += map(_section, sections)
+    return "\n".join([*parts, r"\end{document}"]) + "\n"
 
 
 def render_latex_table(table: MeasuredTable) -> str:
@@ -30,29 +104,16 @@ def render_latex_table(table: MeasuredTable) -> str:
     below = [f"{name}: {text}." for name, text in row_evidence.list_row_notes(table)]
     further = [_small(below)] if below else []
     if controls is not None:
-        further.append(fit_to_page(view_tabular(controls.without("runs"), with_sources=False)))
+        further.append(_fit_to_page(_tabular(controls.without("runs"), with_title=True, with_sources=False)))
     elif len(below) <= MAX_NOTES_BELOW:
         notes, further = [*below, *notes], []
     caption, name = _caption(table), report_text.make_file_name(table.long_name)
-    floats = [_float(caption, name, [fit_to_page(view_tabular(view, with_title=False)), _small(notes)])]
+    floats = [_float(caption, name, [_fit_to_page(_tabular(view)), _small(notes)])]
     floats += [_float(f"{caption}: behind the rows", f"{name}-rows", further)] if further else []
-    commands = row_evidence.list_control_commands(table)
+    commands = [f"  {command}" for command in row_evidence.list_control_commands(table)]
     if commands:
-        floats += [
-            make_comment(text)
-            for text in ("For the controls that are missing:", *(f"  {c}" for c in commands))
-        ]
+        floats += map(make_comment, ["For the controls that are missing:", *commands])
     return "\n".join([make_comment(f"Needs the packages {PACKAGES}."), *floats]) + "\n"
-
-
-def _cell(cell: Cell, column: Column) -> str:
-    text = cell.brief or cell.text
-    text = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(cell.rank, "%s") % escape_tex(text) if text else ""
-    text = ", ".join(part for part in (text, escape_tex(cell.note)) if part)
-    if cell.below is None or not cell.below.text:
-        return text
-    below = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(cell.below.rank, "%s") % escape_tex(cell.below.text)
-    return rf"\shortstack[{'r' if column.is_number else 'l'}]{{{text}\\\scriptsize {below}}}"
 
 
 def _caption(table: MeasuredTable) -> str:
@@ -78,44 +139,25 @@ def _small(notes: Sequence[str]) -> str:
     return rf"\parbox{{\linewidth}}{{\scriptsize\raggedright {text}}}" if text else ""
 
 
-def view_tabular(view: TableView, with_title: bool = True, with_sources: bool = True) -> str:
-    """Return a table as `tabular`."""
-    lines = [
-        rf"\begin{{tabular}}{{@{{}}{align_columns(view)}@{{}}}}",
-        r"\toprule",
-        *([rf"{_spanning(view, view.title)} \\"] if with_title and view.title else []),
-        *_groups(view.columns),
-        render_head(view),
-        r"\midrule",
-        *render_body(view, with_sources),
-        r"\bottomrule",
-    ]
-    return "\n".join([*lines, r"\end{tabular}"])
+def _tabular(
+    view: TableView, environment: str = "tabular", with_title: bool = False, with_sources: bool = True
+) -> str:
+    """Return a table as `tabular`, or as `longtable` that continues over pages.
 
-
-def align_columns(view: TableView) -> str:
-    """Return `llrr`, a letter for each column."""
-    return "".join("r" if column.is_number else "l" for column in view.columns)
-
-
-def render_head(view: TableView) -> str:
-    """Return the line of the columns' titles."""
-    return render_row([escape_tex(column.title) for column in view.columns])
-
-
-def render_body(view: TableView, with_sources: bool = True) -> list[str]:
-    """Return a line for each title of a block and each row, before each row its run folders as comments."""
-    lines = []
+    Args:
+        with_sources: Whether each row's run folders stand before it as comments.
+    """
+    columns = "".join("r" if column.is_number else "l" for column in view.columns)
+    lines = [rf"\begin{{{environment}}}{{@{{}}{columns}@{{}}}}", r"\toprule"]
+    lines += [rf"{_spanning(view, view.title)} \\"] if with_title and view.title else []
+    lines += [*_groups(view.columns), _row(escape_tex(column.title) for column in view.columns)]
+    lines.append(r"\midrule\endhead" if environment == "longtable" else r"\midrule")
     for title, rows in view.blocks:
         lines += [rf"\addlinespace{_spanning(view, title)} \\"] if title else []
         for row in rows:
-            lines += (
-                [make_comment(str(folder)) for folder in row.get("runs", EMPTY).runs] if with_sources else []
-            )
-            lines.append(
-                render_row([_cell(cell, column) for cell, column in zip(view.cells(row), view.columns)])
-            )
-    return lines
+            lines += [make_comment(str(run)) for run in row.get("runs", EMPTY).runs] if with_sources else []
+            lines.append(_row(_cell(cell, column) for cell, column in zip(view.cells(row), view.columns)))
+    return "\n".join([*lines, r"\bottomrule", rf"\end{{{environment}}}"])
 
 
 def _spanning(view: TableView, title: str) -> str:
@@ -131,21 +173,88 @@ def _groups(columns: Sequence[Column]) -> list[str]:
         spans += [rf"\multicolumn{{{width}}}{{c}}{{{escape_tex(group)}}}"] if group else [""] * width
         rules += rf"\cmidrule(lr){{{place}-{place + width - 1}}}" if group else ""
         place += width
-    return [render_row(spans), rules] if rules else []
+    return [_row(spans), rules] if rules else []
 
 
-def render_row(cells: Sequence[str]) -> str:
-    """Return the cells as a row of a LaTeX table."""
+def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def fit_to_page(tabular: str) -> str:
+def _cell(cell: Cell, column: Column) -> str:
+    text = ", ".join(filter(None, (_ranked(cell.brief or cell.text, cell.rank), escape_tex(cell.note))))
+    if cell.below is None or not cell.below.text:
+        return text
+    below, side = _ranked(cell.below.text, cell.below.rank), "r" if column.is_number else "l"
+    return rf"\shortstack[{side}]{{{text}\\\scriptsize {below}}}"
+
+
+def _ranked(text: str, rank: int) -> str:
+    form = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(rank, "%s")
+    return form % escape_tex(text) if text else ""
+
+
+def _fit_to_page(content: str) -> str:
     """Return it as large as it is, or shrunk to the width of the line and to a page's height."""
-    return "\n".join(
-        [
-            f"\\sbox0{{%\n{tabular}}}%",
-            r"\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi",
-            r"\ifdim\dimexpr\ht0+\dp0\relax>.8\textheight\sbox0{\resizebox*{!}{.8\textheight}{\usebox0}}\fi",
-            r"\usebox0",
+    lines = [
+        f"\\sbox0{{%\n{content}}}%",
+        r"\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi",
+        r"\ifdim\dimexpr\ht0+\dp0\relax>.8\textheight\sbox0{\resizebox*{!}{.8\textheight}{\usebox0}}\fi",
+        r"\usebox0",
+    ]
+    return "\n".join(lines)
+
+
+def _section(section: Section) -> str:
+    title, texts = escape_tex(section.title), [escape_tex(text) + "\n" for text in section.texts]
+    grids, pictures = map(_grid_section, section.grids), _pictures(section.pictures)
+    return "\n".join([rf"\section*{{{title}}}", *texts, *grids, *pictures])
+
+
+def _grid_section(grid: Grid) -> str:
+    view = build_grid_view(grid)
+    title = rf"\subsection*{{{escape_tex(grid.title)}}}" + "\n" if grid.title else ""
+    if len(grid.rows) > MAX_ROWS_ON_A_PAGE:
+        return f"{title}{{\\small\n{_tabular(view, 'longtable')}}}"
+    return f"{title}{{\\centering\\small\n{_fit_to_page(_tabular(view))}\\par}}\\medskip"
+
+
+def _pictures(pictures: Sequence[Picture]) -> list[str]:
+    """Return pictures, two beside one another where they are no wider than a column."""
+    parts, column = [], 0
+    for picture in pictures:
+        wide = report_text.is_wide(picture)
+        parts.append(r"\hfill" if column == 1 and not wide else r"\par\bigskip\noindent")
+        column = 0 if wide or column == 1 else 1
+        file = f"figures/{report_text.make_file_name(picture.name)}.png"
+        parts += [
+            rf"\begin{{minipage}}[t]{{{'' if wide else '.48'}\linewidth}}\vspace{{0pt}}\centering",
+            _fit_to_page(rf"\includegraphics{{{file}}}"),
+            rf"\par\smallskip{{\footnotesize\raggedright {escape_tex(picture.caption)}\par}}",
+            r"\end{minipage}",
         ]
-    )
+    return [*parts, r"\par"] if parts else []
+
+
+def escape_tex(text: str) -> str:
+    """Return one line of LaTeX; a character that the fonts lack becomes its code point, `U+4E2D`."""
+    return "".join(_character(character) for character in report_text.minus(" ".join(text.split())))
+
+
+def make_comment(text: str) -> str:
+    """Return a comment of one line, whatever the text holds."""
+    return "% " + " ".join(text.split()).encode("ascii", "backslashreplace").decode()
+
+
+def _character(character: str) -> str:
+    if character in _SPECIAL:
+        return _SPECIAL[character]
+    if character in _GREEK:
+        return rf"\ensuremath{{\{_GREEK[character]}}}"
+    is_plain = " " <= character <= "~" or _is_accented(character)
+    return character if is_plain else f"U+{ord(character):04X}"
+
+
+def _is_accented(character: str) -> bool:
+    """Return whether it is a Latin-1 letter with an accent, or another that every font has."""
+    is_decomposed = len(unicodedata.normalize("NFD", character)) == 2
+    return (is_decomposed and "À" <= character <= "ÿ") or character in "ßæøÆØ"

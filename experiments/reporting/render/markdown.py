@@ -48,38 +48,32 @@ def render_markdown_index(
     parts += render_markdown_claims(report, made)
     parts.append("## Tables")
     parts.append("\n".join(f"- [{escape_markdown(title)}](<{name}>)" for name, title in files.items()))
-    parts += [render_markdown_sections(sections).rstrip()] if sections else []
+    for section in sections:
+        parts += _section(section)
     return "\n\n".join(parts) + "\n"
 
 
 def render_markdown_claims(report: Report, made: report_text.ReportMetadata) -> list[str]:
     """Return what can be claimed, or why nothing can; then what was left out."""
-    standing = report_text.explain_no_results(report, made.folders)
-    claims = find_claims(report.tables)
-    parts = [escape_markdown(standing)] if standing else ["## What can be claimed"]
-    parts += [] if standing else [escape_markdown(count_verdicts(claims))]
+    standing, claims = report_text.explain_no_results(report, made.folders), find_claims(report.tables)
+    parts = [] if standing else ["## What can be claimed"]
+    parts.append(escape_markdown(standing or count_verdicts(claims)))
     lines = [f"- **{claim.verdict}**: {escape_markdown(str(claim))}" for claim in claims]
-    left_out = [
-        escape_markdown(text)
-        for text in (*report.missing, *(f"Left out: {text}" for text in report.problems))
-    ]
-    return [*parts, *("\n".join(each) for each in (lines, [f"- {text}" for text in left_out]) if each)]
+    left_out = [*report.missing, *(f"Left out: {text}" for text in report.problems)]
+    lists = (lines, [f"- {escape_markdown(text)}" for text in left_out])
+    return [*parts, *("\n".join(each) for each in lists if each)]
 
 
-def render_markdown_sections(sections: Sequence[Section]) -> str:
-    """Return figures, error analysis and bench; pictures lie beside the page, in `figures/`."""
-    parts = []
-    for section in sections:
-        parts += [f"## {escape_markdown(section.title)}", *[escape_markdown(text) for text in section.texts]]
-        for grid in section.grids:
-            parts += [f"### {escape_markdown(grid.title)}"] if grid.title else []
-            parts.append(_plain(build_grid_view(grid)))
-        for picture in section.pictures:
-            parts.append(
-                f"![{escape_markdown(picture.alt)}](<figures/{report_text.make_file_name(picture.name)}.png>)"
-            )
-            parts.append(escape_markdown(picture.caption))
-    return "\n\n".join(parts) + "\n"
+def _section(section: Section) -> list[str]:
+    """Return a section's paragraphs; its pictures lie beside the page, in `figures/`."""
+    parts = [f"## {escape_markdown(section.title)}", *map(escape_markdown, section.texts)]
+    for grid in section.grids:
+        parts += [f"### {escape_markdown(grid.title)}"] if grid.title else []
+        parts.append(_plain(build_grid_view(grid)))
+    for picture in section.pictures:
+        file = f"figures/{report_text.make_file_name(picture.name)}.png"
+        parts += [f"![{escape_markdown(picture.alt)}](<{file}>)", escape_markdown(picture.caption)]
+    return parts
 
 
 def _evidence(table: MeasuredTable) -> list[str]:
@@ -103,7 +97,7 @@ def _cell(row: ViewRow, column: Column, base: Path) -> str:
     # brackets of an interval stand as they are
     text = cell.brief or cell.text
     text = _ranked(text if cell.value is not None else escape_markdown(text), cell.rank)
-    text = ", ".join(part for part in (text, escape_markdown(cell.note)) if part)
+    text = ", ".join(filter(None, (text, escape_markdown(cell.note))))
     below = _ranked(escape_markdown(cell.below.text), cell.below.rank) if cell.below else ""
     return f"{text}<br>{below}" if below else text
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -43,7 +42,7 @@ def render_html_page(
         keep_trailing_newline=True,
     )
     anchors = {id(table): f"t{number}" for number, table in enumerate(report.tables, start=1)}
-    filters: dict[str, Callable[..., Any]] = {
+    environment.filters |= {
         "minus": report_text.minus,
         "link": lambda folder: f"{report_text.link(folder, base)}/",
         "anchor": lambda table: anchors[id(table)],
@@ -57,7 +56,6 @@ def render_html_page(
         "data_uri": _data_uri,
         "is_wide": report_text.is_wide,
     }
-    environment.filters.update(filters)
     groups, claims = report.groups, find_claims(report.tables)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(

@@ -60,13 +60,8 @@ def report_content(report: Report) -> dict[str, Any]:
     """Return the report for JSON: claims, tables with rows and their results by seed, and warnings."""
     return {
         "claims": [
-            {
-                "verdict": claim.verdict,
-                "text": claim.text,
-                "context": claim.context,
-                **_difference(claim.difference),
-            }
-            for claim in find_claims(report.tables)
+            {"verdict": c.verdict, "text": c.text, "context": c.context, **_difference(c.difference)}
+            for c in find_claims(report.tables)
         ],
         "tables": [_table_content(table) for table in report.tables],
         "warnings": [*report.missing, *report.problems],
@@ -160,11 +155,10 @@ def _control_columns(name: str) -> list[str]:
 
 
 def _control(control: Control) -> Record:
-    change = control.difference
-    values: list[Any] = [_plain(control.spread.mean) if control.spread else None]
+    change, mean = control.difference, control.spread.mean if control.spread else None
     numbers = (change.value, change.low, change.high) if change else (None,) * 3
-    values += [*map(_plain, numbers), change.verdict if change else None, " ".join(map(str, control.missing))]
-    return dict(zip(_control_columns(control.name), values))
+    verdict, missing = change.verdict if change else None, " ".join(map(str, control.missing))
+    return dict(zip(_control_columns(control.name), [*map(_plain, (mean, *numbers)), verdict, missing]))
 
 
 def _group(group: Group) -> Record:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.reporting.render.latex import render_latex_table
-from experiments.reporting.render.latex_report import render_latex_report
+from experiments.reporting.render.latex import render_latex_report, render_latex_table
 from experiments.reporting.render.markdown import (
     render_markdown,
     render_markdown_claims,
@@ -52,11 +51,9 @@ class ReportFiles:
     def _markdown(self, out: Path) -> dict[str, str]:
         """Return a page a table with its contexts, and `report.md`, which leads to them."""
         by_name = self.report.by_name
-        files = {name: f"{stem}.md" for name, stem in make_stems(by_name).items()}
-        pages = {
-            files[name]: "\n".join(render_markdown(table, out) for table in by_name[name]) for name in files
-        }
-        titles = {files[name]: by_name[name][0].title for name in files}
+        tables = {f"{stem}.md": by_name[name] for name, stem in make_stems(by_name).items()}
+        pages = {file: "\n".join(render_markdown(table, out) for table in tables[file]) for file in tables}
+        titles = {file: forms[0].title for file, forms in tables.items()}
         return {"report.md": render_markdown_index(self.report, self.made, titles, self.sections), **pages}
 
     def _csv(self, out: Path) -> dict[str, str]:

@@ -39,9 +39,7 @@ def explain_no_results(report: Report, folders: Sequence[Path]) -> str:
     if any(group.metrics for group in groups):
         return ""
     if report.has_runs:
-        states: Counter[str] = Counter()
-        for group in groups:
-            states.update(group.states)
+        states = sum((Counter(group.states) for group in groups), Counter[str]())
         counts = f": {', '.join(f'{n} {state}' for state, n in states.items())}" if states else ""
         return f"No run in {where} that belongs here has finished{counts}. Their states, and why: msdet runs"
     if report.problems:

@@ -17,7 +17,7 @@ from scipy import stats
 from experiments.recipes import catalogue
 from experiments.reporting import Report, build_report, collect, render
 from experiments.reporting.render import text as report_text
-from experiments.reporting.render.latex_text import escape_tex, make_comment
+from experiments.reporting.render.latex import escape_tex, make_comment
 from experiments.reporting.render.page import render_html_page
 from experiments.reporting.tables.sections import Grid, Picture, Section
 
