@@ -55,6 +55,11 @@ def option(
     return typer.Option(*names, metavar=metavar, help=help_text, autocompletion=completion, **more)
 
 
+def _named(kind: str, help_text: str, short: str = "") -> Any:
+    """Return the option that takes the name of a recipe, profile or data set."""
+    return option(f"--{kind} {short} NAME", help_text, complete(kind))
+
+
 RecipeArg = Annotated[str, argument("RECIPE", "Name of a recipe, or path to one.", complete("recipe"))]
 RunArg = Annotated[
     str, argument("RUN", "Folder, name (recipe/hash/seed), or any unambiguous part of a name.", complete_runs)
@@ -63,29 +68,16 @@ RunsArg = Annotated[
     list[str] | None,
     argument("[RUN]...", "Folders, names, or parts of names: see msdet runs.", complete_runs),
 ]
-RecipeOpt = Annotated[
-    str | None, option("--recipe NAME", "Recipe of what msdet has not trained.", complete("recipe"))
-]
+RecipeOpt = Annotated[str | None, _named("recipe", "Recipe of what msdet has not trained.")]
 ProfileOpt = Annotated[
-    str | None,
-    option(
-        "--profile -p NAME", "A purpose that changes the recipe: tiny runs on a CPU.", complete("profile")
-    ),
+    str | None, _named("profile", "A purpose that changes the recipe: tiny runs on a CPU.", "-p")
 ]
-DatasetOpt = Annotated[
-    str | None,
-    option("--dataset NAME", "Use another data set: its name, or a YAML file.", complete("dataset")),
-]
-RecipesOpt = Annotated[
-    list[str] | None, option("--recipe NAME", "Only of this recipe. Repeatable.", complete("recipe"))
-]
+DatasetOpt = Annotated[str | None, _named("dataset", "Use another data set: its name, or a YAML file.")]
+RecipesOpt = Annotated[list[str] | None, _named("recipe", "Only of this recipe. Repeatable.")]
 ProfilesOpt = Annotated[
-    list[str] | None,
-    option("--profile -p NAME", "Only under this profile, or `none`. Repeatable.", complete("profile")),
+    list[str] | None, _named("profile", "Only under this profile, or `none`. Repeatable.", "-p")
 ]
-DatasetsOpt = Annotated[
-    list[str] | None, option("--dataset NAME", "Only on this data set. Repeatable.", complete("dataset"))
-]
+DatasetsOpt = Annotated[list[str] | None, _named("dataset", "Only on this data set. Repeatable.")]
 SetOpt = Annotated[
     list[str] | None,
     option("--set KEY=VALUE", "Change one key, as in weighting.alpha=5. Repeatable.", complete_settings),

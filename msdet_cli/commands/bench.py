@@ -110,9 +110,9 @@ def bench(
     """
     parts = parts or list(DEFAULT_PARTS)
     others = [part for part in parts if part not in PARTS]  # recipes, where it counts their steps
-    for part in others:
-        if "dispatch" not in parts:
-            raise UserError(f"bench: '{part}' is unknown; {did_you_mean(part, PARTS)}", "msdet bench --help")
+    if others and "dispatch" not in parts:
+        close = did_you_mean(others[0], PARTS)
+        raise UserError(f"bench: '{others[0]}' is unknown; {close}", "msdet bench --help")
     if size is not None and min(size) < 32:
         raise UserError(f"--size: {size[0]} {size[1]} is not allowed: at least 32 32", "--size 1333 800")
     from benchmarks.results_file import BenchFile, content
