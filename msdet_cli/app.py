@@ -104,8 +104,7 @@ app = typer.Typer(
 )
 for _title, _commands in GROUPS.items():
     for _command in _commands:
-        _name_typed = NAMES.get(_command.__name__, _command.__name__)
-        app.command(_name_typed, cls=Command, rich_help_panel=_title)(_command)
+        app.command(NAMES.get(_command.__name__), cls=Command, rich_help_panel=_title)(_command)
 app.add_typer(data.app, name="data", rich_help_panel="Data")
 for _info in data.app.registered_commands:
     _info.cls = Command

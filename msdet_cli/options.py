@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -22,6 +23,11 @@ def print_note(sentence: str) -> None:
     print(f"note: {sentence}", file=sys.stderr)
 
 
+def print_json(content: Any) -> None:
+    """Print what `--json` asks for, in the one form of all commands."""
+    print(json.dumps(content, indent=2, default=str))
+
+
 def check_choice(option: str, value: str, allowed: Iterable[str]) -> str:
     """Return an option's value; raise UserError where it is none of the allowed ones."""
     if value not in allowed:
@@ -29,21 +35,38 @@ def check_choice(option: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
-def _named(kind: str, help_text: str, *short: str) -> Any:
-    """Return the option that takes the name of a recipe, profile or data set."""
-    return typer.Option(f"--{kind}", *short, metavar="NAME", help=help_text, autocompletion=complete(kind))
-
-
-def _argument(metavar: str, help_text: str, completion: Any = complete_runs) -> Any:
+def argument(metavar: str, help_text: str, completion: Callable[..., list[str]] | None = None) -> Any:
+    """Return an argument, to be used in `Annotated`."""
     return typer.Argument(metavar=metavar, help=help_text, autocompletion=completion)
 
 
-RecipeArg = Annotated[str, _argument("RECIPE", "Name of a recipe, or path to one.", complete("recipe"))]
+def option(
+    usage: str, help_text: str, completion: Callable[..., list[str]] | None = None, **more: Any
+) -> Any:
+    """Return an option, to be used in `Annotated`.
+
+    Args:
+        usage: Its names, then what stands for its value, as in `--out DIR`; a flag has names only.
+        more: As `typer.Option` takes it.
+    """
+    words = usage.split()
+    names = [word for word in words if word.startswith("-")]
+    metavar = " ".join(words[len(names) :]) or None
+    return typer.Option(*names, metavar=metavar, help=help_text, autocompletion=completion, **more)
+
+
+def _named(kind: str, help_text: str, short: str = "") -> Any:
+    """Return the option that takes the name of a recipe, profile or data set."""
+    return option(f"--{kind} {short} NAME", help_text, complete(kind))
+
+
+RecipeArg = Annotated[str, argument("RECIPE", "Name of a recipe, or path to one.", complete("recipe"))]
 RunArg = Annotated[
-    str, _argument("RUN", "Folder, name (recipe/hash/seed), or any unambiguous part of a name.")
+    str, argument("RUN", "Folder, name (recipe/hash/seed), or any unambiguous part of a name.", complete_runs)
 ]
 RunsArg = Annotated[
-    list[str] | None, _argument("[RUN]...", "Folders, names, or parts of names: see msdet runs.")
+    list[str] | None,
+    argument("[RUN]...", "Folders, names, or parts of names: see msdet runs.", complete_runs),
 ]
 RecipeOpt = Annotated[str | None, _named("recipe", "Recipe of what msdet has not trained.")]
 ProfileOpt = Annotated[
@@ -57,30 +80,21 @@ ProfilesOpt = Annotated[
 DatasetsOpt = Annotated[list[str] | None, _named("dataset", "Only on this data set. Repeatable.")]
 SetOpt = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one key, as in weighting.alpha=5. Repeatable.",
-        autocompletion=complete_settings,
-    ),
+    option("--set KEY=VALUE", "Change one key, as in weighting.alpha=5. Repeatable.", complete_settings),
 ]
 DataRootOpt = Annotated[
-    Path | None,
-    typer.Option("--data-root", metavar="DIR", help="Where the data set lies, if not in its own folder."),
+    Path | None, option("--data-root DIR", "Where the data set lies, if not in its own folder.")
 ]
-ResultsOpt = Annotated[
-    Path, typer.Option("--results-dir", metavar="DIR", envvar="MSDET_RESULTS", help="Folder of the runs.")
-]
-SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="K", min=0, help="One seed (default 0).")]
+ResultsOpt = Annotated[Path, option("--results-dir DIR", "Folder of the runs.", envvar="MSDET_RESULTS")]
+SeedOpt = Annotated[int | None, option("--seed K", "One seed (default 0).", min=0)]
 StatesOpt = Annotated[
     list[str] | None,
-    typer.Option(
-        "--state",
-        metavar="STATE",
-        help=f"Only runs in this state: {', '.join(STATES)}. Repeatable.",
+    option(
+        "--state STATE",
+        f"Only runs in this state: {', '.join(STATES)}. Repeatable.",
+        complete_words(STATES),
         callback=lambda values: [check_choice("--state", value, STATES) for value in values or ()],
-        autocompletion=complete_words(STATES),
     ),
 ]
-YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOpt = Annotated[bool, option("--yes -y", "Delete without asking.")]
+JsonOpt = Annotated[bool, option("--json", "Print JSON.")]

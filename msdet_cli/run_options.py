@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
-
-import typer
 
 from experiments.common.errors import UserError
 from experiments.common.trackers import TRACKERS
@@ -21,7 +18,6 @@ from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, list_visible_gpus
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.recipes.schema import AMP_DTYPES, Recipe
-from experiments.runs.lookup import find_results_dir
 from msdet_cli.completion import complete_words
 from msdet_cli.hints import repeat_command
 from msdet_cli.model_checks import check_models
@@ -34,6 +30,7 @@ from msdet_cli.options import (
     ResultsOpt,
     SeedOpt,
     YesOpt,
+    option,
     print_note,
 )
 
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
     from experiments.launching.slurm.options import SlurmOptions
 
 
-_execution = functools.partial(typer.Option, rich_help_panel="Execution")
+_execution = partial(option, rich_help_panel="Execution")
 
 
 @dataclass(frozen=True)
@@ -51,86 +48,56 @@ class RunOptions:
     profile: ProfileOpt = None
     seed: SeedOpt = None
     seeds: Annotated[
-        int | None,
-        typer.Option("--seeds", metavar="COUNT", min=1, help="Number of seeds: 0, 1, ..., one run each."),
+        int | None, option("--seeds COUNT", "Number of seeds: 0, 1, ..., one run each.", min=1)
     ] = None
     dataset: DatasetOpt = None
     data_root: DataRootOpt = None
     results: ResultsOpt = RESULTS
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; run nothing.")] = (
-        False
-    )
+    dry_run: Annotated[bool, option("--dry-run", "Print the plan and its cost; run nothing.")] = False
     on: Annotated[
-        str | None,
-        typer.Option(
-            "--on", metavar="DEVICE", help="Forecast for other GPUs: h100x4 is four H100. Needs --dry-run."
-        ),
+        str | None, option("--on DEVICE", "Forecast for other GPUs: h100x4 is four H100. Needs --dry-run.")
     ] = None
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Resume failed runs from their last checkpoint.")
+        bool, option("--retry-failed", "Resume failed runs from their last checkpoint.")
     ] = False
-    force: Annotated[bool, typer.Option("--force", help="Delete what these runs have, and start anew.")] = (
-        False
-    )
+    force: Annotated[bool, option("--force", "Delete what these runs have, and start anew.")] = False
     yes: YesOpt = False
     as_json: JsonOpt = False
-    gpus: Annotated[
-        int | None, _execution("--gpus", metavar="N", min=1, help="GPUs of each run. Default: the recipe's.")
-    ] = None
+    gpus: Annotated[int | None, _execution("--gpus N", "GPUs of each run. Default: the recipe's.", min=1)] = (
+        None
+    )
     gpus_per_run: Annotated[
-        int | None,
-        _execution(
-            "--gpus-per-run", metavar="M", min=1, help="GPUs of each run; --gpus then caps the total."
-        ),
+        int | None, _execution("--gpus-per-run M", "GPUs of each run; --gpus then caps the total.", min=1)
     ] = None
     jobs: Annotated[
-        int | None,
-        _execution("--jobs", metavar="J", min=1, help="Runs at a time. Default: one per free GPU, or 1."),
+        int | None, _execution("--jobs J", "Runs at a time. Default: one per free GPU, or 1.", min=1)
     ] = None
-    nodes: Annotated[int, _execution("--nodes", metavar="N", min=1, help="Machines of each run.")] = 1
+    nodes: Annotated[int, _execution("--nodes N", "Machines of each run.", min=1)] = 1
     rdzv: Annotated[
-        str | None,
-        _execution("--rdzv", metavar="HOST:PORT", help="Rendezvous: a host all machines reach, a free port."),
+        str | None, _execution("--rdzv HOST:PORT", "Rendezvous: a host all machines reach, a free port.")
     ] = None
     scale_lr: Annotated[
-        bool, _execution("--scale-lr", help="Batch and learning rate grow with --gpus: another experiment.")
+        bool, _execution("--scale-lr", "Batch and learning rate grow with --gpus: another experiment.")
     ] = False
     amp: Annotated[
         str | None,
-        _execution(
-            "--amp",
-            metavar="bf16|fp16",
-            help="Mixed precision: another experiment.",
-            autocompletion=complete_words(AMP_DTYPES),
-        ),
+        _execution("--amp bf16|fp16", "Mixed precision: another experiment.", complete_words(AMP_DTYPES)),
     ] = None
-    fast: Annotated[bool, _execution("--fast", help="Execute faster: the same experiment, to rounding.")] = (
-        False
-    )
+    fast: Annotated[bool, _execution("--fast", "Execute faster: the same experiment, to rounding.")] = False
     track: Annotated[
         str | None,
         _execution(
-            "--track",
-            metavar="NAMES",
-            help=f"Log there as well: {', '.join(TRACKERS)}.",
-            autocompletion=complete_words(TRACKERS, ","),
+            "--track NAMES", f"Log there as well: {', '.join(TRACKERS)}.", complete_words(TRACKERS, ",")
         ),
     ] = None
-    detach: Annotated[bool, _execution("--detach", help="Plan, then run in the background.")] = False
+    detach: Annotated[bool, _execution("--detach", "Plan, then run in the background.")] = False
     slurm: Annotated[
-        str | None,
-        _execution(
-            "--slurm", metavar="KEY=VALUE,...", help="Submit to Slurm: partition=gpu,time=12h,mem=64G."
-        ),
+        str | None, _execution("--slurm KEY=VALUE,...", "Submit to Slurm: partition=gpu,time=12h,mem=64G.")
     ] = None
 
     @property
     def chosen_seeds(self) -> list[int]:
         return list(range(self.seeds)) if self.seeds is not None else [self.seed or 0]
-
-    @cached_property
-    def results_folder(self) -> Path:
-        return find_results_dir(self.results)
 
     @cached_property
     def device(self) -> Device | None:
@@ -203,7 +170,7 @@ class RunOptions:
             labelled,
             PlanOptions(
                 self.chosen_seeds,
-                self.results_folder,
+                self.results,
                 self.data_root,
                 self.retry_failed,
                 self.force,

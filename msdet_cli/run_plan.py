@@ -31,8 +31,9 @@ from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import format_duration, format_metrics
 from msdet_cli.console.plan_view import describe_runs, show_plan
 from msdet_cli.console.queue_view import QueueView
-from msdet_cli.console.result_tables import make_console
+from msdet_cli.console.result_tables import make_console, print_line
 from msdet_cli.hints import make_next_command, repeat_command
+from msdet_cli.options import print_json
 from msdet_cli.run_options import RunOptions
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ def run_plan(
         if code == INTERRUPTED:
             break
     if slurm is not None and not dry_run:
-        _submit(executed, slurm, options.results_folder, console)
+        _submit(executed, slurm, options.results, console)
         raise typer.Exit(DONE)
     on_gpus = None if slurm is not None else bool(options.local_gpus)  # Slurm's devices are unknown here
     if console is None:
-        print(json.dumps(to_json(describe_runs(executed, dry_run, options.device or on_gpus)), indent=2))
+        print_json(to_json(describe_runs(executed, dry_run, options.device or on_gpus)))
     elif dry_run:
         show_plan(console, executed, options.device or on_gpus)
         on_dry_run(console)
@@ -116,13 +117,12 @@ def _confirm_force(planned: Sequence[PlannedRun], is_agreed: bool) -> None:
 
 def print_next(console: Console, code: int, options: RunOptions, *tables: str) -> None:
     """Print what to type after a command that trains, given its exit code."""
-    more = f"; more seeds: {repeat_command('--seeds', '3', without=['--seed'])}"
-    lines = {
-        DONE: make_next_command("report", *tables) + (more if len(options.chosen_seeds) == 1 else ""),
-        INTERRUPTED: f"{repeat_command()}   (resumes)",
-    }
-    if code in lines:
-        console.print(f"next: {lines[code]}", soft_wrap=True, highlight=False, markup=False)
+    if code == DONE:
+        more = f"; more seeds: {repeat_command('--seeds', '3', without=['--seed'])}"
+        more = more if len(options.chosen_seeds) == 1 else ""
+        print_line(console, f"next: {make_next_command('report', *tables)}{more}")
+    elif code == INTERRUPTED:
+        print_line(console, f"next: {repeat_command()}   (resumes)")
 
 
 def execute(
@@ -167,11 +167,8 @@ def _report_entry(console: Console | None, entry: QueueItem, total: int) -> None
         record = entry.run.folder.read()
         took = f" in {format_duration(record.timings.get('total_s'))}" if entry.attempts else " already"
         folder = f"folder: {escape(str(entry.run.folder.path))}" if entry.attempts else None
-        _print_line(
-            console,
-            f"[green]{name}: done[/]{took}: [bold]{escape(format_metrics(record.metrics))}[/]",
-            folder,
-        )
+        metrics = escape(format_metrics(record.metrics))
+        _print_line(console, f"[green]{name}: done[/]{took}: [bold]{metrics}[/]", folder)
     elif entry.state in ("interrupted", "cancelled"):
         _print_line(console, f"[yellow]{name}: {entry.state}:[/] {message}", hint)
     elif entry.state == "failed":
@@ -197,9 +194,9 @@ def _report_failures(console: Console | None, entries: Sequence[QueueItem]) -> N
 def _detach(planned: Sequence[PlannedRun], options: RunOptions) -> None:
     """Start this command without `--detach` in its own session, and print its process id and log."""
     words = [word for word in sys.argv[1:] if word not in ("--detach", "--json")]
-    folder = options.results_folder / "queues"
+    folder = options.results / "queues"
     stem = f"{datetime.now():%Y%m%d-%H%M%S}"
-    with refusing(f"the results folder {options.results_folder} cannot be written", "--results-dir DIR"):
+    with refusing(f"the results folder {options.results} cannot be written", "--results-dir DIR"):
         folder.mkdir(parents=True, exist_ok=True)
         starting = folder / f"{stem}.starting"
         with open(starting, "w", encoding="utf-8") as stream:
@@ -226,7 +223,7 @@ def _submit(planned: list[PlannedRun], options: SlurmOptions, results: Path, con
     submitted = submit(planned, options, results, sys.argv)
     if console is None:
         rows = [{"run": s.run.folder.name, "job": s.job_id, "why_not": s.why} for s in submitted]
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
     for one in submitted:
         outcome = f"job {one.job_id}" if one.job_id else escape(one.why or "")
         _print_line(console, f"{one.run.folder.name}: {outcome}")

@@ -18,6 +18,7 @@ from experiments.recipes.loading import compute_recipe_id
 from experiments.recipes.tables import Study, Table
 from experiments.reporting.stats.sequences import SequentialDifference, add_sequence
 from experiments.reporting.stats.statistics import adjust_by_holm, compute_difference
+from msdet_cli.console.result_tables import print_line
 from msdet_cli.run_options import RunOptions
 
 
@@ -102,10 +103,8 @@ class StudyRun:
         changes = {}
         for row in self.table.rows():
             one, other = values.get(row.id, {}), values.get(row.baseline or "", {})
-            change = compute_difference(
-                {seed: one[seed] for seed in one.keys() & other.keys()},
-                {seed: other[seed] for seed in one.keys() & other.keys()},
-            )
+            both = one.keys() & other.keys()
+            change = compute_difference({k: one[k] for k in both}, {k: other[k] for k in both})
             if change is not None:
                 changes[row.id] = add_sequence(change, study.effect, study.scale)
         return adjust_by_holm(changes)[self.row_id]
@@ -122,7 +121,7 @@ class StudyRun:
 
     def _print(self, text: str) -> None:
         if self.console is not None:
-            self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+            print_line(self.console, text)
 
     def content(self, runs: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the study for JSON."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import typer
-
 from experiments.common.config_text import flatten_keys
 from experiments.common.errors import UserError
 from experiments.common.files import display_path
@@ -20,44 +18,31 @@ from experiments.recipes.table_files import update_table
 from experiments.weighting.options import ACTIONS
 from msdet_cli.commands.reproduce import plan_tables, run_tables
 from msdet_cli.completion import complete, complete_settings
+from msdet_cli.options import argument, option
 from msdet_cli.run_options import RunOptions, with_run_options
 
 
 @with_run_options()
 def ablate(
-    recipe: Annotated[
-        str, typer.Argument(metavar="[RECIPE]", help="Name or path.", autocompletion=complete("recipe"))
-    ] = "retinanet-r50-rlo",
+    recipe: Annotated[str, argument("[RECIPE]", "Name or path.", complete("recipe"))] = "retinanet-r50-rlo",
     alpha: Annotated[
-        str | None,
-        typer.Option(metavar="VALUES", help="Iterations per interval; a profile does not scale them."),
+        str | None, option("--alpha VALUES", "Iterations per interval; a profile does not scale them.")
     ] = None,
-    n: Annotated[str | None, typer.Option("--n", metavar="VALUES", help="Number of enhanced levels.")] = None,
+    n: Annotated[str | None, option("--n VALUES", "Number of enhanced levels.")] = None,
     actions: Annotated[
-        str | None, typer.Option(metavar="VALUES", help="Action sets, each joined by +; 'all' is all four.")
+        str | None, option("--actions VALUES", "Action sets, each joined by +; 'all' is all four.")
     ] = None,
-    gamma: Annotated[str | None, typer.Option(metavar="VALUES", help="Probability step of a reward.")] = None,
+    gamma: Annotated[str | None, option("--gamma VALUES", "Probability step of a reward.")] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUES",
-            help="Any key; one value holds for all rows. Repeatable.",
-            autocompletion=complete_settings,
-        ),
+        option("--set KEY=VALUES", "Any key; one value holds for all rows. Repeatable.", complete_settings),
     ] = None,
-    grid: Annotated[
-        bool, typer.Option("--grid", help="All combinations instead of one option at a time.")
-    ] = False,
+    grid: Annotated[bool, option("--grid", "All combinations instead of one option at a time.")] = False,
     name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="The table's name. Default: recipe and options."),
+        str | None, option("--name NAME", "The table's name. Default: recipe and options.")
     ] = None,
     against: Annotated[
-        str | None,
-        typer.Option(
-            "--against", metavar="ROW", help="What rows are compared with: recipe (default), baseline, a row."
-        ),
+        str | None, option("--against ROW", "What rows are compared with: recipe (default), baseline, a row.")
     ] = None,
     *,
     options: RunOptions,
@@ -78,13 +63,13 @@ def ablate(
     own = load_recipe(recipe, options.profile, shared, options.dataset)
     shared |= changes_by_options(own, options)
     wanted = Ablation(recipe, axes, grid, options.profile, options.dataset, shared, against, name)
-    table = extend_ablation(wanted, options.results_folder)
+    table = extend_ablation(wanted, options.results)
     planned = plan_tables([table], options)
     _warn_of_long_intervals(planned)
     if options.dry_run:
         print(f"table: {display_path(table.path)} (not written in a dry run)", file=sys.stderr)
     else:  # made again: another command may have extended the file by now
-        table = update_table(table.path, lambda: extend_ablation(wanted, options.results_folder))
+        table = update_table(table.path, lambda: extend_ablation(wanted, options.results))
     run_tables({table.path.stem: table}, planned, options)
 
 

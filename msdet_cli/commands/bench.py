@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import json
 import shlex
 import warnings
 from collections.abc import Callable
@@ -17,10 +16,19 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
-from experiments.runs.lookup import find_results_dir
 from msdet_cli.completion import complete_words
-from msdet_cli.console.result_tables import draw_view, make_console
-from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, ResultsOpt
+from msdet_cli.console.result_tables import draw_view, make_console, print_line
+from msdet_cli.options import (
+    RESULTS,
+    DataRootOpt,
+    DatasetOpt,
+    JsonOpt,
+    ProfileOpt,
+    ResultsOpt,
+    argument,
+    option,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from benchmarks.results_file import BenchFile
@@ -36,49 +44,39 @@ Measure = Callable[[Progress], dict[str, Any]]
 def bench(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[PART]...",
-            help=f"{', '.join(PARTS)}; default all but the last five. Recipes may follow dispatch.",
-            autocompletion=complete_words(PARTS),
+        argument(
+            "[PART]...",
+            f"{', '.join(PARTS)}; default all but the last five. Recipes may follow dispatch.",
+            complete_words(PARTS),
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="RECIPE", help="Recipe that `overhead` and `train` train.")
+        str, option("--recipe RECIPE", "Recipe that `overhead` and `train` train.")
     ] = "retinanet-r50",
     profile: ProfileOpt = None,
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
     batch: Annotated[
-        int | None,
-        typer.Option("--batch", min=1, help="Batch of `overhead` and `train` (default: the recipe's)."),
+        int | None, option("--batch", "Batch of `overhead` and `train` (default: the recipe's).", min=1)
     ] = None,
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(
-            "--size",
-            metavar="W H",
-            help="Max width and height of images in `overhead`, `train`, `inference`, `loader`.",
-        ),
+        option("--size W H", "Max width and height of images in `overhead`, `train`, `inference`, `loader`."),
     ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=2, help="Rounds of `overhead`, `train`, `inference`, `loader`.")
+        int, option("--rounds", "Rounds of `overhead`, `train`, `inference`, `loader`.", min=2)
     ] = 20,
     steps: Annotated[
         int | None,
-        typer.Option(
-            "--steps", min=1, help="Iterations per round in `overhead` and `train` (default 6; on a GPU 20)."
-        ),
+        option("--steps", "Iterations per round in `overhead` and `train` (default 6; on a GPU 20).", min=1),
     ] = None,
     images: Annotated[
-        int, typer.Option("--images", min=1, help="Images of `eval` and of `loader`'s annotations.")
+        int, option("--images", "Images of `eval` and of `loader`'s annotations.", min=1)
     ] = 5000,
     host: Annotated[
-        str | None,
-        typer.Option("--host", metavar="NAME", help="Name of this machine (default: its host name)."),
+        str | None, option("--host NAME", "Name of this machine (default: its host name).")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Also write the JSON there.")
-    ] = None,
+    out: Annotated[Path | None, option("--out FILE", "Also write the JSON there.")] = None,
     as_json: JsonOpt = False,
     results: ResultsOpt = RESULTS,
 ) -> None:
@@ -112,14 +110,14 @@ def bench(
     """
     parts = parts or list(DEFAULT_PARTS)
     others = [part for part in parts if part not in PARTS]  # recipes, where it counts their steps
-    for part in others:
-        if "dispatch" not in parts:
-            raise UserError(f"bench: '{part}' is unknown; {did_you_mean(part, PARTS)}", "msdet bench --help")
+    if others and "dispatch" not in parts:
+        close = did_you_mean(others[0], PARTS)
+        raise UserError(f"bench: '{others[0]}' is unknown; {close}", "msdet bench --help")
     if size is not None and min(size) < 32:
         raise UserError(f"--size: {size[0]} {size[1]} is not allowed: at least 32 32", "--size 1333 800")
     from benchmarks.results_file import BenchFile
 
-    file = BenchFile(find_results_dir(results), host)
+    file = BenchFile(results, host)
     options = {"RECIPE": others, "--recipe": recipe, "-p": profile, "--dataset": dataset,
                "--data-root": data_root, "--batch": batch, "--size": size, "--rounds": rounds, "--steps": steps,
                "--images": images}  # fmt: skip
@@ -154,9 +152,7 @@ def _measure(parts: list[str], options: dict[str, Any], file: BenchFile, done: d
             report("starting")
             done[part] = file.measure(functools.partial(measure, report), _command(part, taken))
             file.add({part: done[part]})
-            console.print(
-                Text(f"{part}: {done[part]['took_s']:.0f} s, written to {file.path}"), soft_wrap=True
-            )
+            print_line(console, f"{part}: {done[part]['took_s']:.0f} s, written to {file.path}")
 
 
 def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any]]]:
@@ -182,6 +178,7 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
     dataset, size, rounds = options["--dataset"], options["--size"], options["--rounds"]
     task = Task(options["--recipe"], profile, dataset, options["--batch"], size, options["--data-root"])
     steps, images, recipes = options["--steps"], options["--images"], options["RECIPE"]
+    training = {"--recipe": task.recipe, **shared, "--batch": task.batch, "--steps": steps}
     return {
         "observe": (lambda _: calls.measure_rules(), {}),
         "startup": (lambda _: command_times.measure_startup(), {}),
@@ -191,14 +188,8 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
             lambda progress: dispatch.measure(recipes or dispatch.RECIPES, given, progress),
             {"RECIPE": recipes, "-p": given},
         ),
-        "overhead": (
-            lambda progress: overhead.measure(task, rounds, steps, progress),
-            {"--recipe": task.recipe, **shared, "--batch": task.batch, "--steps": steps},
-        ),
-        "train": (
-            lambda progress: overhead.measure_fast(task, rounds, steps, progress),
-            {"--recipe": task.recipe, **shared, "--batch": task.batch, "--steps": steps},
-        ),
+        "overhead": (lambda progress: overhead.measure(task, rounds, steps, progress), training),
+        "train": (lambda progress: overhead.measure_fast(task, rounds, steps, progress), training),
         "inference": (
             lambda progress: inference.measure(profile, dataset, size, rounds, progress=progress),
             shared,
@@ -237,12 +228,12 @@ def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> Non
                 f"--out: {out} cannot be written: {error.strerror or error}", "name another file"
             ) from None
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     console = make_console()
     for section in build_bench_sections([{**found, "file": ""}]):
         for grid in section.grids:
-            console.print(Text(f"\n{section.title}: {grid.title}"), soft_wrap=True)
+            print_line(console, f"\n{section.title}: {grid.title}")
             console.print(draw_view(build_grid_view(grid)))
         for text in section.texts:
             console.print(Text(f"\n{text}"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Annotated
@@ -13,10 +11,10 @@ import typer
 
 from experiments.common.errors import DONE, FAILED, UserError
 from experiments.launching.cancel import Cancel
-from experiments.runs.lookup import find_results_dir, select
+from experiments.runs.lookup import select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import ACTIVE_STATES
-from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, RunsArg
+from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, RunsArg, option, print_json, print_note
 
 WAIT_S = 120  # a full-size optimizer step on a CPU and a checkpoint take long
 POLL_INTERVAL_S = 0.2
@@ -24,9 +22,7 @@ POLL_INTERVAL_S = 0.2
 
 def cancel(
     which: RunsArg = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="All active runs, or all active runs that match.")
-    ] = False,
+    every: Annotated[bool, option("--all", "All active runs, or all active runs that match.")] = False,
     results: ResultsOpt = RESULTS,
     as_json: JsonOpt = False,
 ) -> None:
@@ -40,18 +36,15 @@ def cancel(
     msdet cancel retinanet-r50-rlo --all
     msdet cancel --all
     """
-    runs = select(which or [], find_results_dir(results), every)
+    runs = select(which or [], results, every)
     cancels = [Cancel(run) for run in (_active(runs) if every else runs)]
-    reported: set[RunFolder] = set()
     with contextlib.suppress(KeyboardInterrupt):  # the runs stop without this command, too
         deadline = time.monotonic() + WAIT_S
         while True:
-            for one in [one for one in cancels if one.run not in reported]:
-                if _is_over(one, is_single=len(cancels) == 1):
-                    reported.add(one.run)
-                    if not as_json:
-                        _report(one)
-            if len(reported) == len(cancels) or time.monotonic() > deadline:
+            for one in [one for one in cancels if one.outcome is None]:
+                if _is_over(one, is_single=len(cancels) == 1) and not as_json:
+                    _report(one)
+            if all(one.outcome for one in cancels) or time.monotonic() > deadline:
                 break
             time.sleep(POLL_INTERVAL_S)
     _report_end(cancels, as_json)
@@ -75,7 +68,7 @@ def _active(runs: list[RunFolder]) -> Iterator[RunFolder]:
             if run.state() in ACTIVE_STATES:
                 yield run
         except UserError as error:
-            print(f"note: skipped: {error.message}", file=sys.stderr)
+            print_note(f"skipped: {error.message}")
 
 
 def _report(one: Cancel) -> None:
@@ -104,7 +97,7 @@ def _report_end(cancels: list[Cancel], as_json: bool) -> None:
             }
             for one in cancels
         ]
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
     else:
         for one in left:
             print(f"{one.run.name}: stop requested, still running; it stops after its current step")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-import typer
 from rich.console import Console
 
 from experiments.common.errors import INTERRUPTED, UserError
@@ -18,9 +17,9 @@ from experiments.recipes.table_files import update_table
 from msdet_cli.commands.ablate import changes_by_options
 from msdet_cli.commands.reproduce import plan_tables
 from msdet_cli.completion import complete
-from msdet_cli.console.result_tables import make_console, print_results
+from msdet_cli.console.result_tables import make_console, print_line, print_results
 from msdet_cli.hints import repeat_command
-from msdet_cli.options import SetOpt, print_note
+from msdet_cli.options import SetOpt, argument, option, print_note
 from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
@@ -29,37 +28,23 @@ MAX_SEEDS = 20
 
 @with_run_options("seed", "seeds", "force", "yes", "nodes", "rdzv", "slurm")
 def compare(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name or path.", autocompletion=complete("recipe"))
-    ],
+    recipe: Annotated[str, argument("RECIPE", "Name or path.", complete("recipe"))],
     baseline: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[BASELINE]",
-            help="Name or path. Default: the same with uniform weights.",
-            autocompletion=complete("recipe"),
-        ),
+        argument("[BASELINE]", "Name or path. Default: the same with uniform weights.", complete("recipe")),
     ] = None,
     effect: Annotated[
-        float | None,
-        typer.Option("--effect", metavar="POINTS", help="Smallest difference that matters. Default: 0.5."),
+        float | None, option("--effect POINTS", "Smallest difference that matters. Default: 0.5.")
     ] = None,
     max_seeds: Annotated[
-        int, typer.Option("--max-seeds", metavar="COUNT", min=2, help="Seeds to end at, settled or not.")
+        int, option("--max-seeds COUNT", "Seeds to end at, settled or not.", min=2)
     ] = MAX_SEEDS,
     spread: Annotated[
         float | None,
-        typer.Option(
-            "--spread",
-            metavar="POINTS",
-            help="Expected standard deviation of a seed's difference. Default: the effect.",
-        ),
+        option("--spread POINTS", "Expected standard deviation of a seed's difference. Default: the effect."),
     ] = None,
     sets: SetOpt = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="The study's name. Default: compare-BASELINE."),
-    ] = None,
+    name: Annotated[str | None, option("--name NAME", "The study's name. Default: compare-BASELINE.")] = None,
     *,
     options: RunOptions,
 ) -> None:
@@ -77,30 +62,30 @@ def compare(
     """
     from msdet_cli.study_run import StudyRun  # imports pandas
 
-    for option, value in (("--effect", effect), ("--spread", spread)):
+    for flag, value in (("--effect", effect), ("--spread", spread)):
         if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"{option}: {value:g} is not allowed: a number above 0", f"{option} 0.5")
+            raise UserError(f"{flag}: {value:g} is not allowed: a number above 0", f"{flag} 0.5")
     shared = dict(map(parse_assignment, sets or ()))
     own = load_recipe(recipe, options.profile, shared, options.dataset)
     shared |= changes_by_options(own, options)
     wanted = Ablation(recipe, {}, False, options.profile, options.dataset, shared, baseline, name)
     options = dataclasses.replace(options, seeds=max_seeds)
-    table = extend_study(wanted, effect, spread, options.results_folder)
+    table = extend_study(wanted, effect, spread, options.results)
     planned = plan_tables([table], options)
     if options.dry_run:
         print_note(
             f"at most these runs, fewer once it is settled; {display_path(table.path)} is not written now"
         )
     else:
-        table = update_table(table.path, lambda: extend_study(wanted, effect, spread, options.results_folder))
+        table = update_table(table.path, lambda: extend_study(wanted, effect, spread, options.results))
     console = None if options.as_json else make_console()
     study = StudyRun(table, compute_recipe_id(options.execution.changed(own)), planned, options, console)
 
     def print_tables(console: Console, code: int) -> None:
-        print_results(console, options.results_folder, [str(table.path)], [run.folder for run in study.own])
+        print_results(console, options.results, [str(table.path)], [run.folder for run in study.own])
         if not study.is_settled and code != INTERRUPTED:
             more = repeat_command("--max-seeds", str(2 * max_seeds))
-            console.print(f"not settled; more seeds: {more}", soft_wrap=True, highlight=False, markup=False)
+            print_line(console, f"not settled; more seeds: {more}")
         print_next(console, code, options, table.path.stem)
 
     run_plan(study.own, options, print_tables, study.rounds(), study.content)

@@ -7,24 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import typer
 import yaml
 from rich.console import Console
-from rich.markup import escape
 
 from experiments.common.errors import UserError
 from experiments.common.files import display_path, read_text, write_text
 from experiments.recipes import catalogue
 from experiments.recipes.yaml_format import PlainDumper, PlainLoader
-from msdet_cli.options import RecipeArg
+from msdet_cli.console.result_tables import print_line
+from msdet_cli.options import RecipeArg, argument, option
 
 REFERENCES = {"extends": "recipe", "dataset": "dataset", "model": None, "init_from": None}
 
 
 def cp(
     recipe: RecipeArg,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Target file; a missing .yaml is added.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace FILE if it exists.")] = False,
+    file: Annotated[Path, argument("FILE", "Target file; a missing .yaml is added.")],
+    force: Annotated[bool, option("--force -f", "Replace FILE if it exists.")] = False,
 ) -> None:
     """Copy a recipe's file, with its comments, to change it.
 
@@ -45,8 +44,7 @@ def cp(
         write_text(target, text)
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror or error}") from None
-    console = Console(highlight=False)
-    console.print(escape(f"{display_path(source)} -> {target}\nnext: msdet show {target}"), soft_wrap=True)
+    print_line(Console(), f"{display_path(source)} -> {target}\nnext: msdet show {target}")
 
 
 def _target(file: Path, name: str) -> Path:
@@ -61,13 +59,7 @@ def _target(file: Path, name: str) -> Path:
 
 
 def relocated(text: str, source: Path, target: Path) -> str:
-    """Return the recipe text with its file references rewritten for the target's folder.
-
-    Args:
-        text: The recipe file's text.
-        source: Its folder.
-        target: The file of the copy.
-    """
+    """Return a recipe file's text, from folder `source`, with file references that hold in the file `target`."""
     home = target.parent.resolve()
     page = yaml.compose(text, PlainLoader)
     assert isinstance(page, yaml.MappingNode)  # `read_yaml` has checked it

@@ -6,17 +6,15 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from experiments.common.printable import printable
-from experiments.runs.lookup import find_results_dir, resolve
+from experiments.runs.lookup import resolve
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
-from msdet_cli.console.result_tables import make_console
-from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt
+from msdet_cli.console.result_tables import make_console, print_line
+from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, argument, print_json
 
 if TYPE_CHECKING:
     from experiments.reporting.run_diff import Change
@@ -25,16 +23,8 @@ MAX_VALUE_CHARACTERS = 70  # on the console; --json has all
 
 
 def diff(
-    first: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="A run, or the path of its folder.", autocompletion=complete_runs),
-    ],
-    second: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="Another; from any results folder, by path.", autocompletion=complete_runs
-        ),
-    ],
+    first: Annotated[str, argument("RUN", "A run, or the path of its folder.", complete_runs)],
+    second: Annotated[str, argument("RUN", "Another; from any results folder, by path.", complete_runs)],
     as_json: JsonOpt = False,
     results: ResultsOpt = RESULTS,
 ) -> None:
@@ -48,44 +38,35 @@ def diff(
     """
     from experiments.reporting.run_diff import run_diff
 
-    runs = [resolve(reference, find_results_dir(results)) for reference in (first, second)]
+    runs = [resolve(reference, results) for reference in (first, second)]
     sections = run_diff(*runs)
     if as_json:
-        print(json.dumps(_as_json(runs, sections), indent=2, default=str))
+        differences = {name: [dataclasses.asdict(c) for c in changes] for name, changes in sections.items()}
+        print_json({"runs": [str(run.path) for run in runs], "differences": differences})
     else:
         _print(runs, sections)
-
-
-def _as_json(runs: list[RunFolder], sections: dict[str, list[Change]]) -> dict[str, Any]:
-    differences = {name: [dataclasses.asdict(c) for c in changes] for name, changes in sections.items()}
-    return {"runs": [str(run.path) for run in runs], "differences": differences}
 
 
 def _print(runs: list[RunFolder], sections: dict[str, list[Change]]) -> None:
     console = make_console()
     for sign, run in zip(("-", "+"), runs):
-        console.print(Text(printable(f"{sign} {run.path}")), soft_wrap=True)
+        print_line(console, printable(f"{sign} {run.path}"))
     if not sections:
-        text = "No difference in recipe, config, data, code, environment, execution or result."
-        console.print(Text(text), soft_wrap=True)
+        print_line(console, "No difference in recipe, config, data, code, environment, execution or result.")
     for name, changes in sections.items():
         console.print()
         console.print(Text(name, "bold"))
-        _print_section(console, changes)
-
-
-def _print_section(console: Console, changes: list[Change]) -> None:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    for _ in range(3):
-        grid.add_column(overflow="fold")
-    for change in changes:
-        grid.add_row(
-            Text(printable(f"  {change.key}")),
-            Text(printable(f"{_shown(change.old)} → {_shown(change.new)}")),
-            Text(printable(change.remark), "dim"),
-        )
-    console.print(grid)
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        for _ in range(3):
+            grid.add_column(overflow="fold")
+        for change in changes:
+            grid.add_row(
+                Text(printable(f"  {change.key}")),
+                Text(printable(f"{_shown(change.old)} → {_shown(change.new)}")),
+                Text(printable(change.remark), "dim"),
+            )
+        console.print(grid)
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import BAD_INPUT, UserError
-from msdet_cli.options import JsonOpt
+from msdet_cli.options import JsonOpt, print_json
 
 Level = Literal["ok", "note", "problem"]
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -41,7 +40,7 @@ def doctor(as_json: JsonOpt = False) -> None:
     """
     findings = [finding for check in CHECKS for finding in check()]
     if as_json:
-        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+        print_json([finding._asdict() for finding in findings])
     else:
         console = Console(highlight=False)
         width = max(len(finding.what) for finding in findings)
@@ -53,13 +52,13 @@ def doctor(as_json: JsonOpt = False) -> None:
         raise typer.Exit(BAD_INPUT)
 
 
-def _judge(is_good: bool, advice: str) -> tuple[Level, str]:
-    return ("ok", "") if is_good else ("problem", advice)
+def _require(what: str, is_good: bool, found: str, advice: str) -> Finding:
+    return Finding(what, "ok", found) if is_good else Finding(what, "problem", found, advice)
 
 
 def _python() -> Iterator[Finding]:
-    level, advice = _judge(sys.version_info >= (3, 10), "use 3.10 or newer")
-    yield Finding("Python", level, platform.python_version(), advice)
+    is_new = sys.version_info >= (3, 10)
+    yield _require("Python", is_new, platform.python_version(), "use 3.10 or newer")
 
 
 def _torch() -> Iterator[Finding]:
@@ -69,8 +68,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding("torch", "problem", str(error), "pip install 'torch>=2.4'")
         return
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    level, advice = _judge(version >= (2, 4), "pip install -U 'torch>=2.4'")
-    yield Finding("torch", level, torch.__version__, advice)
+    yield _require("torch", version >= (2, 4), torch.__version__, "pip install -U 'torch>=2.4'")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
@@ -83,11 +81,8 @@ def _torch() -> Iterator[Finding]:
 
 def _mmdetection() -> Iterator[Finding]:
     """Check that the maintained forks are installed and upstream's packages are not."""
-    for fork, upstream in (
-        ("onedl-mmengine", "mmengine"),
-        ("onedl-mmcv", "mmcv"),
-        ("onedl-mmdetection", "mmdet"),
-    ):
+    forks = {"onedl-mmengine": "mmengine", "onedl-mmcv": "mmcv", "onedl-mmdetection": "mmdet"}
+    for fork, upstream in forks.items():
         found, other = _version(fork), _version(upstream)
         if found is None:
             yield Finding(fork, "problem", "missing", f"pip install {fork}")

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Console
 
 from experiments.common.errors import UserError
-from experiments.runs.lookup import find_results_dir, find_runs
+from experiments.runs.lookup import find_runs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
 from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt
+from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, argument, option, print_json
 
 if TYPE_CHECKING:
     from experiments.reporting.breakdown.comparison import BreakdownGroup
 
 
 def errors(
-    baseline: Annotated[
-        str, typer.Argument(metavar="BASELINE", help="A run, or a recipe/hash: all its finished seeds.")
-    ],
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN...", help="What to compare with it, likewise.", autocompletion=complete_runs
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Draw the differences there, PNG and SVG.")
-    ] = None,
+    baseline: Annotated[str, argument("BASELINE", "A run, or a recipe/hash: all its finished seeds.")],
+    runs: Annotated[list[str], argument("RUN...", "What to compare with it, likewise.", complete_runs)],
+    out: Annotated[Path | None, option("--out DIR", "Draw the differences there, PNG and SVG.")] = None,
     data_root: DataRootOpt = None,
     results: ResultsOpt = RESULTS,
     as_json: JsonOpt = False,
@@ -54,17 +43,16 @@ def errors(
     from experiments.reporting.breakdown.comparison import draw_breakdown, find_comparison_problem, load_group
     from experiments.reporting.figures import make_labels, make_stem
 
-    chosen = [_runs_of(reference, find_results_dir(results)) for reference in [baseline, *runs]]
+    chosen = [_runs_of(reference, results) for reference in [baseline, *runs]]
     labels = make_labels([[run.path.resolve() for run in one] for one in chosen])
-    groups = [load_group(label, one, data_root) for label, one in zip(labels, chosen)]
-    for text in (text for one in groups for text in one.problems):
+    first, *others = [load_group(label, one, data_root) for label, one in zip(labels, chosen)]
+    for text in (text for one in (first, *others) for text in one.problems):
         print(f"left out: {text}", file=sys.stderr)
-    first, *others = groups
-    for why_not in (find_comparison_problem(first, other) for other in others):
-        if why_not:
+    for other in others:
+        if why_not := find_comparison_problem(first, other):
             raise UserError(why_not, "msdet runs")
     if as_json:
-        print(json.dumps(_as_json(first, others), indent=2))
+        print_json(_as_json(first, others))
     else:
         _print(first, others)
     if out is not None:

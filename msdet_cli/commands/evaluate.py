@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.recipes.loading import load_recipe
-from experiments.runs.lookup import find_results_dir, resolve
+from experiments.runs.lookup import resolve
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import make_output_folder
 from msdet_cli.console.formatting import format_metrics
-from msdet_cli.options import RESULTS, DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, RecipeOpt, ResultsOpt
+from msdet_cli.options import (
+    RESULTS,
+    DataRootOpt,
+    DatasetOpt,
+    JsonOpt,
+    ProfileOpt,
+    RecipeOpt,
+    ResultsOpt,
+    argument,
+    option,
+    print_json,
+)
 from msdet_cli.run_plan import warn_of_data
 
 
 def evaluate(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|CHECKPOINT", help="A run, or a file of weights (.pth).", autocompletion=complete_runs
-        ),
-    ],
+    what: Annotated[str, argument("RUN|CHECKPOINT", "A run, or a file of weights (.pth).", complete_runs)],
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
     recipe: RecipeOpt = None,
     profile: ProfileOpt = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write the detections there.")
-    ] = None,
+    out: Annotated[Path | None, option("--out DIR", "Write the detections there.")] = None,
     results: ResultsOpt = RESULTS,
     as_json: JsonOpt = False,
 ) -> None:
@@ -48,7 +49,7 @@ def evaluate(
     msdet eval results/runs/retinanet-r50-rlo/1a2b3c4d/seed0 --dataset my-data.yaml
     msdet eval weights.pth --recipe retinanet-r50 --data-root /data/coco
     """
-    checkpoint, run = _find(what, find_results_dir(results))
+    checkpoint, run = _find(what, results)
     if run is None and recipe is None:
         raise UserError(f"{checkpoint} is in no run folder, so its recipe is unknown", "--recipe NAME")
     record = run.read() if run else None
@@ -65,8 +66,7 @@ def evaluate(
 
     metrics = evaluate_checkpoint(resolved, checkpoint, data, out)
     if as_json:
-        content = {"checkpoint": str(checkpoint), "dataset": resolved.dataset.name, "metrics": metrics}
-        print(json.dumps(content, indent=2))
+        print_json({"checkpoint": str(checkpoint), "dataset": resolved.dataset.name, "metrics": metrics})
     else:
         print(f"{checkpoint} on {resolved.dataset.name}: {format_metrics(metrics)}")
 

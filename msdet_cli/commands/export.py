@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from experiments.common.errors import UserError
 from experiments.runs.export import SUFFIXES, write_bundle
-from experiments.runs.lookup import find_results_dir, select
+from experiments.runs.lookup import select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli import __version__
 from msdet_cli.console.formatting import format_size
-from msdet_cli.options import RESULTS, ResultsOpt, RunsArg
+from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, option, print_note
 
 
 def export(
     runs: RunsArg = None,
-    all_runs: Annotated[
-        bool, typer.Option("--all", help="All runs, or all that match RUN, but running ones.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="FILE.tar.gz or FILE.zip; must not exist."),
-    ] = None,
+    all_runs: Annotated[bool, option("--all", "All runs, or all that match RUN, but running ones.")] = False,
+    out: Annotated[Path | None, option("-o --out FILE", "FILE.tar.gz or FILE.zip; must not exist.")] = None,
     results: ResultsOpt = RESULTS,
 ) -> None:
     """Bundle runs into one archive, without checkpoints.
@@ -39,16 +31,16 @@ def export(
     msdet export --all -o paper.tar.gz
     tar xf paper.tar.gz && msdet report --results-dir paper
     """
-    chosen = _choose(select(runs or [], find_results_dir(results), all_runs), all_runs)
+    chosen = _choose(select(runs or [], results, all_runs), all_runs)
     if not chosen:
-        raise UserError(f"no runs to export in {find_results_dir(results).resolve()}", "msdet runs")
+        raise UserError(f"no runs to export in {results.resolve()}", "msdet runs")
     name = chosen[0].name.replace("/", "-") if len(chosen) == 1 else "msdet-runs"
     target = out or Path(f"{name}{SUFFIXES[0]}")
     manifest = write_bundle(chosen, target, __version__)
     for member in manifest["links_left_out"]:
-        print(f"note: left out: {member} is a link", file=sys.stderr)
+        print_note(f"left out: {member} is a link")
     for member in manifest["changed"]:
-        print(f"note: not as its run wrote it: {member}", file=sys.stderr)
+        print_note(f"not as its run wrote it: {member}")
     size = format_size(target.stat().st_size)
     print(f"{target}: {len(manifest['runs'])} runs, {len(manifest['files'])} files, {size}")
 
@@ -64,5 +56,5 @@ def _choose(runs: list[RunFolder], all_runs: bool) -> list[RunFolder]:
         except UserError as error:
             if not all_runs:
                 raise
-            print(f"note: skipped: {error.message}", file=sys.stderr)
+            print_note(f"skipped: {error.message}")
     return chosen

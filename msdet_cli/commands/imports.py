@@ -7,19 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from experiments.common.errors import UserError
 from experiments.common.files import refusing
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.interop import stock_recipe
 from experiments.interop.import_run import MatchedTraining, write_run
 from experiments.interop.stock_run import StockRun, read_stock_run
-from experiments.recipes import loading as recipes
 from experiments.recipes.differences import join_differences, list_differences
-from experiments.recipes.loading import load_recipe
+from experiments.recipes.loading import compute_config_hash, load_recipe
 from experiments.recipes.schema import Recipe
-from experiments.runs.lookup import find_results_dir
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import format_metrics
 from msdet_cli.model_checks import build_mmengine_config
@@ -32,11 +28,13 @@ from msdet_cli.options import (
     ResultsOpt,
     SeedOpt,
     SetOpt,
+    argument,
+    option,
 )
 
 
 def import_(
-    work_dir: Annotated[Path, typer.Argument(metavar="WORK_DIR", help="Folder that tools/train.py wrote.")],
+    work_dir: Annotated[Path, argument("WORK_DIR", "Folder that tools/train.py wrote.")],
     recipe: RecipeOpt = None,
     profile: ProfileOpt = None,
     sets: SetOpt = None,
@@ -44,9 +42,9 @@ def import_(
     data_root: DataRootOpt = None,
     seed: SeedOpt = None,
     copy_checkpoint: Annotated[
-        bool, typer.Option("--copy-checkpoint", help="Also copy the last weights, for msdet eval.")
+        bool, option("--copy-checkpoint", "Also copy the last weights, for msdet eval.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
+    force: Annotated[bool, option("--force", "Replace an earlier import.")] = False,
     results: ResultsOpt = RESULTS,
 ) -> None:
     """Import a finished training by stock MMDetection as a run.
@@ -64,8 +62,8 @@ def import_(
     made, unknown = stock_recipe.match_recipe(claimed, stock)
     chosen = _choose_seed(stock, seed)
     data, more = _find_data(made, stock, data_root)
-    digest = recipes.compute_config_hash(made, data.fingerprint if data else "")
-    folder = RunFolder.of(find_results_dir(results), made.name, digest, chosen)
+    digest = compute_config_hash(made, data.fingerprint if data else "")
+    folder = RunFolder.of(results, made.name, digest, chosen)
     if folder.record_file.exists() and folder.read().imported is None:
         raise UserError(f"{folder.path} is a run of msdet, not an import", "--results-dir DIR")
     if folder.record_file.exists() and not force:
@@ -76,10 +74,8 @@ def import_(
     if copy_checkpoint:
         from experiments.training.engine.checkpoints import copy_weights
     placed = made.dataset if data is None else made.dataset.model_copy(update={"root": str(data.root)})
-    config = build_mmengine_config(
-        made.model_copy(update={"dataset": placed})
-    ).to_dict()  # with the data's classes
-    differs = stock_recipe.list_differences(stock.content, config)
+    config = build_mmengine_config(made.model_copy(update={"dataset": placed}))  # with the data's classes
+    differs = stock_recipe.list_differences(stock.content, config.to_dict())
     with refusing(f"{folder.path} cannot be written", "--results-dir DIR"):
         training = MatchedTraining(stock, made, chosen, data, [*unknown, *more], differs)
         record = write_run(folder, training, ["msdet", *sys.argv[1:]], copy_weights)
@@ -111,8 +107,7 @@ def _find_data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[Fou
             data, unknown = find_dataset(recipe.dataset, trained, generate=False), []
         except UserError as error:
             raise UserError(
-                error.message,
-                "--dataset NAME for another data set, --data-root DIR for another folder",
+                error.message, "--dataset NAME for another data set, --data-root DIR for another folder"
             ) from None
     elif given is None and recipe.dataset.generate is not None:  # generated data are not what was trained on
         return None, []

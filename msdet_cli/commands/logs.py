@@ -10,15 +10,13 @@ import time
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
-import typer
-
 from experiments.common.errors import UserError
 from experiments.common.printable import printable
 from experiments.launching.run_states import KnownRun, read_run
-from experiments.runs.lookup import find_results_dir, resolve
+from experiments.runs.lookup import resolve
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import ACTIVE_STATES, format_duration, format_metrics
-from msdet_cli.options import RESULTS, ResultsOpt, RunArg
+from msdet_cli.options import RESULTS, ResultsOpt, RunArg, option
 
 BLOCK_BYTES = 64 * 1024
 MAX_TAIL_BYTES = 16 << 20  # of a log without ends of lines
@@ -28,10 +26,8 @@ SLURM_POLL_INTERVAL_S = 5
 
 def logs(
     run: RunArg,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")
-    ] = False,
-    lines: Annotated[int, typer.Option("-n", metavar="LINES", min=0, help="Number of last lines.")] = 20,
+    follow: Annotated[bool, option("--follow -f", "Follow the log until the run ends.")] = False,
+    lines: Annotated[int, option("-n LINES", "Number of last lines.", min=0)] = 20,
     results: ResultsOpt = RESULTS,
 ) -> None:
     """Print the end of a run's log; with -f follow it.
@@ -42,7 +38,7 @@ def logs(
     msdet logs retinanet-r50-rlo/1a2b3c4d/seed0
     msdet logs seed0 -f
     """
-    folder = resolve(run, find_results_dir(results))
+    folder = resolve(run, results)
     copy = _LogCopy(folder, lines)
     with contextlib.suppress(KeyboardInterrupt):
         if follow:
@@ -67,7 +63,7 @@ def _follow(copy: _LogCopy) -> None:
         time.sleep(SLURM_POLL_INTERVAL_S if is_queued else POLL_INTERVAL_S)
     if copy.path is None:
         raise UserError(f"{copy.folder.name} has no log ({known.state})", "msdet runs")
-    _print_note(_describe_result(known))
+    print(_describe_result(known), file=sys.stderr)
 
 
 class _LogCopy:
@@ -122,7 +118,8 @@ def _find_log(folder: RunFolder) -> Path | None:
 
         for path in (find_error_log(slurm), find_error_log(slurm).with_suffix(".out")):
             if _has_text(path):
-                _print_note(f"{folder.name} has no log yet; this is Slurm job {slurm['job_id']}, {path}:")
+                note = f"{folder.name} has no log yet; this is Slurm job {slurm['job_id']}, {path}:"
+                print(note, file=sys.stderr)
                 return path
     return None
 
@@ -151,8 +148,3 @@ def _describe_result(known: KnownRun) -> str:
         return f"{name}: done{f' in {took}' if took else ''}: {format_metrics(record.metrics)}"
     message = record.attempts[-1].message if record.attempts else None
     return f"{name}: {known.state}" + (f": {message}" if message else "")
-
-
-def _print_note(line: str) -> None:
-    """Print a line that is not part of the log."""
-    print(line, file=sys.stderr)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.console import Console
-from rich.markup import escape
 
 from experiments.common.errors import UserError, did_you_mean
 from experiments.recipes import catalogue
 from experiments.recipes.tables import list_ablations, load_table
 from experiments.runs.lookup import find_results_dir
 from msdet_cli.completion import complete_words
-from msdet_cli.options import JsonOpt
+from msdet_cli.console.result_tables import print_line
+from msdet_cli.options import JsonOpt, argument, print_json
 
 KINDS = {f"{kind}s": kind for kind in catalogue.FOLDERS}
 
@@ -23,11 +21,7 @@ KINDS = {f"{kind}s": kind for kind in catalogue.FOLDERS}
 def ls(
     kind: Annotated[
         str | None,
-        typer.Argument(
-            metavar="KIND",
-            help="One of recipes, profiles, datasets, tables (default: all).",
-            autocompletion=complete_words(KINDS),
-        ),
+        argument("KIND", "One of recipes, profiles, datasets, tables (default: all).", complete_words(KINDS)),
     ] = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -46,32 +40,27 @@ def ls(
     chosen = [kind] if kind else list(KINDS)
     listed = {each: _pages(KINDS[each]) for each in chosen}
     if as_json:
-        print(json.dumps(listed, indent=2))
+        print_json(listed)
         return
     console = Console(highlight=False)
     width = max((len(page["name"]) for pages in listed.values() for page in pages), default=0)
     for title, pages in listed.items():
         console.print(f"[bold]{title}[/]")
         for page in pages:
-            line = f"  {page['name']:<{width}}  {page['about']}"
-            console.print(escape(line), soft_wrap=True)
+            print_line(console, f"  {page['name']:<{width}}  {page['about']}")
     if "recipes" in listed:
         console.print("\nto print one: msdet show RECIPE; to copy one: msdet cp RECIPE FILE")
 
 
 def _pages(kind: str) -> list[dict[str, Any]]:
-    own = list_ablations(find_results_dir()) if kind == "table" else {}
-    return [
-        {
-            "name": name,
-            **(_table(path) if kind == "table" else {"about": _first_line(path)}),
-            "path": str(path),
-        }
-        for name, path in {**catalogue.list_pages(kind), **own}.items()
-    ]
+    pages = catalogue.list_pages(kind)
+    if kind == "table":
+        pages = {**pages, **list_ablations(find_results_dir())}
+    describe = _describe_table if kind == "table" else _describe_page
+    return [{"name": name, **describe(path), "path": str(path)} for name, path in pages.items()]
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _describe_table(path: Path) -> dict[str, Any]:
     """Return a table's title, and its number of rows and of rows with a recipe."""
     try:
         table = load_table(str(path))
@@ -83,8 +72,8 @@ def _table(path: Path) -> dict[str, Any]:
     return {"about": f"{table.title} ({counts})", "rows": len(rows), "recipes": recipes}
 
 
-def _first_line(path: Path) -> str:
+def _describe_page(path: Path) -> dict[str, Any]:
     try:
-        return catalogue.read_header_comment(path).partition("\n")[0]
+        return {"about": catalogue.read_header_comment(path).partition("\n")[0]}
     except UserError as error:  # one bad file does not hide the others
-        return error.message
+        return {"about": error.message}

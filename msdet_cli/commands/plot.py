@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from experiments.common.errors import UserError
-from experiments.runs.lookup import find_results_dir, select
+from experiments.runs.lookup import select
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
-from msdet_cli.options import RESULTS, ResultsOpt
+from msdet_cli.options import RESULTS, ResultsOpt, argument, option, print_note
 
 if TYPE_CHECKING:
     from experiments.reporting.tables.sections import Picture
@@ -24,18 +22,12 @@ if TYPE_CHECKING:
 def plot(
     runs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN...",
-            help="Runs, folders, or parts of names: all that fit are drawn.",
-            autocompletion=complete_runs,
-        ),
+        argument("RUN...", "Runs, folders, or parts of names: all that fit are drawn.", complete_runs),
     ],
     curves: Annotated[
-        bool, typer.Option("--curves", help="Draw loss and AP of all these runs into one figure.")
+        bool, option("--curves", "Draw loss and AP of all these runs into one figure.")
     ] = False,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figures go.")] = Path(
-        "figures"
-    ),
+    out: Annotated[Path, option("--out DIR", "Where the figures go.")] = Path("figures"),
     results: ResultsOpt = RESULTS,
 ) -> None:
     """Draw losses, IoU, weights and policy over training.
@@ -54,7 +46,7 @@ def plot(
     from experiments.reporting.figures import draw_runs, draw_training_curves, make_stem
 
     configs: dict[Path, list[Path]] = {}
-    for run in select(runs, find_results_dir(results), has_all=True):
+    for run in select(runs, results, has_all=True):
         path = run.path.resolve()
         configs.setdefault(path.parent, []).append(path)
     used: set[str] = set()
@@ -75,4 +67,4 @@ def plot(
     if not has_drawn:
         raise UserError(problems[0].rstrip(".") if problems else "nothing was traced", "msdet runs")
     for text in problems:
-        print(f"note: {text}", file=sys.stderr)
+        print_note(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,22 +9,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Console
 
+from experiments.common.errors import UserError, did_you_mean
 from experiments.common.files import make_unique_name
-from experiments.runs.lookup import find_results_dir, resolve
+from experiments.data.find import check_resizable
+from experiments.data.ground_truth import GroundTruth
+from experiments.data.image_files import decode, map_files
+from experiments.data.readers import Box
+from experiments.recipes.loading import load_recipe
+from experiments.runs.lookup import resolve
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.commands.predict_images import ChosenImage, choose_images
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import make_output_folder, name_folder_on_error
 from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg
+from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg, argument, option, print_json
 
 if TYPE_CHECKING:
     from experiments.training.prediction import Detection
 
 COLUMN_WIDTH_IN = 3.2
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ChosenImage:
+    """One image; of a validation image its index in the set, its id and its objects, too."""
+
+    path: Path
+    place: int | None = None
+    id: int | str | None = None
+    truth: list[Box] | None = None
 
 
 @dataclass
@@ -44,54 +58,38 @@ class Predicted:
 
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
         """Return all detections of the runs with these names, whatever their score."""
-        truth = [
-            {"class": box.category, "ignored": box.is_ignored, "box": list(box.xywh)}
-            for box in self.image.truth or ()
+        image = self.image
+        truth = image.truth and [
+            {"class": box.category, "ignored": box.is_ignored, "box": list(box.xywh)} for box in image.truth
         ]
         detections = {
             name: [{"class": d.category, "score": d.score, "box": list(d.box)} for d in found]
             for name, found in zip(names, self.found)
         }
         return {
-            "image": str(self.image.path),
-            "id": self.image.id,
+            "image": str(image.path),
+            "id": image.id,
             "drawn": str(self.drawing),
-            "ground_truth": None if self.image.truth is None else truth,
+            "ground_truth": truth,
             "detections": detections,
         }
 
 
 def predict(
     run: RunArg,
-    images: Annotated[
-        list[Path] | None, typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
-    ] = None,
+    images: Annotated[list[Path] | None, argument("IMAGE...", "Image files, or folders of them.")] = None,
     against: Annotated[
-        str | None,
-        typer.Option(
-            "--against",
-            metavar="RUN",
-            help="A baseline, drawn in blue beside RUN in red.",
-            autocompletion=complete_runs,
-        ),
+        str | None, option("--against RUN", "A baseline, drawn in blue beside RUN in red.", complete_runs)
     ] = None,
     val: Annotated[
-        int | None,
-        typer.Option(
-            "--val", metavar="COUNT", min=1, help="Number of random images of RUN's validation set."
-        ),
+        int | None, option("--val COUNT", "Number of random images of RUN's validation set.", min=1)
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="K", min=0, help="Seed of --val.")] = 0,
-    val_ids: Annotated[
-        str | None, typer.Option("--val-ids", metavar="ID,ID", help="Images of the validation set.")
-    ] = None,
+    seed: Annotated[int, option("--seed K", "Seed of --val.", min=0)] = 0,
+    val_ids: Annotated[str | None, option("--val-ids ID,ID", "Images of the validation set.")] = None,
     threshold: Annotated[
-        float,
-        typer.Option("--threshold", metavar="SCORE", min=0, max=1, help="Minimum score to draw and count."),
+        float, option("--threshold SCORE", "Minimum score to draw and count.", min=0, max=1)
     ] = 0.5,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the drawings.")] = Path(
-        "predictions"
-    ),
+    out: Annotated[Path, option("--out DIR", "Folder of the drawings.")] = Path("predictions"),
     data_root: DataRootOpt = None,
     results: ResultsOpt = RESULTS,
     as_json: JsonOpt = False,
@@ -107,15 +105,14 @@ def predict(
     msdet predict retinanet-r50-rlo/1a2b3c4d/seed0 photos/ --threshold 0.3 --out drawn
     msdet predict retinanet-r50-rlo --against retinanet-r50 --val 6
     """
-    folder = find_results_dir(results)
-    runs = [resolve(reference, folder) for reference in ([against] if against else []) + [run]]
+    runs = [resolve(reference, results) for reference in ([against] if against else []) + [run]]
     for one in runs:
         one.newest_checkpoint()
     chosen, whole_set = choose_images(runs[-1], images or [], val, seed, val_ids, data_root)
     make_output_folder(out)
-    by_run = [_detect(one, runs[-1], chosen, whole_set) for one in runs]
+    by_run = [list(_detect(one, runs[-1], chosen, whole_set)) for one in runs]
     titles, taken, predicted = _titles(runs), set[str](), []
-    for image, *found in zip(chosen, *map(list, by_run)):
+    for image, *found in zip(chosen, *by_run):
         drawing = out / f"{make_unique_name(image.path.stem, taken)}.png"
         predicted.append(Predicted(image, found, drawing))
         with name_folder_on_error(out):
@@ -123,16 +120,82 @@ def predict(
     if as_json:
         weights = [{"run": str(one.path), "checkpoint": str(one.last_checkpoint())} for one in runs]
         names = [str(one.path) for one in runs]
-        content = {
-            "runs": weights,
-            "threshold": threshold,
-            "images": [one.as_json(names) for one in predicted],
-        }
-        print(json.dumps(content, indent=2))
+        images_json = [one.as_json(names) for one in predicted]
+        print_json({"runs": weights, "threshold": threshold, "images": images_json})
         return
     rows = [[str(one.image.path), *one.counts(threshold)] for one in predicted]
     print_lines(Console(), ["image", "ground truth", *titles], rows)
     print(f"{len(chosen)} images, score {threshold:g} or more, drawn in {out}/")
+
+
+def choose_images(
+    run: RunFolder,
+    given: Sequence[Path],
+    val: int | None,
+    seed: int,
+    val_ids: str | None,
+    data_root: Path | None,
+) -> tuple[list[ChosenImage], list[Path]]:
+    """Return the requested images, readable and without duplicates, and the files of the run's validation set.
+
+    Args:
+        run: Its validation set provides the images of `val` and `val_ids`, and the ground truth of files in it.
+
+    Raises:
+        UserError: No image is named, or one is missing, unreadable, or not in the validation set.
+    """
+    from experiments.reporting.breakdown.run_breakdown import load_truth
+
+    if not given and val is None and val_ids is None:
+        raise UserError("no image is named: give IMAGE, --val or --val-ids", "msdet predict RUN --val 6")
+    files = [path for one in given for path in _list_files(one)]
+    try:
+        truth = load_truth(run, data_root)
+    except UserError:
+        if val is not None or val_ids is not None:
+            raise
+        truth = GroundTruth([], [], {}, "")  # without the run's data there is no ground truth
+    own = [ChosenImage(image.path, i, image.id, image.boxes) for i, image in enumerate(truth.images)]
+    by_path = {image.path.resolve(): image for image in own}
+    wanted = [own[place] for place in _places(truth, val, seed, val_ids)]
+    wanted += [by_path.get(path.resolve(), ChosenImage(path)) for path in files]
+    chosen = list({image.path.resolve(): image for image in wanted}.values())
+    scale = load_recipe(str(run.recipe)).image_size
+    for image, decoded in zip(chosen, map_files(decode, [image.path for image in chosen])):
+        if decoded.size is None:
+            raise UserError(f"image {image.path}: {decoded.fault}", "name files that are images")
+        check_resizable(image.path, decoded.size, scale)
+    return chosen, [image.path for image in own]
+
+
+def _list_files(path: Path) -> Iterator[Path]:
+    """Yield the file, or the folder's images: by suffix, and other files by content."""
+    import cv2
+
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        found = [file for file in files if file.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(file))]
+        if not found:
+            raise UserError(f"folder {path} holds no images", "name another folder, or image files")
+        yield from found
+    else:
+        yield path
+
+
+def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None) -> Iterator[int]:
+    """Yield indices in the validation set."""
+    from experiments.reporting.breakdown.image_drawing import sample_places
+
+    places = {str(image.id): place for place, image in enumerate(truth.images)}
+    for name in (val_ids or "").split(",") if val_ids is not None else ():
+        if name.strip() not in places:
+            raise UserError(
+                f"--val-ids: '{name.strip()}' is not in the validation set; {did_you_mean(name.strip(), places)}",
+                "--val 6 chooses at random",
+            )
+        yield places[name.strip()]
+    if val is not None:
+        yield from sample_places(len(truth.images), val, seed)
 
 
 def _detect(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -16,7 +14,16 @@ from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
-from msdet_cli.options import DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt
+from msdet_cli.options import (
+    DataRootOpt,
+    DatasetOpt,
+    JsonOpt,
+    ProfileOpt,
+    RecipeArg,
+    SetOpt,
+    option,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from experiments.training.config.foreground_prior import ForegroundPrior
@@ -28,7 +35,7 @@ def prior(
     sets: SetOpt = None,
     dataset: DatasetOpt = None,
     data_root: DataRootOpt = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Count all images, not a sample of 2,000.")] = False,
+    exact: Annotated[bool, option("--exact", "Count all images, not a sample of 2,000.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Count the foreground prior of a recipe with Guided Loss.
@@ -52,7 +59,7 @@ def prior(
             "classes": counted.classes, "prior": counted.value, "score_threshold": counted.score_threshold,
             "training_images": counted.sampled_from or counted.images, "standard_error": counted.standard_error,
         }  # fmt: skip
-        print(json.dumps(content, indent=2))
+        print_json(content)
         return
     images = f"{counted.images} " + (f"of {counted.sampled_from} " if counted.sampled_from else "")
     print(

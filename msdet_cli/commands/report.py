@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
-import json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -24,7 +23,16 @@ from msdet_cli.console.result_tables import (
     print_problems,
     print_tables,
 )
-from msdet_cli.options import DatasetsOpt, JsonOpt, ProfilesOpt, RecipesOpt, check_choice
+from msdet_cli.options import (
+    DatasetsOpt,
+    JsonOpt,
+    ProfilesOpt,
+    RecipesOpt,
+    argument,
+    check_choice,
+    option,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from experiments.reporting import Report
@@ -33,50 +41,39 @@ if TYPE_CHECKING:
 
 WRITTEN = ("md", "csv", "latex", "html")  # formats that can be files
 FORMATS = ("console", *WRITTEN, "all")
-DEFAULT_OUT = Path("report")  # of --format all
 AN_EXAMPLE = "msdet report --format html --out report/"
 
 
 def report(
     tables: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="TABLE",
-            help="table1 to table5, fig4, controls, an ablation, or a file; default: what has runs.",
-            autocompletion=complete_tables,
+        argument(
+            "TABLE",
+            "table1 to table5, fig4, controls, an ablation, or a file; default: what has runs.",
+            complete_tables,
         ),
     ] = None,
     recipes: RecipesOpt = None,
     profiles: ProfilesOpt = None,
     datasets: DatasetsOpt = None,
     against: Annotated[
-        str | None,
-        typer.Option(
-            "--against", metavar="ROW", help="What Δ is to: a row's id or label, `recipe` or `baseline`."
-        ),
+        str | None, option("--against ROW", "What Δ is to: a row's id or label, `recipe` or `baseline`.")
     ] = None,
     form: Annotated[
         str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="console, md, csv, latex, html, or all of these.",
-            autocompletion=complete_words(FORMATS),
-        ),
+        option("--format FORMAT", "console, md, csv, latex, html, or all of these.", complete_words(FORMATS)),
     ] = "console",
     as_json: JsonOpt = False,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Write files there, figures too (all: default report/)."),
+        Path | None, option("--out DIR", "Write files there, figures too (all: default report/).")
     ] = None,
-    no_figures: Annotated[bool, typer.Option("--no-figures", help="Leave the figures out: quicker.")] = False,
+    no_figures: Annotated[bool, option("--no-figures", "Leave the figures out: quicker.")] = False,
     results: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--results-dir",
-            metavar="DIR",
+        option(
+            "--results-dir DIR",
+            "Where run folders are kept. Repeatable: runs of several machines in one report.",
             envvar="MSDET_RESULTS",
-            help="Where run folders are kept. Repeatable: runs of several machines in one report.",
         ),
     ] = None,
 ) -> None:
@@ -98,13 +95,12 @@ def report(
     from experiments.reporting import build_report, collect
     from experiments.reporting.render import ReportFiles, ReportMetadata, explain_no_results, report_content
 
-    _check(form, out, as_json)
-    out = DEFAULT_OUT if form == "all" and out is None else out
-    folders = (
-        list(dict.fromkeys(map(find_existing_results_dir, results)))
-        if results
-        else [find_existing_results_dir()]
-    )
+    check_choice("--format", form, FORMATS)
+    if out is not None and (form == "console" or as_json):
+        what = "JSON is" if as_json else "the console's tables are"
+        raise UserError(f"--out: {what} not written to files", AN_EXAMPLE)
+    out = Path("report") if form == "all" and out is None else out
+    folders = list(dict.fromkeys(find_existing_results_dir(folder) for folder in results or [None]))
     aside = Console(stderr=True)
     gc.set_threshold(100_000)  # among thousands of runs, all needed, collections take a tenth of the time
     with aside.status("reading runs"):
@@ -112,7 +108,7 @@ def report(
         report = build_report(collected, tables or (), recipes or (), against)
     made = ReportMetadata(datetime.now(timezone.utc), __version__, folders)
     if as_json:
-        print(json.dumps(report_content(report), indent=2, default=str))
+        print_json(report_content(report))
         return
     if form == "console":
         _print(report, made, is_whole=bool(tables))
@@ -134,17 +130,8 @@ def report(
             aside.print(Text(sentence), soft_wrap=True)
 
 
-def _check(form: str, out: Path | None, as_json: bool) -> None:
-    check_choice("--format", form, FORMATS)
-    if out is not None and (form == "console" or as_json):
-        what = "JSON is" if as_json else "the console's tables are"
-        raise UserError(f"--out: {what} not written to files", AN_EXAMPLE)
-
-
 def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Console) -> list[Section]:
     """Return what stands below the tables; problems of reading it become the report's."""
-    from dataclasses import replace
-
     from experiments.reporting import breakdown, figures
     from experiments.reporting.bench import results as bench
 
@@ -157,7 +144,7 @@ def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Co
             found += figures.build_figure_sections(report, benches)
     found += breakdown.build_breakdown_sections(report)  # says itself what it is at
     found += bench.build_bench_sections(benches)
-    return found if with_figures else [replace(section, pictures=()) for section in found]
+    return found if with_figures else [dataclasses.replace(section, pictures=()) for section in found]
 
 
 def _print(report: Report, made: ReportMetadata, is_whole: bool) -> None:

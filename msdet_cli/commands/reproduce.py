@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, NoReturn
 
-import typer
 from rich.console import Console
 
 from experiments.common.errors import UserError
@@ -17,17 +16,14 @@ from experiments.recipes.tables import Row, Table, load_table
 from msdet_cli.completion import complete_tables
 from msdet_cli.console.result_tables import print_results
 from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import print_note
+from msdet_cli.options import argument, print_note
 from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
 
 @with_run_options("seed", "dataset")
 def reproduce(
-    tables: Annotated[
-        list[str],
-        typer.Argument(metavar="TABLE...", help="Names of tables, or paths.", autocompletion=complete_tables),
-    ],
+    tables: Annotated[list[str], argument("TABLE...", "Names of tables, or paths.", complete_tables)],
     *,
     options: RunOptions,
 ) -> None:
@@ -43,7 +39,7 @@ def reproduce(
     msdet reproduce table1 --seeds 5 --dry-run --on h100x4     the same for GPUs that are elsewhere
     msdet reproduce controls --seeds 3 --data-root /data/coco
     """
-    loaded = {name: load_table(name, options.results_folder) for name in tables}
+    loaded = {name: load_table(name, options.results) for name in tables}
     run_tables(loaded, plan_tables(list(loaded.values()), options), options)
 
 
@@ -70,7 +66,6 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
     Args:
         tables: By the names or paths that `msdet report` finds them by.
         planned: As `plan_tables` returns them.
-        options: Of the command.
     """
 
     def rounds() -> Iterator[list[PlannedRun]]:
@@ -84,7 +79,7 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
 
     def print_tables(console: Console, code: int) -> None:
         paths = [str(table.path) for table in tables.values()]
-        print_results(console, options.results_folder, paths, [run.folder for run in planned])
+        print_results(console, options.results, paths, [run.folder for run in planned])
         print_next(console, code, options, *tables)
 
     def print_seeds(console: Console) -> None:
@@ -101,20 +96,20 @@ def print_seeds_needed(console: Console, table: Table) -> None:
 
     metric = table.columns[0]
     spread = load_figures()["spread"].get(metric)
-    differences = {row.id: table.published_difference(row) for row in table.rows() if not row.reference}
-    if spread is None or not any(differences.values()):
+    differences = [(row, table.published_difference(row)) for row in table.rows() if not row.reference]
+    if spread is None or not any(difference for _, difference in differences):
         return
     two_seeds = Difference(0.0, error=spread["sd"], n=2)  # sd² / 2 + sd² / 2
     rows = []
-    for row in filter(lambda row: differences.get(row.id), table.rows()):
-        needed = compute_power(two_seeds, differences[row.id])
-        seeds = max(needed.needed, MIN_SEEDS) if needed and needed.needed else f"more than {MAX_SEEDS}"
-        name = f"{row.label}, {row.backbone}" if row.backbone else row.label
-        rows.append([name, format_signed(differences[row.id] or 0.0), str(seeds)])
+    for row, difference in differences:
+        if difference:
+            needed = compute_power(two_seeds, difference)
+            seeds = max(needed.needed, MIN_SEEDS) if needed and needed.needed else f"more than {MAX_SEEDS}"
+            name = f"{row.label}, {row.backbone}" if row.backbone else row.label
+            rows.append([name, format_signed(difference), str(seeds)])
     console.print()
-    print_lines(
-        console, [table.name, f"published {metric}", "seeds"], rows, right=["published " + metric, "seeds"]
-    )
+    header = [table.name, f"published {metric}", "seeds"]
+    print_lines(console, header, rows, right=header[1:])
     console.print(
         f"seeds: of each row, to show the difference with 80 % power if seeds differ by {spread['sd']} {metric}"
         f" (sd; {spread['source']})",

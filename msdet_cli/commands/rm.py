@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,15 +21,15 @@ from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import ACTIVE_STATES, format_size
 from msdet_cli.console.result_tables import make_console
 from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, StatesOpt, YesOpt
+from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, StatesOpt, YesOpt, option, print_note
 
 
 def rm(
     which: RunsArg = None,
     states: StatesOpt = None,
-    every: Annotated[bool, typer.Option("--all", help="All runs, or all that match RUN.")] = False,
+    every: Annotated[bool, option("--all", "All runs, or all that match RUN.")] = False,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Delete checkpoints only, and keep the last of each run.")
+        bool, option("--checkpoints", "Delete checkpoints only, and keep the last of each run.")
     ] = False,
     yes: YesOpt = False,
     results: ResultsOpt = RESULTS,
@@ -55,7 +54,7 @@ def rm(
         if state in ACTIVE_STATES and not has_all:
             raise UserError(f"run {run.name} is {state}", f"msdet cancel {run.name}")
         if state in ACTIVE_STATES:
-            _note(f"{run.name} is {state}")
+            print_note(f"skipped: {run.name} is {state}")
         elif paths := list_old_checkpoints(run) if checkpoints else [run.path]:
             doomed[run] = paths
     if not doomed:
@@ -73,11 +72,7 @@ def rm(
             remove(run)
             freed += size
         except UserError as error:
-            _note(error.message)
+            print_note(f"skipped: {error.message}")
     print(f"freed {format_size(freed)}")
     if freed < sum(sizes.values()):
         raise typer.Exit(FAILED)
-
-
-def _note(reason: str) -> None:
-    print(f"note: skipped: {reason}", file=sys.stderr)

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
 from rich.console import Console
 
 from experiments.recipes.loading import load_recipe
 from msdet_cli.completion import complete
 from msdet_cli.console.result_tables import print_results
-from msdet_cli.options import SetOpt
+from msdet_cli.options import SetOpt, argument
 from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
 
 @with_run_options()
 def run(
-    recipes: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE...", help="Names of recipes, or paths.", autocompletion=complete("recipe")
-        ),
-    ],
+    recipes: Annotated[list[str], argument("RECIPE...", "Names of recipes, or paths.", complete("recipe"))],
     sets: SetOpt = None,
     *,
     options: RunOptions,
@@ -44,7 +38,7 @@ def run(
 
     def print_table(console: Console, code: int) -> None:
         if len(recipes) > 1:
-            print_results(console, options.results_folder, [], [one.folder for one in planned])
+            print_results(console, options.results, [], [one.folder for one in planned])
         print_next(console, code, options)
 
     run_plan(planned, options, print_table)

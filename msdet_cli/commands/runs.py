@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.console import Console
-from rich.text import Text
 
 from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError, did_you_mean
@@ -18,7 +15,7 @@ from experiments.recipes import catalogue
 from experiments.runs.lookup import find_existing_results_dir, find_runs, iterate
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_words
-from msdet_cli.console.result_tables import make_console, print_problems
+from msdet_cli.console.result_tables import make_console, print_line, print_problems
 from msdet_cli.console.run_list import ListedRun, list_runs, print_details, print_runs
 from msdet_cli.options import (
     RESULTS,
@@ -31,6 +28,8 @@ from msdet_cli.options import (
     RunsArg,
     StatesOpt,
     check_choice,
+    option,
+    print_json,
 )
 
 SORT_KEYS: dict[str, Callable[[ListedRun], Any]] = {
@@ -51,15 +50,9 @@ def runs(
     datasets: DatasetsOpt = None,
     states: StatesOpt = None,
     sort: Annotated[
-        str,
-        typer.Option(
-            "--sort",
-            metavar="KEY",
-            help=f"Order: {', '.join(SORT_KEYS)}.",
-            autocompletion=complete_words(SORT_KEYS),
-        ),
+        str, option("--sort KEY", f"Order: {', '.join(SORT_KEYS)}.", complete_words(SORT_KEYS))
     ] = "run",
-    with_size: Annotated[bool, typer.Option("--size", help="Show the disk use of each run.")] = False,
+    with_size: Annotated[bool, option("--size", "Show the disk use of each run.")] = False,
     as_json: JsonOpt = False,
     results: ResultsOpt = RESULTS,
 ) -> None:
@@ -91,14 +84,10 @@ def runs(
         and (not states or one.state in states)
     ]
     listed.sort(key=SORT_KEYS[sort], reverse=sort in DESCENDING)
+    console = Console(stderr=True) if as_json else make_console()
     if as_json:
-        sizes = [{"bytes": one.size} if with_size else {} for one in listed]
-        print(json.dumps([one.as_json() | size for one, size in zip(listed, sizes)], indent=2))
-        print_problems(Console(stderr=True), problems)
-        facts.save()
-        return
-    console = make_console()
-    if listed:
+        print_json([one.as_json() | ({"bytes": one.size} if with_size else {}) for one in listed])
+    elif listed:
         print_runs(console, listed, with_size)
         if which and len(listed) == 1:
             print_details(console, listed[0])
@@ -107,7 +96,7 @@ def runs(
     elif not problems:
         typed = which[0] if which else "retinanet-r50-rlo"
         of = f" of {typed}" if which else ""
-        console.print(Text(f"no runs{of} in {folder}; try: msdet run {typed} -p tiny"), soft_wrap=True)
+        print_line(console, f"no runs{of} in {folder}; try: msdet run {typed} -p tiny")
     print_problems(console, problems)
     facts.save()
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
 from rich.console import Console
 
 from experiments.recipes.loading import dump, load_recipe
 from msdet_cli.model_checks import build_mmengine_config
-from msdet_cli.options import DatasetOpt, ProfileOpt, RecipeArg, SetOpt
+from msdet_cli.options import DatasetOpt, ProfileOpt, RecipeArg, SetOpt, option
 
 
 def show(
@@ -17,7 +16,7 @@ def show(
     profile: ProfileOpt = None,
     sets: SetOpt = None,
     dataset: DatasetOpt = None,
-    config: Annotated[bool, typer.Option("--config", help="Print the MMEngine config instead.")] = False,
+    config: Annotated[bool, option("--config", "Print the MMEngine config instead.")] = False,
 ) -> None:
     """Print a recipe, fully resolved.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from rich.console import Console
 
 from experiments.recipes.loading import compute_recipe_id, load_recipe
 from msdet_cli.model_checks import check_model
-from msdet_cli.options import DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt
+from msdet_cli.options import DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt, print_json
 
 
 def validate(
@@ -29,16 +27,9 @@ def validate(
     """
     resolved = load_recipe(recipe, profile, sets or (), dataset)
     check_model(resolved)
-    content = {
-        "ok": True,
-        "name": resolved.name,
-        "profile": resolved.profile,
-        "id": compute_recipe_id(resolved),
-    }
+    digest = compute_recipe_id(resolved)
     if as_json:
-        print(json.dumps(content, indent=2))
+        print_json({"ok": True, "name": resolved.name, "profile": resolved.profile, "id": digest})
         return
     profile = f" with profile {resolved.profile}" if resolved.profile else ""
-    Console(highlight=False).print(
-        f"[green]OK[/] {content['name']}{profile}, {content['id']}", soft_wrap=True
-    )
+    Console(highlight=False).print(f"[green]OK[/] {resolved.name}{profile}, {digest}", soft_wrap=True)

@@ -7,12 +7,12 @@ import csv
 import time
 from typing import Any
 
-from experiments.common.regular_files import explain_unreadable
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from experiments.common.files import explain_unreadable
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import format_duration, format_main_metric
 

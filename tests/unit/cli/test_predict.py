@@ -16,7 +16,7 @@ from experiments.recipes import loading as recipes
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.app import app
-from msdet_cli.commands.predict_images import choose_images
+from msdet_cli.commands.predict import choose_images
 
 IDS = [4, 9, 2, 30, 7]
 
