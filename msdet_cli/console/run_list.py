@@ -138,7 +138,10 @@ def print_runs(console: Console, listed: Sequence[ListedRun], with_size: bool = 
     _print_rows(console, listed, shared, with_size)
     counts = ", ".join(f"{n} {state}" for state, n in Counter(one.state for one in listed).items())
     parts = [f"{len(listed)} run{'s' * bool(others)}: {counts}"]
-    names = {"profile": {one.record.profile for one in listed}, "data set": {one.data for one in listed}}
+    names: dict[str, set[str | None]] = {
+        "profile": {one.record.profile for one in listed},
+        "data set": {one.data for one in listed},
+    }
     parts += [f"{word} {name}" for word, found in names.items() for name in found if name and len(found) == 1]
     parts += [format_size(sum(one.size for one in listed))] if with_size else []
     print_line(console, "; ".join(parts))

@@ -279,5 +279,5 @@ def make_level_wise(head: Any, fast: bool = False) -> None:
             mixin, below = BatchedLevels, (BatchedAnchors,)
         elif fast and isinstance(head, AnchorHead):
             below = (CachedAnchors,)
-        head.__class__ = derive_class(mixin, type(head), *below)
+        head.__class__ = derive_class(mixin, type(head), *below)  # type: ignore[arg-type]
         head.prepare()

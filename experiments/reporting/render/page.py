@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -42,7 +43,7 @@ def render_html_page(
         keep_trailing_newline=True,
     )
     anchors = {id(table): f"t{number}" for number, table in enumerate(report.tables, start=1)}
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "minus": report_text.minus,
         "link": lambda folder: f"{report_text.link(folder, base)}/",
         "anchor": lambda table: anchors[id(table)],
@@ -56,6 +57,7 @@ def render_html_page(
         "data_uri": _data_uri,
         "is_wide": report_text.is_wide,
     }
+    environment.filters |= filters
     groups, claims = report.groups, find_claims(report.tables)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
