@@ -65,8 +65,8 @@ def measure(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         image, rows = Path(folder) / "image.jpg", load_rows(profile, dataset, size)
-        size = size or rows[0][1].image_size or PAPER_SIZE
-        image_size = write_noise_image(image, size)
+        width, height = size or rows[0][1].image_size or PAPER_SIZE
+        image_size = write_noise_image(image, (width, height))
         logging.disable(logging.WARNING)  # MMEngine has a line for every weight
         try:
             systems = []
@@ -82,7 +82,7 @@ def measure(
         "dataset": first.recipe.dataset.name,
         "device": device,
         "image": list(image_size),
-        "size": list(size),
+        "size": [width, height],
         "tensor": list(first.tensor.shape),
         "rounds": rounds,
         "repeats": repeats,
