@@ -15,7 +15,7 @@ import copy
 import logging
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ def measure(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         image, rows = Path(folder) / "image.jpg", load_rows(profile, dataset, size)
-        fitted = size or rows[0][1].image_size or PAPER_SIZE
-        image_size = write_noise_image(image, fitted)
+        width, height = size or rows[0][1].image_size or PAPER_SIZE
+        image_size = write_noise_image(image, (width, height))
         logging.disable(logging.WARNING)  # MMEngine has a line for every weight
         try:
             systems = []
@@ -82,7 +82,7 @@ def measure(
         "dataset": first.recipe.dataset.name,
         "device": device,
         "image": list(image_size),
-        "size": list(fitted),
+        "size": [width, height],
         "tensor": list(first.tensor.shape),
         "rounds": rounds,
         "repeats": repeats,
@@ -173,7 +173,7 @@ def find_classes(recipe: Recipe) -> list[str]:
     return find_dataset(spec, generate=False).classes if spec.generate is not None else list(spec.classes)
 
 
-def write_noise_image(path: Path, size: Sequence[int]) -> tuple[int, int]:
+def write_noise_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
     """Write a JPEG of noise that fills `size` exactly when it is resized; return its own size."""
     shrunk = min(1.0, WIDEST / size[0])
     width, height = round(size[0] * shrunk), round(size[1] * shrunk)
