@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -100,7 +101,8 @@ def report(
         what = "JSON is" if as_json else "the console's tables are"
         raise UserError(f"--out: {what} not written to files", AN_EXAMPLE)
     out = Path("report") if form == "all" and out is None else out
-    folders = list(dict.fromkeys(find_existing_results_dir(folder) for folder in results or [None]))
+    named: Sequence[Path | None] = results or [None]
+    folders = list(dict.fromkeys(map(find_existing_results_dir, named)))
     aside = Console(stderr=True)
     gc.set_threshold(100_000)  # among thousands of runs, all needed, collections take a tenth of the time
     with aside.status("reading runs"):
