@@ -26,7 +26,7 @@ def list_visible_gpus() -> list[Gpu]:
         said = subprocess.run(ASK, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    lines = re.findall(r"^(\d+), ([^,]+), (.*)$", said, re.MULTILINE)
+    lines = re.findall(r"^(\d+), ([^,\n]+)(?:, (.*))?$", said, re.MULTILINE)
     found = [Gpu(int(index), uuid, name.strip()) for index, uuid, name in lines]
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     return found if wanted is None else _restricted(found, wanted)

@@ -27,7 +27,7 @@ def build_figure_sections(report: Report, bench: Sequence[dict[str, Any]]) -> li
     """Return the figures of a report; a set with nothing to draw is left out.
 
     Args:
-        bench: As `experiments.reporting.bench.read` gives it.
+        bench: As `experiments.reporting.bench.results.read` gives it.
     """
     contexts: dict[Context | None, list[MeasuredTable]] = {}
     for table in report.tables:
