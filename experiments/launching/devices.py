@@ -28,7 +28,7 @@ class DeviceFigure:
 
     Attributes:
         basis: `measured` or `estimated`.
-        model: The name of its model's config.
+        model: The name of its model's config, or the detector that takes the place of the config's.
         worker_seconds: Of one optimizer step, all workers together.
         disk: Bytes of the checkpoints that a run keeps.
     """
@@ -62,15 +62,17 @@ class Device:
     def like(self, run: PlannedRun, workers: int) -> tuple[DeviceFigure | None, None]:
         """Return what the figures say of a run; None for a model, or a profile, that they do not cover."""
         recipe, figures = run.recipe, load_figures()
+        detector = recipe.set.get("model.type")  # None: that of its config
         wanted = (self.name if self.basis == "measured" else None, recipe.profile)
         for found in figures["models"]:
             kind = (found.get("device"), found.get("profile"))
-            if kind == wanted and fnmatch(recipe.model, found["config"]):
+            is_detector = found.get("type", detector) == detector
+            if kind == wanted and is_detector and fnmatch(recipe.model, found["config"]):
                 size = recipe.image_size or found.get("size", FULL_SIZE)
                 seconds = found["seconds"] * _pixels(size) / _pixels(found.get("at", FULL_SIZE))
                 seconds *= recipe.schedule.batch * figures["devices"][self.name]["factor"]
                 disk = KEPT_CHECKPOINTS * found["checkpoint_mb"] * 1_000_000
-                model = PurePath(recipe.model).stem
+                model = found.get("type") or PurePath(recipe.model).stem
                 return DeviceFigure(self.name, self.basis, model, workers, seconds, disk), None
         return None, None
 

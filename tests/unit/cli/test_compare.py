@@ -13,6 +13,7 @@ import yaml
 
 from experiments.common.errors import FAILED, INTERRUPTED, NOT_FINITE
 from experiments.launching import queue
+from experiments.launching.torchrun import RankFailure
 from msdet_cli import main as command_line
 
 BASE, RLO, AVW = "retinanet-r50", "retinanet-r50-rlo", "retinanet-r50-avw"
@@ -45,14 +46,9 @@ class Worker:
     def stop(self):
         raise AssertionError("it has ended")
 
-    def exit_code(self):
-        return self.code
-
-    def message(self):
-        return "loss became NaN"
-
-    def hint(self):
-        return "lower schedule.lr"
+    @property
+    def failure(self):
+        return RankFailure(0, self.code, "loss became NaN", "lower schedule.lr") if self.code else None
 
 
 @pytest.fixture

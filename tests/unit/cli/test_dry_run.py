@@ -278,6 +278,18 @@ def test_measured_figures_are_called_measured():
     assert "a step of 2 images on one H100" in text
 
 
+def test_detectors_that_a_recipe_sets_have_figures_of_their_own():
+    steps = {"retinanet-r50-augfpn": 0.1610, "faster-rcnn-r50-augfpn": 0.1056}  # seconds, from the same file
+    for name, bench in steps.items():
+        (cost,) = forecast(*elsewhere(load_recipe(name), "h100"))
+        assert cost.worker_seconds == pytest.approx(cost.iterations * 4 * bench, rel=0.01)
+    plain, other = (
+        forecast(*elsewhere(load_recipe(name), "v100"))[0]
+        for name in ("retinanet-r50", "retinanet-r50-augfpn")
+    )
+    assert plain.worker_seconds == other.worker_seconds  # no estimate tells them apart
+
+
 @pytest.mark.parametrize("text", ["b200", "h100x0", "x4", "", "h100x99999", "h100\n"])
 def test_unknown_devices_are_refused(text: str):
     with pytest.raises(UserError, match="allowed are v100"):

@@ -17,6 +17,7 @@ from rich.console import Console
 from experiments.common.errors import INTERRUPTED, NOT_FINITE
 from experiments.launching import queue
 from experiments.launching.plan import PlanOptions, plan
+from experiments.launching.torchrun import RankFailure
 from experiments.recipes.loading import load_recipe
 from msdet_cli import main as command_line
 from msdet_cli import run_plan as executing
@@ -54,14 +55,10 @@ class FakeWorker:
     def stop(self):
         raise AssertionError("nobody asked")
 
-    def exit_code(self):
-        return self.code
-
-    def message(self):
-        return "loss_cls of level P3 [x] became NaN"
-
-    def hint(self):
-        return "lower [red]schedule.lr"
+    @property
+    def failure(self):
+        reason = "loss_cls of level P3 [x] became NaN", "lower [red]schedule.lr"
+        return RankFailure(0, self.code, *reason) if self.code else None
 
 
 @pytest.fixture
