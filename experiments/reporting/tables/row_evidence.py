@@ -78,7 +78,14 @@ def find_anytime_valid(row: TableRow) -> SequentialDifference | None:
 
 
 def _has_added_seeds(row: TableRow) -> bool:
-    return any(group is not None and group.seeds_added_later() for group in (row.group, row.baseline))
+    """Return whether the difference has seeds that were planned after a first look at others."""
+    groups = [group for group in (row.group, row.baseline) if group is not None]
+    done = [{run["seed"] for run in group.runs if run["state"] == "done"} for group in groups]
+    is_paired = row.difference is not None and row.difference.paired
+    counted = (
+        set.intersection(*done) if is_paired else set().union(*done)
+    )  # a baseline may have more than the row
+    return any(counted.intersection(group.seeds_added_later()) for group in groups)
 
 
 def _describe_judgement(row: TableRow) -> list[str]:

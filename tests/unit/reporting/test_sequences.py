@@ -125,6 +125,11 @@ def test_seeds_added_after_a_look_have_the_anytime_valid_interval_beside(results
         for name, ap in ((BASE, 40), (RLO, 41 + seed / 10)):
             make_run(name, seed, {"AP": ap}, profile="tiny")
     assert "anytime-valid" not in notes()
+    make_run(BASE, 5, {"AP": 40}, profile="tiny")
+    (later,) = (results / "runs" / BASE).glob("*/seed5/record.json")
+    record = json.loads(later.read_text())
+    later.write_text(json.dumps(record | {"created": "2026-01-02T00:00:00+00:00"}))
+    assert "anytime-valid" not in notes()  # the row lacks that seed: it is in no difference
     for run in (results / "runs" / RLO).glob("*/seed4/record.json"):
         record = json.loads(run.read_text())
         record["created"] = "2026-01-02T00:00:00+00:00"  # a day after the others had ended
