@@ -25,7 +25,7 @@ from experiments.weighting.options import ACTIONS, OPTIONS, RloOptions, check_op
 from msdet_cli.app import app
 
 ROOT = Path(__file__).resolve().parents[3]
-# Not results/tiny: its pages are written by `msdet report`.
+# Not results/evidence: its pages are written by `msdet report`.
 WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "results" / "README.md"])
 PAGES = sorted(ROOT.glob("recipes/**/*.yaml"))
 MAX_LINE_CHARS = 100
