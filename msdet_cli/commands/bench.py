@@ -17,7 +17,7 @@ from rich.text import Text
 
 from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
 from msdet_cli.completion import complete_words
-from msdet_cli.console.result_tables import draw_view, make_console, print_line
+from msdet_cli.console.result_tables import fit_view, make_console, print_line
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -234,6 +234,6 @@ def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> Non
     for section in build_bench_sections([{**found, "file": ""}]):
         for grid in section.grids:
             print_line(console, f"\n{section.title}: {grid.title}")
-            console.print(draw_view(build_grid_view(grid)))
+            console.print(fit_view(console, build_grid_view(grid)))
         for text in section.texts:
             console.print(Text(f"\n{text}"))

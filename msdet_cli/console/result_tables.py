@@ -133,7 +133,7 @@ def _print_table(console: Console, table: MeasuredTable) -> None:
     left_out, table = len(table.rows) - MAX_ROWS, table.shorten(MAX_ROWS)
     optional = [f"{kind} {name}" for name in table.columns[:0:-1] for kind in ("measured", "published")]
     optional += ["gap", *([] if table.has_differs else ["context"]), "published change"]
-    console.print(_fit(console, report_views.build_measured_view(table).without("runs"), optional))
+    console.print(fit_view(console, report_views.build_measured_view(table).without("runs"), optional))
     for note in table.notes:
         console.print(Text(note, "dim"))
     if left_out > 0:
@@ -166,15 +166,20 @@ def print_problems(console: Console, problems: Sequence[str]) -> None:
         console.print(Text(f"Left out: {problem}", "yellow"), soft_wrap=True)
 
 
-def _fit(console: Console, view: TableView, optional: Sequence[str]) -> Table:
-    """Return the table without as many of its optional columns, in their order, as the console has no room for."""
+def fit_view(console: Console, view: TableView, optional: Sequence[str] = ()) -> Table:
+    """Return the table without as many of its optional columns, in their order, as the console has no room for.
+
+    Where that is not enough numbers wrap, too: else labels alone would give way, down to a letter a line.
+    """
     means = [key for key in optional if key.startswith("measured ")]
-    for key in optional:
+    for key in (*optional, None):
         grid = draw_view(view, means)
         if Measurement.get(console, console.options.update(width=10_000), grid).maximum <= console.width:
             return grid
-        view = view.without(key)
-    return draw_view(view, means)
+        view = view if key is None else view.without(key)
+    for column in grid.columns:
+        column.no_wrap = False
+    return grid
 
 
 def draw_view(view: TableView, means: Sequence[str] = ()) -> Table:

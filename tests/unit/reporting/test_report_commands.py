@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from experiments.common.errors import UserError
 from experiments.recipes.loading import compute_config_hash, compute_recipe_id, prepare_variants
 from experiments.reporting import report_frame
+from experiments.reporting.tables.sections import Grid, build_grid_view
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands import report
-from msdet_cli.console.result_tables import print_results
+from msdet_cli.console.result_tables import fit_view, print_results
 
 from .conftest import MakeRun, run_maker
 
@@ -326,3 +327,14 @@ def test_given_runs_on_the_console(make_run: MakeRun):
         assert f"Δ AP: to {BASE}." in text
         assert ("APL" in text) == (width == 140)
     assert "1 failed" in printed(80, made[-1])
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_table_that_is_too_wide_wraps_its_numbers_and_not_only_its_labels(width: int):
+    interval = "0.965 [0.543, 1.715]"
+    grid = Grid(["model", *(f"to baseline {n}" for n in range(5))], [["RetinaNet", *([interval] * 5)]])
+    console = Console(file=io.StringIO(), width=width)
+    console.print(fit_view(console, build_grid_view(grid)))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith("Retina") for line in lines)
