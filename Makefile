@@ -1,5 +1,5 @@
 # make run    train RetinaNet with and without RLO on the built-in data, and look at a table (about 5 minutes)
-# make test   the tests that take minutes;   make test-all   all of them
+# make test   the tests that take minutes;   make test-all   all of them;   make test-gpu   those that use a GPU
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ EXTRAS = dev$(shell nvidia-smi >/dev/null 2>&1 && echo ,gpu)
 # Many containers set it, and then each of the hundreds of processes that tests start compiles what it imports.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run test test-all lint types clean
+.PHONY: run test test-all test-gpu lint types clean
 
 run: $(VENV)/.installed
 	$(BIN)/msdet run retinanet-r50 retinanet-r50-rlo --profile tiny --jobs 2
@@ -18,6 +18,9 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+test-gpu: $(VENV)/.installed
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""What all tests share. The environment is set before torch is imported: spinning threads slow down everything."""
+"""What all tests share. The environment is set before torch is imported: spinning threads slow down everything.
+
+Tests compare bits, and those of a CPU: GPUs are hidden from all but `make test-gpu`.
+"""
 
 import os
 import sys
@@ -7,6 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -155,6 +155,8 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         print(f"warning: {note}", file=sys.stderr)
     record.notes += [note for note in notes if note not in record.notes]
     config.launcher = "pytorch" if attempt.world_size > 1 else "none"
+    if config.get("randomness", {}).get("deterministic"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     attempt.first_iteration = _start_from(config, checkpoint, run, recipe)
     tracking.add(config, record.launch.track, run, attempt.first_iteration)
     if config.load_from is None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.children import search_path
 
 from .conftest import Place, rows, small
 
@@ -73,8 +74,7 @@ def test_mmdetections_own_script_gives_the_same_trace_also_stopped_and_resumed(
     config.custom_hooks.append(dict(type="StopBetweenEpochs"))
     config.dump(place.folder / "stock.py")
     place.add_module("stop_between_epochs")
-    path = os.pathsep.join(filter(None, [str(place.folder), os.environ.get("PYTHONPATH")]))
-    place.extra = {"PYTHONPATH": path, "STOP": "1"}
+    place.extra = {"PYTHONPATH": search_path(place.folder), "STOP": "1"}
     train(place, expected=3)
     written = (place.folder / "work" / "trace.csv").read_text()
     assert trace.startswith(written)

@@ -173,7 +173,8 @@ def roi_align_backward(
     torchvision = find_torchvision_operators(grad_output.device.type)
     if pool_mode == 0:
         grad = roi_align_kernels.roi_align_max_backward(grad_output, rois, argmax_y, argmax_x, shape)
-    elif torchvision is None:
+    elif torchvision is None or torch.are_deterministic_algorithms_enabled():
+        # On a GPU torchvision adds in an order that changes, and then refuses to.
         grad = roi_align_kernels.roi_align_average_backward(grad_output, rois, shape, settings)
     else:
         grad_output = promote_to_float32(grad_output)

@@ -34,6 +34,7 @@ from experiments.data.download.archives import ARCHIVES, Archive
 from experiments.data.find import find_dataset
 from experiments.recipes.catalogue import load_dataset
 from msdet_cli.commands.data import app
+from tests.children import search_path
 from tests.unit.data.test_voc_devkit import devkit
 
 
@@ -488,7 +489,7 @@ def test_ctrl_c_leaves_what_has_arrived(one, server, tmp_path):
     server.pause_s = 0.2
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.unit.data.download_small_coco", str(one.size), one.md5, server.url],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": search_path()},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     part = tmp_path / "set" / "archives" / "part.zip.part"

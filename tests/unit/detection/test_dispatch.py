@@ -68,7 +68,8 @@ def test_operations_waits_and_allocations_are_counted():
     assert counter.allocations == 4  # arange, gt, index and sum
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make test-gpu")
 @pytest.mark.parametrize("name", DETECTORS)
 def test_on_a_gpu_nothing_of_ours_waits(name, monkeypatch):
     """Stock MMDetection waits by itself in each iteration; what it does inside is left out by comparing warnings."""

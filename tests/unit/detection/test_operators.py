@@ -581,6 +581,20 @@ def test_torchvision_is_asked_where_it_is_equal(torchvision):
     assert torchvision.calls == [("roi_align", *half), ("backward", *half)]
 
 
+def test_deterministic_algorithms_have_a_gradient_that_torchvision_lacks(torchvision):
+    input, settings = features(2, 2, 5, 6), RoISettings((2, 3), 0.25, 2, True)
+    output, at_y, at_x = run_forward(input, ROIS, settings, "avg")
+    gradient = torch.zeros_like(input)
+    torch.use_deterministic_algorithms(True)
+    try:
+        operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, 2, 3, 0.25, 2, 1, True)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    expected = roi_align_kernels.roi_align_average_backward(output, ROIS, input.shape, settings)
+    assert torch.equal(gradient, expected)
+    assert [call[0] for call in torchvision.calls] == ["roi_align"]
+
+
 def test_torchvision_is_not_asked_for_what_it_lacks(torchvision):
     boxes, scores = random_boxes(50)
     assert operators.nms(boxes, scores, 0.5, 1).tolist() == nms_loop(boxes, scores, 0.5, 1)

@@ -27,6 +27,7 @@ from experiments.launching.queue import Queue, QueueItem
 from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder, acquire_lock
+from tests.children import search_path
 
 PATIENCE_S = 60
 
@@ -65,9 +66,8 @@ def command(place: str, seeds: str, gpus: str, jobs: str) -> int:
 
 
 def start(place: Path, seeds: int, gpus: int = 0, jobs: int = 0) -> subprocess.Popen[bytes]:
-    root = Path(__file__).resolve().parents[3]
     words = [sys.executable, "-c", COMMAND, str(place), str(seeds), str(gpus), str(jobs)]
-    return subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(root)})
+    return subprocess.Popen(words, env={**os.environ, "PYTHONPATH": search_path()})
 
 
 def planned(place: Path, seeds: Any, **options: Any) -> list[PlannedRun]:

@@ -26,11 +26,11 @@ from experiments.launching.torchrun import find_cause, is_local
 from experiments.recipes.loading import load_recipe
 from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
+from tests.children import search_path
 
 PATIENCE_S = 60
 FAKE_RANK = Path(__file__).with_name("fake_rank.py")
 BOOT = PATHS + f"import runpy; runpy.run_path({str(FAKE_RANK)!r}, run_name='__main__')"
-ROOT = Path(__file__).resolve().parents[3]
 COMMAND = """
 import sys
 from tests.unit.launching.test_torchrun import command
@@ -241,7 +241,7 @@ def test_what_ends_an_attempt_ends_the_command_on_each_machine(place: Path):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         rdzv = f"localhost:{probe.getsockname()[1]}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SCENARIO": "once"}
+    environment = {**os.environ, "PYTHONPATH": search_path(), "SCENARIO": "once"}
     words = [sys.executable, "-c", COMMAND, str(place), rdzv]
 
     def on_both() -> list[tuple[int, list[Any]]]:

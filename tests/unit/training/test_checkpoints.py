@@ -30,6 +30,7 @@ from experiments.training.engine.runner import StrictRunner
 from experiments.training.engine.stopping import STOP, Interrupted
 from experiments.training.outcome import classify_outcome
 
+pytestmark = pytest.mark.gpu
 IMAGES, BATCH = 10, 4  # so three batches an epoch, the last one smaller
 
 

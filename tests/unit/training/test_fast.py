@@ -21,6 +21,10 @@ from experiments.training.engine.stopping import STOP, Interrupted
 from tests.unit.training.test_checkpoints import StopAfter, ToyImages, state_of
 from tests.unit.training.test_config import built
 
+pytestmark = pytest.mark.gpu
+# On a GPU --fast sets TF32, of 10 bits after the point.
+ROUNDING = dict(rtol=1e-3, atol=1e-4) if torch.cuda.is_available() else dict(rtol=1e-4, atol=1e-5)
+
 
 class ConvModel(BaseModel):
     """Convolutions whose weights have more than one memory layout, drawn anew by `init_weights`."""
@@ -104,7 +108,7 @@ def test_a_resumed_training_is_exact_and_differs_from_an_ordinary_one_by_roundin
     assert not found["model.convs.2.weight"].is_contiguous()
     ordinary = state_of(trained(tmp_path / "ordinary", False))
     for name, value in ordinary.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[name], value, **ROUNDING)
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -116,7 +120,7 @@ def test_a_training_may_be_resumed_with_the_other_choice(first: bool, tmp_path: 
     assert weight.is_contiguous() == first and momentum.stride() == weight.stride()
     ordinary = state_of(trained(tmp_path / "ordinary", False))
     for name, value in state_of(resumed).items():
-        torch.testing.assert_close(value, ordinary[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(value, ordinary[name], **ROUNDING)
 
 
 def test_the_log_has_the_same_numbers_and_reads_them_once_an_interval(tmp_path: Path):
@@ -130,7 +134,7 @@ def test_the_log_has_the_same_numbers_and_reads_them_once_an_interval(tmp_path: 
         assert isinstance(runner.hooks[0], RuntimeInfoHook)
     for name, values in logged[0].items():
         assert len(values) == 12  # one an iteration
-        assert values == pytest.approx(logged[1][name], rel=1e-4)
+        assert values == pytest.approx(logged[1][name], rel=ROUNDING["rtol"])
     hook, outputs = runner.hooks[0], {"loss": torch.tensor(1.0), "loss_other": torch.tensor(2.0)}
     with OperationCounter() as counter:
         hook.after_train_iter(runner, 0, outputs=outputs)

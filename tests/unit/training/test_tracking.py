@@ -23,6 +23,7 @@ from experiments.runs.record import Attempt, Launch, Record, format_now
 from experiments.runs.run_folder import RunFolder
 from experiments.training.hooks import tracking
 from experiments.training.worker import train
+from tests.children import search_path
 
 ROOT = Path(__file__).resolve().parents[3]
 ITERATIONS, BROKEN_AT, CHECKPOINT_EVERY, ALPHA = (
@@ -80,7 +81,7 @@ def work(run: RunFolder, **env: str) -> subprocess.CompletedProcess[str]:
     folder = run.path.parents[3].parent
     return subprocess.run(
         [sys.executable, "-m", "experiments.training.worker", str(run.path)], cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path(), **env},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
