@@ -121,25 +121,14 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def roi_align_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **sampling: Any
 ) -> None:
     """Write RoIAlign to `output` (R, C, height, width), and for maxima to `argmax_y`, `argmax_x`.
 
-    `pool_mode` is 0 for the maximum and 1 for the average; the rest as in
-    `roi_align_kernels.roi_align_average`.
+    `sampling` are the fields of `RoISettings`.
     """
-    settings = RoISettings((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
-    if pool_mode == 0:
+    settings = RoISettings(**sampling)
+    if settings.pool_mode == 0:
         results = roi_align_kernels.roi_align_max(input, rois, settings)
         for target, result in zip((output, argmax_y, argmax_x), results, strict=True):
             target.copy_(result)
@@ -150,38 +139,29 @@ def roi_align_forward(
         return
     input = promote_to_float32(input)
     roi_align_kernels.compute_extent(rois, input.dtype, settings)  # raises for negative sizes, as mmcv does
-    bins = (spatial_scale, aligned_height, aligned_width)
-    output.copy_(torchvision.roi_align(input, _readable(rois.to(input)), *bins, sampling_ratio, aligned))
+    bins = (settings.spatial_scale, *settings.pooled)
+    samples = (settings.sampling_ratio, settings.aligned)
+    output.copy_(torchvision.roi_align(input, _readable(rois.to(input)), *bins, *samples))
 
 
 def roi_align_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    grad_input: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, **sampling: Any
 ) -> None:
     """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W)."""
-    settings = RoISettings((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
+    settings = RoISettings(**sampling)
     shape = grad_input.shape
     torchvision = find_torchvision_operators(grad_output.device.type)
-    if pool_mode == 0:
+    if settings.pool_mode == 0:
         grad = roi_align_kernels.roi_align_max_backward(grad_output, rois, argmax_y, argmax_x, shape)
     elif torchvision is None or torch.are_deterministic_algorithms_enabled():
         # On a GPU torchvision adds in an order that changes, and then refuses to.
         grad = roi_align_kernels.roi_align_average_backward(grad_output, rois, shape, settings)
     else:
         grad_output = promote_to_float32(grad_output)
-        bins = (spatial_scale, aligned_height, aligned_width)
-        grad = torchvision._roi_align_backward(
-            grad_output, _readable(rois.to(grad_output)), *bins, *shape, sampling_ratio, aligned
-        )
+        bins = (settings.spatial_scale, *settings.pooled)
+        samples = (settings.sampling_ratio, settings.aligned)
+        readable = _readable(rois.to(grad_output))
+        grad = torchvision._roi_align_backward(grad_output, readable, *bins, *shape, *samples)
     grad_input += grad.to(grad_input)
 
 
