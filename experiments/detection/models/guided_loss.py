@@ -12,8 +12,6 @@ from torch import Tensor
 
 from experiments.common.errors import UserError
 
-RETINANET_PRIOR = 0.01  # RetinaNet's own initial foreground probability
-
 
 @MODELS.register_module()
 class GuidedRetinaHead(RetinaHead):
@@ -55,9 +53,12 @@ class GuidedRetinaHead(RetinaHead):
             num_classes,
             in_channels,
             loss_cls=loss_cls or dict(type="CrossEntropyLoss", use_sigmoid=True),
-            init_cfg=init_cfg or _initialisation(foreground_prior or RETINANET_PRIOR),
             **kwargs,
         )
+        if init_cfg:
+            self.init_cfg = init_cfg
+        elif foreground_prior is not None:
+            self.init_cfg["override"]["bias_prob"] = foreground_prior
         if not (isinstance(self.loss_cls, CrossEntropyLoss) and self.loss_cls.use_sigmoid):
             kind = type(self.loss_cls).__name__
             raise ValueError(f"loss_cls: {kind} is not allowed: CrossEntropyLoss with use_sigmoid")
@@ -66,27 +67,15 @@ class GuidedRetinaHead(RetinaHead):
             raise ValueError(f"sampler: {kind} is not allowed: Guided Loss takes all anchors, PseudoSampler")
         self.foreground_prior = foreground_prior
 
-    def loss_by_feat_single(
-        self,
-        cls_score: Tensor,
-        bbox_pred: Tensor,
-        anchors: Tensor,
-        labels: Tensor,
-        label_weights: Tensor,
-        bbox_targets: Tensor,
-        bbox_weights: Tensor,
-        avg_factor: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Return L_cls and L_reg of one level, before r; labels are (images, anchors of the level)."""
-        loss_cls, loss_bbox = super().loss_by_feat_single(
-            cls_score, bbox_pred, anchors, labels, label_weights, bbox_targets, bbox_weights, avg_factor
-        )
+    def loss_by_feat_single(self, cls_score: Tensor, *args: Any, avg_factor: Any) -> tuple[Tensor, Tensor]:
+        """Return L_cls and L_reg of one level, before r; cls_score is (images, ...)."""
+        loss_cls, loss_bbox = super().loss_by_feat_single(cls_score, *args, avg_factor=avg_factor)
         # AnchorHead divides both by its `avg_factor`, which counts at least one positive an image
         positives = self._raw_positive_infos.get("num_positives")  # of heads that work on all images at once
         if positives is None:
             samples = self._raw_positive_infos["sampling_results"]
             positives = sum(sample.pos_inds.numel() for sample in samples)
-        return loss_cls * (avg_factor / (positives + len(labels))), loss_bbox
+        return loss_cls * (avg_factor / (positives + len(cls_score))), loss_bbox
 
     def loss_by_feat(self, *args: Any, **kwargs: Any) -> dict[str, list[Tensor]]:
         """Return `loss_cls` (r · L_cls,i) and `loss_bbox` (L_reg,i), one scalar a level, finest first.
@@ -104,9 +93,3 @@ class GuidedRetinaHead(RetinaHead):
         ratio = (total_reg / total_cls.clamp(min=1e-12)).detach()
         losses["loss_cls"] = [ratio * loss for loss in losses["loss_cls"]]
         return losses
-
-
-def _initialisation(prior: float) -> dict:
-    """Return RetinaHead's own `init_cfg`, with another bias of the classification output."""
-    cls = dict(type="Normal", name="retina_cls", std=0.01, bias_prob=prior)
-    return dict(type="Normal", layer="Conv2d", std=0.01, override=cls)
