@@ -122,6 +122,7 @@ def _write_record(run: RunFolder, record: Record, rank: int) -> None:
 
 def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
     """Train from the last checkpoint, if any, to the end; evaluate; fill in the record."""
+    from experiments.detection.level_weighting.hook import find_weighted_heads
     from experiments.recipes import loading as recipes
     from experiments.training import components  # noqa: F401
     from experiments.training.config import pretrained
@@ -173,7 +174,7 @@ def train(run: RunFolder, record: Record, attempt: Attempt, rank: int) -> None:
         _write_record(run, record, rank)
         runner.train()
     except Exception:
-        for head in getattr(getattr(runner.model, "module", runner.model), "weighting", ()):
+        for head in find_weighted_heads(runner):
             head.check_finite()  # a loss that is NaN may be the cause of a later error
         raise
     finally:

@@ -10,6 +10,7 @@ In a user's own MMDetection config three lines do it, and stock `tools/train.py`
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -200,12 +201,8 @@ def _is_inside_loop() -> bool:
 
     MMEngine has no current runner to ask, and what its message hub says outlives a training that has failed.
     """
-    frame = sys._getframe()
-    while frame is not None:
-        if isinstance(frame.f_locals.get("self"), BaseLoop):
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
+    frames = (frame for frame, _ in traceback.walk_stack(sys._getframe()))
+    return any(isinstance(frame.f_locals.get("self"), BaseLoop) for frame in frames)
 
 
 class LevelWeightedTwoStage(LevelWeighted):

@@ -29,33 +29,28 @@ EXTENSION = "mmcv._ext"
 OUTSIDE = 1e6  # pixels: no image is there
 
 
-def install() -> str:
+def install() -> None:
     """Provide ``mmcv._ext`` unless a compiled one exists; again and again is harmless.
-
-    Returns:
-        'compiled' (nothing was done), 'torchvision' or 'pytorch', see `find_backend`.
 
     Warns:
         RuntimeWarning: parts of MMDetection that were imported before go without operators.
     """
-    if _is_compiled():
-        return "compiled"
-    if EXTENSION not in sys.modules:
-        # These import mmcv.ops under `except ImportError`, and would keep a None.
-        early = [name for name in ("mmdet.structures", "mmdet.models") if name in sys.modules]
-        if early:
-            warnings.warn(
-                f"{' and '.join(early)} was imported before operators.install(): the operators "
-                "it looked for stay missing there. Call install() first.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        module = FallbackModule(EXTENSION, "Operators of experiments.detection.operators.")
-        # mmcv and mmengine look for a spec with a loader.
-        module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, importlib.abc.Loader(), origin=__file__)
-        vars(module).update(OPERATORS)
-        sys.modules[EXTENSION] = module
-    return find_backend()
+    if EXTENSION in sys.modules or _is_compiled():
+        return
+    # These import mmcv.ops under `except ImportError`, and would keep a None.
+    early = [name for name in ("mmdet.structures", "mmdet.models") if name in sys.modules]
+    if early:
+        warnings.warn(
+            f"{' and '.join(early)} was imported before operators.install(): the operators "
+            "it looked for stay missing there. Call install() first.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    module = FallbackModule(EXTENSION, "Operators of experiments.detection.operators.")
+    # mmcv and mmengine look for a spec with a loader.
+    module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, importlib.abc.Loader(), origin=__file__)
+    vars(module).update(OPERATORS)
+    sys.modules[EXTENSION] = module
 
 
 def find_backend(device_type: str = "cpu") -> str:

@@ -149,8 +149,5 @@ def _find_class(kind: Any) -> Any:
         for registry in vars(module).values()
         if isinstance(registry, mmengine.registry.Registry)
     ]
-    for registry in sorted(registries, key=lambda registry: registry.scope != "mmdet"):
-        cls = registry.get(kind)
-        if cls is not None:
-            return cls
-    return None
+    registries.sort(key=lambda registry: registry.scope != "mmdet")
+    return next((cls for registry in registries if (cls := registry.get(kind)) is not None), None)

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from experiments.common.errors import UserError
+from experiments.detection.level_weighting.hook import unwrap
 from experiments.training.engine.checkpoints import read_checkpoint
 from experiments.training.engine.fast import fit_optimizer_state, set_device_math
 from experiments.training.engine.sampler import SeededDataset
@@ -57,15 +58,12 @@ class StrictRunner(Runner):
             self.model.to(memory_format=torch.channels_last)
 
     @staticmethod
-    def build_dataloader(dataloader: Any, seed: int | None = None, **options: Any) -> DataLoader:
+    def build_dataloader(dataloader: Any, seed: int, **options: Any) -> DataLoader:
         """Build a loader whose training data are augmented by what follows from (seed, epoch, sample)."""
-        sampler = dataloader.get("batch_sampler") if isinstance(dataloader, dict) else None
-        if isinstance(sampler, dict) and sampler.get("type") == "ResumableBatchSampler" and seed is not None:
-            dataset = dataloader["dataset"]
-            if isinstance(dataset, dict):
-                dataset = DATASETS.build(dataset)
-                if hasattr(dataset, "full_init"):
-                    dataset.full_init()
+        if (dataloader.get("batch_sampler") or {}).get("type") == "ResumableBatchSampler":
+            dataset = DATASETS.build(dataloader["dataset"])
+            if hasattr(dataset, "full_init"):
+                dataset.full_init()
             dataloader = {**dataloader, "dataset": SeededDataset(dataset, seed)}
         return Runner.build_dataloader(dataloader, seed=seed, **options)
 
@@ -83,7 +81,7 @@ class StrictRunner(Runner):
             return super().load_checkpoint(filename, *args, **kwargs)
         checkpoint = read_checkpoint(path)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model = self.model.module if hasattr(self.model, "module") else self.model
+        model = unwrap(self.model)
         state, own = dict(checkpoint.get("state_dict", checkpoint)), model.state_dict()
         misfits = [n for n, v in state.items() if n in own and getattr(v, "shape", None) != own[n].shape]
         fitting = {name: value for name, value in state.items() if name not in misfits}

@@ -147,18 +147,12 @@ class ResumableBatchSampler(BatchSampler):
         ]  # fmt: skip
 
 
-class _Order(Sampler):
+class _Order(list[int], Sampler):
     """A given order of a data set's samples."""
 
     def __init__(self, indices: list[int], dataset: Any) -> None:
-        self.indices = indices
+        super().__init__(indices)
         self.dataset = dataset  # batch samplers look at it
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
 
 def _undivided(sampler: Any) -> Any:
