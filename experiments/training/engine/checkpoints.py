@@ -95,20 +95,18 @@ def find_latest_checkpoint(run: RunFolder) -> tuple[Path | None, int, list[str]]
     notes, saved = [], run.saved_checkpoints()
     for path in sorted(set(run.checkpoints.glob("iter_*.pth")) - set(saved)):
         notes.append(f"{path} is not named as a checkpoint; it was set aside as {set_aside(path).name}")
-    is_damaged = False
+    damaged: list[str] = []
+    found, epochs = None, 0
     for path in saved:
         try:
-            epoch = _epochs_of(run, path)
+            found, epochs = path, _epochs_of(run, path)
+            break
         except UserError as error:
-            is_damaged = True
-            notes.append(f"{error.message}; it was set aside as {set_aside(path).name}")
-            continue
-        if is_damaged:
-            notes[-1] += f", {path.name} is taken instead"
-        return path, epoch, notes
-    if is_damaged:
-        notes[-1] += ", and no other is left: the run begins anew"
-    return None, 0, notes
+            damaged.append(f"{error.message}; it was set aside as {set_aside(path).name}")
+    if damaged:
+        rest = f"{found.name} is taken instead" if found else "and no other is left: the run begins anew"
+        damaged[-1] += f", {rest}"
+    return found, epochs, notes + damaged
 
 
 def _epochs_of(run: RunFolder, path: Path) -> int:
