@@ -58,12 +58,15 @@ class StrictRunner(Runner):
             self.model.to(memory_format=torch.channels_last)
 
     @staticmethod
-    def build_dataloader(dataloader: Any, seed: int, **options: Any) -> DataLoader:
+    def build_dataloader(dataloader: Any, seed: int | None = None, **options: Any) -> DataLoader:
         """Build a loader whose training data are augmented by what follows from (seed, epoch, sample)."""
-        if (dataloader.get("batch_sampler") or {}).get("type") == "ResumableBatchSampler":
-            dataset = DATASETS.build(dataloader["dataset"])
-            if hasattr(dataset, "full_init"):
-                dataset.full_init()
+        sampler = dataloader.get("batch_sampler") if isinstance(dataloader, dict) else None
+        if isinstance(sampler, dict) and sampler.get("type") == "ResumableBatchSampler" and seed is not None:
+            dataset = dataloader["dataset"]
+            if isinstance(dataset, dict):
+                dataset = DATASETS.build(dataset)
+                if hasattr(dataset, "full_init"):
+                    dataset.full_init()
             dataloader = {**dataloader, "dataset": SeededDataset(dataset, seed)}
         return Runner.build_dataloader(dataloader, seed=seed, **options)
 
