@@ -63,9 +63,7 @@ class LevelWeightingHook(Hook):
     def after_train(self, runner: Runner) -> None:
         unwrap(runner.model).is_driven = False
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if not runner.optim_wrapper.should_update():
             return  # gradients are still being accumulated
         for head in find_weighted_heads(runner):

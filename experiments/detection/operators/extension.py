@@ -175,11 +175,9 @@ def _readable(rois: Tensor) -> Tensor:
 # `importlib.import_module('mmcv._ext')` only, and asks for each by name when it is imported.
 
 
-def _no_compiler() -> str:
-    """Return what mmcv's environment report prints instead of a compiler's name."""
-    return "none (operators of msdet)"
-
-
+NO_COMPILER = (
+    "none (operators of msdet)"  # what mmcv's environment report prints instead of a compiler's name
+)
 OPERATORS: dict[str, Callable] = {
     "nms": nms,
     "softnms": kernels.softnms,
@@ -187,8 +185,8 @@ OPERATORS: dict[str, Callable] = {
     "roi_align_backward": roi_align_backward,
     "sigmoid_focal_loss_forward": kernels.sigmoid_focal_loss,
     "sigmoid_focal_loss_backward": kernels.sigmoid_focal_loss_backward,
-    "get_compiler_version": _no_compiler,
-    "get_compiling_cuda_version": _no_compiler,
+    "get_compiler_version": lambda: NO_COMPILER,
+    "get_compiling_cuda_version": lambda: NO_COMPILER,
 }
 
 

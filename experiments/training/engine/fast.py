@@ -106,9 +106,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     def _clip(self, clip: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self._norm = clip(*args, **kwargs)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, outputs: Any = None, **_: Any) -> None:
         """Keep the losses; pass on those that are kept before the log needs them."""
         clipped = {} if self._norm is None else {"grad_norm": self._norm}
         self._pending.append({name: _detach(value) for name, value in {**clipped, **(outputs or {})}.items()})

@@ -51,7 +51,8 @@ class ProgressHook(Hook):
 
     def after_train_iter(self, runner: Runner, outputs: Any = None, **_: Any) -> None:
         if runner.rank == 0 and time.monotonic() - self._last_write >= self.every_s:
-            self._write(runner, "train", runner.iter + 1, outputs)
+            loss = float(outputs["loss"].detach()) if outputs else None
+            self._write(runner, "train", runner.iter + 1, loss=loss)
 
     def before_val(self, runner: Runner) -> None:
         self._write_evaluation(runner, 0)
@@ -63,7 +64,7 @@ class ProgressHook(Hook):
     def _write_evaluation(self, runner: Runner, batch: int) -> None:
         if runner.rank == 0 and hasattr(self, "_run"):  # `msdet eval` has no training to tell of
             total = len(runner.val_loop.dataloader)
-            self._write(runner, "evaluate", runner.iter, extra={"batch": batch, "batches": total})
+            self._write(runner, "evaluate", runner.iter, batch=batch, batches=total)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if runner.rank == 0 and metrics and hasattr(self, "_run"):
@@ -80,9 +81,7 @@ class ProgressHook(Hook):
         elif rows:
             self._run.metrics.unlink()
 
-    def _write(
-        self, runner: Runner, phase: str, done: int, outputs: dict | None = None, extra: dict | None = None
-    ) -> None:
+    def _write(self, runner: Runner, phase: str, done: int, **more: Any) -> None:
         self._last_write = time.monotonic()
         ran = done - self._first
         trained = self._train_s + (self._last_write - self._epoch_started if phase == "train" else 0.0)
@@ -96,9 +95,9 @@ class ProgressHook(Hook):
             "seconds_per_iteration": seconds,
             "eta_s": None if seconds is None else seconds * (runner.max_iters - done),  # of training
             "lr": runner.optim_wrapper.get_lr()["lr"][0] if phase == "train" else None,
-            "loss": float(outputs["loss"].detach()) if outputs else None,
+            "loss": None,
             "heads": [_head(head) for head in unwrap(runner.model).weighting],
-            **(extra or {}),
+            **more,
         }
         with contextlib.suppress(OSError):  # it is only looked at: the training goes on without
             write_json(self._run.progress, content)
