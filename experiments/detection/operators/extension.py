@@ -175,9 +175,7 @@ def _readable(rois: Tensor) -> Tensor:
 # `importlib.import_module('mmcv._ext')` only, and asks for each by name when it is imported.
 
 
-NO_COMPILER = (
-    "none (operators of msdet)"  # what mmcv's environment report prints instead of a compiler's name
-)
+NO_COMPILER = "none (operators of msdet)"  # in mmcv's environment report, in place of a name
 OPERATORS: dict[str, Callable] = {
     "nms": nms,
     "softnms": kernels.softnms,
