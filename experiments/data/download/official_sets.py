@@ -23,7 +23,7 @@ SPACE_MARGIN = 1.05  # times the bytes of the content: files take whole blocks o
 class Watcher(Protocol):
     """A view of the progress."""
 
-    def at(self, phase: str, name: str, done: int, total: int | None) -> None:
+    def at(self, phase: str, name: str, done: int, total: int) -> None:
         """Show bytes `done` of `total` in a phase: 'downloading', 'checking' or 'unpacking'."""
 
     def say(self, line: str) -> None:
@@ -85,17 +85,13 @@ def _provide(archive: Archive, root: Path, watcher: Watcher, mirror: str | None,
     if not keep:
         path.unlink()
     inner = "size and the archive's own checksums" if path.suffix == ".zip" else "size and archive structure"
-    if archive.md5 is None:
-        return f"{inner}; no MD5 is published"
     return f"MD5 as published by {archive.publisher}, {inner}"
 
 
 def _check_sum(path: Path, archive: Archive, watcher: Watcher) -> None:
     size = path.stat().st_size
-    if archive.size is not None and size != archive.size:
+    if size != archive.size:
         raise _set_aside(path, archive, f"has {size} bytes, the published archive {archive.size}")
-    if archive.md5 is None:
-        return
     digest, done = hashlib.md5(usedforsecurity=False), 0
     with open(path, "rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -123,8 +119,8 @@ def _check_space(todo: Sequence[Archive], root: Path, keep: bool) -> None:
     for archive in todo:
         path = root / FOLDER / archive.name
         there = path.stat().st_size if path.is_file() else PartialDownload(path).size
-        peak = max(peak, used + (archive.size or 0) - there + int(archive.unpacked * SPACE_MARGIN))
-        used += int(archive.unpacked * SPACE_MARGIN) + (archive.size or 0 if keep else 0)
+        peak = max(peak, used + archive.size - there + int(archive.unpacked * SPACE_MARGIN))
+        used += int(archive.unpacked * SPACE_MARGIN) + (archive.size if keep else 0)
     peak = max(peak, used)
     free = shutil.disk_usage(root).free
     if free < peak:

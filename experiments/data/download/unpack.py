@@ -20,7 +20,7 @@ DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
     *(EOFError, NotImplementedError),
 )
-Progress = Callable[[int, int | None], None]
+Progress = Callable[[int, int], None]
 
 
 class DamagedError(Exception):
