@@ -48,9 +48,7 @@ class FoundDataset:
         """What changes numbers, as `train: 3 empty boxes; val: 1 image ...`; "" where nothing does."""
         parts = []
         for split, counts in self.problems.items():
-            texts = [
-                count_in_words(n, KINDS[kind].summary) for kind, n in counts.items() if KINDS[kind].summary
-            ]
+            texts = [count_in_words(n, things) for kind, n in counts.items() if (things := KINDS[kind])]
             parts += [f"{split}: {', '.join(texts)}"] if texts else []
         return "; ".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -56,17 +57,13 @@ def load_resolved(path: Path) -> Recipe | None:
     Returns:
         None where the page was not written by `dump`, needs other files or is wrong: use `load_recipe`.
     """
-    try:
+    with contextlib.suppress(UserError, ValueError, yaml.YAMLError, RecursionError):
         raw = parse_quickly(read_text(path))
-        if not isinstance(raw, dict) or not {"name"} <= raw.keys() <= Recipe.model_fields.keys():
-            return None
-        if not isinstance(raw.get("dataset"), dict) or raw.get("init_from") is not None:
-            return None
-        if not isinstance(raw.get("model"), str) or not raw["model"].startswith("mmdet:"):
-            return None
-        return _validated(raw, str(path), {})
-    except (UserError, ValueError, yaml.YAMLError, RecursionError):
-        return None
+        match raw:
+            case {"name": _, "dataset": dict(), "model": str(model)} if model.startswith("mmdet:"):
+                if raw.keys() <= Recipe.model_fields.keys() and raw.get("init_from") is None:
+                    return _validated(raw, str(path), {})
+    return None
 
 
 def prepare_variants(

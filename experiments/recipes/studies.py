@@ -46,12 +46,10 @@ def extend_study(wanted: Ablation, effect: float | None, spread: float | None, r
         table.blocks = [Block(rows=[Row(id="baseline", label=beside.name, recipe=first)])]
     if table.study is None:
         raise UserError(f"{display_path(table.path)}: is no study of `msdet compare`", "--name NAME")
-    for option, typed, there in (
-        ("--effect", effect, table.study.effect),
-        ("--spread", spread, table.study.spread),
-    ):
+    for option, typed in {"effect": effect, "spread": spread}.items():
+        there = getattr(table.study, option)
         if typed is not None and typed != there:
-            text = f"{option}: {typed:g} is not that of {display_path(table.path)}, {there or 'none'}"
+            text = f"--{option}: {typed:g} is not that of {display_path(table.path)}, {there or 'none'}"
             raise UserError(text, "--name NAME")
     rows = {row.recipe: row for row in table.rows()}
     if name not in rows:

@@ -16,10 +16,7 @@ from experiments.common.errors import UserError
 from experiments.data.download.archives import Archive
 
 CHUNK_BYTES = 1 << 20
-DAMAGE = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(EOFError, NotImplementedError),
-)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 Progress = Callable[[int, int], None]
 
 

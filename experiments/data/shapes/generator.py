@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError
@@ -31,10 +31,8 @@ _EMPTY_EVERY = 50  # every 50th training image shows no object
 Progress = Callable[[int, int], None]
 
 
-class Parameters(BaseModel):
+class Parameters(BaseModel, extra="forbid"):
     """Parameters of a shapes data set."""
-
-    model_config = ConfigDict(extra="forbid")
 
     seed: Annotated[int, Field(ge=0)] = 0
     train_images: Annotated[int, Field(ge=1, le=1_000_000)] = 400

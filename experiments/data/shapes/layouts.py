@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.data.readers import Box
+from experiments.data.ground_truth import GroundTruth
+from experiments.data.readers import Box, Image
 from experiments.data.readers.voc import ANNOTATIONS, IMAGES
 
 GENERATOR_VERSION = 1  # increase it with every change that alters an image or an annotation
@@ -40,21 +41,13 @@ class CocoLayout:
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
         """Write a split's annotation files, for square images of `size` pixels ordered by index."""
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for number, boxes in enumerate(scenes, start=1):
-            name = Path(self.image(split, number - 1)).name
-            images.append({"id": number, "file_name": name, "width": size, "height": size})
-            for box in boxes:
-                place = {"image_id": number, "category_id": CLASSES.index(box.category) + 1}
-                shape = {"bbox": list(box.xywh), "area": box.area, "iscrowd": 0}
-                annotations.append({"id": len(annotations) + 1, **place, **shape})
-        content = {
-            "info": {"description": "msdet shapes", "version": str(GENERATOR_VERSION)},
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
-        }
+        images = [
+            Image(index, root / self.image(split, index), (size, size), list(boxes))
+            for index, boxes in enumerate(scenes)
+        ]
+        truth = GroundTruth(images, list(CLASSES), {name: i for i, name in enumerate(CLASSES)}, digest="")
+        info = {"description": "msdet shapes", "version": str(GENERATOR_VERSION)}
+        content = {"info": info, **truth.numbered()}
         (root / f"annotations/{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
