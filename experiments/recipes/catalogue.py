@@ -53,6 +53,11 @@ def is_path(ref: str) -> bool:
     return "/" in ref or os.sep in ref or ref.endswith(_SUFFIXES)
 
 
+def name_of(ref: str) -> str:
+    """Return the name of the page that a name or path means; the page need not exist."""
+    return Path(ref).stem if is_path(ref) else ref
+
+
 def resolve_path(ref: str, base: Path | None = None) -> Path:
     """Return `ref` as a path, relative to `base` unless it is absolute, with `~` expanded."""
     try:

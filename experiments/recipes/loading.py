@@ -150,7 +150,7 @@ def _profile_layer(block: Any, base: Path, where: str) -> dict[str, Any]:
 def _has_profile(raw: dict[str, Any], profile: str, path: Path) -> bool:
     """Whether the recipe was resolved with this profile, which must not scale it twice."""
     made_by = raw.get("profile")
-    if made_by is None or made_by == _label(profile):
+    if made_by is None or made_by == catalogue.name_of(profile):
         return made_by is not None
     raise UserError(
         f"recipe {display_path(path)}: was resolved with profile '{made_by}'; '{profile}' cannot follow",
@@ -158,13 +158,9 @@ def _has_profile(raw: dict[str, Any], profile: str, path: Path) -> bool:
     )
 
 
-def _label(profile: str) -> str:
-    return Path(profile).stem if catalogue.is_path(profile) else profile
-
-
 def _with_profile(raw: dict[str, Any], profile: str, blocks: dict[str, Any]) -> tuple[dict[str, Any], float]:
     """Return the recipe changed by a profile, and the profile's `alpha_scale`."""
-    label = _label(profile)
+    label = catalogue.name_of(profile)
     layer: dict[str, Any] = {}
     if label not in blocks or catalogue.is_path(profile) or profile in catalogue.list_pages("profile"):
         path = catalogue.find("profile", profile)

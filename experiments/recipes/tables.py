@@ -47,8 +47,7 @@ class Row(BaseModel, extra="forbid", strict=True):
     @property
     def recipe_name(self) -> str | None:
         """The name of its recipe, wherever its page lies."""
-        is_path = self.recipe is not None and catalogue.is_path(self.recipe)
-        return Path(self.recipe or "").stem if is_path else self.recipe
+        return self.recipe and catalogue.name_of(self.recipe)
 
     def overrides(self, weights: Sequence[float] = (1.0,)) -> dict[str, Any]:
         """Return `set`, with `weights` for a row of mean weights; the default stands for unknown ones."""
