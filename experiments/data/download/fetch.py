@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import FAILED, UserError
-from experiments.common.files import write_json
+from experiments.common.files import refusing, write_json
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 60  # without a byte, before a connection counts as cut
@@ -72,16 +72,10 @@ class PartialDownload:
                 done += len(chunk)
                 progress(done)
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
         """Turn errors of the disk into UserError: those of the connection, also OSError, are tried again."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror or error}",
-                "free some space, then repeat the command: it continues the download",
-            ) from None
+        hint = "free some space, then repeat the command: it continues the download"
+        return refusing(f"{self.path} cannot be written", hint)
 
     def drop(self) -> None:
         """Delete it."""

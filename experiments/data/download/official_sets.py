@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.common.locks import LockedError, file_lock
 from experiments.data.download.archives import Archive
 from experiments.data.download.fetch import PartialDownload, fetch
@@ -134,17 +135,13 @@ def _check_space(todo: Sequence[Archive], root: Path, keep: bool) -> None:
 def _lock_folder(folder: Path) -> Iterator[None]:
     """Let one command at a time download into a folder; remove the folder at the end if it is empty."""
     with contextlib.ExitStack() as stack:
-        try:
+        with refusing(f"{folder} cannot be written", "--root DIR takes another folder"):
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(file_lock(folder / LOCK, patience_s=0))
-        except LockedError as error:
-            raise UserError(
-                f"another command is downloading into {folder.parent}: {error}", "wait for it to end"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be written: {error.strerror or error}", "--root DIR takes another folder"
-            ) from None
+            try:
+                stack.enter_context(file_lock(folder / LOCK, patience_s=0))
+            except LockedError as error:
+                text = f"another command is downloading into {folder.parent}: {error}"
+                raise UserError(text, "wait for it to end") from None
         try:
             yield
         finally:

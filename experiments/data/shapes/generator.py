@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.data.problems import find_missing_files
 from experiments.data.readers import Box
 from experiments.data.shapes.layouts import CLASSES, GENERATOR_VERSION, CocoLayout, VocLayout
@@ -128,13 +129,11 @@ def generate(
         check_place(root, params, name, layout)
     building = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
     try:
-        building.mkdir(parents=True)
-        _build(building, checked, layout, progress)
-        _move_into_place(building, root, params, layout, force)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{root}: the data set cannot be written there: {reason}"
-        raise UserError(message, "--data-root PATH to put it elsewhere") from None
+        failure = f"{root}: the data set cannot be written there"
+        with refusing(failure, "--data-root PATH to put it elsewhere"):
+            building.mkdir(parents=True)
+            _build(building, checked, layout, progress)
+            _move_into_place(building, root, params, layout, force)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.server
 import io
@@ -27,7 +28,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from experiments.common.errors import UserError
+from experiments.common.errors import INTERRUPTED, UserError
 from experiments.data.download import archives, fetch
 from experiments.data.download import official_sets as downloading
 from experiments.data.download.archives import ARCHIVES, Archive
@@ -356,6 +357,16 @@ def test_too_little_space_is_said_before_anything_is_fetched(one, server, tmp_pa
             assert "are free; nothing was downloaded" in fails(one, tmp_path / "set", server).message
             assert server.asked == [] and not (tmp_path / "set").exists()
     bring(one, tmp_path / "set", server)
+
+
+def test_a_disk_that_fills_up_interrupts(one, server, tmp_path, monkeypatch):
+    def fail(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    error = fails(one, tmp_path / "set", server)
+    assert "part.zip.part cannot be written: No space left" in error.message
+    assert error.exit_code == INTERRUPTED
 
 
 def test_space_is_counted_one_archive_after_another(tmp_path, monkeypatch):
