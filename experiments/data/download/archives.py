@@ -66,16 +66,11 @@ def _count(folder: Path) -> int:
 
 def _has_images(listing: Path) -> bool:
     """Whether all images and XML files of a list `<year>/ImageSets/Main/<set>.txt` exist."""
-    year = listing.parents[2]
     try:
         ids, _ = voc.read_list(listing)
     except UserError:
         return False
-    wanted = {voc.IMAGES: ".jpg", voc.ANNOTATIONS: ".xml"}
-    return not any(
-        find_missing_files(year / folder, [name + suffix for name in ids])
-        for folder, suffix in wanted.items()
-    )
+    return not find_missing_files(listing.parents[2], voc.list_files(ids))
 
 
 _COCO = "http://images.cocodataset.org"

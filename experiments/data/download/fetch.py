@@ -43,10 +43,7 @@ class PartialDownload:
     @property
     def size(self) -> int:
         """Bytes received so far."""
-        try:
-            return self.path.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def validator(self) -> str | None:
         """Return the entity tag or date that the server gave at the beginning; None where unknown."""

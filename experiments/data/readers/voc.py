@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.common.checking import format_value
@@ -18,6 +19,11 @@ from experiments.data.problems import ProblemLog, has_control_characters, is_pix
 from experiments.data.readers.annotations import Annotations, Box, Image
 
 IMAGES, ANNOTATIONS = "JPEGImages", "Annotations"
+
+
+def list_files(ids: Sequence[str]) -> list[str]:
+    """Return the images and XML files of ids, as paths below the folder that holds both."""
+    return [*(f"{IMAGES}/{name}.jpg" for name in ids), *(f"{ANNOTATIONS}/{name}.xml" for name in ids)]
 
 
 def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Annotations:

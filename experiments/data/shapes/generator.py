@@ -73,10 +73,8 @@ def is_current(root: Path, params: Mapping[str, Any], layout: str = "coco") -> b
     """Whether `root` holds the complete set of these parameters and layout, by this generator version."""
     if _read_manifest(root) != _manifest(params, layout):
         return False
-    expected: list[str] = []
-    for split, count in count_images(params).items():
-        expected += [LAYOUTS[layout].image(split, index) for index in range(count)]
-        expected += LAYOUTS[layout].annotations(split, count)
+    counts = count_images(params).items()
+    expected = [path for split, count in counts for path in LAYOUTS[layout].files(split, count)]
     return not find_missing_files(root, expected)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.data.ground_truth import GroundTruth
 from experiments.data.readers import Box, Image
-from experiments.data.readers.voc import ANNOTATIONS, IMAGES
+from experiments.data.readers.voc import ANNOTATIONS, IMAGES, list_files
 
 GENERATOR_VERSION = 1  # increase it with every change that alters an image or an annotation
 CLASSES = ("disc", "square", "triangle", "star")
@@ -35,9 +35,9 @@ class CocoLayout:
         """Return the path of an image; its suffix is its encoding."""
         return f"{split}/{index:06d}.png"
 
-    def annotations(self, split: str, count: int) -> list[str]:
-        """Return the paths of a split's annotation files."""
-        return [f"annotations/{split}.json"]
+    def files(self, split: str, count: int) -> list[str]:
+        """Return the paths of all files of a split of `count` images."""
+        return [f"annotations/{split}.json", *(self.image(split, index) for index in range(count))]
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
         """Write a split's annotation files, for square images of `size` pixels ordered by index."""
@@ -61,23 +61,19 @@ class VocLayout:
     folders = (IMAGES, ANNOTATIONS, "ImageSets/Main")
 
     def image(self, split: str, index: int) -> str:
-        return f"{IMAGES}/{self._id(split, index)}.jpg"
+        return f"{IMAGES}/{_id(split, index)}.jpg"
 
-    def annotations(self, split: str, count: int) -> list[str]:
-        xml = [f"{ANNOTATIONS}/{self._id(split, index)}.xml" for index in range(count)]
-        return [f"ImageSets/Main/{split}.txt", *xml]
+    def files(self, split: str, count: int) -> list[str]:
+        return [f"ImageSets/Main/{split}.txt", *list_files([_id(split, index) for index in range(count)])]
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
-        listing, *xml = self.annotations(split, len(scenes))
-        for index, (place, boxes) in enumerate(zip(xml, scenes)):
-            page = ElementTree.ElementTree(self._page(f"{self._id(split, index)}.jpg", boxes, size))
+        ids = [_id(split, index) for index in range(len(scenes))]
+        for name, boxes in zip(ids, scenes):
+            page = ElementTree.ElementTree(self._page(f"{name}.jpg", boxes, size))
             ElementTree.indent(page)
-            page.write(root / place, encoding="utf-8")
-        ids = [self._id(split, index) for index in range(len(scenes))]
-        (root / listing).write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
-
-    def _id(self, split: str, index: int) -> str:
-        return f"{split}_{index:06d}"
+            page.write(root / ANNOTATIONS / f"{name}.xml", encoding="utf-8")
+        listing = "".join(f"{name}\n" for name in ids)
+        (root / f"ImageSets/Main/{split}.txt").write_text(listing, encoding="utf-8")
 
     def _page(self, name: str, boxes: Sequence[Box], size: int) -> ElementTree.Element:
         page = ElementTree.Element("annotation")
@@ -90,6 +86,10 @@ class VocLayout:
             corners = ElementTree.SubElement(thing, "bndbox")
             _put(corners, xmin=x + 1, ymin=y + 1, xmax=x + width, ymax=y + height)
         return page
+
+
+def _id(split: str, index: int) -> str:
+    return f"{split}_{index:06d}"
 
 
 def _put(node: ElementTree.Element, **children: Any) -> None:
