@@ -75,9 +75,7 @@ def prepare_variants(
     raw = _read_chain(path)
     raw = merge(raw, _anchored(build_layer((overrides or {}).items()), Path.cwd()))
     blocks = raw.pop("profiles", None) or {}
-    scale = 1.0
-    if profile is not None and not _has_profile(raw, profile, path):
-        raw, scale = _with_profile(raw, profile, blocks)
+    raw, scale = (raw, 1.0) if profile is None else _with_profile(raw, profile, blocks, where)
     if dataset is not None:
         raw["dataset"] = catalogue.load_dataset(dataset).model_dump()
     return functools.partial(_with_sets, raw, scale, where)
@@ -147,20 +145,19 @@ def _profile_layer(block: Any, base: Path, where: str) -> dict[str, Any]:
     return _anchored(block, base)
 
 
-def _has_profile(raw: dict[str, Any], profile: str, path: Path) -> bool:
-    """Whether the recipe was resolved with this profile, which must not scale it twice."""
-    made_by = raw.get("profile")
-    if made_by is None or made_by == catalogue.name_of(profile):
-        return made_by is not None
-    raise UserError(
-        f"recipe {display_path(path)}: was resolved with profile '{made_by}'; '{profile}' cannot follow",
-        f"start from a recipe without a profile: msdet run {raw['name']} -p {profile}",
-    )
+def _with_profile(
+    raw: dict[str, Any], profile: str, blocks: dict[str, Any], where: str
+) -> tuple[dict[str, Any], float]:
+    """Return the recipe changed by a profile, and the profile's `alpha_scale`.
 
-
-def _with_profile(raw: dict[str, Any], profile: str, blocks: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """Return the recipe changed by a profile, and the profile's `alpha_scale`."""
-    label = catalogue.name_of(profile)
+    A recipe that was resolved with this profile is returned as it is, and not scaled twice.
+    """
+    label, made_by = catalogue.name_of(profile), raw.get("profile")
+    if made_by == label:
+        return raw, 1.0
+    if made_by is not None:
+        text = f"{where}: was resolved with profile '{made_by}'; '{profile}' cannot follow"
+        raise UserError(text, f"start from a recipe without a profile: msdet run {raw['name']} -p {profile}")
     layer: dict[str, Any] = {}
     if label not in blocks or catalogue.is_path(profile) or profile in catalogue.list_pages("profile"):
         path = catalogue.find("profile", profile)

@@ -32,10 +32,8 @@ def extend_study(wanted: Ablation, effect: float | None, spread: float | None, r
     baseline = wanted.against or _uniform_counterpart(own, wanted)
     beside = _load(baseline, wanted)
     if compute_recipe_id(own) == compute_recipe_id(beside):
-        raise UserError(
-            f"'{wanted.recipe}' and '{baseline}' are the same experiment",
-            "name a baseline: msdet compare RECIPE BASELINE",
-        )
+        text = f"'{wanted.recipe}' and '{baseline}' are the same experiment"
+        raise UserError(text, "name a baseline: msdet compare RECIPE BASELINE")
     table = find_table_to_extend(
         dataclasses.replace(wanted, recipe=baseline), beside, results, f"compare-{beside.name}"
     )
@@ -70,7 +68,5 @@ def _uniform_counterpart(own: Recipe, wanted: Ablation) -> str:
     for name in sorted(stems, key=len, reverse=True):
         if _load(name, wanted).weighting["rule"] == "uniform":
             return name
-    raise UserError(
-        f"no recipe with uniform weights is named as '{own.name}' begins",
-        f"msdet compare {wanted.recipe} BASELINE",
-    )
+    text = f"no recipe with uniform weights is named as '{own.name}' begins"
+    raise UserError(text, f"msdet compare {wanted.recipe} BASELINE")

@@ -123,10 +123,8 @@ class Table(BaseModel, extra="forbid", strict=True):
         if self.profile is not None and profile not in (None, self.profile):
             own, typed = (catalogue.find("profile", ref) for ref in (self._located(self.profile), profile))
             if own != typed:
-                raise UserError(
-                    f"table {self.name}: its rows run under profile {self.profile}, not {profile}",
-                    "leave out -p",
-                )
+                text = f"table {self.name}: its rows run under profile {self.profile}, not {profile}"
+                raise UserError(text, "leave out -p")
         chosen = {**self.set, **row.overrides(weights)}
         chosen |= {key: self._located(chosen[key]) for key in PATH_KEYS if isinstance(chosen.get(key), str)}
         recipe = self._located(row.recipe or "")

@@ -79,10 +79,8 @@ def _provide(archive: Archive, root: Path, watcher: Watcher, mirror: str | None,
     except DamagedError as error:
         raise _set_aside(path, archive, str(error)) from None
     if not archive.is_there(root):
-        raise UserError(
-            f"{path}: was unpacked into {root}, but files that should be in it are missing",
-            f"list its content and compare it with {root}",
-        )
+        text = f"{path}: was unpacked into {root}, but files that should be in it are missing"
+        raise UserError(text, f"list its content and compare it with {root}")
     if not keep:
         path.unlink()
     inner = "size and the archive's own checksums" if path.suffix == ".zip" else "size and archive structure"

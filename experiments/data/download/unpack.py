@@ -49,10 +49,8 @@ def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None
         shutil.rmtree(staging, ignore_errors=True)
     if differing:
         others = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        raise UserError(
-            f"{differing[0]}{others}: exists with another size than in {archive.name}, and is not replaced",
-            "move it away and repeat the command",
-        )
+        text = f"{differing[0]}{others}: exists with another size than in {archive.name}, and is not replaced"
+        raise UserError(text, "move it away and repeat the command")
 
 
 def _write(

@@ -85,15 +85,11 @@ def check_place(root: Path, params: Mapping[str, Any], name: str, layout: str) -
     if not root.is_dir():
         raise UserError(f"{root}: is a file; the data set '{name}' needs a folder", "--data-root PATH")
     if _read_manifest(root) is not None:
-        raise UserError(
-            f"{root}: holds shapes of other parameters, another format or version, or not all of them",
-            f"msdet data make {name} --force --data-root {root}   (deletes the old set)",
-        )
+        text = f"{root}: holds shapes of other parameters, another format or version, or not all of them"
+        raise UserError(text, f"msdet data make {name} --force --data-root {root}   (deletes the old set)")
     if any(root.iterdir()):
-        raise UserError(
-            f"{root}: is not empty and holds no {MANIFEST}, so the data set '{name}' is not made there",
-            f"msdet data make {name} --data-root ANOTHER_FOLDER",
-        )
+        text = f"{root}: is not empty and holds no {MANIFEST}, so the data set '{name}' is not made there"
+        raise UserError(text, f"msdet data make {name} --data-root ANOTHER_FOLDER")
 
 
 def generate(
