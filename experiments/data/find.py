@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -113,9 +113,7 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
 def resolve_root(spec: DatasetSpec, root: Path | None = None) -> Path:
     """Return the absolute path of the data set's folder, whether it exists or not."""
     place = Path(spec.root if root is None else root)
-    with contextlib.suppress(RuntimeError):  # a `~user` without a home here
-        place = place.expanduser()
-    return place.absolute()
+    return Path(os.path.expanduser(place)).absolute()  # noqa: PTH111 - Path's own raises where a `~user` has no home
 
 
 def make(spec: DatasetSpec, place: Path, force: bool = False) -> None:

@@ -60,10 +60,7 @@ def name_of(ref: str) -> str:
 
 def resolve_path(ref: str, base: Path | None = None) -> Path:
     """Return `ref` as a path, relative to `base` unless it is absolute, with `~` expanded."""
-    try:
-        path = Path(ref).expanduser()
-    except RuntimeError:  # a `~user` without a home here
-        path = Path(ref)
+    path = Path(os.path.expanduser(Path(ref)))  # noqa: PTH111 - Path's own raises where a `~user` has no home
     return path if base is None else base / path
 
 
