@@ -39,10 +39,9 @@ def find(kind: str, ref: str, base: Path | None = None) -> Path:
         raise UserError(f"{_in_words(kind)} {ref!r} is not a name or a path", f"msdet ls {kind}s")
     if is_path(ref):
         return _find_path(kind, ref, base)
-    for folder in _folders(kind, base):
-        for suffix in _SUFFIXES:
-            if is_file(folder / (ref + suffix)):
-                return (folder / (ref + suffix)).resolve()
+    for path in (folder / (ref + suffix) for folder in _folders(kind, base) for suffix in _SUFFIXES):
+        if is_file(path):
+            return path.resolve()
     raise UserError(
         f"{_in_words(kind)} '{ref}' not found; {did_you_mean(ref, list_pages(kind))}", f"msdet ls {kind}s"
     )

@@ -25,6 +25,7 @@ from experiments.weighting.options import OPTIONS
 
 MAX_CHAIN = 50  # recipes that extend each other
 Sets = Sequence[str] | Mapping[str, Any]  # `KEY=VALUE` strings, or dotted recipe keys to values
+Variants = Callable[[Sets], Recipe]  # what `prepare_variants` returns
 
 
 def load_recipe(
@@ -68,7 +69,7 @@ def load_resolved(path: Path) -> Recipe | None:
 
 def prepare_variants(
     ref: str, profile: str | None, dataset: str | None = None, overrides: Mapping[str, Any] | None = None
-) -> Callable[[Sets], Recipe]:
+) -> Variants:
     """Read a recipe's files, and return a function that takes `sets` and returns what `load_recipe` does."""
     path = catalogue.find("recipe", str(ref))
     where = f"recipe {display_path(path)}"

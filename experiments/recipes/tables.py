@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError, did_you_mean
 from experiments.common.files import display_path
 from experiments.recipes import catalogue
-from experiments.recipes.loading import load_recipe, prepare_variants
+from experiments.recipes.loading import Variants, load_recipe, prepare_variants
 from experiments.recipes.schema import Recipe
 
 # The paper's tables, in its order.
@@ -95,9 +95,7 @@ class Table(BaseModel, extra="forbid", strict=True):
     study: Study | None = None  # of a table whose seeds are added until its questions are settled
     blocks: Annotated[list[Block], Field(min_length=1)]
     _path: Path = PrivateAttr(Path("table.yaml"))
-    _variants: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Recipe]] = PrivateAttr(
-        default_factory=dict
-    )
+    _variants: dict[tuple[str, str | None], Variants] = PrivateAttr(default_factory=dict)
 
     @property
     def path(self) -> Path:
