@@ -40,7 +40,6 @@ def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Ann
     ids, raw = read_list(path)
     images: list[Image] = []
     read = Annotations(images, [], {}, [path], [(len(ids), hashlib.sha256(raw).digest())])
-    names: set[str] = set()
     for name in ids:
         xml = folder / ANNOTATIONS / f"{name}.xml"
         image = Image(prefix + name, folder / IMAGES / f"{name}.jpg", None)
@@ -54,8 +53,7 @@ def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Ann
         if image.size is None:
             log.add("image without size", str(xml))
         read.raw_digests.append((None, hashlib.sha256(raw).digest()))
-        names.update(box.category for box in image.boxes)
-    read.classes = sorted(names)
+    read.classes = sorted({box.category for image in images for box in image.boxes})
     return read
 
 
