@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,9 +48,7 @@ class FoundDataset:
         """What changes numbers, as `train: 3 empty boxes; val: 1 image ...`; "" where nothing does."""
         parts = []
         for split, counts in self.problems.items():
-            texts = [
-                count_in_words(n, KINDS[kind].summary) for kind, n in counts.items() if KINDS[kind].summary
-            ]
+            texts = [count_in_words(n, things) for kind, n in counts.items() if (things := KINDS[kind])]
             parts += [f"{split}: {', '.join(texts)}"] if texts else []
         return "; ".join(parts)
 
@@ -115,9 +113,7 @@ def find_dataset(spec: DatasetSpec, root: Path | None = None, generate: bool = T
 def resolve_root(spec: DatasetSpec, root: Path | None = None) -> Path:
     """Return the absolute path of the data set's folder, whether it exists or not."""
     place = Path(spec.root if root is None else root)
-    with contextlib.suppress(RuntimeError):  # a `~user` without a home here
-        place = place.expanduser()
-    return place.absolute()
+    return Path(os.path.expanduser(place)).absolute()  # noqa: PTH111 - Path's own raises where a `~user` has no home
 
 
 def make(spec: DatasetSpec, place: Path, force: bool = False) -> None:

@@ -98,21 +98,19 @@ def _is_turned(image: Any) -> bool:
 
 
 def _is_deep(image: Any, path: Path, head: bytes) -> bool:
+    """Whether an image that Pillow has opened, of these first bytes, has more than 8 bits a channel."""
     if image.format == "PNG":
         return head[24] == 16  # the bit depth in a PNG's first chunk
     if image.format == "TIFF":
         bits = image.tag_v2.get(_TIFF_BITS, ())
         return any(count > 8 for count in (bits if isinstance(bits, tuple) else (bits,)))
-    return image.format not in _EIGHT_BITS and _decodes_deep(path)
-
-
-def _decodes_deep(path: Path) -> bool:
-    """Whether OpenCV finds more than 8 bits a channel: for JPEG 2000, PNM and others where Pillow cannot say."""
-    import cv2
+    if image.format in _EIGHT_BITS:
+        return False
+    import cv2  # for JPEG 2000, PNM and others where Pillow cannot say
     import numpy as np
 
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    return image is not None and image.dtype != np.uint8
+    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    return decoded is not None and decoded.dtype != np.uint8
 
 
 def find_same_files(contents: Iterable[tuple[Path, str]]) -> Iterator[list[Path]]:

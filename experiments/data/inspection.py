@@ -128,19 +128,18 @@ def _check_classes(found: Inspection, split: Split) -> None:
         return
     if spec.classes:
         there, trained = ([n for n in names if n in spec.classes] for names in (there, trained))
-    if spec.format == "voc":
-        _check_met_in_training(found, there, trained)
-    else:
+    if spec.format == "coco":
         _check_same_order(found, there, trained)
+    elif not spec.classes:
+        _check_met_in_training(found, there, trained)
 
 
 def _check_met_in_training(found: Inspection, there: Sequence[str], trained: Sequence[str]) -> None:
-    for name in there:
-        if name not in trained and not found.spec.classes:
-            images = found.annotations["val"].images
-            image = next(image for image in images if any(box.category == name for box in image.boxes))
-            text = f"{image.id}: class '{name}' is not met in the training set; {did_you_mean(name, trained)}"
-            found.logs["val"].add("classes wrong", text, _xml_of(image))
+    for name in (name for name in there if name not in trained):
+        images = found.annotations["val"].images
+        image = next(image for image in images if any(box.category == name for box in image.boxes))
+        text = f"{image.id}: class '{name}' is not met in the training set; {did_you_mean(name, trained)}"
+        found.logs["val"].add("classes wrong", text, _xml_of(image))
 
 
 def _xml_of(image: Image) -> Path:
@@ -172,52 +171,48 @@ def _check_same_order(found: Inspection, there: list[str], trained: list[str]) -
 def _check_boxes(found: Inspection, split: Split) -> None:
     """Log boxes that are wrong, and a split without any box to train on or to find."""
     spec, log, used = found.spec, found.logs[split], set(found.classes)
-    is_train, has_usable, unused = split == "train", False, Counter[str]()
+    is_train = split == "train"
+    fates: Counter[str | None] = Counter()  # why boxes are left out; None: of those that are used
     for image in found.annotations[split].images:
         seen: set[tuple] = set()
         is_small = image.size is not None and min(image.size) < spec.min_image_size
         for box in image.boxes:
             if box.category not in used:
-                unused["of another class"] += 1
+                fates["of another class"] += 1
                 continue
             kind = classify_box(box, image.size, spec.min_box_size if is_train else 1)
             why_unused = box.role or kind or ("image under min_image_size" if is_small else None)
             if not is_train and not box.role and kind != "empty box":
                 why_unused = None  # what is not trained on is evaluated all the same
-            if why_unused is None:
-                has_usable = True
-            else:
-                unused[why_unused] += 1
+            fates[why_unused] += 1
             if kind is None and image.size is not None:
                 x1, y1, x2, y2 = box.corners
                 far = max(x2 - image.size[0], y2 - image.size[1])
                 kind = "box partly outside" if max(-x1, -y1, far) > _SLACK_PX else None
             if kind is not None:
-                log.add(kind, f"{_label(spec, image, box)}: {box.category} {_geometry(box, image.size)}")
+                log.add(kind, _describe(spec, image, box, image.size))
             key = (box.category, box.xywh, box.role)
             if key in seen:
-                log.add(
-                    "same box twice", f"{_label(spec, image, box)}: {box.category} {_geometry(box, None)}"
-                )
+                log.add("same box twice", _describe(spec, image, box, None))
             seen.add(key)
         if spec.format == "coco" and not is_train:
             count = sum(box.category in used and not box.is_ignored for box in image.boxes)
             if count > MAX_DETECTIONS:
                 log.add("over 100 objects", f"{image.path}: {count} objects")
-    if not has_usable and (used or is_train):
+    if not fates[None] and (used or is_train):
         problem = "no boxes to train on" if is_train else "no boxes to evaluate"
         what = "holds" if spec.format == "coco" else "its XML files hold"
-        why = ": " + ", ".join(f"{count} {kind}" for kind, count in unused.most_common()) if unused else ""
+        why = ": " + ", ".join(f"{count} {why}" for why, count in fates.most_common()) if fates else ""
         source = found.root / spec.splits[split][0].annotations
         log.add(problem, f"{what} {problem}{why}", source)
 
 
-def _label(spec: DatasetSpec, image: Image, box: Box) -> str:
-    return f"annotation {box.number}" if spec.format == "coco" else f"object {box.number} of {image.id}"
-
-
-def _geometry(box: Box, size: tuple[int, int] | None) -> str:
-    if box.xywh[2] <= 0 or box.xywh[3] <= 0:
-        return f"{box.xywh[2]:g} wide and {box.xywh[3]:g} high"
-    corners = "with corners " + ", ".join(f"{value:g}" for value in box.corners)
-    return corners if size is None else f"{corners} in {size[0]} x {size[1]} pixels"
+def _describe(spec: DatasetSpec, image: Image, box: Box, size: tuple[int, int] | None) -> str:
+    """Return where a box stands in its file, its class and its corners, with the image's `size` if given."""
+    label = f"annotation {box.number}" if spec.format == "coco" else f"object {box.number} of {image.id}"
+    _, _, width, height = box.xywh
+    if width <= 0 or height <= 0:
+        return f"{label}: {box.category} {width:g} wide and {height:g} high"
+    corners = ", ".join(f"{value:g}" for value in box.corners)
+    within = "" if size is None else f" in {size[0]} x {size[1]} pixels"
+    return f"{label}: {box.category} with corners {corners}{within}"

@@ -6,30 +6,18 @@ import os
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from experiments.common.errors import UserError, make_one_line
 
 MAX_EXAMPLES = 5  # of each kind of problem
 MAX_PIXELS = 1e9  # of a coordinate: beyond it, areas leave the range of single precision
 
+PREVENTS = None  # training and evaluation
+MENTIONED = ""  # changes no number
 
-class Kind(NamedTuple):
-    """The effect of a kind of problem.
-
-    Attributes:
-        prevents: Whether it prevents training and evaluation.
-        summary: Follows a count in the warning of `run` and `eval`; "" where it changes no number.
-    """
-
-    prevents: bool = False
-    summary: str = ""
-
-
-PREVENTS = Kind(prevents=True)
-MENTIONED = Kind()
-
-KINDS = {
+# Kind of problem to its effect: one of the two above, or what follows a count in the warning of `run` and `eval`.
+KINDS: dict[str, str | None] = {
     "annotation file unusable": PREVENTS,
     "annotation entry wrong": PREVENTS,
     "duplicate id": PREVENTS,
@@ -40,19 +28,19 @@ KINDS = {
     "unreadable image": PREVENTS,
     "no boxes to train on": PREVENTS,
     "no boxes to evaluate": PREVENTS,
-    "empty box": Kind(summary="empty boxes (not trained on, never found)"),
-    "box under 1 pixel": Kind(summary="boxes under 1 pixel (not trained on)"),
-    "box wholly outside": Kind(summary="boxes wholly outside the image (not trained on)"),
-    "box without area": Kind(summary="boxes without area (width x height taken)"),
-    "box marked ignore": Kind(summary="boxes marked ignore (treated as crowds)"),
-    "same box twice": Kind(summary="boxes given twice"),
-    "image size differs": Kind(summary="images of another size than annotated"),
-    "image turned by EXIF": Kind(summary="images turned by EXIF data"),
-    "16-bit image": Kind(summary="16-bit images (read as 8 bits, so often nearly black)"),
-    "same image twice": Kind(summary="images given twice"),
-    "image in both splits": Kind(summary="images also in the training set"),
-    "class names alike": Kind(summary="class names alike but for case or spaces"),
-    "over 100 objects": Kind(summary="images with more than 100 objects (COCO AP cannot reach 100)"),
+    "empty box": "empty boxes (not trained on, never found)",
+    "box under 1 pixel": "boxes under 1 pixel (not trained on)",
+    "box wholly outside": "boxes wholly outside the image (not trained on)",
+    "box without area": "boxes without area (width x height taken)",
+    "box marked ignore": "boxes marked ignore (treated as crowds)",
+    "same box twice": "boxes given twice",
+    "image size differs": "images of another size than annotated",
+    "image turned by EXIF": "images turned by EXIF data",
+    "16-bit image": "16-bit images (read as 8 bits, so often nearly black)",
+    "same image twice": "images given twice",
+    "image in both splits": "images also in the training set",
+    "class names alike": "class names alike but for case or spaces",
+    "over 100 objects": "images with more than 100 objects (COCO AP cannot reach 100)",
     "box partly outside": MENTIONED,
     "box under min_box_size": MENTIONED,
     "image under min_image_size": MENTIONED,
@@ -83,7 +71,7 @@ class ProblemLog:
             UserError: The log is strict and the problem prevents training.
         """
         whole = text if source is None else f"{source}: {text}"
-        if KINDS[kind].prevents:
+        if KINDS[kind] is PREVENTS:
             if self._strict:
                 raise UserError(error or whole)
             self.error = self.error or error or whole
@@ -97,11 +85,11 @@ class ProblemLog:
         return {
             kind: {
                 "count": self.counts[kind],
-                "prevents_training": matters.prevents,
-                "changes_numbers": bool(matters.summary),
+                "prevents_training": effect is PREVENTS,
+                "changes_numbers": bool(effect),
                 "examples": self.examples[kind],
             }
-            for kind, matters in KINDS.items()
+            for kind, effect in KINDS.items()
             if kind in self.counts
         }
 

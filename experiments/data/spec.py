@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from experiments.data.problems import has_control_characters
 
@@ -15,7 +15,7 @@ def _relative(path: str) -> str:
     return path
 
 
-class SplitPart(BaseModel):
+class SplitPart(BaseModel, extra="forbid"):
     """One annotation file and its images, as paths below the root.
 
     COCO format: `annotations` is the instances JSON, `images` the folder that its file names start from.
@@ -23,15 +23,13 @@ class SplitPart(BaseModel):
     that holds `JPEGImages/` and `Annotations/`.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     annotations: Annotated[str, Field(min_length=1)]
     images: str = ""
 
     _inside = field_validator("annotations", "images")(_relative)
 
 
-class DatasetSpec(BaseModel):
+class DatasetSpec(BaseModel, extra="forbid"):
     """A data set to train on and evaluate.
 
     Attributes:
@@ -39,8 +37,6 @@ class DatasetSpec(BaseModel):
         classes: Those to train; [] takes all of the annotations.
         generate: The generator's parameters; for built-in data only.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     format: Literal["coco", "voc"]

@@ -143,10 +143,8 @@ def _differing_parts(new: Table, there: Table, own: Recipe) -> list[str]:
     """Return what the new table's rows have in common and those that are there have not, as parts of a file name."""
     parts = [own.profile or "full-size"] if new.profile != there.profile else []
     parts += [own.dataset.name] if new.dataset != there.dataset else []
-    for key in {**new.set, **there.set}:
-        if new.set.get(key) != there.set.get(key):
-            parts.append(f"{_last_part(key)}-{_text(new.set.get(key, 'default'))}")
-    return parts
+    changed = [key for key in {**new.set, **there.set} if new.set.get(key) != there.set.get(key)]
+    return parts + [f"{_last_part(key)}-{_text(new.set.get(key, 'default'))}" for key in changed]
 
 
 def _add_baseline(table: Table, recipe: str, own: Recipe) -> None:
@@ -194,8 +192,7 @@ def _add_rows(
 def _own_values(table: Table, recipe: str, own: Recipe, keys: tuple[str, ...]) -> dict[str, Any]:
     """Return the recipe's own values of keys; none where they are not in the recipe, but in MMDetection's config."""
     content = own.model_dump()
-    values = {key: own.set.get(key, get_at(content, key)) for key in keys}
-    values = {key: value["name"] if key == "dataset" else value for key, value in values.items()}
+    values = {k: own.dataset.name if k == "dataset" else own.set.get(k, get_at(content, k)) for k in keys}
     if None in values.values():
         return {}
     row = Row(id="own", label="", recipe=recipe, set=values)

@@ -39,10 +39,9 @@ def find(kind: str, ref: str, base: Path | None = None) -> Path:
         raise UserError(f"{_in_words(kind)} {ref!r} is not a name or a path", f"msdet ls {kind}s")
     if is_path(ref):
         return _find_path(kind, ref, base)
-    for folder in _folders(kind, base):
-        for suffix in _SUFFIXES:
-            if is_file(folder / (ref + suffix)):
-                return (folder / (ref + suffix)).resolve()
+    for path in (folder / (ref + suffix) for folder in _folders(kind, base) for suffix in _SUFFIXES):
+        if is_file(path):
+            return path.resolve()
     raise UserError(
         f"{_in_words(kind)} '{ref}' not found; {did_you_mean(ref, list_pages(kind))}", f"msdet ls {kind}s"
     )
@@ -53,12 +52,14 @@ def is_path(ref: str) -> bool:
     return "/" in ref or os.sep in ref or ref.endswith(_SUFFIXES)
 
 
+def name_of(ref: str) -> str:
+    """Return the name of the page that a name or path means; the page need not exist."""
+    return Path(ref).stem if is_path(ref) else ref
+
+
 def resolve_path(ref: str, base: Path | None = None) -> Path:
     """Return `ref` as a path, relative to `base` unless it is absolute, with `~` expanded."""
-    try:
-        path = Path(ref).expanduser()
-    except RuntimeError:  # a `~user` without a home here
-        path = Path(ref)
+    path = Path(os.path.expanduser(Path(ref)))  # noqa: PTH111 - Path's own raises where a `~user` has no home
     return path if base is None else base / path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -24,6 +25,7 @@ from experiments.weighting.options import OPTIONS
 
 MAX_CHAIN = 50  # recipes that extend each other
 Sets = Sequence[str] | Mapping[str, Any]  # `KEY=VALUE` strings, or dotted recipe keys to values
+Variants = Callable[[Sets], Recipe]  # what `prepare_variants` returns
 
 
 def load_recipe(
@@ -56,31 +58,25 @@ def load_resolved(path: Path) -> Recipe | None:
     Returns:
         None where the page was not written by `dump`, needs other files or is wrong: use `load_recipe`.
     """
-    try:
+    with contextlib.suppress(UserError, ValueError, yaml.YAMLError, RecursionError):
         raw = parse_quickly(read_text(path))
-        if not isinstance(raw, dict) or not {"name"} <= raw.keys() <= Recipe.model_fields.keys():
-            return None
-        if not isinstance(raw.get("dataset"), dict) or raw.get("init_from") is not None:
-            return None
-        if not isinstance(raw.get("model"), str) or not raw["model"].startswith("mmdet:"):
-            return None
-        return _validated(raw, str(path), {})
-    except (UserError, ValueError, yaml.YAMLError, RecursionError):
-        return None
+        match raw:
+            case {"name": _, "dataset": dict(), "model": str(model)} if model.startswith("mmdet:"):
+                if raw.keys() <= Recipe.model_fields.keys() and raw.get("init_from") is None:
+                    return _validated(raw, str(path), {})
+    return None
 
 
 def prepare_variants(
     ref: str, profile: str | None, dataset: str | None = None, overrides: Mapping[str, Any] | None = None
-) -> Callable[[Sets], Recipe]:
+) -> Variants:
     """Read a recipe's files, and return a function that takes `sets` and returns what `load_recipe` does."""
     path = catalogue.find("recipe", str(ref))
     where = f"recipe {display_path(path)}"
     raw = _read_chain(path)
     raw = merge(raw, _anchored(build_layer((overrides or {}).items()), Path.cwd()))
     blocks = raw.pop("profiles", None) or {}
-    scale = 1.0
-    if profile is not None and not _has_profile(raw, profile, path):
-        raw, scale = _with_profile(raw, profile, blocks)
+    raw, scale = (raw, 1.0) if profile is None else _with_profile(raw, profile, blocks, where)
     if dataset is not None:
         raw["dataset"] = catalogue.load_dataset(dataset).model_dump()
     return functools.partial(_with_sets, raw, scale, where)
@@ -150,24 +146,19 @@ def _profile_layer(block: Any, base: Path, where: str) -> dict[str, Any]:
     return _anchored(block, base)
 
 
-def _has_profile(raw: dict[str, Any], profile: str, path: Path) -> bool:
-    """Whether the recipe was resolved with this profile, which must not scale it twice."""
-    made_by = raw.get("profile")
-    if made_by is None or made_by == _label(profile):
-        return made_by is not None
-    raise UserError(
-        f"recipe {display_path(path)}: was resolved with profile '{made_by}'; '{profile}' cannot follow",
-        f"start from a recipe without a profile: msdet run {raw['name']} -p {profile}",
-    )
+def _with_profile(
+    raw: dict[str, Any], profile: str, blocks: dict[str, Any], where: str
+) -> tuple[dict[str, Any], float]:
+    """Return the recipe changed by a profile, and the profile's `alpha_scale`.
 
-
-def _label(profile: str) -> str:
-    return Path(profile).stem if catalogue.is_path(profile) else profile
-
-
-def _with_profile(raw: dict[str, Any], profile: str, blocks: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """Return the recipe changed by a profile, and the profile's `alpha_scale`."""
-    label = _label(profile)
+    A recipe that was resolved with this profile is returned as it is, and not scaled twice.
+    """
+    label, made_by = catalogue.name_of(profile), raw.get("profile")
+    if made_by == label:
+        return raw, 1.0
+    if made_by is not None:
+        text = f"{where}: was resolved with profile '{made_by}'; '{profile}' cannot follow"
+        raise UserError(text, f"start from a recipe without a profile: msdet run {raw['name']} -p {profile}")
     layer: dict[str, Any] = {}
     if label not in blocks or catalogue.is_path(profile) or profile in catalogue.list_pages("profile"):
         path = catalogue.find("profile", profile)

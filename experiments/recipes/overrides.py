@@ -99,10 +99,8 @@ def _path(key: str) -> list[str]:
     known = {name: f"{name}.{rest}" for name in SECTIONS} if dot else list_dotted_keys()
     close = difflib.get_close_matches(first, known, n=1, cutoff=0.8 if dot else 0.6)
     if close:
-        raise UserError(
-            f"--set {key}: unknown key; did you mean '{known[close[0]]}'?",
-            f"an MMEngine key of that name is set with --set set.{key}=VALUE",
-        )
+        text = f"--set {key}: unknown key; did you mean '{known[close[0]]}'?"
+        raise UserError(text, f"an MMEngine key of that name is set with --set set.{key}=VALUE")
     return ["set", key]
 
 

@@ -32,10 +32,8 @@ def extend_study(wanted: Ablation, effect: float | None, spread: float | None, r
     baseline = wanted.against or _uniform_counterpart(own, wanted)
     beside = _load(baseline, wanted)
     if compute_recipe_id(own) == compute_recipe_id(beside):
-        raise UserError(
-            f"'{wanted.recipe}' and '{baseline}' are the same experiment",
-            "name a baseline: msdet compare RECIPE BASELINE",
-        )
+        text = f"'{wanted.recipe}' and '{baseline}' are the same experiment"
+        raise UserError(text, "name a baseline: msdet compare RECIPE BASELINE")
     table = find_table_to_extend(
         dataclasses.replace(wanted, recipe=baseline), beside, results, f"compare-{beside.name}"
     )
@@ -46,12 +44,10 @@ def extend_study(wanted: Ablation, effect: float | None, spread: float | None, r
         table.blocks = [Block(rows=[Row(id="baseline", label=beside.name, recipe=first)])]
     if table.study is None:
         raise UserError(f"{display_path(table.path)}: is no study of `msdet compare`", "--name NAME")
-    for option, typed, there in (
-        ("--effect", effect, table.study.effect),
-        ("--spread", spread, table.study.spread),
-    ):
+    for option, typed in {"effect": effect, "spread": spread}.items():
+        there = getattr(table.study, option)
         if typed is not None and typed != there:
-            text = f"{option}: {typed:g} is not that of {display_path(table.path)}, {there or 'none'}"
+            text = f"--{option}: {typed:g} is not that of {display_path(table.path)}, {there or 'none'}"
             raise UserError(text, "--name NAME")
     rows = {row.recipe: row for row in table.rows()}
     if name not in rows:
@@ -72,7 +68,5 @@ def _uniform_counterpart(own: Recipe, wanted: Ablation) -> str:
     for name in sorted(stems, key=len, reverse=True):
         if _load(name, wanted).weighting["rule"] == "uniform":
             return name
-    raise UserError(
-        f"no recipe with uniform weights is named as '{own.name}' begins",
-        f"msdet compare {wanted.recipe} BASELINE",
-    )
+    text = f"no recipe with uniform weights is named as '{own.name}' begins"
+    raise UserError(text, f"msdet compare {wanted.recipe} BASELINE")

@@ -109,6 +109,5 @@ def _end(node: yaml.Node) -> int:
 
 def _item(content: Row | Block, beside: yaml.Node) -> str:
     """Return a row or block as an item of a list, indented as the others."""
-    return textwrap.indent(
-        dump_yaml([content.model_dump(exclude_defaults=True)]), " " * beside.start_mark.column
-    )
+    item = dump_yaml([content.model_dump(exclude_defaults=True)])
+    return textwrap.indent(item, " " * beside.start_mark.column)

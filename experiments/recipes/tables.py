@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError, did_you_mean
 from experiments.common.files import display_path
 from experiments.recipes import catalogue
-from experiments.recipes.loading import load_recipe, prepare_variants
+from experiments.recipes.loading import Variants, load_recipe, prepare_variants
 from experiments.recipes.schema import Recipe
 
 # The paper's tables, in its order.
@@ -47,8 +47,7 @@ class Row(BaseModel, extra="forbid", strict=True):
     @property
     def recipe_name(self) -> str | None:
         """The name of its recipe, wherever its page lies."""
-        is_path = self.recipe is not None and catalogue.is_path(self.recipe)
-        return Path(self.recipe or "").stem if is_path else self.recipe
+        return self.recipe and catalogue.name_of(self.recipe)
 
     def overrides(self, weights: Sequence[float] = (1.0,)) -> dict[str, Any]:
         """Return `set`, with `weights` for a row of mean weights; the default stands for unknown ones."""
@@ -96,9 +95,7 @@ class Table(BaseModel, extra="forbid", strict=True):
     study: Study | None = None  # of a table whose seeds are added until its questions are settled
     blocks: Annotated[list[Block], Field(min_length=1)]
     _path: Path = PrivateAttr(Path("table.yaml"))
-    _variants: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Recipe]] = PrivateAttr(
-        default_factory=dict
-    )
+    _variants: dict[tuple[str, str | None], Variants] = PrivateAttr(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -124,10 +121,8 @@ class Table(BaseModel, extra="forbid", strict=True):
         if self.profile is not None and profile not in (None, self.profile):
             own, typed = (catalogue.find("profile", ref) for ref in (self._located(self.profile), profile))
             if own != typed:
-                raise UserError(
-                    f"table {self.name}: its rows run under profile {self.profile}, not {profile}",
-                    "leave out -p",
-                )
+                text = f"table {self.name}: its rows run under profile {self.profile}, not {profile}"
+                raise UserError(text, "leave out -p")
         chosen = {**self.set, **row.overrides(weights)}
         chosen |= {key: self._located(chosen[key]) for key in PATH_KEYS if isinstance(chosen.get(key), str)}
         recipe = self._located(row.recipe or "")

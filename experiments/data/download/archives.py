@@ -22,9 +22,9 @@ class Archive:
 
     Attributes:
         url: The official URL, which ends in the file's name.
-        size: Bytes of the archive; None where unknown.
+        size: Bytes of the archive.
         unpacked: Approximate bytes of its content, for the check of disk space.
-        md5: Published checksum, 32 hexadecimal digits; None where there is none.
+        md5: Published checksum, 32 hexadecimal digits.
         publisher: Who publishes the checksum.
         top: The folder in the archive whose content belongs into the data set's root; "" takes all.
         folders: Folder below the root to the minimum number of files in it.
@@ -33,10 +33,10 @@ class Archive:
     """
 
     url: str
-    size: int | None
+    size: int
     unpacked: int
-    md5: str | None = None
-    publisher: str = ""
+    md5: str
+    publisher: str
     top: str = ""
     folders: Mapping[str, int] = field(default_factory=dict)
     files: tuple[str, ...] = ()
@@ -66,16 +66,11 @@ def _count(folder: Path) -> int:
 
 def _has_images(listing: Path) -> bool:
     """Whether all images and XML files of a list `<year>/ImageSets/Main/<set>.txt` exist."""
-    year = listing.parents[2]
     try:
         ids, _ = voc.read_list(listing)
     except UserError:
         return False
-    wanted = {voc.IMAGES: ".jpg", voc.ANNOTATIONS: ".xml"}
-    return not any(
-        find_missing_files(year / folder, [name + suffix for name in ids])
-        for folder, suffix in wanted.items()
-    )
+    return not find_missing_files(listing.parents[2], voc.list_files(ids))
 
 
 _COCO = "http://images.cocodataset.org"

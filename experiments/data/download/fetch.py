@@ -1,7 +1,7 @@
 """Download one file over HTTP, in as many connections as it takes.
 
-Received bytes stay in `<file>.part`, beside a note of the server's entity tag or date and the size. A download is
-continued only while the server confirms with If-Range that the file is the same; otherwise it begins anew.
+Received bytes stay in `<file>.part`, beside a note of the server's entity tag or date. A download is continued only
+while the server confirms with If-Range that the file is the same; otherwise it begins anew.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import FAILED, UserError
-from experiments.common.files import write_json
+from experiments.common.files import refusing, write_json
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 60  # without a byte, before a connection counts as cut
 MAX_ATTEMPTS = 6  # in a row without a byte
 MAX_WAIT_S = 60.0  # between two attempts
 
-Progress = Callable[[int, int | None], None]
+Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 
 
@@ -43,24 +43,20 @@ class PartialDownload:
     @property
     def size(self) -> int:
         """Bytes received so far."""
-        try:
-            return self.path.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return self.path.stat().st_size if self.path.exists() else 0
 
-    def source(self) -> dict[str, Any]:
-        """Return `validator` and `total` as the server gave them at the beginning; {} where unknown."""
+    def validator(self) -> str | None:
+        """Return the entity tag or date that the server gave at the beginning; None where unknown."""
         try:
-            content = json.loads(self._note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+            return json.loads(self._note.read_text(encoding="utf-8"))["validator"]
+        except (OSError, ValueError, LookupError, TypeError):  # no note, or a damaged one
+            return None
 
-    def begin(self, validator: str | None, total: int | None) -> None:
-        """Start an empty file, and note the server's validator and size of it."""
+    def begin(self, validator: str | None) -> None:
+        """Start an empty file, and note what the server calls this version of it."""
         with self._writing():
             self.path.write_bytes(b"")
-            write_json(self._note, {"validator": validator, "total": total})
+            write_json(self._note, {"validator": validator})
 
     def add(self, chunks: Iterator[bytes], progress: Callable[[int], None]) -> None:
         """Append chunks, each written before the next is asked for; report the size after each."""
@@ -73,16 +69,10 @@ class PartialDownload:
                 done += len(chunk)
                 progress(done)
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
         """Turn errors of the disk into UserError: those of the connection, also OSError, are tried again."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror or error}",
-                "free some space, then repeat the command: it continues the download",
-            ) from None
+        hint = "free some space, then repeat the command: it continues the download"
+        return refusing(f"{self.path} cannot be written", hint)
 
     def drop(self) -> None:
         """Delete it."""
@@ -95,13 +85,13 @@ class PartialDownload:
         self._note.unlink(missing_ok=True)
 
 
-def fetch(url: str, path: Path, size: int | None, progress: Progress, say: Say) -> PartialDownload:
+def fetch(url: str, path: Path, size: int, progress: Progress, say: Say) -> PartialDownload:
     """Download a file completely, continuing what an earlier call left.
 
     Args:
         url: http or https; redirects and the environment's proxies are followed.
         path: Place of the complete file; the caller moves it there after checking it.
-        size: Bytes it must have; None takes the server's word.
+        size: Bytes it must have.
         progress: Called with (bytes received, bytes in all).
         say: Called with a line whenever a connection was cut.
 
@@ -129,19 +119,19 @@ def fetch(url: str, path: Path, size: int | None, progress: Progress, say: Say) 
             time.sleep(wait)
 
 
-def _transfer(url: str, part: PartialDownload, size: int | None, progress: Progress) -> None:
+def _transfer(url: str, part: PartialDownload, size: int, progress: Progress) -> None:
     """Download over one connection; return when the file is complete.
 
     Raises:
         _CutError: It is not; another connection is needed.
     """
-    known = part.source()
-    start = part.size if known.get("validator") else 0
-    if start and start == (size or known.get("total")):
+    known = part.validator()
+    start = part.size if known else 0
+    if start == size:
         return  # complete, but the command ended before it was checked
     headers = {"User-Agent": "msdet", "Accept-Encoding": "identity"}
-    if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
+    if known and start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": known}
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
@@ -157,7 +147,7 @@ def _transfer(url: str, part: PartialDownload, size: int | None, progress: Progr
         ) from None
     with response:
         first, total = _extent(response)
-        if size is not None and total is not None and total != size:
+        if total not in (None, size):
             raise UserError(
                 f"{url}: the server offers {total} bytes, the published archive has {size}; nothing was downloaded",
                 "--mirror URL takes another server",
@@ -165,12 +155,12 @@ def _transfer(url: str, part: PartialDownload, size: int | None, progress: Progr
         tag = response.headers.get("ETag") or "W/"  # a weak one may stay when bytes change
         validator = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
         if response.status != 206:
-            part.begin(validator, total)  # the server sends all: it knows no ranges, or the file has changed
-        elif first != start or validator != known["validator"]:
+            part.begin(validator)  # the server sends all: it knows no ranges, or the file has changed
+        elif first != start or validator != known:
             part.drop()
             raise _CutError("the server's file has changed")
-        part.add(iter(lambda: response.read1(CHUNK_BYTES), b""), lambda done: progress(done, total or size))
-    if part.size != (total or size or part.size):
+        part.add(iter(lambda: response.read1(CHUNK_BYTES), b""), lambda done: progress(done, size))
+    if part.size != size:
         raise _CutError("the connection was cut")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.common.locks import LockedError, file_lock
 from experiments.data.download.archives import Archive
 from experiments.data.download.fetch import PartialDownload, fetch
@@ -23,7 +24,7 @@ SPACE_MARGIN = 1.05  # times the bytes of the content: files take whole blocks o
 class Watcher(Protocol):
     """A view of the progress."""
 
-    def at(self, phase: str, name: str, done: int, total: int | None) -> None:
+    def at(self, phase: str, name: str, done: int, total: int) -> None:
         """Show bytes `done` of `total` in a phase: 'downloading', 'checking' or 'unpacking'."""
 
     def say(self, line: str) -> None:
@@ -78,24 +79,18 @@ def _provide(archive: Archive, root: Path, watcher: Watcher, mirror: str | None,
     except DamagedError as error:
         raise _set_aside(path, archive, str(error)) from None
     if not archive.is_there(root):
-        raise UserError(
-            f"{path}: was unpacked into {root}, but files that should be in it are missing",
-            f"list its content and compare it with {root}",
-        )
+        text = f"{path}: was unpacked into {root}, but files that should be in it are missing"
+        raise UserError(text, f"list its content and compare it with {root}")
     if not keep:
         path.unlink()
     inner = "size and the archive's own checksums" if path.suffix == ".zip" else "size and archive structure"
-    if archive.md5 is None:
-        return f"{inner}; no MD5 is published"
     return f"MD5 as published by {archive.publisher}, {inner}"
 
 
 def _check_sum(path: Path, archive: Archive, watcher: Watcher) -> None:
     size = path.stat().st_size
-    if archive.size is not None and size != archive.size:
+    if size != archive.size:
         raise _set_aside(path, archive, f"has {size} bytes, the published archive {archive.size}")
-    if archive.md5 is None:
-        return
     digest, done = hashlib.md5(usedforsecurity=False), 0
     with open(path, "rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -123,8 +118,8 @@ def _check_space(todo: Sequence[Archive], root: Path, keep: bool) -> None:
     for archive in todo:
         path = root / FOLDER / archive.name
         there = path.stat().st_size if path.is_file() else PartialDownload(path).size
-        peak = max(peak, used + (archive.size or 0) - there + int(archive.unpacked * SPACE_MARGIN))
-        used += int(archive.unpacked * SPACE_MARGIN) + (archive.size or 0 if keep else 0)
+        peak = max(peak, used + archive.size - there + int(archive.unpacked * SPACE_MARGIN))
+        used += int(archive.unpacked * SPACE_MARGIN) + (archive.size if keep else 0)
     peak = max(peak, used)
     free = shutil.disk_usage(root).free
     if free < peak:
@@ -138,17 +133,13 @@ def _check_space(todo: Sequence[Archive], root: Path, keep: bool) -> None:
 def _lock_folder(folder: Path) -> Iterator[None]:
     """Let one command at a time download into a folder; remove the folder at the end if it is empty."""
     with contextlib.ExitStack() as stack:
-        try:
+        with refusing(f"{folder} cannot be written", "--root DIR takes another folder"):
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(file_lock(folder / LOCK, patience_s=0))
-        except LockedError as error:
-            raise UserError(
-                f"another command is downloading into {folder.parent}: {error}", "wait for it to end"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be written: {error.strerror or error}", "--root DIR takes another folder"
-            ) from None
+            try:
+                stack.enter_context(file_lock(folder / LOCK, patience_s=0))
+            except LockedError as error:
+                text = f"another command is downloading into {folder.parent}: {error}"
+                raise UserError(text, "wait for it to end") from None
         try:
             yield
         finally:

@@ -16,11 +16,8 @@ from experiments.common.errors import UserError
 from experiments.data.download.archives import Archive
 
 CHUNK_BYTES = 1 << 20
-DAMAGE = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(EOFError, NotImplementedError),
-)
-Progress = Callable[[int, int | None], None]
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+Progress = Callable[[int, int], None]
 
 
 class DamagedError(Exception):
@@ -52,10 +49,8 @@ def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None
         shutil.rmtree(staging, ignore_errors=True)
     if differing:
         others = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        raise UserError(
-            f"{differing[0]}{others}: exists with another size than in {archive.name}, and is not replaced",
-            "move it away and repeat the command",
-        )
+        text = f"{differing[0]}{others}: exists with another size than in {archive.name}, and is not replaced"
+        raise UserError(text, "move it away and repeat the command")
 
 
 def _write(

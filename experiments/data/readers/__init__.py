@@ -38,13 +38,10 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
     Raises:
         UserError: The log is strict and something prevents training.
     """
-    whole = Annotations()
+    whole, is_coco = Annotations(), spec.format == "coco"
     for path, folder, prefix in list_part_files(spec, root, split):
         try:
-            if spec.format == "coco":
-                part = store_coco(path, folder, log)
-            else:
-                part = read_voc(path, folder, log, prefix)
+            part = store_coco(path, folder, log) if is_coco else read_voc(path, folder, log, prefix)
         except UserError as error:
             log.add("annotation file unusable", error.message)
             continue
@@ -53,7 +50,7 @@ def read_split(spec: DatasetSpec, root: Path, split: Split, log: ProblemLog) -> 
         whole.category_ids |= part.category_ids
         whole.sources += part.sources
         whole.raw_digests += part.raw_digests
-    if spec.format == "voc":
+    if not is_coco:
         whole.classes.sort()
     seen: set[Path | int | str] = set()
     for image in whole.images if len(spec.splits[split]) > 1 else ():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.common.checking import format_value
@@ -18,6 +19,11 @@ from experiments.data.problems import ProblemLog, has_control_characters, is_pix
 from experiments.data.readers.annotations import Annotations, Box, Image
 
 IMAGES, ANNOTATIONS = "JPEGImages", "Annotations"
+
+
+def list_files(ids: Sequence[str]) -> list[str]:
+    """Return the images and XML files of ids, as paths below the folder that holds both."""
+    return [*(f"{IMAGES}/{name}.jpg" for name in ids), *(f"{ANNOTATIONS}/{name}.xml" for name in ids)]
 
 
 def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Annotations:
@@ -34,7 +40,6 @@ def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Ann
     ids, raw = read_list(path)
     images: list[Image] = []
     read = Annotations(images, [], {}, [path], [(len(ids), hashlib.sha256(raw).digest())])
-    names: set[str] = set()
     for name in ids:
         xml = folder / ANNOTATIONS / f"{name}.xml"
         image = Image(prefix + name, folder / IMAGES / f"{name}.jpg", None)
@@ -48,8 +53,7 @@ def read_voc(path: Path, folder: Path, log: ProblemLog, prefix: str = "") -> Ann
         if image.size is None:
             log.add("image without size", str(xml))
         read.raw_digests.append((None, hashlib.sha256(raw).digest()))
-        names.update(box.category for box in image.boxes)
-    read.classes = sorted(names)
+    read.classes = sorted({box.category for image in images for box in image.boxes})
     return read
 
 

@@ -7,7 +7,6 @@ below set the difficulty; a change of any of them changes the data and needs a n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -123,11 +122,10 @@ def place(rng: np.random.Generator, size: int, sides: tuple[float, float]) -> li
 def _outline(rng: np.random.Generator, category: int, length: float) -> np.ndarray:
     """Return (P, 2) corners in pixels, with the tight box's corner at (0, 0) and its longer side `length`."""
     name = CLASSES[category]
+    corners = np.arange({"disc": 72, "square": 4, "triangle": 3, "star": 10}[name])
+    angles, radii = corners * 2 * np.pi / len(corners), np.ones(len(corners))
     if name == "star":
-        angles, radii = np.arange(10) * np.pi / 5, np.where(np.arange(10) % 2, 0.42, 1.0)
-    else:
-        corners = {"disc": 72, "square": 4, "triangle": 3}[name]
-        angles, radii = np.arange(corners) * 2 * np.pi / corners, np.ones(corners)
+        radii[1::2] = 0.42
     turn, stretch = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(-1, 1) * np.log(STRETCH))
     points = np.stack([radii * np.cos(angles + np.pi / 4) * stretch, radii * np.sin(angles + np.pi / 4)], 1)
     points = points @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -148,16 +146,12 @@ def _rasterise(points: np.ndarray, category: int, size: int) -> Shape:
     cover = np.zeros((size, size), np.float32)
     cover[low[1] : high[1], low[0] : high[0]] = patch
     mask = cover >= 0.5
-    return Shape(category, fit_box(mask), mask, cover, mask.copy())
+    return Shape(category, _fit_box(mask), mask, cover, mask.copy())
 
 
-def fit_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+def _fit_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return `(x, y, w, h)` of the smallest box around the True pixels; all zero where there are none."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return (0, 0, 0, 0)
-    x, y = int(columns[0]), int(rows[0])
-    return (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
+    return cv2.boundingRect(mask.view(np.uint8))
 
 
 def _fits(shape: Shape, others: list[Shape]) -> bool:
@@ -171,7 +165,7 @@ def _fits(shape: Shape, others: list[Shape]) -> bool:
         left = other.visible & ~shape.mask
         if width * height >= MAX_OVERLAP * smaller or left.sum() < MIN_VISIBLE * other.mask.sum():
             return False
-        if fit_box(left) != other.box:
+        if _fit_box(left) != other.box:
             return False
     return True
 
@@ -195,7 +189,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, shape: Shape) -> None:
 
 
 def _stroke(rng: np.random.Generator, image: np.ndarray, size: int) -> None:
-    colour: Any = tuple(float(c) for c in rng.uniform(20, 235, 3))
+    colour = rng.uniform(20, 235, 3).tolist()
     thickness = int(rng.integers(1, 3))
     start, end = rng.integers(0, size, 2).tolist(), rng.integers(0, size, 2).tolist()
     if rng.random() < 0.5:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from experiments.common.checking import check_keys, validate
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.data.problems import find_missing_files
 from experiments.data.readers import Box
 from experiments.data.shapes.layouts import CLASSES, GENERATOR_VERSION, CocoLayout, VocLayout
@@ -31,10 +32,8 @@ _EMPTY_EVERY = 50  # every 50th training image shows no object
 Progress = Callable[[int, int], None]
 
 
-class Parameters(BaseModel):
+class Parameters(BaseModel, extra="forbid"):
     """Parameters of a shapes data set."""
-
-    model_config = ConfigDict(extra="forbid")
 
     seed: Annotated[int, Field(ge=0)] = 0
     train_images: Annotated[int, Field(ge=1, le=1_000_000)] = 400
@@ -74,10 +73,8 @@ def is_current(root: Path, params: Mapping[str, Any], layout: str = "coco") -> b
     """Whether `root` holds the complete set of these parameters and layout, by this generator version."""
     if _read_manifest(root) != _manifest(params, layout):
         return False
-    expected: list[str] = []
-    for split, count in count_images(params).items():
-        expected += [LAYOUTS[layout].image(split, index) for index in range(count)]
-        expected += LAYOUTS[layout].annotations(split, count)
+    counts = count_images(params).items()
+    expected = [path for split, count in counts for path in LAYOUTS[layout].files(split, count)]
     return not find_missing_files(root, expected)
 
 
@@ -88,15 +85,11 @@ def check_place(root: Path, params: Mapping[str, Any], name: str, layout: str) -
     if not root.is_dir():
         raise UserError(f"{root}: is a file; the data set '{name}' needs a folder", "--data-root PATH")
     if _read_manifest(root) is not None:
-        raise UserError(
-            f"{root}: holds shapes of other parameters, another format or version, or not all of them",
-            f"msdet data make {name} --force --data-root {root}   (deletes the old set)",
-        )
+        text = f"{root}: holds shapes of other parameters, another format or version, or not all of them"
+        raise UserError(text, f"msdet data make {name} --force --data-root {root}   (deletes the old set)")
     if any(root.iterdir()):
-        raise UserError(
-            f"{root}: is not empty and holds no {MANIFEST}, so the data set '{name}' is not made there",
-            f"msdet data make {name} --data-root ANOTHER_FOLDER",
-        )
+        text = f"{root}: is not empty and holds no {MANIFEST}, so the data set '{name}' is not made there"
+        raise UserError(text, f"msdet data make {name} --data-root ANOTHER_FOLDER")
 
 
 def generate(
@@ -130,13 +123,11 @@ def generate(
         check_place(root, params, name, layout)
     building = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
     try:
-        building.mkdir(parents=True)
-        _build(building, checked, layout, progress)
-        _move_into_place(building, root, params, layout, force)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{root}: the data set cannot be written there: {reason}"
-        raise UserError(message, "--data-root PATH to put it elsewhere") from None
+        failure = f"{root}: the data set cannot be written there"
+        with refusing(failure, "--data-root PATH to put it elsewhere"):
+            building.mkdir(parents=True)
+            _build(building, checked, layout, progress)
+            _move_into_place(building, root, params, layout, force)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

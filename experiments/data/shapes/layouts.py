@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.data.readers import Box
-from experiments.data.readers.voc import ANNOTATIONS, IMAGES
+from experiments.data.ground_truth import GroundTruth
+from experiments.data.readers import Box, Image
+from experiments.data.readers.voc import ANNOTATIONS, IMAGES, list_files
 
 GENERATOR_VERSION = 1  # increase it with every change that alters an image or an annotation
 CLASSES = ("disc", "square", "triangle", "star")
@@ -34,27 +35,19 @@ class CocoLayout:
         """Return the path of an image; its suffix is its encoding."""
         return f"{split}/{index:06d}.png"
 
-    def annotations(self, split: str, count: int) -> list[str]:
-        """Return the paths of a split's annotation files."""
-        return [f"annotations/{split}.json"]
+    def files(self, split: str, count: int) -> list[str]:
+        """Return the paths of all files of a split of `count` images."""
+        return [f"annotations/{split}.json", *(self.image(split, index) for index in range(count))]
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
         """Write a split's annotation files, for square images of `size` pixels ordered by index."""
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for number, boxes in enumerate(scenes, start=1):
-            name = Path(self.image(split, number - 1)).name
-            images.append({"id": number, "file_name": name, "width": size, "height": size})
-            for box in boxes:
-                place = {"image_id": number, "category_id": CLASSES.index(box.category) + 1}
-                shape = {"bbox": list(box.xywh), "area": box.area, "iscrowd": 0}
-                annotations.append({"id": len(annotations) + 1, **place, **shape})
-        content = {
-            "info": {"description": "msdet shapes", "version": str(GENERATOR_VERSION)},
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
-        }
+        images = [
+            Image(index, root / self.image(split, index), (size, size), list(boxes))
+            for index, boxes in enumerate(scenes)
+        ]
+        truth = GroundTruth(images, list(CLASSES), {name: i for i, name in enumerate(CLASSES)}, digest="")
+        info = {"description": "msdet shapes", "version": str(GENERATOR_VERSION)}
+        content = {"info": info, **truth.numbered()}
         (root / f"annotations/{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -68,23 +61,19 @@ class VocLayout:
     folders = (IMAGES, ANNOTATIONS, "ImageSets/Main")
 
     def image(self, split: str, index: int) -> str:
-        return f"{IMAGES}/{self._id(split, index)}.jpg"
+        return f"{IMAGES}/{_id(split, index)}.jpg"
 
-    def annotations(self, split: str, count: int) -> list[str]:
-        xml = [f"{ANNOTATIONS}/{self._id(split, index)}.xml" for index in range(count)]
-        return [f"ImageSets/Main/{split}.txt", *xml]
+    def files(self, split: str, count: int) -> list[str]:
+        return [f"ImageSets/Main/{split}.txt", *list_files([_id(split, index) for index in range(count)])]
 
     def write(self, root: Path, split: str, scenes: Sequence[Sequence[Box]], size: int) -> None:
-        listing, *xml = self.annotations(split, len(scenes))
-        for index, (place, boxes) in enumerate(zip(xml, scenes)):
-            page = ElementTree.ElementTree(self._page(f"{self._id(split, index)}.jpg", boxes, size))
+        ids = [_id(split, index) for index in range(len(scenes))]
+        for name, boxes in zip(ids, scenes):
+            page = ElementTree.ElementTree(self._page(f"{name}.jpg", boxes, size))
             ElementTree.indent(page)
-            page.write(root / place, encoding="utf-8")
-        ids = [self._id(split, index) for index in range(len(scenes))]
-        (root / listing).write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
-
-    def _id(self, split: str, index: int) -> str:
-        return f"{split}_{index:06d}"
+            page.write(root / ANNOTATIONS / f"{name}.xml", encoding="utf-8")
+        listing = "".join(f"{name}\n" for name in ids)
+        (root / f"ImageSets/Main/{split}.txt").write_text(listing, encoding="utf-8")
 
     def _page(self, name: str, boxes: Sequence[Box], size: int) -> ElementTree.Element:
         page = ElementTree.Element("annotation")
@@ -97,6 +86,10 @@ class VocLayout:
             corners = ElementTree.SubElement(thing, "bndbox")
             _put(corners, xmin=x + 1, ymin=y + 1, xmax=x + width, ymax=y + height)
         return page
+
+
+def _id(split: str, index: int) -> str:
+    return f"{split}_{index:06d}"
 
 
 def _put(node: ElementTree.Element, **children: Any) -> None:

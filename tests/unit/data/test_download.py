@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.server
 import io
@@ -27,7 +28,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from experiments.common.errors import UserError
+from experiments.common.errors import INTERRUPTED, UserError
 from experiments.data.download import archives, fetch
 from experiments.data.download import official_sets as downloading
 from experiments.data.download.archives import ARCHIVES, Archive
@@ -133,7 +134,7 @@ def packed(files: dict[str, bytes], name: str) -> bytes:
 
 
 def described(body: bytes, name: str, **more: Any) -> Archive:
-    md5 = more.pop("md5", hashlib.md5(body).hexdigest())
+    md5 = hashlib.md5(body).hexdigest()
     return Archive(f"http://nowhere.invalid/{name}", len(body), len(body), md5, "the test", **more)
 
 
@@ -270,10 +271,9 @@ def test_a_corrupted_file_is_named_and_set_aside(one, server, tmp_path, where):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_without_a_published_checksum_the_archive_answers_for_itself(server, tmp_path, kind):
+def test_an_archive_is_checked_by_its_own_checksums_too(server, tmp_path, kind):
     name = f"part.{kind}"
     body = packed(GOOD, name)
-    archive = described(body, name, md5=None, folders={"images": 2})
     damaged = bytearray(body)
     if kind == "zip":
         damaged[len(NOISE) // 2] ^= 1  # in a member: its CRC tells
@@ -282,13 +282,14 @@ def test_without_a_published_checksum_the_archive_answers_for_itself(server, tmp
             b"images/a.bin", b"images/c.bin"
         )  # its header's sum tells
     server.files[name] = bytes(damaged)
-    error = fails(archive, tmp_path / "bad", server)
+    error = fails(described(bytes(damaged), name, folders={"images": 2}), tmp_path / "bad", server)
     assert error.exit_code == 2 and name in error.message
     assert set(contents(tmp_path / "bad")) == {f"archives/{name}.damaged", "archives/.lock"}
     server.files[name] = body
+    archive = described(body, name, folders={"images": 2})
     (checks,) = downloading.download([archive], tmp_path / "good", Watcher(), server.url)
     assert contents(tmp_path / "good") == GOOD
-    assert "no MD5 is published" in checks and "size" in checks
+    assert "MD5 as published by the test" in checks and "size" in checks
 
 
 def test_a_file_of_another_size_is_not_even_begun(one, server, tmp_path):
@@ -358,9 +359,19 @@ def test_too_little_space_is_said_before_anything_is_fetched(one, server, tmp_pa
     bring(one, tmp_path / "set", server)
 
 
+def test_a_disk_that_fills_up_interrupts(one, server, tmp_path, monkeypatch):
+    def fail(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    error = fails(one, tmp_path / "set", server)
+    assert "part.zip.part cannot be written: No space left" in error.message
+    assert error.exit_code == INTERRUPTED
+
+
 def test_space_is_counted_one_archive_after_another(tmp_path, monkeypatch):
     gigabyte = 10**9
-    todo = [Archive(f"http://x/{i}.zip", size * gigabyte, size * gigabyte, "", folders={str(i): 1})
+    todo = [Archive(f"http://x/{i}.zip", size * gigabyte, size * gigabyte, "", "", folders={str(i): 1})
             for i, size in enumerate((1, 10))]  # fmt: skip
     usage = shutil._ntuple_diskusage(0, 0, 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from experiments.common.errors import UserError
+from experiments.common.errors import INTERRUPTED, UserError
 from experiments.data.shapes import drawing
 from experiments.data.shapes import generator as shapes
 
@@ -222,6 +223,16 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written there"):
         shapes.generate(tmp_path / "file" / "set", SMALL)
+
+
+def test_a_full_disk_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(UserError, match="cannot be written there: No space left on device") as caught:
+        shapes.generate(tmp_path / "set", SMALL)
+    assert caught.value.exit_code == INTERRUPTED and list(tmp_path.iterdir()) == []
 
 
 def test_the_fingerprint_follows_from_parameters_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
