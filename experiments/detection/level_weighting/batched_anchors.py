@@ -153,7 +153,7 @@ def can_batch(head: Any) -> bool:
     return (
         type(assigner) is MaxIoUAssigner
         and type(assigner.iou_calculator) is BboxOverlaps2D
-        and assigner.iou_calculator.scale == 1
+        and assigner.iou_calculator.dtype is None
         and isinstance(assigner.neg_iou_thr, float)
         and assigner.gt_max_assign_all
         and assigner.ignore_iof_thr <= 0  # else boxes that are ignored take part

@@ -94,6 +94,7 @@ def test_what_cannot_be_batched_is_left_to_mmdetection():
         {"train_cfg.assigner.ignore_iof_thr": 0.5},
         {"train_cfg.allowed_border": 0},
         {"train_cfg.assigner.gpu_assign_thr": 100},
+        {"train_cfg.assigner.iou_calculator": dict(type="BboxOverlaps2D", dtype="fp16")},
     ):
         head = fast("retinanet", **changes).bbox_head
         assert isinstance(head, CachedAnchors) and not isinstance(head, BatchedAnchors), changes
