@@ -50,6 +50,11 @@ class Traces:
     def of(self, head: str) -> Traces:
         return Traces(self.levels.query("head == @head"), self.problems)
 
+    @cached_property
+    def probabilities(self) -> list[str]:
+        """Those of POLICY that have a value somewhere."""
+        return [column for column in POLICY if self.levels[column].notna().any()]
+
     @property
     def level_names(self) -> list[str]:
         """Finest first, as every interval has them."""
