@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from mmengine.analysis import get_model_complexity_info
 
-from benchmarks.ratios import balance_orders, estimate_ratio, measure_seconds, summarize_times
+from benchmarks.ratios import estimate_ratio, measure_seconds, summarize_times, take_turns
 from experiments.data.find import find_dataset
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
@@ -40,29 +40,26 @@ from mmdet.utils import register_all_modules  # isort: skip
 
 TABLE, BASELINE = "fig4", "baseline"
 PAPER_SIZE = (1333, 800)
+REPEATS = 5  # inferences of each kind in a model's turn
 WARM_UP = 3  # inferences of each kind and model before the first round
 WIDEST = 640  # pixels of the image file, COCO's usual width
 
 
 def measure(
-    profile: str | None = None,
-    dataset: str | None = None,
-    size: tuple[int, int] | None = None,
-    rounds: int = 20,
-    repeats: int = 5,
-    device: str | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    profile: str | None,
+    dataset: str | None,
+    size: tuple[int, int] | None,
+    rounds: int,
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return seconds per image of each row of table fig4, as `experiments.reporting.bench` describes them.
 
     Args:
         dataset: As on the command line; only its number of classes counts.
         size: Width and height that images are resized to fit in, in pixels; None: the profile's, else (1333, 800).
-        rounds: At least 2; in each, every model has `repeats` inferences of either kind.
-        repeats: Inferences of a turn.
-        device: `cpu` or `cuda`; None: the GPU where there is one.
+        rounds: At least 2; in each, every model has REPEATS inferences of either kind.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         image, rows = Path(folder) / "image.jpg", load_rows(profile, dataset, size)
         width, height = size or rows[0][1].image_size or PAPER_SIZE
@@ -75,7 +72,7 @@ def measure(
                 systems.append(_build(row, recipe, image, device))
         finally:
             logging.disable(logging.NOTSET)
-        seconds = _in_turns(systems, rounds, repeats, progress)
+        seconds = _in_turns(systems, rounds, progress)
     first = systems[0]
     return {
         "profile": profile,
@@ -85,7 +82,7 @@ def measure(
         "size": [width, height],
         "tensor": list(first.tensor.shape),
         "rounds": rounds,
-        "repeats": repeats,
+        "repeats": REPEATS,
         "candidates": first.candidates(),
         "models": [_figures(system, seconds) for system in systems],
     }
@@ -187,20 +184,17 @@ def write_noise_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _in_turns(
-    systems: list[System], rounds: int, repeats: int, progress: Callable[[str], None]
+    systems: list[System], rounds: int, progress: Callable[[str], None]
 ) -> dict[tuple[str, str], list[list[float]]]:
-    """Return for each (row, kind) and round the seconds of `repeats` inferences."""
+    """Return for each (row, kind) and round the seconds of REPEATS inferences."""
     found: dict[tuple[str, str], list[list[float]]] = {}
-    turns = balance_orders(len(systems))
-    for number in range(-1, rounds):  # the first only warms up
-        progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
-        for place in turns[number % len(turns)]:
-            system = systems[place]
-            for kind, work in (("model", system.model_only), ("end_to_end", system.end_to_end)):
-                first = 1 if number >= 0 else WARM_UP  # what others left in the caches goes first
-                block = [measure_seconds(work, system.device) for _ in range(first + repeats)]
-                if number >= 0:
-                    found.setdefault((system.id, kind), []).append(block[first:])
+    for number, system in take_turns(systems, 1 + rounds):  # the first round only warms up
+        progress(f"round {number} of {rounds}" if number else "warming up")
+        for kind, work in (("model", system.model_only), ("end_to_end", system.end_to_end)):
+            first = 1 if number else WARM_UP  # what others left in the caches goes first
+            block = [measure_seconds(work, system.device) for _ in range(first + REPEATS)]
+            if number:
+                found.setdefault((system.id, kind), []).append(block[first:])
     return found
 
 

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation import CLASSES, HEIGHT, WIDTH
-from benchmarks.ratios import balance_orders, estimate_ratio
+from benchmarks.ratios import estimate_ratio, take_turns
 
 PAPER_SIZE = (1333, 800)  # pixels
 FILES = 24
@@ -24,10 +23,7 @@ BOXES_PER_IMAGE = 7.27  # of COCO's train2017
 
 
 def measure(
-    images: int = 5000,
-    size: tuple[int, int] = PAPER_SIZE,
-    rounds: int = 20,
-    progress: Callable[[str], None] = lambda text: None,
+    images: int, size: tuple[int, int], rounds: int, progress: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return how fast images are loaded, and seconds and memory of annotations that are read first and again.
 
@@ -70,8 +66,7 @@ def _measure_images(folder: Path, size: tuple[int, int], rounds: int) -> dict[st
     loaders = {"stock": CocoDataset(**options), "msdet": AnnotatedCocoDataset(**options)}
     (stock, _), (msdet, _) = (_load(loader) for loader in loaders.values())
     seconds: dict[str, list[float]] = {name: [] for name in loaders}
-    for number in (number for order in islice(cycle(balance_orders(2)), rounds) for number in order):
-        name = list(loaders)[number]
+    for _, name in take_turns(loaders, rounds):
         seconds[name].append(_load(loaders[name])[1])
     return {
         "size": list(size),

@@ -52,13 +52,10 @@ class Task:
 
     def load(self, rule: str) -> Recipe:
         """Return the recipe under a rule, on one device, endless."""
+        size = None if self.size is None else list(self.size)
+        given = {"schedule.images_per_gpu": self.batch, "amp": self.amp, "image_size": size}
         sets = ["schedule.gpus=1", "schedule.eval_every=null", f"checkpoint_every={NEVER}"]
-        if self.batch is not None:
-            sets.append(f"schedule.images_per_gpu={self.batch}")
-        if self.amp is not None:
-            sets.append(f"amp={self.amp}")
-        if self.size is not None:
-            sets.append(f"image_size={list(self.size)}")
+        sets += [f"{key}={value}" for key, value in given.items() if value is not None]
         length = "epochs" if self._load(rule, sets).schedule.epochs else "iterations"
         return self._load(rule, [*sets, f"schedule.{length}={NEVER}"])
 
@@ -98,12 +95,8 @@ def build_stock_config(config: Any) -> Any:
         )
     config.model.type = kind
     config.model.pop("weighting")
-    length = config.train_cfg
-    config.train_cfg = (
-        ConfigDict(type="IterBasedTrainLoop", max_iters=length.max_iters, val_interval=NEVER)
-        if "max_iters" in length
-        else ConfigDict(type="EpochBasedTrainLoop", max_epochs=length.max_epochs, val_interval=NEVER)
-    )
+    is_by_iterations = "max_iters" in config.train_cfg
+    config.train_cfg.type = "IterBasedTrainLoop" if is_by_iterations else "EpochBasedTrainLoop"
     loader = config.train_dataloader
     loader.batch_sampler = loader.batch_sampler.inner
     config.default_hooks.checkpoint = ConfigDict(type="CheckpointHook", interval=NEVER, save_last=False)
@@ -124,13 +117,9 @@ class RuleClock:
     """The time of the rule's own part of a step: the hook that lets it observe, decide, and write the trace."""
 
     def __init__(self, hooks: Sequence[Any]) -> None:
-        self.reset()
+        self.seconds, self.steps = 0.0, 0
         hook: Any = next(hook for hook in hooks if isinstance(hook, LevelWeightingHook))
         self._finish, hook.after_train_iter = hook.after_train_iter, self._timed
-
-    def reset(self) -> None:
-        """Forget what was measured."""
-        self.seconds, self.steps = 0.0, 0
 
     def _timed(self, *args: Any, **kwargs: Any) -> None:
         began = time.perf_counter()
