@@ -8,13 +8,14 @@ is known by its name. Kernels that PyTorch runs inside of an operation are not s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.ratios import Progress
 from benchmarks.training_step import Stepper
 
 RECIPES = ("retinanet-r50", "fcos-r50", "foveabox-r50", "atss-r50", "faster-rcnn-r50")
@@ -67,12 +68,11 @@ def count_step(stepper: Stepper) -> OperationCounter:
     return counter
 
 
-def measure(recipes: Sequence[str], profile: str | None, progress: Callable[[str], None]) -> dict[str, Any]:
+def measure(recipes: Sequence[str], profile: str | None, progress: Progress) -> dict[str, Any]:
     """Return the counts of each recipe's detector on two made-up images: stock, under two rules, with --fast.
 
     Args:
         recipes: Names or paths; their rules are replaced.
-        progress: Told what is measured next.
     """
     found: dict[str, Any] = {"profile": profile, "batch": 2, "size": list(SIZE), "recipes": {}}
     for recipe in recipes:

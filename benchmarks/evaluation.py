@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.ratios import estimate_ratio, summarize_times, take_turns
+from benchmarks.ratios import Progress, estimate_ratio, summarize_times, take_turns
 from experiments.common.metric_names import COCO_METRICS
 
 CLASSES = 80  # of COCO
@@ -20,7 +19,7 @@ METRICS = (*COCO_METRICS, "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
 WIDTH, HEIGHT = 640, 480  # pixels
 
 
-def measure(images: int, progress: Callable[[str], None]) -> dict[str, Any]:
+def measure(images: int, progress: Progress) -> dict[str, Any]:
     """Return the seconds of an evaluation with either, in turns, from detections to COCO's twelve numbers.
 
     Args:

@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,16 +14,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation import CLASSES, HEIGHT, WIDTH
-from benchmarks.ratios import estimate_ratio, take_turns
+from benchmarks.ratios import Progress, estimate_ratio, take_turns
 
 PAPER_SIZE = (1333, 800)  # pixels
 FILES = 24
 BOXES_PER_IMAGE = 7.27  # of COCO's train2017
 
 
-def measure(
-    images: int, size: tuple[int, int], rounds: int, progress: Callable[[str], None]
-) -> dict[str, Any]:
+def measure(images: int, size: tuple[int, int], rounds: int, progress: Progress) -> dict[str, Any]:
     """Return how fast images are loaded, and seconds and memory of annotations that are read first and again.
 
     Args:
@@ -83,7 +80,7 @@ def _load(dataset: Any) -> tuple[list[Any], float]:
     return [dataset[index] for index in range(len(dataset))], time.process_time() - began
 
 
-def _measure_annotations(folder: Path, images: int, progress: Callable[[str], None]) -> dict[str, Any]:
+def _measure_annotations(folder: Path, images: int, progress: Progress) -> dict[str, Any]:
     path = folder / "annotations.json"
     write_annotations(path, images)
     os.utime(path, (0, 0))  # what changed just now is not cached

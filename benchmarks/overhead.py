@@ -14,28 +14,18 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from benchmarks.interleaved import Training
-from benchmarks.loops import RuleClock, Task, build_config, build_runner, build_stock_config
-from benchmarks.ratios import estimate_ratio, summarize_times, take_turns
+from benchmarks.loops import Loop, RuleClock, Task, build_config, build_runner, build_stock_config
+from benchmarks.ratios import Progress, estimate_ratio, summarize_times, take_turns
 from experiments.data.find import find_dataset
 from experiments.training.engine.fast import set_device_math
-
-
-class Loop(NamedTuple):
-    """A training that is compared, beside `stock`: its rule, and how it is executed."""
-
-    label: str
-    rule: str = "rlo"
-    fast: bool = False
-    amp: str | None = None
-
 
 LOOPS = {
     "stock": Loop("MMDetection's own", "uniform"),
@@ -67,7 +57,7 @@ def measure(
     task: Task,
     rounds: int,
     steps: int | None,
-    progress: Callable[[str], None],
+    progress: Progress,
     loops: Mapping[str, Loop] = LOOPS,
     ratios: Sequence[tuple[str, str]] = RATIOS,
 ) -> dict[str, Any]:
@@ -123,9 +113,7 @@ def measure(
     }
 
 
-def measure_fast(
-    task: Task, rounds: int, steps: int | None, progress: Callable[[str], None]
-) -> dict[str, Any]:
+def measure_fast(task: Task, rounds: int, steps: int | None, progress: Progress) -> dict[str, Any]:
     """Return what `measure` does, of FAST_LOOPS; on a GPU for each of GPU_BATCHES, if the task names none."""
     several = torch.cuda.is_available() and task.batch is None
     batches: Sequence[int | None] = GPU_BATCHES if several else (task.batch,)
@@ -143,13 +131,13 @@ def _ratio(of: str, to: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def _trainings(
-    task: Task, loops: Mapping[str, Loop], folder: Path, progress: Callable[[str], None]
+    task: Task, loops: Mapping[str, Loop], folder: Path, progress: Progress
 ) -> dict[str, Training]:
     data = find_dataset(task.load("rlo").dataset, task.data_root)
     trainings = {}
     for name, loop in loops.items():
         progress(f"building {loop.label}")
-        config = build_config(replace(task, fast=loop.fast, amp=loop.amp), loop.rule, data, folder / name)
+        config = build_config(task, loop, data, folder / name)
         is_stock = name == "stock"
         runner = build_runner(build_stock_config(config) if is_stock else config, is_stock)
         trainings[name] = Training(runner, loop.fast)
@@ -157,7 +145,7 @@ def _trainings(
 
 
 def _in_turns(
-    trainings: dict[str, Training], rounds: int, steps: int, settle: int, progress: Callable[[str], None]
+    trainings: dict[str, Training], rounds: int, steps: int, settle: int, progress: Progress
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Return seconds per iteration by loop and round, of the clock and of this process's CPU time."""
     seconds: dict[str, list[float]] = {name: [] for name in trainings}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+Progress = Callable[[str], None]  # is told what is measured next
 Thing = TypeVar("Thing")
 
 

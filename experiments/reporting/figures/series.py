@@ -29,10 +29,11 @@ def thin(frame: pd.DataFrame, columns: Sequence[str], most: int = MAX_POINTS) ->
         A row per run, `level` (where the frame has levels) and point, with `interval` and `iteration` of the
         point's end and the means of the columns.
     """
-    point = (frame["interval"] - 1) // count_intervals_per_point(frame, most)
-    keys = ["run", "level", point.rename("point")] if "level" in frame else ["run", point.rename("point")]
+    every = count_intervals_per_point(frame, most)
+    point: pd.Series = ((frame["interval"] - 1) // every).rename("point")
+    keys = [*(key for key in ("run", "level") if key in frame), point]
     means = frame.groupby(keys, sort=False)[list(columns)].mean().reset_index()
-    ends = frame.groupby(point.rename("point"))[["interval", "iteration"]].max()
+    ends = frame.groupby(point)[["interval", "iteration"]].max()
     return means.join(ends, on="point")
 
 

@@ -27,6 +27,8 @@ from experiments.reporting.bench.results import SCHEMA, build_bench_sections, fi
 from msdet_cli.commands import bench as command
 from msdet_cli.commands.bench import bench
 
+UNIFORM = loops.Loop("uniform", "uniform")
+
 
 def ignore(progress):
     pass
@@ -238,7 +240,7 @@ def test_the_stock_loop_is_mmdetections_own(task, data, tmp_path):
     import mmengine.runner
     from torch.utils.data import BatchSampler
 
-    ours = loops.build_config(task, "rlo", data, tmp_path / "ours")
+    ours = loops.build_config(task, loops.Loop("RLO"), data, tmp_path / "ours")
     config = loops.build_stock_config(ours)
     text = config.pretty_text
     assert not any(
@@ -262,7 +264,7 @@ def test_the_stock_loop_is_mmdetections_own(task, data, tmp_path):
 def test_epochs_are_trained_by_mmengines_own_epoch_loop(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
     task = loops.Task("retinanet-r50", dataset="shapes", batch=3, size=(320, 192))
-    ours = loops.build_config(task, "uniform", data, tmp_path)
+    ours = loops.build_config(task, UNIFORM, data, tmp_path)
     assert ours.train_cfg.type == "ResumableTrainLoop" and ours.train_dataloader.batch_size == 3
     assert "accumulative_counts" not in ours.optim_wrapper  # one forward pass a step
     assert [s["scale"] for s in ours.train_dataloader.dataset.pipeline if s["type"] == "Resize"] == [
@@ -273,7 +275,7 @@ def test_epochs_are_trained_by_mmengines_own_epoch_loop(tmp_path, monkeypatch, d
 
 def test_a_detector_that_mmdetection_lacks_has_no_stock_loop(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
-    ours = loops.build_config(loops.Task("retinanet-r50-augfpn", "tiny"), "uniform", data, tmp_path)
+    ours = loops.build_config(loops.Task("retinanet-r50-augfpn", "tiny"), UNIFORM, data, tmp_path)
     with pytest.raises(UserError, match="no detector 'AugRetinaNet'"):
         loops.build_stock_config(ours)
 
