@@ -58,14 +58,15 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def count_step(stepper: Stepper) -> OperationCounter:
-    """Return what one step does, inside an interval; what MMDetection samples at random is the same each time."""
+def count_step(stepper: Stepper) -> dict[str, int]:
+    """Count what one step does, inside an interval; what MMDetection samples at random is the same each time."""
     for _ in range(WARM_UP):
         stepper.step()
     torch.manual_seed(0)
     with OperationCounter() as counter:
         stepper.step()
-    return counter
+    waits, operations = counter.waits.total(), counter.operations.total()
+    return {"operations": operations, "waits": waits, "allocations": counter.allocations}
 
 
 def measure(recipes: Sequence[str], profile: str | None, progress: Progress) -> dict[str, Any]:
@@ -79,10 +80,5 @@ def measure(recipes: Sequence[str], profile: str | None, progress: Progress) -> 
         found["recipes"][recipe] = {}
         for name, (label, rule, loop) in LOOPS.items():
             progress(f"{recipe}, {label}")
-            counter = count_step(Stepper(recipe, profile, rule, loop, 2, SIZE))
-            found["recipes"][recipe][name] = {
-                "operations": counter.operations.total(),
-                "waits": counter.waits.total(),
-                "allocations": counter.allocations,
-            }
+            found["recipes"][recipe][name] = count_step(Stepper(recipe, profile, rule, loop, 2, SIZE))
     return found
