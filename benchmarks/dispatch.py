@@ -8,13 +8,14 @@ is known by its name. Kernels that PyTorch runs inside of an operation are not s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.ratios import Progress
 from benchmarks.training_step import Stepper
 
 RECIPES = ("retinanet-r50", "fcos-r50", "foveabox-r50", "atss-r50", "faster-rcnn-r50")
@@ -57,32 +58,27 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def count_step(stepper: Stepper) -> OperationCounter:
-    """Return what one step does, inside an interval; what MMDetection samples at random is the same each time."""
+def count_step(stepper: Stepper) -> dict[str, int]:
+    """Count what one step does, inside an interval; what MMDetection samples at random is the same each time."""
     for _ in range(WARM_UP):
         stepper.step()
     torch.manual_seed(0)
     with OperationCounter() as counter:
         stepper.step()
-    return counter
+    waits, operations = counter.waits.total(), counter.operations.total()
+    return {"operations": operations, "waits": waits, "allocations": counter.allocations}
 
 
-def measure(recipes: Sequence[str], profile: str | None, progress: Callable[[str], None]) -> dict[str, Any]:
+def measure(recipes: Sequence[str], profile: str | None, progress: Progress) -> dict[str, Any]:
     """Return the counts of each recipe's detector on two made-up images: stock, under two rules, with --fast.
 
     Args:
         recipes: Names or paths; their rules are replaced.
-        progress: Told what is measured next.
     """
     found: dict[str, Any] = {"profile": profile, "batch": 2, "size": list(SIZE), "recipes": {}}
     for recipe in recipes:
         found["recipes"][recipe] = {}
         for name, (label, rule, loop) in LOOPS.items():
             progress(f"{recipe}, {label}")
-            counter = count_step(Stepper(recipe, profile, rule, loop, 2, SIZE))
-            found["recipes"][recipe][name] = {
-                "operations": counter.operations.total(),
-                "waits": counter.waits.total(),
-                "allocations": counter.allocations,
-            }
+            found["recipes"][recipe][name] = count_step(Stepper(recipe, profile, rule, loop, 2, SIZE))
     return found

@@ -5,28 +5,25 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.ratios import estimate_ratio, summarize_times
+from benchmarks.ratios import Progress, estimate_ratio, summarize_times, take_turns
 from experiments.common.metric_names import COCO_METRICS
 
-COCO_IMAGES, CLASSES = 5000, 80  # of val2017
+CLASSES = 80  # of COCO
+REPEATS = 3  # evaluations with each
 TOLERANCE = 1e-6  # as shares of 1
 METRICS = (*COCO_METRICS, "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
 WIDTH, HEIGHT = 640, 480  # pixels
 
 
-def measure(
-    images: int = COCO_IMAGES, repeats: int = 3, progress: Callable[[str], None] = lambda text: None
-) -> dict[str, Any]:
+def measure(images: int, progress: Progress) -> dict[str, Any]:
     """Return the seconds of an evaluation with either, in turns, from detections to COCO's twelve numbers.
 
     Args:
         images: With about 7 objects and 50 detections each; 5,000 are what COCO's val2017 has.
-        repeats: Evaluations with each.
     """
     import faster_coco_eval
     import pycocotools.coco
@@ -40,11 +37,10 @@ def measure(
     truth, detections = make_detections(images)
     seconds: dict[str, list[float]] = {name: [] for name in tools}
     numbers: dict[str, list[float]] = {}
-    for number in range(repeats):
-        for name in sorted(tools, reverse=bool(number % 2)):
-            progress(f"round {number + 1} of {repeats}: {name}")
-            took, numbers[name] = _evaluate(*tools[name], truth, detections)
-            seconds[name].append(took)
+    for number, name in take_turns(tools, REPEATS):
+        progress(f"round {number + 1} of {REPEATS}: {name}")
+        took, numbers[name] = _evaluate(*tools[name], truth, detections)
+        seconds[name].append(took)
     pairs = {metric: list(pair) for metric, *pair in zip(METRICS, *(numbers[name] for name in tools))}
     largest = max(abs(a - b) for a, b in pairs.values())
     return {
@@ -52,9 +48,9 @@ def measure(
         "classes": CLASSES,
         "truths": len(truth["annotations"]),
         "detections": len(detections),
-        "repeats": repeats,
+        "repeats": REPEATS,
         **{name: summarize_times(took) for name, took in seconds.items()},
-        "ratio": estimate_ratio(*(seconds[name] for name in reversed(tools))) if repeats > 1 else None,
+        "ratio": estimate_ratio(seconds["pycocotools"], seconds["faster_coco_eval"]),
         "metrics": pairs,
         "largest_difference": largest,
         "equal": largest <= TOLERANCE,

@@ -15,8 +15,6 @@ import copy
 import logging
 import statistics
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ import numpy as np
 import torch
 from mmengine.analysis import get_model_complexity_info
 
-from benchmarks.ratios import balance_orders, estimate_ratio, measure_seconds, summarize_times
+from benchmarks.ratios import Progress, estimate_ratio, measure_seconds, summarize_times, take_turns
 from experiments.data.find import find_dataset
 from experiments.recipes import loading as recipes
 from experiments.recipes.schema import Recipe
@@ -40,29 +38,26 @@ from mmdet.utils import register_all_modules  # isort: skip
 
 TABLE, BASELINE = "fig4", "baseline"
 PAPER_SIZE = (1333, 800)
+REPEATS = 5  # inferences of each kind in a model's turn
 WARM_UP = 3  # inferences of each kind and model before the first round
 WIDEST = 640  # pixels of the image file, COCO's usual width
 
 
 def measure(
-    profile: str | None = None,
-    dataset: str | None = None,
-    size: tuple[int, int] | None = None,
-    rounds: int = 20,
-    repeats: int = 5,
-    device: str | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    profile: str | None,
+    dataset: str | None,
+    size: tuple[int, int] | None,
+    rounds: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Return seconds per image of each row of table fig4, as `experiments.reporting.bench` describes them.
 
     Args:
         dataset: As on the command line; only its number of classes counts.
         size: Width and height that images are resized to fit in, in pixels; None: the profile's, else (1333, 800).
-        rounds: At least 2; in each, every model has `repeats` inferences of either kind.
-        repeats: Inferences of a turn.
-        device: `cpu` or `cuda`; None: the GPU where there is one.
+        rounds: At least 2; in each, every model has REPEATS inferences of either kind.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         image, rows = Path(folder) / "image.jpg", load_rows(profile, dataset, size)
         width, height = size or rows[0][1].image_size or PAPER_SIZE
@@ -72,10 +67,10 @@ def measure(
             systems = []
             for row, recipe in rows:
                 progress(f"building {row.label}")
-                systems.append(_build(row, recipe, image, device))
+                systems.append(System(row, recipe, image, device))
         finally:
             logging.disable(logging.NOTSET)
-        seconds = _in_turns(systems, rounds, repeats, progress)
+        seconds = _in_turns(systems, rounds, progress)
     first = systems[0]
     return {
         "profile": profile,
@@ -85,25 +80,27 @@ def measure(
         "size": [width, height],
         "tensor": list(first.tensor.shape),
         "rounds": rounds,
-        "repeats": repeats,
+        "repeats": REPEATS,
         "candidates": first.candidates(),
         "models": [_figures(system, seconds) for system in systems],
     }
 
 
-@dataclass
 class System:
-    """One row of the table, ready to detect."""
+    """One row of the table, ready to detect; the random seed of its weights is the same for all."""
 
-    id: str
-    label: str
-    recipe: Recipe
-    model: Any
-    pipeline: Any
-    image: Path
-    device: str
-
-    def __post_init__(self) -> None:
+    def __init__(self, row: Row, recipe: Recipe, image: Path, device: str) -> None:
+        self.row, self.recipe, self.image, self.device = row, recipe, image, device
+        register_all_modules(init_default_scope=True)
+        config = build_config(recipe, find_classes(recipe), Path(), Path())
+        without_pretrained(config.model)
+        config.model.test_cfg.score_thr = 0.0
+        steps = copy.deepcopy(test_pipeline(config))
+        self.pipeline = Compose([step for step in steps if step["type"] != "LoadAnnotations"])
+        torch.manual_seed(0)
+        self.model = MODELS.build(config.model)
+        self.model.init_weights()
+        self.model.to(device).eval()
         prepared = self.model.data_preprocessor(self.load(), False)
         self.tensor, self.samples = prepared["inputs"], prepared["data_samples"]
         self.counts = self._count()
@@ -153,20 +150,6 @@ def load_rows(
     ]
 
 
-def _build(row: Row, recipe: Recipe, image: Path, device: str) -> System:
-    """Build a row's model; the random seed is the same for all."""
-    register_all_modules(init_default_scope=True)
-    config = build_config(recipe, find_classes(recipe), Path(), Path())
-    without_pretrained(config.model)
-    config.model.test_cfg.score_thr = 0.0
-    steps = copy.deepcopy(test_pipeline(config))
-    pipeline = Compose([step for step in steps if step["type"] != "LoadAnnotations"])
-    torch.manual_seed(0)
-    model = MODELS.build(config.model)
-    model.init_weights()
-    return System(row.id, row.label, recipe, model.to(device).eval(), pipeline, image, device)
-
-
 def find_classes(recipe: Recipe) -> list[str]:
     """Return a data set's classes; none where only annotations name them: then the model's own 80 count."""
     spec = recipe.dataset
@@ -187,30 +170,28 @@ def write_noise_image(path: Path, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _in_turns(
-    systems: list[System], rounds: int, repeats: int, progress: Callable[[str], None]
+    systems: list[System], rounds: int, progress: Progress
 ) -> dict[tuple[str, str], list[list[float]]]:
-    """Return for each (row, kind) and round the seconds of `repeats` inferences."""
+    """Return for each (row, kind) and round the seconds of REPEATS inferences."""
     found: dict[tuple[str, str], list[list[float]]] = {}
-    turns = balance_orders(len(systems))
-    for number in range(-1, rounds):  # the first only warms up
-        progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
-        for place in turns[number % len(turns)]:
-            system = systems[place]
-            for kind, work in (("model", system.model_only), ("end_to_end", system.end_to_end)):
-                first = 1 if number >= 0 else WARM_UP  # what others left in the caches goes first
-                block = [measure_seconds(work, system.device) for _ in range(first + repeats)]
-                if number >= 0:
-                    found.setdefault((system.id, kind), []).append(block[first:])
+    for number, system in take_turns(systems, 1 + rounds):  # the first round only warms up
+        progress(f"round {number} of {rounds}" if number else "warming up")
+        for kind, work in (("model", system.model_only), ("end_to_end", system.end_to_end)):
+            first = 1 if number else WARM_UP  # what others left in the caches goes first
+            block = [measure_seconds(work, system.device) for _ in range(first + REPEATS)]
+            if number:
+                found.setdefault((system.row.id, kind), []).append(block[first:])
     return found
 
 
 def _figures(system: System, seconds: dict[tuple[str, str], list[list[float]]]) -> dict[str, Any]:
-    names = {"id": system.id, "label": system.label, "recipe": system.recipe.name}
+    row = system.row
+    names = {"id": row.id, "label": row.label, "recipe": system.recipe.name}
     told: dict[str, Any] = {**names, **system.counts}
     for kind in ("model", "end_to_end"):
-        own, base = seconds[system.id, kind], seconds[BASELINE, kind]
+        own, base = seconds[row.id, kind], seconds[BASELINE, kind]
         told[kind] = summarize_times([second for block in own for second in block])
         # Nothing in inference comes once in a while, so a block's median is what it takes when nothing disturbs it.
         medians = [[statistics.median(block) for block in blocks] for blocks in (own, base)]
-        told[f"{kind}_ratio"] = None if system.id == BASELINE else estimate_ratio(*medians)
+        told[f"{kind}_ratio"] = None if row.id == BASELINE else estimate_ratio(*medians)
     return told

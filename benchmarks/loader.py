@@ -6,9 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation import CLASSES, HEIGHT, WIDTH
-from benchmarks.ratios import balance_orders, estimate_ratio
+from benchmarks.ratios import Progress, estimate_ratio, take_turns
 
 PAPER_SIZE = (1333, 800)  # pixels
 FILES = 24
 BOXES_PER_IMAGE = 7.27  # of COCO's train2017
 
 
-def measure(
-    images: int = 5000,
-    size: tuple[int, int] = PAPER_SIZE,
-    rounds: int = 20,
-    progress: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+def measure(images: int, size: tuple[int, int], rounds: int, progress: Progress) -> dict[str, Any]:
     """Return how fast images are loaded, and seconds and memory of annotations that are read first and again.
 
     Args:
@@ -70,8 +63,7 @@ def _measure_images(folder: Path, size: tuple[int, int], rounds: int) -> dict[st
     loaders = {"stock": CocoDataset(**options), "msdet": AnnotatedCocoDataset(**options)}
     (stock, _), (msdet, _) = (_load(loader) for loader in loaders.values())
     seconds: dict[str, list[float]] = {name: [] for name in loaders}
-    for number in (number for order in islice(cycle(balance_orders(2)), rounds) for number in order):
-        name = list(loaders)[number]
+    for _, name in take_turns(loaders, rounds):
         seconds[name].append(_load(loaders[name])[1])
     return {
         "size": list(size),
@@ -88,7 +80,7 @@ def _load(dataset: Any) -> tuple[list[Any], float]:
     return [dataset[index] for index in range(len(dataset))], time.process_time() - began
 
 
-def _measure_annotations(folder: Path, images: int, progress: Callable[[str], None]) -> dict[str, Any]:
+def _measure_annotations(folder: Path, images: int, progress: Progress) -> dict[str, Any]:
     path = folder / "annotations.json"
     write_annotations(path, images)
     os.utime(path, (0, 0))  # what changed just now is not cached

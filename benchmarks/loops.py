@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine import ConfigDict
 from mmengine.runner import Runner
@@ -29,6 +29,15 @@ ALPHA = 100  # the paper's, before a profile shortens it
 NEVER = 10**9
 
 
+class Loop(NamedTuple):
+    """A training that is compared: its rule, and how it is executed."""
+
+    label: str
+    rule: str = "rlo"
+    fast: bool = False
+    amp: str | None = None
+
+
 @dataclass(frozen=True)
 class Task:
     """The training that all loops have in common.
@@ -38,7 +47,6 @@ class Task:
         batch: Images of a step, in one forward pass; None: `images_per_gpu` of the recipe.
         size: Width and height in pixels; None: as the recipe has it.
         data_root: The data set's folder; None: its own.
-        fast, amp: Faster execution, and mixed precision, of the worker's own training.
     """
 
     recipe: str
@@ -47,18 +55,13 @@ class Task:
     batch: int | None = None
     size: tuple[int, int] | None = None
     data_root: Path | None = None
-    fast: bool = False
-    amp: str | None = None
 
-    def load(self, rule: str) -> Recipe:
+    def load(self, rule: str, amp: str | None = None) -> Recipe:
         """Return the recipe under a rule, on one device, endless."""
+        size = None if self.size is None else list(self.size)
+        given = {"schedule.images_per_gpu": self.batch, "amp": amp, "image_size": size}
         sets = ["schedule.gpus=1", "schedule.eval_every=null", f"checkpoint_every={NEVER}"]
-        if self.batch is not None:
-            sets.append(f"schedule.images_per_gpu={self.batch}")
-        if self.amp is not None:
-            sets.append(f"amp={self.amp}")
-        if self.size is not None:
-            sets.append(f"image_size={list(self.size)}")
+        sets += [f"{key}={value}" for key, value in given.items() if value is not None]
         length = "epochs" if self._load(rule, sets).schedule.epochs else "iterations"
         return self._load(rule, [*sets, f"schedule.{length}={NEVER}"])
 
@@ -67,11 +70,11 @@ class Task:
         return recipes.load_recipe(self.recipe, self.profile, sets, self.dataset, overrides)
 
 
-def build_config(task: Task, rule: str, data: FoundDataset, work_dir: Path) -> Any:
+def build_config(task: Task, loop: Loop, data: FoundDataset, work_dir: Path) -> Any:
     """Return the worker's config without pretrained weights, which change no time, and without evaluation."""
-    recipe = task.load(rule)
+    recipe = task.load(loop.rule, loop.amp)
     config = builder.build_config(recipe, data.classes, data.root, work_dir)
-    if task.fast:
+    if loop.fast:
         make_fast(config)
     set_prior(config, recipe, data.fingerprint)
     without_pretrained(config.model)
@@ -98,12 +101,8 @@ def build_stock_config(config: Any) -> Any:
         )
     config.model.type = kind
     config.model.pop("weighting")
-    length = config.train_cfg
-    config.train_cfg = (
-        ConfigDict(type="IterBasedTrainLoop", max_iters=length.max_iters, val_interval=NEVER)
-        if "max_iters" in length
-        else ConfigDict(type="EpochBasedTrainLoop", max_epochs=length.max_epochs, val_interval=NEVER)
-    )
+    is_by_iterations = "max_iters" in config.train_cfg
+    config.train_cfg.type = "IterBasedTrainLoop" if is_by_iterations else "EpochBasedTrainLoop"
     loader = config.train_dataloader
     loader.batch_sampler = loader.batch_sampler.inner
     config.default_hooks.checkpoint = ConfigDict(type="CheckpointHook", interval=NEVER, save_last=False)
@@ -124,13 +123,9 @@ class RuleClock:
     """The time of the rule's own part of a step: the hook that lets it observe, decide, and write the trace."""
 
     def __init__(self, hooks: Sequence[Any]) -> None:
-        self.reset()
+        self.seconds, self.steps = 0.0, 0
         hook: Any = next(hook for hook in hooks if isinstance(hook, LevelWeightingHook))
         self._finish, hook.after_train_iter = hook.after_train_iter, self._timed
-
-    def reset(self) -> None:
-        """Forget what was measured."""
-        self.seconds, self.steps = 0.0, 0
 
     def _timed(self, *args: Any, **kwargs: Any) -> None:
         began = time.perf_counter()

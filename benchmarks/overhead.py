@@ -14,28 +14,18 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from benchmarks.interleaved import Training
-from benchmarks.loops import RuleClock, Task, build_config, build_runner, build_stock_config
-from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times
+from benchmarks.loops import Loop, RuleClock, Task, build_config, build_runner, build_stock_config
+from benchmarks.ratios import Progress, estimate_ratio, summarize_times, take_turns
 from experiments.data.find import find_dataset
 from experiments.training.engine.fast import set_device_math
-
-
-class Loop(NamedTuple):
-    """A training that is compared, beside `stock`: its rule, and how it is executed."""
-
-    label: str
-    rule: str = "rlo"
-    fast: bool = False
-    amp: str | None = None
-
 
 LOOPS = {
     "stock": Loop("MMDetection's own", "uniform"),
@@ -65,9 +55,9 @@ WARM_UP = 5  # iterations of each loop before the first round
 
 def measure(
     task: Task,
-    rounds: int = 20,
-    steps: int | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    rounds: int,
+    steps: int | None,
+    progress: Progress,
     loops: Mapping[str, Loop] = LOOPS,
     ratios: Sequence[tuple[str, str]] = RATIOS,
 ) -> dict[str, Any]:
@@ -89,12 +79,15 @@ def measure(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         recipe = task.load("rlo")
         trainings = _trainings(task, loops, Path(folder), progress)
-        clocks = {name: RuleClock(trainings[name].runner.hooks) for name in loops if name != "stock"}
         # What others left in the caches, and what loading processes have ready from the pause, is used up first.
         settle = 1 + PREFETCHED * trainings["stock"].runner._train_dataloader.get("num_workers", 0)
         steps = _beside(recipe.weighting["alpha"], settle, steps or (20 if cuda else 6))
         try:
-            seconds, cpu_seconds = _in_turns(trainings, clocks, rounds, steps, settle, progress)
+            for name, training in trainings.items():
+                progress(f"warming up {name}")
+                training.advance(WARM_UP)
+            clocks = {name: RuleClock(trainings[name].runner.hooks) for name in loops if name != "stock"}
+            seconds, cpu_seconds = _in_turns(trainings, rounds, steps, settle, progress)
         finally:
             for training in trainings.values():
                 training.end()
@@ -120,9 +113,7 @@ def measure(
     }
 
 
-def measure_fast(
-    task: Task, rounds: int, steps: int | None, progress: Callable[[str], None]
-) -> dict[str, Any]:
+def measure_fast(task: Task, rounds: int, steps: int | None, progress: Progress) -> dict[str, Any]:
     """Return what `measure` does, of FAST_LOOPS; on a GPU for each of GPU_BATCHES, if the task names none."""
     several = torch.cuda.is_available() and task.batch is None
     batches: Sequence[int | None] = GPU_BATCHES if several else (task.batch,)
@@ -140,13 +131,13 @@ def _ratio(of: str, to: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def _trainings(
-    task: Task, loops: Mapping[str, Loop], folder: Path, progress: Callable[[str], None]
+    task: Task, loops: Mapping[str, Loop], folder: Path, progress: Progress
 ) -> dict[str, Training]:
     data = find_dataset(task.load("rlo").dataset, task.data_root)
     trainings = {}
     for name, loop in loops.items():
         progress(f"building {loop.label}")
-        config = build_config(replace(task, fast=loop.fast, amp=loop.amp), loop.rule, data, folder / name)
+        config = build_config(task, loop, data, folder / name)
         is_stock = name == "stock"
         runner = build_runner(build_stock_config(config) if is_stock else config, is_stock)
         trainings[name] = Training(runner, loop.fast)
@@ -154,30 +145,17 @@ def _trainings(
 
 
 def _in_turns(
-    trainings: dict[str, Training],
-    clocks: dict[str, RuleClock],
-    rounds: int,
-    steps: int,
-    settle: int,
-    progress: Callable[[str], None],
+    trainings: dict[str, Training], rounds: int, steps: int, settle: int, progress: Progress
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Return seconds per iteration by loop and round, of the clock and of this process's CPU time."""
-    for name, training in trainings.items():
-        progress(f"warming up {name}")
-        training.advance(WARM_UP)
-    for clock in clocks.values():
-        clock.reset()
-    names, turns = list(trainings), balance_orders(len(trainings))
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    cpu_seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
+    seconds: dict[str, list[float]] = {name: [] for name in trainings}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in trainings}
+    for number, name in take_turns(trainings, rounds):
         progress(f"round {number + 1} of {rounds}")
-        for place in turns[number % len(turns)]:
-            name = names[place]
-            trainings[name].advance(settle)
-            began = time.process_time()
-            seconds[name].append(trainings[name].advance(steps) / steps)
-            cpu_seconds[name].append((time.process_time() - began) / steps)
+        trainings[name].advance(settle)
+        began = time.process_time()
+        seconds[name].append(trainings[name].advance(steps) / steps)
+        cpu_seconds[name].append((time.process_time() - began) / steps)
     return seconds, cpu_seconds
 
 

@@ -6,10 +6,11 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
-CONFIDENCE_LEVEL = 0.95
+Progress = Callable[[str], None]  # is told what is measured next
+Thing = TypeVar("Thing")
 
 
 def measure_seconds(work: Callable[[], object], device: str = "cpu") -> float:
@@ -37,6 +38,14 @@ def balance_orders(count: int) -> list[list[int]]:
     return rows + [row[::-1] for row in rows] if count % 2 and count > 1 else rows
 
 
+def take_turns(things: Iterable[Thing], rounds: int) -> Iterator[tuple[int, Thing]]:
+    """Yield the round, from 0 on, and whose turn it is, in the orders of `balance_orders` over and over."""
+    each = list(things)
+    for number, order in zip(range(rounds), itertools.cycle(balance_orders(len(each)))):
+        for place in order:
+            yield number, each[place]
+
+
 def summarize_times(seconds: Sequence[float]) -> dict[str, Any]:
     """Return median and quartiles."""
     low, middle, high = (
@@ -56,14 +65,14 @@ def estimate_ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, Any]:
         of: Seconds of each round; at least two.
         to: Seconds of the same rounds.
     """
-    from scipy.special import stdtrit
+    from experiments.reporting.stats.statistics import compute_t_quantile
 
     logs = [math.log(a / b) for a, b in zip(of, to, strict=True)]
     mean = statistics.fmean(logs)
     r = min(max(0.0, compute_autocorrelation(logs) + 1 / len(logs)), 1.0)
     effective = max(2.0, len(logs) * (1 - r) / (1 + r))
     error = statistics.stdev(logs) / math.sqrt(effective)
-    half = float(stdtrit(effective - 1, 0.5 + CONFIDENCE_LEVEL / 2)) * error
+    half = compute_t_quantile(effective - 1) * error
     ends = {"ratio": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
     return {**ends, "rounds": len(logs)}
 

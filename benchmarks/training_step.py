@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import statistics
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,48 +98,37 @@ def make_noise_batch(batch_size: int, size: tuple[int, int]) -> dict[str, Any]:
     return {"inputs": inputs, "data_samples": samples}
 
 
-def measure(
-    names: Sequence[str] | None = None,
-    profile: str | None = None,
-    batch_size: int = 2,
-    size: tuple[int, int] = PAPER_SIZE,
-    device: str = "cuda",
-) -> dict[str, Any]:
-    """Measure a step of each recipe, and how often a step of RetinaNet R50 waits, stock, with RLO and with --fast.
-
-    Args:
-        names: Of the recipes; None for all that are shipped.
-        size: Width and height in pixels.
-        device: `cuda`; `cpu` for tests.
+def measure() -> dict[str, Any]:
+    """Measure a step of each shipped recipe at full size on the GPU, and how often one of RetinaNet R50 waits for it.
 
     Raises:
         UserError: No GPU.
     """
-    if device == "cuda" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise UserError("bench gpu: torch sees no GPU here", "msdet doctor says what is there")
-    if names is None:
-        names = [name for name, path in list_pages("recipe").items() if path.parent == find_shipped()]
-    common: dict[str, Any] = dict(profile=profile, batch_size=batch_size, size=size, device=device)
-    found: dict[str, Any] = {"one step": {}}
-    for name in names:
-        stepper = Stepper(name, **common)
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        first, loss = measure_seconds(stepper.step, device), float(stepper.step()["loss"])
-        figures = {"seconds, the first": first, "loss": loss}
-        if device == "cuda":
-            # The first of these is warm-up beside the two above: cuDNN and the allocator have settled behind it.
-            seconds = [measure_seconds(stepper.step, device) for _ in range(1 + TIMED)]
-            figures["seconds, median"] = statistics.median(seconds[1:])
-            figures["peak memory, MiB"] = torch.cuda.max_memory_allocated() / 2**20
-        found["one step"][name] = figures
-    if device == "cuda":
-        kinds: dict[str, Any] = {"stock": "stock", "rlo": "ours", "rlo with --fast": "fast"}
-        found["synchronisations of a step"] = {
+    names = [name for name, path in list_pages("recipe").items() if path.parent == find_shipped()]
+    loops: dict[str, Any] = {"stock": "stock", "rlo": "ours", "rlo with --fast": "fast"}
+    common: dict[str, Any] = dict(profile=None, batch_size=2, size=PAPER_SIZE, device="cuda")
+    return {
+        "one step": {name: _time(Stepper(name, **common)) for name in names},
+        "synchronisations of a step": {
             kind: _synchronisations(Stepper("retinanet-r50-rlo", loop=loop, **common))
-            for kind, loop in kinds.items()
-        }
-    return found
+            for kind, loop in loops.items()
+        },
+    }
+
+
+def _time(stepper: Stepper) -> dict[str, float]:
+    torch.cuda.reset_peak_memory_stats()
+    first, loss = measure_seconds(stepper.step, "cuda"), float(stepper.step()["loss"])
+    # The first of these is warm-up beside the two above: cuDNN and the allocator have settled behind it.
+    seconds = [measure_seconds(stepper.step, "cuda") for _ in range(1 + TIMED)]
+    return {
+        "seconds, the first": first,
+        "loss": loss,
+        "seconds, median": statistics.median(seconds[1:]),
+        "peak memory, MiB": torch.cuda.max_memory_allocated() / 2**20,
+    }
 
 
 def _synchronisations(stepper: Stepper) -> int:

@@ -190,15 +190,12 @@ def _measures(options: dict[str, Any]) -> dict[str, tuple[Measure, dict[str, Any
         ),
         "overhead": (lambda progress: overhead.measure(task, rounds, steps, progress), training),
         "train": (lambda progress: overhead.measure_fast(task, rounds, steps, progress), training),
-        "inference": (
-            lambda progress: inference.measure(profile, dataset, size, rounds, progress=progress),
-            shared,
-        ),
+        "inference": (lambda progress: inference.measure(profile, dataset, size, rounds, progress), shared),
         "loader": (
             lambda progress: loader.measure(images, size or loader.PAPER_SIZE, rounds, progress),
             {"--images": images, "--size": size, "--rounds": rounds},
         ),
-        "eval": (lambda progress: evaluation.measure(images, progress=progress), {"--images": images}),
+        "eval": (lambda progress: evaluation.measure(images, progress), {"--images": images}),
         "gpu": (lambda _: training_step.measure(), {}),
         "decisions": (lambda _: decisions.measure(), {}),
     }

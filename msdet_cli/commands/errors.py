@@ -83,15 +83,13 @@ def _runs_of(reference: str, results: Path) -> list[RunFolder]:
 
 def _print(baseline: BreakdownGroup, others: list[BreakdownGroup]) -> None:
     from experiments.reporting.breakdown.breakdown_page import list_remarks
-    from experiments.reporting.breakdown.comparison import KINDS, build_comparison_grid
+    from experiments.reporting.breakdown.comparison import build_comparison_grids
 
     console = Console(highlight=False, markup=False)
-    for kind in KINDS:
-        made = build_comparison_grid(baseline, others, kind)
-        if made is not None:
-            console.print(made.title, style="bold")
-            print_lines(console, made.header, made.rows, right=made.header[made.texts :])
-            console.print()
+    for made in build_comparison_grids(baseline, others):
+        console.print(made.title, style="bold")
+        print_lines(console, made.header, made.rows, right=made.header[made.texts :])
+        console.print()
     for other in others:
         if len(others) > 1:
             console.print(f"{other.label}:", soft_wrap=True)

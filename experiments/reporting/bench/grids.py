@@ -77,10 +77,9 @@ def _inference_grids(result: Part, measurement: str) -> list[Grid]:
 
 def _evaluation_grids(result: Part, measurement: str) -> list[Grid]:
     """Return time of faster-coco-eval beside that of pycocotools."""
-    longer = "" if result["ratio"] is None else f"{result['ratio']['ratio']:.3g}"
     rows = [
         ["faster-coco-eval", format_times(result["faster_coco_eval"], 1), ""],
-        ["pycocotools", format_times(result["pycocotools"], 1), longer],
+        ["pycocotools", format_times(result["pycocotools"], 1), f"{result['ratio']['ratio']:.3g}"],
     ]
     what = f"{result['images']} images, {result['detections']} detections of {result['classes']} classes"
     same = f"largest difference of COCO's twelve metrics {result['largest_difference']:.1g}"

@@ -27,7 +27,7 @@ A file is one machine's measurements of one day (schema 1; times in seconds, unl
                 "ratios": [{"of": "rlo", "to": "uniform", **RATIO, "cpu": RATIO of processor time, or null}, ...]}
     train      {"batches": [as overhead, of other loops; "peak_bytes" of each is the GPU's memory, or null]}
     eval       {"images", "classes", "truths", "detections", "repeats", "faster_coco_eval": TIMES,
-                "pycocotools": TIMES, "ratio": RATIO or null (how many times as long pycocotools takes),
+                "pycocotools": TIMES, "ratio": RATIO (how many times as long pycocotools takes),
                 "metrics": {"AP": [faster, pycocotools], ...},
                 "largest_difference": 1e-16, "equal": true}
     dispatch   {"profile", "batch", "size", "recipes": {"retinanet-r50": {"stock": COUNTS, "uniform": COUNTS,

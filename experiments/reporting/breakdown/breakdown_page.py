@@ -8,9 +8,8 @@ from pathlib import Path
 
 from experiments.common.errors import UserError
 from experiments.reporting.breakdown.comparison import (
-    KINDS,
     BreakdownGroup,
-    build_comparison_grid,
+    build_comparison_grids,
     draw_breakdown,
     find_comparison_problem,
     has_same_levels,
@@ -84,7 +83,7 @@ def _differences(pair: Pair, stem: str) -> Section:
     return Section(
         title,
         [*list_remarks(baseline, other), *problems],
-        [made for kind in KINDS if (made := build_comparison_grid(baseline, [other], kind)) is not None],
+        list(build_comparison_grids(baseline, [other])),
         draw_breakdown(baseline, other, stem),
         (*baseline.folders, *other.folders),
     )

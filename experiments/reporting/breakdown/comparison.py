@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,17 +96,12 @@ def has_same_levels(*groups: BreakdownGroup) -> bool:
     return len({str(made.level_sizes) for one in groups for made in one.by_seed.values()}) == 1
 
 
-def build_comparison_grid(
-    baseline: BreakdownGroup, others: Sequence[BreakdownGroup], kind: str
-) -> Grid | None:
-    """Return one row a part below a row for all; None where no run has any.
+def build_comparison_grids(baseline: BreakdownGroup, others: Sequence[BreakdownGroup]) -> Iterator[Grid]:
+    """Yield a grid for each of KINDS that runs have parts of: one row a part below a row for all.
 
     Classes come from the greatest gain of the first of `others` to its greatest loss, levels and sizes in their
     own order.
     """
-    parts = list(others[0].differences(baseline, kind))
-    if not parts or (kind == "levels" and not has_same_levels(baseline, *others)):
-        return None
 
     def cells(kind: str, part: str = "") -> list[str]:
         found: list[object] = [baseline.spread(kind, part)]
@@ -115,19 +110,23 @@ def build_comparison_grid(
         return ["" if value is None else str(value) for value in found]
 
     first = baseline.first
-    names = {part: f"{part}: {first.level_sizes[part]}" if kind == "levels" else part for part in parts}
-    counts = first.counts.get(kind, {})
-    header = [KINDS[kind], "objects", baseline.label]
-    for other in others:
-        header += [other.label, "Δ [95 %]"]
-    rows = [[f"all ({first.metric})", "", *cells("overall")]]
-    rows += [[names[part], f"{counts.get(part, 0):,}", *cells(kind, part)] for part in parts]
     titles = {
         "classes": f"{first.metric} by class",
         "levels": f"{first.metric} by pyramid level, object size as {first.level_measure} in the tested image",
         "sizes": f"{first.metric} by object size",
     }
-    return Grid(header, rows, 1, titles[kind])
+    for kind, title in titles.items():
+        parts = others[0].differences(baseline, kind)
+        if not parts or (kind == "levels" and not has_same_levels(baseline, *others)):
+            continue
+        names = {part: f"{part}: {first.level_sizes[part]}" if kind == "levels" else part for part in parts}
+        counts = first.counts.get(kind, {})
+        header = [KINDS[kind], "objects", baseline.label]
+        for other in others:
+            header += [other.label, "Δ [95 %]"]
+        rows = [[f"all ({first.metric})", "", *cells("overall")]]
+        rows += [[names[part], f"{counts.get(part, 0):,}", *cells(kind, part)] for part in parts]
+        yield Grid(header, rows, 1, title)
 
 
 def draw_breakdown(baseline: BreakdownGroup, other: BreakdownGroup, stem: str) -> list[Picture]:

@@ -32,24 +32,23 @@ def draw_level_curves(traces: Traces, name: str, what: str) -> Picture | None:
     shown = _level_panels(traces)
     if not shown:
         return None
-    figure, every = draw_levels(traces)
     with_positives = set(traces.levels.dropna(subset=["iou"])["level"].unique())
     without = [level for level in traces.level_names if level not in with_positives]
     quantities = ", ".join(title[0].lower() + title[1:] for title in shown.values())
     caption = (
         f"{what}: {quantities}, for each level over training, finest level first;"
-        f" {series.describe_seeds(traces.seeds)}. Losses are unweighted.{series.describe_points(every)}"
+        f" {series.describe_seeds(traces.seeds)}. Losses are unweighted.{series.describe_points(traces.levels)}"
     )
     if "iou" in shown and without:
         caption += f" Without positives: {', '.join(without)}."
     alt = f"{what}: lines of {', '.join(traces.level_names)} over iterations, in panels of loss and IoU."
-    return render_picture(figure, name, caption, alt)
+    return render_picture(draw_levels(traces), name, caption, alt)
 
 
-def draw_levels(traces: Traces) -> tuple[Figure, int]:
-    """Draw a panel a quantity and a line a level; return also the intervals in a point."""
+def draw_levels(traces: Traces) -> Figure:
+    """Draw a panel a quantity and a line a level."""
     shown = _level_panels(traces)
-    points, every = series.thin(traces.levels, list(shown))
+    points = series.thin(traces.levels, list(shown))
     by_level = {str(level): own for level, own in points.groupby("level", sort=False)}
     panels = {
         title: {level: series.average_over_seeds(by_level[level], column) for level in traces.level_names}
@@ -58,7 +57,7 @@ def draw_levels(traces: Traces) -> tuple[Figure, int]:
     figure = series.draw_panels(panels, LEVEL_PANEL_IN)
     for axes in figure.axes:
         axes.set_ylim(bottom=0)
-    return figure, every
+    return figure
 
 
 def _level_panels(traces: Traces) -> dict[str, str]:
@@ -130,7 +129,7 @@ def read_training(folders: Sequence[Path], label: str, problems: list[str]) -> T
     lines = {}
     loss = _total_loss(traces)
     if not loss.empty:
-        lines["loss"] = series.average_over_seeds(series.thin(loss, ["loss"])[0], "loss")
+        lines["loss"] = series.average_over_seeds(series.thin(loss, ["loss"]), "loss")
     evaluations = []
     for folder in folders:
         path = RunFolder(folder).metrics

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.reporting.figures import series, style
-from experiments.reporting.figures.traces import POLICY, Traces
+from experiments.reporting.figures.traces import Traces
 from experiments.reporting.tables.sections import Picture
 
 MAX_STEPS, MAX_CELLS, MAX_ROWS = 60, 480, 10
@@ -22,37 +22,33 @@ def draw_policy_figure(traces: Traces, name: str, what: str) -> Picture | None:
     weights = later.groupby(["run", "level"])["weight"]
     if not (weights.max() > weights.min()).any():
         return None
-    figure, every = draw_policy(traces)
     caption = f"{what}: weight of each level (filled from 1), {series.describe_seeds(traces.seeds)}."
-    if every["weights"] > 1:
-        caption += f" Each step is the mean of {every['weights']} intervals."
-    if "probabilities" in every:
-        points = series.describe_points(every["probabilities"])
+    caption += series.describe_points(traces.levels, MAX_STEPS, "step")
+    if traces.probabilities:
+        points = series.describe_points(traces.intervals)
         caption += f" Below, the probabilities of the actions.{points}"
-    if "actions" in every:
-        caption += _of_actions(traces, every["actions"])
+    if len(_actions(traces)) > 1:
+        caption += _describe_actions(traces)
     alt = f"Weights of {', '.join(traces.level_names)} over iterations: {what}."
-    return style.render_picture(figure, name, caption, alt)
+    return style.render_picture(draw_policy(traces), name, caption, alt)
 
 
 @style.drawing()
-def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
-    """Draw panels `weights`, `probabilities`, `actions`; return also the intervals of a point."""
+def draw_policy(traces: Traces) -> Figure:
+    """Draw a panel of each level's weights, then of probabilities and of actions where there are several."""
     looks, actions = style.choose_series_looks(traces.level_names), _actions(traces)
-    has_policy = bool(traces.intervals[POLICY].notna().any().any())
-    heights = [LEVEL_IN] * len(looks) + [PROBABILITIES_IN] * has_policy
+    heights = [LEVEL_IN] * len(looks) + [PROBABILITIES_IN] * bool(traces.probabilities)
     if len(actions) > 1:
         heights.append(ROW_IN * min(MAX_ROWS, len(traces.seeds)) + 0.12)
     figure = style.make_figure(sum(heights) + 0.17 * len(heights) + 0.25)
     panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
-    every = {"weights": _draw_weights(panels[: len(looks)], traces, looks)}
-    panels, last = panels[len(looks) :], panels[-1]
-    if has_policy:
-        every["probabilities"] = _draw_probabilities(panels.pop(0), traces)
-    if panels:
-        every["actions"] = _draw_actions(panels.pop(0), traces, actions)
-    series.label_iteration_axis(last)
-    if len(every) > 1:
+    _draw_weights(panels[: len(looks)], traces, looks)
+    if traces.probabilities:
+        _draw_probabilities(panels[len(looks)], traces, actions)
+    if len(actions) > 1:
+        _draw_actions(panels[-1], traces, actions)
+    series.label_iteration_axis(panels[-1])
+    if len(panels) > len(looks):
         handles = [
             Line2D(
                 [], [], color=look.colour, linestyle=look.dash, linewidth=1.6, label=action,
@@ -61,12 +57,12 @@ def draw_policy(traces: Traces) -> tuple[Figure, dict[str, int]]:
             for action, look in actions.items()
         ]  # fmt: skip
         style.add_legend(figure, handles, "outside lower center")
-    return figure, every
+    return figure
 
 
-def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, style.Look]) -> int:
+def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, style.Look]) -> None:
     """Draw a low panel for each level, because overlapping steps cannot be read."""
-    points, every = series.thin(traces.levels, ["weight"], MAX_STEPS)
+    points = series.thin(traces.levels, ["weight"], MAX_STEPS)
     for axes, (level, look) in zip(panels, looks.items()):
         series.draw_steps(axes, series.average_over_seeds(points.query("level == @level"), "weight"), look)
         axes.axhline(1, color="black", linewidth=0.5)
@@ -76,24 +72,21 @@ def _draw_weights(panels: list[Axes], traces: Traces, looks: dict[str, style.Loo
     for axes in panels:
         axes.set_ylim(low, high)
     panels[0].set_title("Weight of each level")
-    return every
 
 
-def _draw_probabilities(axes: Axes, traces: Traces) -> int:
-    points, every = series.thin(traces.intervals, POLICY)
-    looks = style.choose_action_looks(())
-    for number, column in enumerate(c for c in POLICY if points[c].notna().any()):
+def _draw_probabilities(axes: Axes, traces: Traces, looks: dict[str, style.Look]) -> None:
+    points = series.thin(traces.intervals, traces.probabilities)
+    for number, column in enumerate(traces.probabilities):
         action = column.removeprefix("p_")
         series.draw_line(axes, series.average_over_seeds(points, column), looks[action], action, number)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y")
     axes.set_title("Probability of each action")
-    return every
 
 
-def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, style.Look]) -> int:
+def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, style.Look]) -> None:
     """Draw a strip a run; where intervals outnumber columns, every n-th."""
-    cells, every = build_action_cells(traces, list(actions))
+    cells = build_action_cells(traces, list(actions))
     colours = ListedColormap([look.area for look in actions.values()])
     end = float(traces.intervals["iteration"].max())
     axes.imshow(
@@ -106,33 +99,27 @@ def _draw_actions(axes: Axes, traces: Traces, actions: dict[str, style.Look]) ->
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
     axes.set_title("Action in force")
-    return every
 
 
-def build_action_cells(traces: Traces, actions: list[str]) -> tuple[np.ndarray, int]:
-    """Return (runs, intervals) action numbers, NaN before the first, at most MAX_ROWS x MAX_CELLS.
-
-    Returns:
-        The cells, and every how-manieth interval they are.
-    """
+def build_action_cells(traces: Traces, actions: list[str]) -> np.ndarray:
+    """Return (runs, intervals) action numbers, NaN before the first, at most MAX_ROWS x MAX_CELLS."""
     last = int(traces.intervals["interval"].max())
-    every = -(-last // MAX_CELLS)
+    every = series.count_intervals_per_point(traces.intervals, MAX_CELLS)
     shown = traces.intervals.loc[traces.intervals["interval"] % every == 0]
     numbers = shown["action"].map({action: float(n) for n, action in enumerate(actions)})
     table = shown.assign(number=numbers).pivot(index="run", columns="interval", values="number")
-    return table.reindex(columns=range(every, last + 1, every)).iloc[:MAX_ROWS].to_numpy(float), every
+    return table.reindex(columns=range(every, last + 1, every)).iloc[:MAX_ROWS].to_numpy(float)
 
 
 def _actions(traces: Traces) -> dict[str, style.Look]:
-    """Return actions drawn or with a probability, the paper's first, then others by name."""
+    """Return the looks of actions drawn or with a probability."""
     drawn = set(traces.intervals["action"].dropna())
-    drawn |= {c.removeprefix("p_") for c in POLICY if traces.intervals[c].notna().any()}
-    looks = style.choose_action_looks(sorted(drawn))
-    return {action: look for action, look in looks.items() if action in drawn}
+    return style.choose_action_looks(drawn | {column.removeprefix("p_") for column in traces.probabilities})
 
 
-def _of_actions(traces: Traces, every: int) -> str:
+def _describe_actions(traces: Traces) -> str:
     text = " The strips show the action that was in force in each interval, a row for each seed"
+    every = series.count_intervals_per_point(traces.intervals, MAX_CELLS)
     text += f" (of one interval in {every})" if every > 1 else ""
     if len(traces.seeds) > MAX_ROWS:
         text += f"; the first {MAX_ROWS} of {len(traces.seeds)} seeds"

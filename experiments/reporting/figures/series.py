@@ -17,19 +17,24 @@ MAX_POINTS = 200  # of a line: more than a column can show
 MARKERS = 6  # on a line, to tell it apart in grey
 
 
-def thin(frame: pd.DataFrame, columns: Sequence[str], most: int = MAX_POINTS) -> tuple[pd.DataFrame, int]:
+def count_intervals_per_point(frame: pd.DataFrame, most: int = MAX_POINTS) -> int:
+    """Return how many intervals a point stands for, so that a run has at most `most` points."""
+    return math.ceil(frame["interval"].max() / most)
+
+
+def thin(frame: pd.DataFrame, columns: Sequence[str], most: int = MAX_POINTS) -> pd.DataFrame:
     """Average consecutive intervals, so that a run has at most `most` points.
 
     Returns:
         A row per run, `level` (where the frame has levels) and point, with `interval` and `iteration` of the
-        point's end and the means of the columns; and how many intervals a point is the mean of (1: nothing is done).
+        point's end and the means of the columns.
     """
-    every = math.ceil(frame["interval"].max() / most)
-    point = (frame["interval"] - 1) // every
-    keys = ["run", "level", point.rename("point")] if "level" in frame else ["run", point.rename("point")]
+    every = count_intervals_per_point(frame, most)
+    point: pd.Series = ((frame["interval"] - 1) // every).rename("point")
+    keys = [*(key for key in ("run", "level") if key in frame), point]
     means = frame.groupby(keys, sort=False)[list(columns)].mean().reset_index()
-    ends = frame.groupby(point.rename("point"))[["interval", "iteration"]].max()
-    return means.join(ends, on="point"), every
+    ends = frame.groupby(point)[["interval", "iteration"]].max()
+    return means.join(ends, on="point")
 
 
 def average_over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -106,6 +111,7 @@ def name_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def describe_points(every: int) -> str:
-    """Return the sentence that says how many intervals a point is the mean of, if several."""
-    return f" Each point is the mean of {every} intervals." if every > 1 else ""
+def describe_points(frame: pd.DataFrame, most: int = MAX_POINTS, name: str = "point") -> str:
+    """Return the sentence that says how many intervals a point of `thin` is the mean of, if several."""
+    every = count_intervals_per_point(frame, most)
+    return f" Each {name} is the mean of {every} intervals." if every > 1 else ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -204,10 +205,10 @@ def choose_series_looks(names: Sequence[str]) -> dict[str, Look]:
     return {name: Look(one.colour, two.dash, two.marker) for name, (one, two) in zip(names, shifted)}
 
 
-def choose_action_looks(actions: Sequence[str]) -> dict[str, Look]:
-    """Return each action's look: the paper's four have their own, other rules' get the rest."""
-    own = [action for action in actions if action not in _ACTIONS]
-    return {**_ACTIONS, **{name: _OTHER_ACTIONS[i % 5] for i, name in enumerate(own)}}
+def choose_action_looks(actions: Set[str]) -> dict[str, Look]:
+    """Return each action's look: first the paper's four, which have their own, then others by name."""
+    paper = {action: look for action, look in _ACTIONS.items() if action in actions}
+    return {**paper, **dict(zip(sorted(actions - _ACTIONS.keys()), itertools.cycle(_OTHER_ACTIONS)))}
 
 
 def _grow(figure: Figure, artist: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.reporting.bench.grids import describe_measurement
+from experiments.reporting.bench.grids import Part, describe_measurement
 from experiments.reporting.figures import style
 from experiments.reporting.stats.statistics import Spread
 from experiments.reporting.tables.report_model import MeasuredTable, Report
@@ -18,8 +18,6 @@ from experiments.reporting.tables.sections import Picture
 MEASURES = {"model": ("model only", style.BLUE), "end_to_end": ("end to end", style.SKY)}
 THICK = 0.38
 TABLE = "fig4"
-
-Part = Mapping[str, Any]
 
 
 def draw_inference_time(part: Part, name: str) -> Picture:
@@ -37,8 +35,8 @@ def draw_inference_time(part: Part, name: str) -> Picture:
 def draw_ap_over_time(part: Part, report: Report, name: str) -> Picture | None:
     """Draw AP of Figure 4 over inference time; None where fewer than two models have both."""
     result = part["result"]
-    for table in report.tables:
-        found = _measured(table, result) if table.name == TABLE else {}
+    for table in report.by_name.get(TABLE, ()):
+        found = _measured(table, result)
         models = [model for model in result["models"] if model["id"] in found]
         if len(models) < 2:
             continue

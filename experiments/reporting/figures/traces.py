@@ -50,6 +50,11 @@ class Traces:
     def of(self, head: str) -> Traces:
         return Traces(self.levels.query("head == @head"), self.problems)
 
+    @cached_property
+    def probabilities(self) -> list[str]:
+        """Those of POLICY that have a value somewhere."""
+        return [column for column in POLICY if self.levels[column].notna().any()]
+
     @property
     def level_names(self) -> list[str]:
         """Finest first, as every interval has them."""
@@ -144,7 +149,7 @@ def _gaps(trace: Path, rows: pd.DataFrame) -> list[str]:
     texts = []
     for head, part in rows.groupby("head", sort=False):
         last, found = int(part["interval"].max()), part.groupby("interval").size()
-        missing = last - len(found) + int((found < found.max()).sum())
+        missing = last - int((found == found.max()).sum())
         if missing:
             texts.append(f"{trace}: {missing} of {last} intervals of {head} are missing or lack levels.")
     return texts

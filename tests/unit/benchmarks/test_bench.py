@@ -4,16 +4,19 @@ import itertools
 import json
 import math
 import statistics
+import types
+import warnings
 
 import cv2
 import pytest
+import torch
 import typer
 from scipy import stats
 
 from benchmarks import evaluation, inference, loader, loops, overhead, training_step
 from benchmarks import results_file as keeping
 from benchmarks.interleaved import Training
-from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times
+from benchmarks.ratios import balance_orders, estimate_ratio, summarize_times, take_turns
 from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset
 from experiments.data.problems import ProblemLog
@@ -23,6 +26,12 @@ from experiments.recipes.tables import load_table
 from experiments.reporting.bench.results import SCHEMA, build_bench_sections, find_newest, read
 from msdet_cli.commands import bench as command
 from msdet_cli.commands.bench import bench
+
+UNIFORM = loops.Loop("uniform", "uniform")
+
+
+def ignore(progress):
+    pass
 
 
 def test_a_ratio_has_the_t_interval_of_the_mean_log_ratio():
@@ -70,6 +79,15 @@ def test_in_turns_all_stand_everywhere_and_follow_each_other_equally_often(count
     pairs = [pair for row in rows for pair in itertools.pairwise(row)]
     others = [(a, b) for a in range(count) for b in range(count) if a != b]
     assert len({pairs.count(pair) for pair in others}) <= 1
+
+
+def test_turns_begin_again_with_the_first_order():
+    assert list(take_turns("ab", 3)) == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
+    orders = [
+        "".join(thing for _, thing in turns)
+        for _, turns in itertools.groupby(take_turns("abc", 7), lambda t: t[0])
+    ]
+    assert orders == [*("".join("abc"[place] for place in order) for order in balance_orders(3)), "abc"]
 
 
 def part(result, measured="2026-01-01T10:00:00+00:00", load=0.0, **environment):
@@ -152,8 +170,9 @@ def test_what_stopped_the_command_leaves_the_parts_that_were_done(tmp_path, monk
     assert said["parts"] == found["parts"]
 
 
-def test_both_evaluations_give_the_same_numbers():
-    found = evaluation.measure(images=12, repeats=1)
+def test_both_evaluations_give_the_same_numbers(monkeypatch):
+    monkeypatch.setattr(evaluation, "REPEATS", 2)
+    found = evaluation.measure(12, ignore)
     assert list(found["metrics"]) == list(evaluation.METRICS)
     assert 5 < 100 * found["metrics"]["AP"][0] < 95 and found["metrics"]["APS"][0] > 0
     assert found["equal"] and found["largest_difference"] <= 1e-6
@@ -174,7 +193,8 @@ def test_the_models_of_figure_4_are_those_of_its_table(tmp_path):
 @pytest.mark.slow
 def test_inference_of_rlo_is_that_of_the_baseline_on_equal_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = inference.measure("tiny", size=(64, 64), rounds=2, repeats=1, device="cpu")
+    monkeypatch.setattr(inference, "REPEATS", 1)
+    found = inference.measure("tiny", None, (64, 64), 2, ignore)
     rows = list(load_table("fig4").rows())
     assert [m["id"] for m in found["models"]] == [row.id for row in rows]
     parameters = {m["id"]: m["parameters"] for m in found["models"]}
@@ -218,10 +238,9 @@ def data(task, tmp_path):
 def test_the_stock_loop_is_mmdetections_own(task, data, tmp_path):
     import mmdet.models.detectors
     import mmengine.runner
-    import torch
     from torch.utils.data import BatchSampler
 
-    ours = loops.build_config(task, "rlo", data, tmp_path / "ours")
+    ours = loops.build_config(task, loops.Loop("RLO"), data, tmp_path / "ours")
     config = loops.build_stock_config(ours)
     text = config.pretty_text
     assert not any(
@@ -245,7 +264,7 @@ def test_the_stock_loop_is_mmdetections_own(task, data, tmp_path):
 def test_epochs_are_trained_by_mmengines_own_epoch_loop(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
     task = loops.Task("retinanet-r50", dataset="shapes", batch=3, size=(320, 192))
-    ours = loops.build_config(task, "uniform", data, tmp_path)
+    ours = loops.build_config(task, UNIFORM, data, tmp_path)
     assert ours.train_cfg.type == "ResumableTrainLoop" and ours.train_dataloader.batch_size == 3
     assert "accumulative_counts" not in ours.optim_wrapper  # one forward pass a step
     assert [s["scale"] for s in ours.train_dataloader.dataset.pipeline if s["type"] == "Resize"] == [
@@ -256,7 +275,7 @@ def test_epochs_are_trained_by_mmengines_own_epoch_loop(tmp_path, monkeypatch, d
 
 def test_a_detector_that_mmdetection_lacks_has_no_stock_loop(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
-    ours = loops.build_config(loops.Task("retinanet-r50-augfpn", "tiny"), "uniform", data, tmp_path)
+    ours = loops.build_config(loops.Task("retinanet-r50-augfpn", "tiny"), UNIFORM, data, tmp_path)
     with pytest.raises(UserError, match="no detector 'AugRetinaNet'"):
         loops.build_stock_config(ours)
 
@@ -292,7 +311,7 @@ def test_uniform_counts_as_the_mean_of_its_two_trainings():
 
 @pytest.mark.slow
 def test_overhead_tells_all_loops(task):
-    found = overhead.measure(task, rounds=2, steps=1)
+    found = overhead.measure(task, 2, 1, ignore)
     assert [loop["id"] for loop in found["loops"]] == ["stock", "uniform", "again", "avw", "rlo"]
     assert found["loops"][0]["rule"] is None and found["loops"][-1]["rule"]["iteration_s"] > 0
     assert found["alpha"] == 10 and found["batch"] == 2
@@ -309,11 +328,38 @@ def test_overhead_tells_all_loops(task):
 
 def test_a_step_of_a_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    small = dict(profile="tiny", batch_size=1, size=(160, 96), device="cpu")
-    found = training_step.measure(["retinanet-r50-guided"], **small)
-    assert list(found["one step"]) == ["retinanet-r50-guided"]
-    figures = found["one step"]["retinanet-r50-guided"]
-    assert figures["seconds, the first"] > 0 and figures["loss"] > 0
+    stepper = training_step.Stepper("retinanet-r50-guided", "tiny", batch_size=1, size=(160, 96))
+    assert stepper.step()["loss"].item() > 0
+
+
+def test_steps_on_a_gpu_are_timed_and_their_waits_counted(monkeypatch):
+    class Stepper:
+        def __init__(self, recipe, loop="ours", **options):
+            assert options == {"profile": None, "batch_size": 2, "size": (1333, 800), "device": "cuda"}
+            self.loop = loop
+
+        def step(self):
+            for _ in range(1 if self.loop == "fast" else 3):
+                warnings.warn("called a synchronizing operation", stacklevel=1)
+            return {"loss": torch.tensor(0.5)}
+
+    gpu = types.SimpleNamespace(
+        is_available=lambda: True,
+        reset_peak_memory_stats=lambda: None,
+        synchronize=lambda: None,
+        max_memory_allocated=lambda: 3 * 2**20,
+        set_sync_debug_mode=lambda mode: None,
+    )
+    monkeypatch.setattr(torch, "cuda", gpu)
+    monkeypatch.setattr(training_step, "Stepper", Stepper)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = training_step.measure()
+    assert found["synchronisations of a step"] == {"stock": 3, "rlo": 3, "rlo with --fast": 1}
+    figures = found["one step"]["retinanet-r50"]
+    assert len(found["one step"]) > 30 and "tiny" not in found["one step"]
+    assert figures["seconds, median"] > 0 and figures["seconds, the first"] > 0
+    assert (figures["loss"], figures["peak memory, MiB"]) == (0.5, 3)
 
 
 def test_dispatch_counts_a_step_of_each_recipe_under_each_rule(tmp_path, monkeypatch, capsys):
@@ -398,7 +444,7 @@ def test_a_busy_machine_and_a_control_that_is_off_are_said():
 
 def test_loading_is_timed_of_equal_pixels_and_annotations_in_two_processes(monkeypatch):
     monkeypatch.setattr(loader, "FILES", 2)
-    found = loader.measure(images=20, size=(80, 60), rounds=2)
+    found = loader.measure(20, (80, 60), 2, ignore)
     assert found["images"]["equal"] is True
     assert set(found["images"]["a second and core"]) == {"stock", "msdet"}
     assert all(found["annotations"][f"{start} start"]["s"] > 0 for start in ("first", "second"))

@@ -29,6 +29,7 @@ from experiments.reporting.figures import (
     forest,
     make_stem,
     policy,
+    series,
     sweeps,
     timing,
 )
@@ -109,8 +110,7 @@ def lines_of(axes: Any) -> dict[str, np.ndarray]:
 def test_each_level_has_its_line_the_mean_over_seeds_and_a_band_of_one_standard_deviation(tmp_path):
     scales = {0: 1.0, 1: 3.0, 2: 3.5}
     runs = [write_trace(tmp_path / f"seed{seed}", 4, losses(scale)) for seed, scale in scales.items()]
-    figure, every = curves.draw_levels(trace_files.read(runs))
-    assert every == 1
+    figure = curves.draw_levels(trace_files.read(runs))
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "Classification loss", "Regression loss", "Mean IoU of positives",
     ]  # fmt: skip
@@ -131,7 +131,7 @@ def test_one_seed_has_no_band_and_a_centerness_loss_has_a_panel(tmp_path):
     run = write_trace(
         tmp_path / "seed0", 3, lambda t, k: {"loss_cls": t, "loss_bbox": t, "loss_centerness": 0.5}
     )
-    figure, _ = curves.draw_levels(trace_files.read([run]))
+    figure = curves.draw_levels(trace_files.read([run]))
     assert [axes.get_title(loc="left") for axes in figure.axes][2:] == ["Centerness loss"]
     assert not any(axes.collections for axes in figure.axes)
 
@@ -139,8 +139,9 @@ def test_one_seed_has_no_band_and_a_centerness_loss_has_a_panel(tmp_path):
 def test_more_intervals_than_a_column_can_show_are_averaged(tmp_path):
     values = np.random.default_rng(0).random(1000)
     run = write_trace(tmp_path / "seed0", 1000, lambda t, k: {"loss_cls": values[t - 1]}, names=["P3"])
-    figure, every = curves.draw_levels(trace_files.read([run]))
-    assert every == 5
+    traces = trace_files.read([run])
+    figure = curves.draw_levels(traces)
+    assert series.describe_points(traces.levels) == " Each point is the mean of 5 intervals."
     x, y = lines_of(figure.axes[0])["P3"]
     np.testing.assert_allclose(y, values.reshape(200, 5).mean(1))
     np.testing.assert_allclose(x, np.arange(50, 10001, 50))
@@ -183,8 +184,9 @@ def test_policy_shows_weights_probabilities_and_each_seeds_actions(tmp_path):
     runs = [
         write_trace(tmp_path / f"seed{seed}", 4, policy_cells(actions)) for seed, actions in enumerate(drawn)
     ]
-    figure, every = policy.draw_policy(trace_files.read(runs))
-    assert set(every.values()) == {1}
+    traces = trace_files.read(runs)
+    figure = policy.draw_policy(traces)
+    assert series.describe_points(traces.levels) == ""
     p3, p4, probabilities, strip = figure.axes
     assert (p3.get_ylabel(), p4.get_ylabel()) == ("P3", "P4")
     steps = p3.patches[0].get_data()
@@ -206,8 +208,8 @@ def test_ten_rows_of_every_so_manieth_action_where_there_are_more(tmp_path):
     actions = ["", *(cycle[t % 3] for t in range(1, 1000))]
     runs = [write_trace(tmp_path / f"seed{seed}", 1000, policy_cells(actions), ["P3"]) for seed in range(2)]
     traces = trace_files.read(runs * 6)
-    cells, every = policy.build_action_cells(traces, cycle)
-    assert (cells.shape, every) == ((10, 333), 3)
+    cells = policy.build_action_cells(traces, cycle)
+    assert cells.shape == (10, 333)
     assert all(cycle[int(cell)] == actions[3 * (n + 1) - 1] for n, cell in enumerate(cells[0]))
 
 
