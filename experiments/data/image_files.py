@@ -49,22 +49,34 @@ def map_files(work: Callable[[Path], ImageFacts], paths: Sequence[Path]) -> Iter
 
 def decode(path: Path) -> ImageFacts:
     """Decode one file as MMDetection does: as a colour image, rotated as its EXIF data says."""
+    try:
+        height, width = read_pixels(path).shape[:2]
+    except ValueError as error:
+        return ImageFacts(None, str(error))
+    return ImageFacts((int(width), int(height)))
+
+
+def read_pixels(path: Path) -> Any:
+    """Return an image as (height, width, 3) uint8 BGR, rotated by its EXIF data as in MMDetection.
+
+    Raises:
+        ValueError: Why it cannot be read.
+    """
     import cv2
     import numpy as np
 
-    fault = explain_unreadable(path)
-    if fault is not None:
-        return ImageFacts(None, fault)
+    if fault := explain_unreadable(path):
+        raise ValueError(fault)
     try:
         raw = path.read_bytes()
         image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
     except OSError as error:
-        return ImageFacts(None, error.strerror or str(error))
+        raise ValueError(error.strerror or str(error)) from None
     except cv2.error as error:
-        return ImageFacts(None, str(error.err))
+        raise ValueError(str(error.err)) from None
     if image is None:
-        return ImageFacts(None, "is not an image, or is damaged or cut off" if raw else "is empty")
-    return ImageFacts((int(image.shape[1]), int(image.shape[0])))
+        raise ValueError("is not an image, or is damaged or cut off" if raw else "is empty")
+    return image
 
 
 def read_image_facts(path: Path) -> ImageFacts:

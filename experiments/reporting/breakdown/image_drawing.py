@@ -18,6 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from experiments.common.errors import UserError
+from experiments.data.image_files import read_pixels
 from experiments.reporting.breakdown.run_breakdown import Evaluated
 from experiments.reporting.figures import style
 from experiments.reporting.tables.sections import Picture
@@ -116,17 +117,10 @@ def read_image(path: Path) -> Any:
     Raises:
         UserError: Not there, or no image.
     """
-    import cv2
-    import numpy as np
-
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"image {path}: {error.strerror or error}") from None
-    image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
-    if image is None:
-        raise UserError(f"{path} is no image, or a damaged or cut off one")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return read_pixels(path)[..., ::-1]
+    except ValueError as error:
+        raise UserError(f"image {path}: {error}") from None
 
 
 @style.drawing()
