@@ -39,10 +39,6 @@ class Claim:
         return self.tables[0].columns[0]
 
     @property
-    def name(self) -> str:
-        return self.row.name
-
-    @property
     def how(self) -> str:
         """`paired, 3 seeds`; of a study, whose interval holds at every look, `study, 3 seeds`."""
         seeds = f"{self.difference.n} seed{'' if self.difference.n == 1 else 's'}"
@@ -57,7 +53,7 @@ class Claim:
     @property
     def text(self) -> str:
         """`retinanet-r50-rlo: AP +1.0 [+0.6, +1.4] against uniform; paired, 3 seeds`."""
-        return f"{self.name}: {self.metric} {self.difference} against {self.baseline}; {self.how}"
+        return f"{self.row.name}: {self.metric} {self.difference} against {self.baseline}; {self.how}"
 
     def __str__(self) -> str:
         where = ", ".join(table.short_title for table in self.tables)

@@ -203,7 +203,7 @@ class _TableBuilder:
         done = [run for run in self.matcher.unmatched() if run["state"] == "done"]
         found: list[tuple[int, str]] = []
         for runs in split_by(done, lambda run: run["recipe_id"])[:MAX_RECIPES]:
-            own = self.matcher.recipe_for_id(runs[0]["recipe_id"])
+            own = self.matcher.recipe_by_id[runs[0]["recipe_id"]]
             if own is None:
                 continue
             context = None if _has_one_form(table) else self.matcher.context_of(own)

@@ -143,19 +143,19 @@ def build_runs_view(groups: Sequence[Group]) -> TableView:
     ]  # fmt: skip
     rows = []
     for group in groups:
-        iterations = group.runs[0]["iterations"]
+        first = group.runs[0]
         seconds = compute_spread(run["seconds"] for run in group.runs)
         commits = dict.fromkeys(run["commit"][:12] for run in group.runs if run["commit"])
         rows.append(
             {
-                "recipe": Cell(group.column("recipe")),
-                "config": Cell(group.column("config_hash")),
-                "context": Cell(" on ".join(filter(None, map(group.column, ("profile", "dataset"))))),
+                "recipe": Cell(first["recipe"]),
+                "config": Cell(first["config_hash"]),
+                "context": Cell(" on ".join(filter(None, (first["profile"], first["dataset"])))),
                 "data": Cell(group.fingerprint[:12]),
                 "runs": Cell(runs=group.folders),
                 "states": Cell(group.counts() + group.marks),
                 "execution": Cell(group.execution),
-                "iterations": Cell(f"{iterations:,}", float(iterations)),
+                "iterations": Cell(f"{first['iterations']:,}", float(first["iterations"])),
                 "minutes": Cell(f"{seconds.mean / 60:.1f}", seconds.mean) if seconds else EMPTY,
                 "commit": Cell(", ".join(commits)),
             }

@@ -64,7 +64,7 @@ class RowBuilder:
                 gap=spread.mean - stated[0] if spread and stated else None,
                 power=None if self.table.study else compute_power(change, published),
                 controls=find_controls(group, metric, self.matcher) if needed else (),
-                recipe=self.matcher.recipe_for_id(group.recipe_id),
+                recipe=self.matcher.recipe_by_id[group.recipe_id],
                 baseline=baseline,
                 differs=self.differs.get(row.id, ""),
             )
