@@ -77,8 +77,7 @@ def find_claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
                 found[key] = Claim(row, row.difference, rule if is_said else name, [])
             if table not in found[key].tables:
                 found[key].tables.append(table)
-    contexts = list(dict.fromkeys(claim.context for claim in found.values()))
-    contexts.sort(key=lambda context: context != AS_PUBLISHED)
+    contexts = list(dict.fromkeys([AS_PUBLISHED, *(claim.context for claim in found.values())]))
     return sorted(
         found.values(), key=lambda claim: (contexts.index(claim.context), VERDICTS.index(claim.verdict))
     )

@@ -104,7 +104,7 @@ def render_latex_table(table: MeasuredTable) -> str:
     below = [f"{name}: {text}." for name, text in row_evidence.list_row_notes(table)]
     further = [_small(below)] if below else []
     if controls is not None:
-        further.append(_fit_to_page(_tabular(controls.without("runs"), with_title=True, with_sources=False)))
+        further.append(_fit_to_page(_tabular(controls.without("runs"), is_below=True)))
     elif len(below) <= MAX_NOTES_BELOW:
         notes, further = [*below, *notes], []
     caption, name = _caption(table), report_text.make_file_name(table.long_name)
@@ -139,23 +139,21 @@ def _small(notes: Sequence[str]) -> str:
     return rf"\parbox{{\linewidth}}{{\scriptsize\raggedright {text}}}" if text else ""
 
 
-def _tabular(
-    view: TableView, environment: str = "tabular", with_title: bool = False, with_sources: bool = True
-) -> str:
+def _tabular(view: TableView, environment: str = "tabular", is_below: bool = False) -> str:
     """Return a table as `tabular`, or as `longtable` that continues over pages.
 
     Args:
-        with_sources: Whether each row's run folders stand before it as comments.
+        is_below: Whether it stands below another table: with its title, without run folders as comments on its rows.
     """
     columns = "".join("r" if column.is_number else "l" for column in view.columns)
     lines = [rf"\begin{{{environment}}}{{@{{}}{columns}@{{}}}}", r"\toprule"]
-    lines += [rf"{_spanning(view, view.title)} \\"] if with_title and view.title else []
+    lines += [rf"{_spanning(view, view.title)} \\"] if is_below else []
     lines += [*_groups(view.columns), _row(escape_tex(column.title) for column in view.columns)]
     lines.append(r"\midrule\endhead" if environment == "longtable" else r"\midrule")
     for title, rows in view.blocks:
         lines += [rf"\addlinespace{_spanning(view, title)} \\"] if title else []
         for row in rows:
-            lines += [make_comment(str(run)) for run in row.get("runs", EMPTY).runs] if with_sources else []
+            lines += [] if is_below else [make_comment(str(run)) for run in row.get("runs", EMPTY).runs]
             lines.append(_row(_cell(cell, column) for cell, column in zip(view.cells(row), view.columns)))
     return "\n".join([*lines, r"\bottomrule", rf"\end{{{environment}}}"])
 

@@ -13,13 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.reporting.render import text as report_text
 from experiments.reporting.render.claims import count_verdicts, find_claims
-from experiments.reporting.tables import row_evidence
+from experiments.reporting.tables import report_views, row_evidence
 from experiments.reporting.tables.report_model import Report
-from experiments.reporting.tables.report_views import (
-    build_controls_view,
-    build_measured_view,
-    build_runs_view,
-)
 from experiments.reporting.tables.sections import Picture, Section, build_grid_view
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -48,8 +43,8 @@ def render_html_page(
         "link": lambda folder: f"{report_text.link(folder, base)}/",
         "anchor": lambda table: anchors[id(table)],
         "heading": lambda table: table.title.partition(" (NOT")[0],
-        "measured_view": build_measured_view,
-        "controls_view": build_controls_view,
+        "measured_view": report_views.build_measured_view,
+        "controls_view": report_views.build_controls_view,
         "row_notes": row_evidence.list_row_notes,
         "control_commands": row_evidence.list_control_commands,
         "controls_in_words": lambda row: row_evidence.describe_controls(row_evidence.choose_controls(row)),
@@ -68,7 +63,7 @@ def render_html_page(
         no_results=report_text.explain_no_results(report, made.folders),
         balance=count_verdicts(claims),
         claims=[(context, list(each)) for context, each in groupby(claims, lambda claim: claim.context)],
-        runs=build_runs_view(groups) if groups else None,
+        runs=report_views.build_runs_view(groups) if groups else None,
         sections=sections,
         legend=report_text.list_reading_notes(groups),
     )

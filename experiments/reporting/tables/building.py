@@ -52,7 +52,7 @@ def build_report(
         shown = _of_recipes(shown, set(recipes))
     measured = {table.name for table in shown if table.is_measured}
     missing = [text for t in tables for text in builder.find_nearest(t, t.name in measured)] if names else []
-    problems = [*collected.problems, *problems, *matcher.problems]
+    problems = [*collected.problems, *problems, *dict.fromkeys(matcher.problems)]
     matcher.save()
     return Report(list(map(_with_notes, shown)), problems, bool(collected.runs), missing)
 

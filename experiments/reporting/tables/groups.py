@@ -88,17 +88,13 @@ class Group:
     def _by_seed(self) -> list[Run]:
         return sorted(self.runs, key=lambda run: run["seed"])
 
-    def counts(self) -> str:
-        """Return `2 done, 1 failed`."""
-        return ", ".join(f"{n} {state}" for state, n in self.states.items())
-
-    def describe_absence(self) -> str:
-        """Return which runs gave no number: `1 failed`; mostly empty."""
-        return ", ".join(f"{n} {state}" for state, n in self.states.items() if state != "done")
+    def counts(self, without: str = "") -> str:
+        """Return `2 done, 1 failed`; `without` a state only those of the others, mostly empty."""
+        return ", ".join(f"{n} {state}" for state, n in self.states.items() if state != without)
 
     def remark(self) -> str:
         """Return what a reader must know: runs without a result, execution, distinguishing label."""
-        texts = [self.counts()] if self.describe_absence() else []
+        texts = [self.counts()] if self.counts(without="done") else []
         if self.execution and "run as" not in self.distinguishing_label:
             texts.append(f"run as {self.execution}")
         if self.distinguishing_label:

@@ -44,7 +44,7 @@ class Matcher:
 
     def __init__(self, collected: Collected) -> None:
         self.runs = collected.runs
-        self.problems: list[str] = []  # one sentence for each recipe that could not be read
+        self.problems: list[str] = []  # a sentence for each recipe that could not be read; rows may share one
         self.matched: set[str] = set()
         self._facts = defaultdict(FileFacts, collected.facts)
         self._loaded: dict[tuple[Any, ...], Recipe | None] = {}
@@ -102,7 +102,7 @@ class Matcher:
                 self._loaded[key] = table.recipe_of(row, weights, profile or None)
             except UserError as error:
                 self._loaded[key] = None
-                self._note(error)
+                self.problems.append(f"{error.message}.")
         return self._loaded[key]
 
     def load_named(self, name: str, profile: str) -> Recipe | None:
@@ -188,7 +188,7 @@ class Matcher:
                 return self._recipe(RunFolder(run["path"]), self._facts[run["results"]])
             except UserError as error:
                 errors.append(error)
-        self._note(errors[0])
+        self.problems.append(f"{errors[0].message}.")
         return None
 
     def _recipe(self, run: RunFolder, facts: FileFacts) -> Recipe:
@@ -214,11 +214,6 @@ class Matcher:
         """Keep what was read for the next report."""
         for facts in self._facts.values():
             facts.save()
-
-    def _note(self, error: UserError) -> None:
-        sentence = f"{error.message}."
-        if sentence not in self.problems:
-            self.problems.append(sentence)
 
 
 def _outlasts_json(content: dict[str, Any]) -> bool:
