@@ -11,16 +11,7 @@ from experiments.reporting.render.claims import count_verdicts, find_claims
 from experiments.reporting.tables import row_evidence
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.report_views import build_controls_view, build_measured_view
-from experiments.reporting.tables.sections import (
-    EMPTY,
-    Cell,
-    Column,
-    Grid,
-    Picture,
-    Section,
-    TableView,
-    build_grid_view,
-)
+from experiments.reporting.tables.sections import EMPTY, Cell, Column, Grid, Picture, Section, TableView
 
 PACKAGES = "booktabs and graphicx"
 MAX_ROWS = 60  # of a table; more cannot be read on a page
@@ -209,23 +200,21 @@ def _section(section: Section) -> str:
 
 
 def _grid_section(grid: Grid) -> str:
-    view = build_grid_view(grid)
     title = rf"\subsection*{{{escape_tex(grid.title)}}}" + "\n" if grid.title else ""
     if len(grid.rows) > MAX_ROWS_ON_A_PAGE:
-        return f"{title}{{\\small\n{_tabular(view, 'longtable')}}}"
-    return f"{title}{{\\centering\\small\n{_fit_to_page(_tabular(view))}\\par}}\\medskip"
+        return f"{title}{{\\small\n{_tabular(grid.view, 'longtable')}}}"
+    return f"{title}{{\\centering\\small\n{_fit_to_page(_tabular(grid.view))}\\par}}\\medskip"
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:
     """Return pictures, two beside one another where they are no wider than a column."""
     parts, column = [], 0
     for picture in pictures:
-        wide = report_text.is_wide(picture)
-        parts.append(r"\hfill" if column == 1 and not wide else r"\par\bigskip\noindent")
-        column = 0 if wide or column == 1 else 1
+        parts.append(r"\hfill" if column == 1 and not picture.is_wide else r"\par\bigskip\noindent")
+        column = 0 if picture.is_wide or column == 1 else 1
         file = f"figures/{report_text.make_file_name(picture.name)}.png"
         parts += [
-            rf"\begin{{minipage}}[t]{{{'' if wide else '.48'}\linewidth}}\vspace{{0pt}}\centering",
+            rf"\begin{{minipage}}[t]{{{'' if picture.is_wide else '.48'}\linewidth}}\vspace{{0pt}}\centering",
             _fit_to_page(rf"\includegraphics{{{file}}}"),
             rf"\par\smallskip{{\footnotesize\raggedright {escape_tex(picture.caption)}\par}}",
             r"\end{minipage}",

@@ -12,7 +12,7 @@ from experiments.reporting.render.claims import count_verdicts, find_claims
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.report_views import build_controls_view, build_measured_view
 from experiments.reporting.tables.row_evidence import list_control_commands, list_row_notes
-from experiments.reporting.tables.sections import Cell, Column, Section, TableView, build_grid_view
+from experiments.reporting.tables.sections import Cell, Column, Section, TableView
 
 
 def render_markdown(table: MeasuredTable, base: Path) -> str:
@@ -69,7 +69,7 @@ def _section(section: Section) -> list[str]:
     parts = [f"## {escape_markdown(section.title)}", *map(escape_markdown, section.texts)]
     for grid in section.grids:
         parts += [f"### {escape_markdown(grid.title)}"] if grid.title else []
-        parts.append(_plain(build_grid_view(grid)))
+        parts.append(_plain(grid.view))
     for picture in section.pictures:
         file = f"figures/{report_text.make_file_name(picture.name)}.png"
         parts += [f"![{escape_markdown(picture.alt)}](<{file}>)", escape_markdown(picture.caption)]

@@ -50,9 +50,8 @@ def render_csv(tables: Sequence[MeasuredTable]) -> str:
     """
     names, records = _table_records(tables)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for cells in (names, *([record.get(name, "") for name in names] for record in records)):
-        writer.writerow(map(make_cell_safe, cells))
+    rows = [names, *([record.get(name, "") for name in names] for record in records)]
+    csv.writer(text, lineterminator="\n").writerows(map(make_cell_safe, cells) for cells in rows)
     return text.getvalue()
 
 

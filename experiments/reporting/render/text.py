@@ -15,10 +15,8 @@ from pathlib import Path
 from experiments.common.files import make_unique_name
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.report_model import LEGEND, Report
-from experiments.reporting.tables.sections import Picture
 from experiments.runs.run_flags import explain_marks
 
-COLUMN_PT = 300  # a column of a two-column paper has about 240
 _MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
 RANKS = "Bold is the best value of a block, underlined the second, by the digits shown, whatever the noise."
 
@@ -66,12 +64,6 @@ def list_reading_notes(groups: Iterable[Group]) -> list[str]:
 def minus(text: str) -> str:
     """Return the text with minus signs before numbers in place of hyphens."""
     return _MINUS.sub("−", text)
-
-
-def is_wide(picture: Picture) -> bool:
-    """Return whether a picture is wider than a column of a paper."""
-    width = re.search(r'<svg[^>]*\swidth="([\d.]+)pt"', picture.svg[:2000])
-    return width is None or float(width[1]) > COLUMN_PT
 
 
 def make_file_name(table: str) -> str:

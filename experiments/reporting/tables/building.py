@@ -163,11 +163,9 @@ class _TableBuilder:
         columns = [c for c in table.columns if c in metrics] or metrics or list(table.columns)
         shown = set(runs) | {row.baseline for row in table.rows() if row.id in runs and row.baseline}
         hidden = [row for row in table.rows() if row.id not in runs and not row.reference]
-        notes = [
-            f"Rows are named as in the paper: {table.title}." if table.has_published else f"{table.title}."
-        ]
-        if scaled:
-            notes[0] += f" With profile {context.profile}, {', '.join(scaled)}."
+        origin = "Rows are named as in the paper: " if table.has_published else ""
+        ran_as = f" With profile {context.profile}, {', '.join(scaled)}." if scaled else ""
+        notes = [f"{origin}{table.title}.{ran_as}"]
         if hidden:
             notes.append(f"{len(hidden)} rows of the table have no runs here.")
         common = self.matcher.describe_context(context)
