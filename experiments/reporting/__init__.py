@@ -1,4 +1,4 @@
-"""Run folders to statistics, tables, figures and files. Imports pandas: not for a command's start."""
+"""Run folders to statistics, tables, figures and files. Not for a command's start: importing it takes time."""
 
 from experiments.reporting.collect import collect, collect_folders
 from experiments.reporting.render.records import report_frame

@@ -41,7 +41,6 @@ def render_html_page(
         minus=report_text.minus,
         link=lambda folder: f"{report_text.link(folder, base)}/",
         anchor=lambda table: anchors[id(table)],
-        heading=lambda table: table.title.partition(" (NOT")[0],
         measured_view=report_views.build_measured_view,
         controls_view=report_views.build_controls_view,
         row_notes=row_evidence.list_row_notes,

@@ -38,10 +38,9 @@ class ReportFiles:
         """Return the files' contents by path below `out`."""
         makers = {"md": self._markdown, "csv": self._csv, "latex": self._latex, "html": self._html}
         files = {name: text.encode() for form in forms for name, text in makers[form](out).items()}
-        for section in self.sections if set(forms) != {"csv"} else ():
-            for picture in section.pictures:
-                stem = f"figures/{make_file_name(picture.name)}"
-                files |= {f"{stem}.png": picture.png, f"{stem}.svg": picture.svg.encode()}
+        for picture in (picture for section in self.sections for picture in section.pictures):
+            stem = f"figures/{make_file_name(picture.name)}"
+            files |= {f"{stem}.png": picture.png, f"{stem}.svg": picture.svg.encode()}
         return files
 
     def _markdown(self, out: Path) -> dict[str, str]:

@@ -86,7 +86,4 @@ def link(folder: Path, base: Path) -> str:
 @lru_cache(maxsize=65536)
 def _relative(folder: Path, base: Path) -> str:
     """Return the relative path; cached, for resolving symbolic links of a shared folder is slow."""
-    try:
-        return Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()
-    except ValueError:  # another drive
-        return folder.resolve().as_posix()
+    return os.path.relpath(folder.resolve(), base.resolve())
