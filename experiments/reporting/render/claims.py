@@ -41,10 +41,9 @@ class Claim:
     @property
     def how(self) -> str:
         """`paired, 3 seeds`; of a study, whose interval holds at every look, `study, 3 seeds`."""
-        seeds = f"{self.difference.n} seed{'' if self.difference.n == 1 else 's'}"
-        if isinstance(self.difference, SequentialDifference):
-            return f"study, {seeds}"
-        return f"paired, {seeds}" if self.difference.paired else f"not paired, {seeds}"
+        is_study = isinstance(self.difference, SequentialDifference)
+        kind = "study" if is_study else "paired" if self.difference.paired else "not paired"
+        return f"{kind}, {self.difference.n} seed{'' if self.difference.n == 1 else 's'}"
 
     @property
     def context(self) -> str:
