@@ -1,19 +1,16 @@
-"""Run folders to statistics, tables, figures and files. Imports pandas: not for a command's start."""
+"""Run folders to statistics, tables, figures and files. Not for a command's start: importing it takes time."""
 
-from experiments.reporting.collect import Collected, collect, collect_folders
+from experiments.reporting.collect import collect, collect_folders
 from experiments.reporting.render.records import report_frame
 from experiments.reporting.tables.building import build_report, build_run_tables
-from experiments.reporting.tables.matching import find_context
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 
 __all__ = [
-    "Collected",
     "MeasuredTable",
     "Report",
     "build_report",
     "build_run_tables",
     "collect",
     "collect_folders",
-    "find_context",
     "report_frame",
 ]

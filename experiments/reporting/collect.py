@@ -6,12 +6,11 @@ import functools
 import hashlib
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments.common.cache import FileFacts
 from experiments.common.errors import UserError
@@ -22,12 +21,8 @@ from experiments.runs.record import Attempt, Record
 from experiments.runs.run_flags import CHANGED, list_marks, merge_marks
 from experiments.runs.run_folder import RunFolder
 
-Run = dict[str, Any]  # COLUMNS, and each metric (percent) that the run has under its name
-COLUMNS = (
-    "run", "recipe", "recipe_id", "config_hash", "seed", "profile", "dataset", "fingerprint", "state",
-    "iterations", "seconds", "execution", "commit", "marks", "notes", "created", "ended", "results", "path",
-)  # fmt: skip
-NO_METRICS = frozenset((*COLUMNS, "digests"))
+Run = dict[str, Any]  # what `_row` returns, and where it lies: `results` and `path`
+Item = TypeVar("Item")
 LIVE = ("queued", "running")  # what these say is looked at anew each time: the process may have ended
 
 
@@ -36,9 +31,8 @@ class Collected:
     """What results folders hold.
 
     Attributes:
-        runs: One a run folder; only finished ones have metrics. Texts are "" and `seconds` is NaN where nothing is
-            known; `path` is text, and so is `results`, the results folder as it was given. `run` is a run's name,
-            or its path where two results folders have a run of that name.
+        runs: One a run folder; only finished ones have `metrics` (percent, by name). Texts are "" and `seconds` is
+            NaN where nothing is known; `path` is text, and so is `results`, the results folder as it was given.
         problems: One sentence for each folder that could not be read.
         facts: By results folder, what is known of its files.
     """
@@ -53,7 +47,7 @@ class Collected:
 
         def read() -> tuple[Run, bool]:
             record = folder.read()
-            return {**_row(folder, record), "digests": record.digests}, record.status not in LIVE
+            return _row(folder, record), record.status not in LIVE
 
         try:
             row = facts.fact(f"{name}/record.json", folder.record_file, read)
@@ -63,7 +57,7 @@ class Collected:
         digests = row["digests"] if row["state"] == "done" else {}
         changed = CHANGED if find_changed_files(folder, digests, facts) else ""
         marks = merge_marks([row["marks"], changed])
-        self.runs.append({**row, "marks": marks, "run": name, "results": place, "path": str(folder.path)})
+        self.runs.append({**row, "marks": marks, "results": place, "path": str(folder.path)})
 
     def select(self, **values: Sequence[str] | None) -> Collected:
         """Return only the runs with one of these values in a column; `none` is an empty one, nothing asks for none."""
@@ -97,10 +91,6 @@ def collect(results: Path | str | Sequence[Path]) -> Collected:
                 found.add(folder, str(place), known)
         known.forget_all_but(names)
         known.save()
-    counted = Counter(run["run"] for run in found.runs)
-    for run in found.runs:
-        if counted[run["run"]] > 1:
-            run["run"] = run["path"]
     return found
 
 
@@ -133,7 +123,7 @@ def _is_again(folder: RunFolder, seen: dict[tuple[int, int], str]) -> bool:
 
 def list_metrics(runs: Iterable[Run]) -> list[str]:
     """Return the metrics that at least one run has, the main one (AP or mAP) first."""
-    names = dict.fromkeys(name for run in runs for name in run if name not in NO_METRICS)
+    names = dict.fromkeys(name for run in runs for name in run["metrics"])
     return sorted(names, key=lambda name: METRICS.index(name) if name in METRICS else len(METRICS))
 
 
@@ -142,17 +132,19 @@ def find_parent(run: Run) -> str:
     return run["path"].rpartition(os.sep)[0]
 
 
-def split_by(runs: Iterable[Run], key: Callable[[Run], Hashable]) -> list[list[Run]]:
-    """Return the runs in one list for each value of a key, in their order."""
-    parts: dict[Hashable, list[Run]] = {}
-    for run in runs:
-        parts.setdefault(key(run), []).append(run)
+def split_by(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
+    """Return the runs, or others, in one list for each value of a key, in their order."""
+    parts: dict[Hashable, list[Item]] = {}
+    for item in items:
+        parts.setdefault(key(item), []).append(item)
     return list(parts.values())
 
 
 def _row(folder: RunFolder, record: Record) -> Run:
     state = folder.state(record)
-    row: Run = {
+    # an earlier attempt may have left metrics of a run that is being done again
+    measured = record.metrics if state == "done" else {}
+    return {
         "recipe": record.recipe,
         "recipe_id": record.recipe_id,
         "config_hash": record.config_hash,
@@ -169,11 +161,10 @@ def _row(folder: RunFolder, record: Record) -> Run:
         "notes": "; ".join(record.notes),
         "created": record.created,
         "ended": (record.attempts[-1].ended or "") if state == "done" and record.attempts else "",
-    }
-    if state == "done":  # an earlier attempt may have left metrics of a run that is being done again
         # COCO's tools write -1 where no object of a size exists: no measurement, not a low one
-        row |= {name: v for name, v in record.metrics.items() if v >= 0 and name not in NO_METRICS}
-    return row
+        "metrics": {name: value for name, value in measured.items() if value >= 0},
+        "digests": record.digests,
+    }
 
 
 def describe_execution(attempts: Iterable[Attempt]) -> str:

@@ -214,7 +214,6 @@ def _command(part: str, options: dict[str, Any]) -> str:
 def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
     from experiments.common.files import write_json
     from experiments.reporting.bench.results import build_bench_sections
-    from experiments.reporting.tables.sections import build_grid_view
 
     if out is not None:
         try:
@@ -231,6 +230,6 @@ def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> Non
     for section in build_bench_sections([{**found, "file": ""}]):
         for grid in section.grids:
             print_line(console, f"\n{section.title}: {grid.title}")
-            console.print(fit_view(console, build_grid_view(grid)))
+            console.print(fit_view(console, grid.view))
         for text in section.texts:
             console.print(Text(f"\n{text}"))

@@ -86,7 +86,7 @@ def print_claims(console: Console, tables: Sequence[MeasuredTable]) -> None:
             grid.add_row(verdict, _claim_text(claim, with_table=len(tables) > 1))
         console.print(grid)
     if waiting:
-        brief = "; ".join(f"{claim.name}: {claim.metric} {claim.difference}" for claim in waiting)
+        brief = "; ".join(f"{claim.row.name}: {claim.metric} {claim.difference}" for claim in waiting)
         console.print(Text(f"too few seeds: {brief}", "dim"))
     if left_out := len(claims) - len(shown) - len(waiting):
         print_line(console, f"{left_out} more: {ALL_CLAIMS}")

@@ -39,16 +39,11 @@ class Claim:
         return self.tables[0].columns[0]
 
     @property
-    def name(self) -> str:
-        return self.row.name
-
-    @property
     def how(self) -> str:
         """`paired, 3 seeds`; of a study, whose interval holds at every look, `study, 3 seeds`."""
-        seeds = f"{self.difference.n} seed{'' if self.difference.n == 1 else 's'}"
-        if isinstance(self.difference, SequentialDifference):
-            return f"study, {seeds}"
-        return f"paired, {seeds}" if self.difference.paired else f"not paired, {seeds}"
+        is_study = isinstance(self.difference, SequentialDifference)
+        kind = "study" if is_study else "paired" if self.difference.paired else "not paired"
+        return f"{kind}, {self.difference.n} seed{'' if self.difference.n == 1 else 's'}"
 
     @property
     def context(self) -> str:
@@ -57,7 +52,7 @@ class Claim:
     @property
     def text(self) -> str:
         """`retinanet-r50-rlo: AP +1.0 [+0.6, +1.4] against uniform; paired, 3 seeds`."""
-        return f"{self.name}: {self.metric} {self.difference} against {self.baseline}; {self.how}"
+        return f"{self.row.name}: {self.metric} {self.difference} against {self.baseline}; {self.how}"
 
     def __str__(self) -> str:
         where = ", ".join(table.short_title for table in self.tables)
@@ -81,8 +76,7 @@ def find_claims(tables: Sequence[MeasuredTable]) -> list[Claim]:
                 found[key] = Claim(row, row.difference, rule if is_said else name, [])
             if table not in found[key].tables:
                 found[key].tables.append(table)
-    contexts = list(dict.fromkeys(claim.context for claim in found.values()))
-    contexts.sort(key=lambda context: context != AS_PUBLISHED)
+    contexts = list(dict.fromkeys([AS_PUBLISHED, *(claim.context for claim in found.values())]))
     return sorted(
         found.values(), key=lambda claim: (contexts.index(claim.context), VERDICTS.index(claim.verdict))
     )

@@ -11,16 +11,7 @@ from experiments.reporting.render.claims import count_verdicts, find_claims
 from experiments.reporting.tables import row_evidence
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.report_views import build_controls_view, build_measured_view
-from experiments.reporting.tables.sections import (
-    EMPTY,
-    Cell,
-    Column,
-    Grid,
-    Picture,
-    Section,
-    TableView,
-    build_grid_view,
-)
+from experiments.reporting.tables.sections import EMPTY, Cell, Column, Grid, Picture, Section, TableView
 
 PACKAGES = "booktabs and graphicx"
 MAX_ROWS = 60  # of a table; more cannot be read on a page
@@ -104,7 +95,7 @@ def render_latex_table(table: MeasuredTable) -> str:
     below = [f"{name}: {text}." for name, text in row_evidence.list_row_notes(table)]
     further = [_small(below)] if below else []
     if controls is not None:
-        further.append(_fit_to_page(_tabular(controls.without("runs"), with_title=True, with_sources=False)))
+        further.append(_fit_to_page(_tabular(controls.without("runs"), is_below=True)))
     elif len(below) <= MAX_NOTES_BELOW:
         notes, further = [*below, *notes], []
     caption, name = _caption(table), report_text.make_file_name(table.long_name)
@@ -139,23 +130,21 @@ def _small(notes: Sequence[str]) -> str:
     return rf"\parbox{{\linewidth}}{{\scriptsize\raggedright {text}}}" if text else ""
 
 
-def _tabular(
-    view: TableView, environment: str = "tabular", with_title: bool = False, with_sources: bool = True
-) -> str:
+def _tabular(view: TableView, environment: str = "tabular", is_below: bool = False) -> str:
     """Return a table as `tabular`, or as `longtable` that continues over pages.
 
     Args:
-        with_sources: Whether each row's run folders stand before it as comments.
+        is_below: Whether it stands below another table: with its title, without run folders as comments on its rows.
     """
     columns = "".join("r" if column.is_number else "l" for column in view.columns)
     lines = [rf"\begin{{{environment}}}{{@{{}}{columns}@{{}}}}", r"\toprule"]
-    lines += [rf"{_spanning(view, view.title)} \\"] if with_title and view.title else []
+    lines += [rf"{_spanning(view, view.title)} \\"] if is_below else []
     lines += [*_groups(view.columns), _row(escape_tex(column.title) for column in view.columns)]
     lines.append(r"\midrule\endhead" if environment == "longtable" else r"\midrule")
     for title, rows in view.blocks:
         lines += [rf"\addlinespace{_spanning(view, title)} \\"] if title else []
         for row in rows:
-            lines += [make_comment(str(run)) for run in row.get("runs", EMPTY).runs] if with_sources else []
+            lines += [] if is_below else [make_comment(str(run)) for run in row.get("runs", EMPTY).runs]
             lines.append(_row(_cell(cell, column) for cell, column in zip(view.cells(row), view.columns)))
     return "\n".join([*lines, r"\bottomrule", rf"\end{{{environment}}}"])
 
@@ -211,23 +200,21 @@ def _section(section: Section) -> str:
 
 
 def _grid_section(grid: Grid) -> str:
-    view = build_grid_view(grid)
     title = rf"\subsection*{{{escape_tex(grid.title)}}}" + "\n" if grid.title else ""
     if len(grid.rows) > MAX_ROWS_ON_A_PAGE:
-        return f"{title}{{\\small\n{_tabular(view, 'longtable')}}}"
-    return f"{title}{{\\centering\\small\n{_fit_to_page(_tabular(view))}\\par}}\\medskip"
+        return f"{title}{{\\small\n{_tabular(grid.view, 'longtable')}}}"
+    return f"{title}{{\\centering\\small\n{_fit_to_page(_tabular(grid.view))}\\par}}\\medskip"
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:
     """Return pictures, two beside one another where they are no wider than a column."""
     parts, column = [], 0
     for picture in pictures:
-        wide = report_text.is_wide(picture)
-        parts.append(r"\hfill" if column == 1 and not wide else r"\par\bigskip\noindent")
-        column = 0 if wide or column == 1 else 1
+        parts.append(r"\hfill" if column == 1 and not picture.is_wide else r"\par\bigskip\noindent")
+        column = 0 if picture.is_wide or column == 1 else 1
         file = f"figures/{report_text.make_file_name(picture.name)}.png"
         parts += [
-            rf"\begin{{minipage}}[t]{{{'' if wide else '.48'}\linewidth}}\vspace{{0pt}}\centering",
+            rf"\begin{{minipage}}[t]{{{'' if picture.is_wide else '.48'}\linewidth}}\vspace{{0pt}}\centering",
             _fit_to_page(rf"\includegraphics{{{file}}}"),
             rf"\par\smallskip{{\footnotesize\raggedright {escape_tex(picture.caption)}\par}}",
             r"\end{minipage}",

@@ -12,7 +12,7 @@ from experiments.reporting.render.claims import count_verdicts, find_claims
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 from experiments.reporting.tables.report_views import build_controls_view, build_measured_view
 from experiments.reporting.tables.row_evidence import list_control_commands, list_row_notes
-from experiments.reporting.tables.sections import EMPTY, Column, Section, TableView, ViewRow, build_grid_view
+from experiments.reporting.tables.sections import Cell, Column, Section, TableView
 
 
 def render_markdown(table: MeasuredTable, base: Path) -> str:
@@ -25,7 +25,7 @@ def render_markdown(table: MeasuredTable, base: Path) -> str:
     parts = [f"## {escape_markdown(table.title)}"]
     for title, rows in view.blocks:
         parts += [f"### {escape_markdown(title)}"] if title else []
-        parts.append(_grid(view.columns, [[_cell(row, c, base) for c in view.columns] for row in rows]))
+        parts.append(_grid(view.columns, [[_cell(cell, base) for cell in view.cells(row)] for row in rows]))
     if table.is_stacked:
         parts.append("Below a measured value stands the published one.")
     parts += [escape_markdown(note) for note in table.notes]
@@ -69,7 +69,7 @@ def _section(section: Section) -> list[str]:
     parts = [f"## {escape_markdown(section.title)}", *map(escape_markdown, section.texts)]
     for grid in section.grids:
         parts += [f"### {escape_markdown(grid.title)}"] if grid.title else []
-        parts.append(_plain(build_grid_view(grid)))
+        parts.append(_plain(grid.view))
     for picture in section.pictures:
         file = f"figures/{report_text.make_file_name(picture.name)}.png"
         parts += [f"![{escape_markdown(picture.alt)}](<{file}>)", escape_markdown(picture.caption)]
@@ -90,8 +90,7 @@ def _evidence(table: MeasuredTable) -> list[str]:
     return parts
 
 
-def _cell(row: ViewRow, column: Column, base: Path) -> str:
-    cell = row.get(column.key, EMPTY)
+def _cell(cell: Cell, base: Path) -> str:
     if cell.runs:
         return " ".join(f"[{escape_markdown(run.name)}]({report_text.link(run, base)})" for run in cell.runs)
     # brackets of an interval stand as they are

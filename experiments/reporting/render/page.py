@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.reporting.render import text as report_text
 from experiments.reporting.render.claims import count_verdicts, find_claims
-from experiments.reporting.tables import row_evidence
+from experiments.reporting.tables import report_views, row_evidence
 from experiments.reporting.tables.report_model import Report
-from experiments.reporting.tables.report_views import (
-    build_controls_view,
-    build_measured_view,
-    build_runs_view,
-)
-from experiments.reporting.tables.sections import Picture, Section, build_grid_view
+from experiments.reporting.tables.sections import Picture, Section
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_SVG_BYTES = 300_000  # beyond that the PNG is lighter, and looks the same
@@ -43,21 +37,17 @@ def render_html_page(
         keep_trailing_newline=True,
     )
     anchors = {id(table): f"t{number}" for number, table in enumerate(report.tables, start=1)}
-    filters: dict[str, Callable[..., Any]] = {
-        "minus": report_text.minus,
-        "link": lambda folder: f"{report_text.link(folder, base)}/",
-        "anchor": lambda table: anchors[id(table)],
-        "heading": lambda table: table.title.partition(" (NOT")[0],
-        "measured_view": build_measured_view,
-        "controls_view": build_controls_view,
-        "row_notes": row_evidence.list_row_notes,
-        "control_commands": row_evidence.list_control_commands,
-        "controls_in_words": lambda row: row_evidence.describe_controls(row_evidence.choose_controls(row)),
-        "grid_view": build_grid_view,
-        "data_uri": _data_uri,
-        "is_wide": report_text.is_wide,
-    }
-    environment.filters |= filters
+    environment.filters.update(
+        minus=report_text.minus,
+        link=lambda folder: f"{report_text.link(folder, base)}/",
+        anchor=lambda table: anchors[id(table)],
+        measured_view=report_views.build_measured_view,
+        controls_view=report_views.build_controls_view,
+        row_notes=row_evidence.list_row_notes,
+        control_commands=row_evidence.list_control_commands,
+        controls_in_words=lambda row: row_evidence.describe_controls(row_evidence.choose_controls(row)),
+        data_uri=_data_uri,
+    )
     groups, claims = report.groups, find_claims(report.tables)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
@@ -68,7 +58,7 @@ def render_html_page(
         no_results=report_text.explain_no_results(report, made.folders),
         balance=count_verdicts(claims),
         claims=[(context, list(each)) for context, each in groupby(claims, lambda claim: claim.context)],
-        runs=build_runs_view(groups) if groups else None,
+        runs=report_views.build_runs_view(groups) if groups else None,
         sections=sections,
         legend=report_text.list_reading_notes(groups),
     )

@@ -50,9 +50,8 @@ def render_csv(tables: Sequence[MeasuredTable]) -> str:
     """
     names, records = _table_records(tables)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for cells in (names, *([record.get(name, "") for name in names] for record in records)):
-        writer.writerow(map(make_cell_safe, cells))
+    rows = [names, *([record.get(name, "") for name in names] for record in records)]
+    csv.writer(text, lineterminator="\n").writerows(map(make_cell_safe, cells) for cells in rows)
     return text.getvalue()
 
 
@@ -164,15 +163,14 @@ def _control(control: Control) -> Record:
 def _group(group: Group) -> Record:
     record: Record = {state: group.states.get(state, 0) for state in STATES}
     for name, found in group.metrics.items():
-        parts = {"mean": _plain(found.mean), "sd": _plain(found.sd), "n": found.n}
-        record |= {f"measured_{name}_{part}": value for part, value in parts.items()}
+        record |= {f"measured_{name}_{part}": _plain(value) for part, value in vars(found).items()}
     return record | {
         "seeds": " ".join(str(seed) for seed in sorted(run["seed"] for run in group.runs)),
         "run_as": group.execution,
         "reduced": len(group.marked(REDUCED)),
         "imported": len(group.marked(IMPORTED)),
         "fingerprint": group.fingerprint,
-        "config_hash": group.column("config_hash"),
+        "config_hash": group.runs[0]["config_hash"],
         "folders": " ".join(str(folder) for folder in group.folders),
     }
 

@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.reporting.render import markdown
 from experiments.reporting.render.latex import render_latex_report, render_latex_table
-from experiments.reporting.render.markdown import (
-    render_markdown,
-    render_markdown_claims,
-    render_markdown_index,
-)
 from experiments.reporting.render.records import render_csv
 from experiments.reporting.render.text import ReportMetadata, make_file_name, make_stems
 from experiments.reporting.tables.report_model import Report
@@ -35,26 +31,27 @@ class ReportFiles:
             return render_csv(report.tables)
         if form == "latex":
             return render_latex_report(report, self.made)
-        claims = "\n\n".join(render_markdown_claims(report, self.made)) + "\n"
-        return "\n".join([claims, *(render_markdown(table, here) for table in report.tables)])
+        claims = "\n\n".join(markdown.render_markdown_claims(report, self.made)) + "\n"
+        return "\n".join([claims, *(markdown.render_markdown(table, here) for table in report.tables)])
 
     def files(self, forms: Sequence[str], out: Path) -> dict[str, bytes]:
         """Return the files' contents by path below `out`."""
         makers = {"md": self._markdown, "csv": self._csv, "latex": self._latex, "html": self._html}
         files = {name: text.encode() for form in forms for name, text in makers[form](out).items()}
-        for section in self.sections if set(forms) != {"csv"} else ():
-            for picture in section.pictures:
-                stem = f"figures/{make_file_name(picture.name)}"
-                files |= {f"{stem}.png": picture.png, f"{stem}.svg": picture.svg.encode()}
+        for picture in (picture for section in self.sections for picture in section.pictures):
+            stem = f"figures/{make_file_name(picture.name)}"
+            files |= {f"{stem}.png": picture.png, f"{stem}.svg": picture.svg.encode()}
         return files
 
     def _markdown(self, out: Path) -> dict[str, str]:
         """Return a page a table with its contexts, and `report.md`, which leads to them."""
         by_name = self.report.by_name
         tables = {f"{stem}.md": by_name[name] for name, stem in make_stems(by_name).items()}
-        pages = {file: "\n".join(render_markdown(table, out) for table in tables[file]) for file in tables}
         titles = {file: forms[0].title for file, forms in tables.items()}
-        return {"report.md": render_markdown_index(self.report, self.made, titles, self.sections), **pages}
+        files = {"report.md": markdown.render_markdown_index(self.report, self.made, titles, self.sections)}
+        for file, forms in tables.items():
+            files[file] = "\n".join(markdown.render_markdown(table, out) for table in forms)
+        return files
 
     def _csv(self, out: Path) -> dict[str, str]:
         by_name = self.report.by_name

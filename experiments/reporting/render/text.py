@@ -15,10 +15,8 @@ from pathlib import Path
 from experiments.common.files import make_unique_name
 from experiments.reporting.tables.groups import Group
 from experiments.reporting.tables.report_model import LEGEND, Report
-from experiments.reporting.tables.sections import Picture
 from experiments.runs.run_flags import explain_marks
 
-COLUMN_PT = 300  # a column of a two-column paper has about 240
 _MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
 RANKS = "Bold is the best value of a block, underlined the second, by the digits shown, whatever the noise."
 
@@ -68,12 +66,6 @@ def minus(text: str) -> str:
     return _MINUS.sub("−", text)
 
 
-def is_wide(picture: Picture) -> bool:
-    """Return whether a picture is wider than a column of a paper."""
-    width = re.search(r'<svg[^>]*\swidth="([\d.]+)pt"', picture.svg[:2000])
-    return width is None or float(width[1]) > COLUMN_PT
-
-
 def make_file_name(table: str) -> str:
     """Return a table's name as the stem of a file, wherever the table came from."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", table).strip(".-") or "table"
@@ -94,7 +86,4 @@ def link(folder: Path, base: Path) -> str:
 @lru_cache(maxsize=65536)
 def _relative(folder: Path, base: Path) -> str:
     """Return the relative path; cached, for resolving symbolic links of a shared folder is slow."""
-    try:
-        return Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()
-    except ValueError:  # another drive
-        return folder.resolve().as_posix()
+    return os.path.relpath(folder.resolve(), base.resolve())

@@ -52,7 +52,7 @@ def build_report(
         shown = _of_recipes(shown, set(recipes))
     measured = {table.name for table in shown if table.is_measured}
     missing = [text for t in tables for text in builder.find_nearest(t, t.name in measured)] if names else []
-    problems = [*collected.problems, *problems, *matcher.problems]
+    problems = [*collected.problems, *problems, *dict.fromkeys(matcher.problems)]
     matcher.save()
     return Report(list(map(_with_notes, shown)), problems, bool(collected.runs), missing)
 
@@ -163,11 +163,9 @@ class _TableBuilder:
         columns = [c for c in table.columns if c in metrics] or metrics or list(table.columns)
         shown = set(runs) | {row.baseline for row in table.rows() if row.id in runs and row.baseline}
         hidden = [row for row in table.rows() if row.id not in runs and not row.reference]
-        notes = [
-            f"Rows are named as in the paper: {table.title}." if table.has_published else f"{table.title}."
-        ]
-        if scaled:
-            notes[0] += f" With profile {context.profile}, {', '.join(scaled)}."
+        origin = "Rows are named as in the paper: " if table.has_published else ""
+        ran_as = f" With profile {context.profile}, {', '.join(scaled)}." if scaled else ""
+        notes = [f"{origin}{table.title}.{ran_as}"]
         if hidden:
             notes.append(f"{len(hidden)} rows of the table have no runs here.")
         common = self.matcher.describe_context(context)
@@ -203,7 +201,7 @@ class _TableBuilder:
         done = [run for run in self.matcher.unmatched() if run["state"] == "done"]
         found: list[tuple[int, str]] = []
         for runs in split_by(done, lambda run: run["recipe_id"])[:MAX_RECIPES]:
-            own = self.matcher.recipe_for_id(runs[0]["recipe_id"])
+            own = self.matcher.recipe_by_id[runs[0]["recipe_id"]]
             if own is None:
                 continue
             context = None if _has_one_form(table) else self.matcher.context_of(own)

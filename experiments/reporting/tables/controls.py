@@ -42,7 +42,7 @@ class Control:
 
 def find_controls(group: Group, metric: str, matcher: Matcher) -> tuple[Control, ...]:
     """Return the controls of a row's runs; none where its rule is one itself, or its recipe cannot be read."""
-    recipe = matcher.recipe_for_id(group.recipe_id)
+    recipe = matcher.recipe_by_id[group.recipe_id]
     if recipe is None or not is_adaptive(recipe.weighting) or group.is_imported:
         return ()
     finder = _ControlFinder(group, metric, recipe, matcher)

@@ -42,11 +42,11 @@ class Group:
 
     def by_seed(self, metric: str) -> dict[int, float]:
         """Return a metric of the finished runs by seed; empty where none has it."""
-        return {run["seed"]: run[metric] for run in self.runs if metric in run}
+        return {run["seed"]: run["metrics"][metric] for run in self.runs if metric in run["metrics"]}
 
-    def marked(self, mark: str) -> list[int]:
-        """Return the seeds of the runs with a mark."""
-        return [run["seed"] for run in self._by_seed if mark in run["marks"]]
+    def marked(self, mark: str) -> list[Run]:
+        """Return the runs with a mark, by seed."""
+        return [run for run in self._by_seed if mark in run["marks"]]
 
     def seeds_added_later(self) -> list[int]:
         """Return the seeds planned after another seed had ended: somebody may have looked at the result before.
@@ -58,11 +58,11 @@ class Group:
 
     @property
     def recipe_id(self) -> str:
-        return self.column("recipe_id")
+        return self.runs[0]["recipe_id"]
 
     @property
     def fingerprint(self) -> str:
-        return self.column("fingerprint")
+        return self.runs[0]["fingerprint"]
 
     @property
     def folders(self) -> list[Path]:
@@ -88,21 +88,13 @@ class Group:
     def _by_seed(self) -> list[Run]:
         return sorted(self.runs, key=lambda run: run["seed"])
 
-    def counts(self) -> str:
-        """Return `2 done, 1 failed`."""
-        return ", ".join(f"{n} {state}" for state, n in self.states.items())
-
-    def describe_absence(self) -> str:
-        """Return which runs gave no number: `1 failed`; mostly empty."""
-        return ", ".join(f"{n} {state}" for state, n in self.states.items() if state != "done")
-
-    def column(self, name: str) -> str:
-        """Return what the first run has in a column of text: recipe, profile, dataset, config_hash."""
-        return str(self.runs[0][name])
+    def counts(self, without: str = "") -> str:
+        """Return `2 done, 1 failed`; `without` a state only those of the others, mostly empty."""
+        return ", ".join(f"{n} {state}" for state, n in self.states.items() if state != without)
 
     def remark(self) -> str:
         """Return what a reader must know: runs without a result, execution, distinguishing label."""
-        texts = [self.counts()] if self.describe_absence() else []
+        texts = [self.counts()] if self.counts(without="done") else []
         if self.execution and "run as" not in self.distinguishing_label:
             texts.append(f"run as {self.execution}")
         if self.distinguishing_label:
@@ -111,15 +103,12 @@ class Group:
             texts.append(f"{REDUCED} halved batch: {_list_seeds(reduced)}")
         if self.is_imported:
             texts.append(f"{IMPORTED} imported")
-        noted: dict[str, list[int]] = {}
-        for run in self._by_seed:
-            if run["notes"]:
-                noted.setdefault(run["notes"], []).append(run["seed"])
-        return "; ".join([*texts, *(f"{_list_seeds(seeds)}: {notes}" for notes, seeds in noted.items())])
+        noted = split_by((run for run in self._by_seed if run["notes"]), lambda run: run["notes"])
+        return "; ".join([*texts, *(f"{_list_seeds(runs)}: {runs[0]['notes']}" for runs in noted)])
 
 
-def _list_seeds(seeds: list[int]) -> str:
-    return f"seed {', '.join(map(str, seeds))}"
+def _list_seeds(runs: list[Run]) -> str:
+    return f"seed {', '.join(str(run['seed']) for run in runs)}"
 
 
 def group_runs(runs: list[Run]) -> list[Group]:
@@ -135,7 +124,9 @@ def group_runs(runs: list[Run]) -> list[Group]:
     values = {key: {marks[key] for marks, _ in parts} for key in ("recipe", "data", "run as", "")}
     groups = []
     for marks, part in parts:
-        spreads = {name: compute_spread(run.get(name) for run in part) for name in list_metrics(part)}
+        spreads = {
+            name: compute_spread(run["metrics"].get(name) for run in part) for name in list_metrics(part)
+        }
         label = ", ".join(
             f"{key} {marks[key]}".strip() for key in marks if len(values[key]) > 1 and marks[key]
         )

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +44,7 @@ class Matcher:
 
     def __init__(self, collected: Collected) -> None:
         self.runs = collected.runs
-        self.problems: list[str] = []  # one sentence for each recipe that could not be read
+        self.problems: list[str] = []  # a sentence for each recipe that could not be read; rows may share one
         self.matched: set[str] = set()
         self._facts = defaultdict(FileFacts, collected.facts)
         self._loaded: dict[tuple[Any, ...], Recipe | None] = {}
@@ -53,20 +53,17 @@ class Matcher:
             self._places[run["recipe_id"]].append(place)
         self._datasets: dict[str, DatasetSpec] = {}
         self._contexts: dict[tuple[str, int], Context] = {}
-        self._own = {digest: self._recipe_of_runs(places) for digest, places in self._places.items()}
-        owned = [recipe for recipe in self._own.values() if recipe]
-        # Of all runs, in the order in which they come.
-        self.contexts = list(dict.fromkeys(self.context_of(recipe) for recipe in owned))
+        # By the runs' `recipe_id`, in the order in which they come: what they were started from; None if no page of
+        # them can be read.
+        self.recipe_by_id = {digest: self._recipe_of_runs(places) for digest, places in self._places.items()}
+        readable = [recipe for recipe in self.recipe_by_id.values() if recipe]
+        self.contexts = list(dict.fromkeys(map(self.context_of, readable)))  # in the same order
         self._means: dict[str, dict[str, float]] = {}
         self._results = {run["path"]: run["results"] for run in self.runs}
-        self._fixed_weights = {tuple(recipe.weighting.get("weights", ())) for recipe in owned}
-
-    def recipe_for_id(self, recipe_id: str) -> Recipe | None:
-        """Return the recipe that runs of an identity were started from; None if no page can be read."""
-        return self._own[recipe_id]
+        self._fixed_weights = {tuple(recipe.weighting.get("weights", ())) for recipe in readable}
 
     def context_of(self, own: Recipe) -> Context:
-        """Return the context of a recipe that `recipe_for_id` gave, looked up once."""
+        """Return the context of a recipe of `recipe_by_id`, looked up once."""
         key = (own.profile or "", id(own.dataset))
         if key not in self._contexts:
             self._contexts[key] = find_context(own)
@@ -105,7 +102,7 @@ class Matcher:
                 self._loaded[key] = table.recipe_of(row, weights, profile or None)
             except UserError as error:
                 self._loaded[key] = None
-                self._note(error)
+                self.problems.append(f"{error.message}.")
         return self._loaded[key]
 
     def load_named(self, name: str, profile: str) -> Recipe | None:
@@ -182,11 +179,6 @@ class Matcher:
         """Return the runs that no `find` has found."""
         return [run for run in self.runs if run["path"] not in self.matched]
 
-    @property
-    def recipe_ids(self) -> Collection[str]:
-        """The identities of all runs, in the order in which they come."""
-        return self._places.keys()
-
     def _recipe_of_runs(self, places: Iterable[int]) -> Recipe | None:
         """Return the first readable recipe of runs with one identity."""
         errors = []
@@ -196,7 +188,7 @@ class Matcher:
                 return self._recipe(RunFolder(run["path"]), self._facts[run["results"]])
             except UserError as error:
                 errors.append(error)
-        self._note(errors[0])
+        self.problems.append(f"{errors[0].message}.")
         return None
 
     def _recipe(self, run: RunFolder, facts: FileFacts) -> Recipe:
@@ -222,11 +214,6 @@ class Matcher:
         """Keep what was read for the next report."""
         for facts in self._facts.values():
             facts.save()
-
-    def _note(self, error: UserError) -> None:
-        sentence = f"{error.message}."
-        if sentence not in self.problems:
-            self.problems.append(sentence)
 
 
 def _outlasts_json(content: dict[str, Any]) -> bool:

@@ -35,14 +35,14 @@ def build_other_tables(matcher: Matcher, runs: list[Run], is_to_first: bool = Fa
         names.setdefault(run["recipe_id"], run["recipe"])
     by_context: dict[Context | None, dict[str, list[str]]] = {}  # then by name: identities
     for digest in dict.fromkeys(run["recipe_id"] for run in runs):
-        own = matcher.recipe_for_id(digest)
+        own = matcher.recipe_by_id[digest]
         by_name = by_context.setdefault(matcher.context_of(own) if own else None, {})
         by_name.setdefault(names[digest], []).append(digest)
-    uniform: dict[str, str] = {}  # identities of uniformly weighted runs, by the rest of their recipes
-    for digest in matcher.recipe_ids:
-        own = matcher.recipe_for_id(digest)
-        if not is_to_first and own is not None and _is_uniform(own):
-            uniform[_without_weighting(own)] = digest
+    uniform = {
+        _without_weighting(own): digest
+        for digest, own in matcher.recipe_by_id.items()
+        if own is not None and _is_uniform(own)
+    }
     return [
         _OtherTable(matcher, context, uniform, is_to_first).build(by_name)
         for context, by_name in by_context.items()
@@ -65,7 +65,7 @@ class _OtherTable:
 
     matcher: Matcher
     context: Context | None
-    uniform: dict[str, str]
+    uniform: dict[str, str]  # identities of uniformly weighted runs, by the rest of their recipes
     is_to_first: bool
     runs: dict[str, list[Run]] = field(default_factory=dict)  # by row id
     differs: dict[str, str] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class _OtherTable:
         """Return the rows of one recipe: what they are compared with, then its variants by the keys that differ."""
         named = self._load_named(name)
         changes = {digest: self._list_changes(digest, named) for digest in digests}
-        stands = compute_recipe_id(named) if named is not None and not self.is_to_first else ""
+        stands = compute_recipe_id(named) if named is not None else ""
         bases = {digest: self._select_base(digest, stands, changes[digest]) for digest in digests}
         references = [base for base in dict.fromkeys(bases.values()) if base and base not in bases]
         ordered = sorted(digests, key=lambda digest: _order(changes[digest]))
@@ -105,11 +105,13 @@ class _OtherTable:
 
     def _select_base(self, digest: str, stands: str, changes: Sequence[str]) -> str:
         """Return the identity of what a recipe is compared with; empty where there is nothing."""
-        own = self.matcher.recipe_for_id(digest)
-        if own is not None and not _is_uniform(own) and (base := self.uniform.get(_without_weighting(own))):
+        own = self.matcher.recipe_by_id[digest]
+        if self.is_to_first or own is None:
+            return ""
+        if not _is_uniform(own) and (base := self.uniform.get(_without_weighting(own))):
             return base
         is_comparable = len(changes) == 1 or all(text.startswith("weighting.") for text in changes)
-        return stands if is_comparable and stands != digest and stands in self.matcher.recipe_ids else ""
+        return stands if is_comparable and stands != digest and stands in self.matcher.recipe_by_id else ""
 
     def _row(self, block: str, digest: str, name: str, changes: list[str], base: str = "") -> Row:
         row_id = f"{block}/{digest}"
@@ -124,7 +126,7 @@ class _OtherTable:
         return named and named.model_copy(update={"dataset": self.context.dataset})
 
     def _list_changes(self, digest: str, named: Recipe | None) -> list[str]:
-        own = self.matcher.recipe_for_id(digest)
+        own = self.matcher.recipe_by_id[digest]
         return list_differences(own, named) if own and named else []
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row
+from experiments.reporting.collect import split_by
 from experiments.reporting.stats.power import Power
 from experiments.reporting.stats.statistics import MIN_SEEDS, Difference
 from experiments.reporting.tables.controls import Control
@@ -159,8 +160,7 @@ class Report:
     @property
     def by_name(self) -> dict[str, list[MeasuredTable]]:
         """Each table's name to all its forms."""
-        names = dict.fromkeys(table.name for table in self.tables)
-        return {name: [table for table in self.tables if table.name == name] for name in names}
+        return {forms[0].name: forms for forms in split_by(self.tables, lambda table: table.name)}
 
     @property
     def measured(self) -> list[MeasuredTable]:

@@ -52,14 +52,11 @@ def _identifying_columns(table: MeasuredTable) -> list[Column]:
 
 def _blocks(table: MeasuredTable) -> list[tuple[str, list[dict[str, Cell]]]]:
     """Return each block's rows; a row with several groups of runs has its published values once."""
-    blocks, seen = [], set()
-    for title, rows in table.blocks:
-        shown = []
-        for row in rows:
-            shown.append(_cells(row, table, row.definition.id not in seen))
-            seen.add(row.definition.id)
-        blocks.append((title, shown))
-    return blocks
+    first = {row.definition.id: row for row in reversed(table.rows)}
+    return [
+        (title, [_cells(row, table, is_first=row is first[row.definition.id]) for row in rows])
+        for title, rows in table.blocks
+    ]
 
 
 def _cells(row: TableRow, table: MeasuredTable, is_first: bool) -> dict[str, Cell]:
@@ -92,8 +89,7 @@ def _measured(row: TableRow, metric: str, main: str, below: Cell | None) -> Cell
     if row.group is None:
         return Cell(note=row.remark if metric == main else "", below=below)
     group = row.group
-    note = group.describe_absence() if metric == main else ""
-    folder = group.configs[0] if metric == main else None
+    note, folder = (group.counts(without="done"), group.configs[0]) if metric == main else ("", None)
     found, first = group.metrics.get(metric), group.metrics.get(main)
     if found is None:
         return Cell(note=note, below=below, folder=folder)
@@ -143,19 +139,19 @@ def build_runs_view(groups: Sequence[Group]) -> TableView:
     ]  # fmt: skip
     rows = []
     for group in groups:
-        iterations = group.runs[0]["iterations"]
+        first = group.runs[0]
         seconds = compute_spread(run["seconds"] for run in group.runs)
         commits = dict.fromkeys(run["commit"][:12] for run in group.runs if run["commit"])
         rows.append(
             {
-                "recipe": Cell(group.column("recipe")),
-                "config": Cell(group.column("config_hash")),
-                "context": Cell(" on ".join(filter(None, map(group.column, ("profile", "dataset"))))),
+                "recipe": Cell(first["recipe"]),
+                "config": Cell(first["config_hash"]),
+                "context": Cell(" on ".join(filter(None, (first["profile"], first["dataset"])))),
                 "data": Cell(group.fingerprint[:12]),
                 "runs": Cell(runs=group.folders),
                 "states": Cell(group.counts() + group.marks),
                 "execution": Cell(group.execution),
-                "iterations": Cell(f"{iterations:,}", float(iterations)),
+                "iterations": Cell(f"{first['iterations']:,}", float(first["iterations"])),
                 "minutes": Cell(f"{seconds.mean / 60:.1f}", seconds.mean) if seconds else EMPTY,
                 "commit": Cell(", ".join(commits)),
             }

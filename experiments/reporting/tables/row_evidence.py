@@ -82,9 +82,8 @@ def _has_added_seeds(row: TableRow) -> bool:
     groups = [group for group in (row.group, row.baseline) if group is not None]
     done = [{run["seed"] for run in group.runs if run["state"] == "done"} for group in groups]
     is_paired = row.difference is not None and row.difference.paired
-    counted = (
-        set.intersection(*done) if is_paired else set().union(*done)
-    )  # a baseline may have more than the row
+    # a baseline may have more than the row
+    counted = set.intersection(*done) if is_paired else set().union(*done)
     return any(counted.intersection(group.seeds_added_later()) for group in groups)
 
 

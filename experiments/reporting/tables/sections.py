@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+COLUMN_PT = 300  # a column of a two-column paper has about 240
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,16 @@ class Grid:
     rows: Sequence[Sequence[str]]  # as many cells each
     texts: int = 1  # how many columns, from the left, are text; the others are numbers, set to the right
     title: str = ""  # for above the grid; may be empty
+
+    @property
+    def view(self) -> TableView:
+        """The grid as a table; a number sorts as one."""
+        columns = [Column(str(i), name, i >= self.texts) for i, name in enumerate(self.header)]
+        rows = [
+            {c.key: Cell(text, _number(text) if c.is_number else None) for c, text in zip(columns, row)}
+            for row in self.rows
+        ]
+        return TableView(self.title, columns, [("", rows)])
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,12 @@ class Picture:
     def files(self) -> dict[str, bytes]:
         """Return the contents of `<name>.png` and `<name>.svg` by file name."""
         return {f"{self.name}.png": self.png, f"{self.name}.svg": self.svg.encode()}
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is wider than a column of a paper."""
+        width = re.search(r'<svg[^>]*\swidth="([\d.]+)pt"', self.svg[:2000])
+        return width is None or float(width[1]) > COLUMN_PT
 
 
 @dataclass(frozen=True)
@@ -96,16 +115,6 @@ class TableView:
     def cells(self, row: ViewRow) -> list[Cell]:
         """Return a row's cells, one for each column."""
         return [row.get(column.key, EMPTY) for column in self.columns]
-
-
-def build_grid_view(grid: Grid) -> TableView:
-    """Return a grid of text as a table; a number sorts as one."""
-    columns = [Column(str(i), name, i >= grid.texts) for i, name in enumerate(grid.header)]
-    rows = [
-        {c.key: Cell(text, _number(text) if c.is_number else None) for c, text in zip(columns, row)}
-        for row in grid.rows
-    ]
-    return TableView(grid.title, columns, [("", rows)])
 
 
 def _number(text: str) -> float | None:

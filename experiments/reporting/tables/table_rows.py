@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from experiments.recipes.tables import Block, Row, Table
-from experiments.reporting.collect import Run
+from experiments.reporting.collect import Run, split_by
 from experiments.reporting.stats.power import compute_power
 from experiments.reporting.stats.sequences import add_sequence
 from experiments.reporting.stats.statistics import Difference, adjust_by_holm, rank_by_metric
@@ -64,7 +64,7 @@ class RowBuilder:
                 gap=spread.mean - stated[0] if spread and stated else None,
                 power=None if self.table.study else compute_power(change, published),
                 controls=find_controls(group, metric, self.matcher) if needed else (),
-                recipe=self.matcher.recipe_for_id(group.recipe_id),
+                recipe=self.matcher.recipe_by_id[group.recipe_id],
                 baseline=baseline,
                 differs=self.differs.get(row.id, ""),
             )
@@ -86,14 +86,11 @@ class RowBuilder:
 
     def _measured_ranks(self, rows: Sequence[TableRow]) -> dict[int, dict[str, int]]:
         """Return ranks by the row's place; only among results on the same data, and without rows of other tables."""
-        by_data: dict[str, dict[int, dict[str, float]]] = {}
-        for index, row in enumerate(rows):
-            if row.group and not row.definition.reference:
-                means = {name: spread.mean for name, spread in row.group.metrics.items()}
-                by_data.setdefault(row.group.fingerprint, {})[index] = means
+        ranked = [(i, row.group) for i, row in enumerate(rows) if row.group and not row.definition.reference]
         ranks: dict[int, dict[str, int]] = {}
-        for members in by_data.values():
-            ranks |= rank_by_metric(members, self.columns)
+        for alike in split_by(ranked, lambda member: member[1].fingerprint):
+            means = {i: {name: found.mean for name, found in group.metrics.items()} for i, group in alike}
+            ranks |= rank_by_metric(means, self.columns)
         return ranks
 
 

@@ -91,7 +91,7 @@ def test_what_has_not_changed_is_not_read_again(make_run: MakeRun, results: Path
     matcher = Matcher(again)
     assert reads == []
     assert same(again, first)
-    own = matcher.recipe_for_id(again.runs[0]["recipe_id"])
+    own = matcher.recipe_by_id[again.runs[0]["recipe_id"]]
     page = recipes.load_recipe(str(one.recipe))
     assert own == page
     assert recipes.compute_recipe_id(own) == recipes.compute_recipe_id(page) == one.read().recipe_id
@@ -195,7 +195,7 @@ def other_code(path: Path) -> None:
     def change(content: dict) -> None:
         content["answer"]["version"] = "0" * 16
         for _, row in content["answer"]["facts"].values():
-            row["AP"] = 51.25
+            row["metrics"]["AP"] = 51.25
 
     rewrite_entry(path, change)
 
@@ -231,7 +231,7 @@ def test_a_cache_that_may_not_be_written_changes_nothing(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("experiments.common.files.tempfile.mkstemp", refused)
-    assert [run["AP"] for run in collect(results).runs] == [50.0]
+    assert [run["metrics"]["AP"] for run in collect(results).runs] == [50.0]
     assert [path.name for path in results.iterdir()] == ["runs"]
 
 
@@ -272,7 +272,7 @@ def test_a_recipe_that_rests_on_other_files_is_read_each_time(
         text = base.read_text(encoding="utf-8").replace("gamma: 0.01", f"gamma: {gamma}")
         base.write_text(text, encoding="utf-8")
         found = collect(results)
-        assert Matcher(found).recipe_for_id(digest).weighting["gamma"] == gamma
+        assert Matcher(found).recipe_by_id[digest].weighting["gamma"] == gamma
 
 
 @pytest.mark.usefixtures("settled")
@@ -301,7 +301,7 @@ def _collect_often(results: Path, times: int) -> None:
     cache.MIN_FACTS, cache._MIN_AGE_S = 1, -HOUR
     for _ in range(times):
         rows = collect(results).runs
-        assert [row["AP"] for row in rows] == [float(row["seed"]) for row in rows]
+        assert [row["metrics"]["AP"] for row in rows] == [float(row["seed"]) for row in rows]
 
 
 @pytest.mark.usefixtures("settled")

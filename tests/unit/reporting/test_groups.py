@@ -46,11 +46,11 @@ def test_one_row_a_run_with_what_its_record_says(make_run: MakeRun, results: Pat
     record = run.read()
     assert (row["recipe_id"], row["config_hash"]) == (record.recipe_id, record.config_hash)
     assert (row["seed"], row["profile"], row["dataset"], row["state"]) == (3, "tiny", "shapes", "done")
-    assert (row["AP"], row["AP50"], row["seconds"], row["iterations"]) == (50.5, 70.25, 90.0, 400)
+    assert (row["metrics"], row["seconds"], row["iterations"]) == ({"AP": 50.5, "AP50": 70.25}, 90.0, 400)
     assert row["execution"] == "4 x 2, then 1 x 4 x 2"
     assert Path(row["path"]) == run.path
     assert (failed["recipe"], failed["state"], failed["profile"]) == (BASE, "failed", "")
-    assert "AP" not in failed
+    assert failed["metrics"] == {}
     assert math.isnan(failed["seconds"])
 
 
@@ -70,7 +70,7 @@ def test_a_broken_record_is_a_sentence_and_hides_no_other(make_run: MakeRun, res
         encoding="utf-8",
     )
     found = collect(results)
-    assert [run["AP"] for run in found.runs] == [50.0]
+    assert [run["metrics"]["AP"] for run in found.runs] == [50.0]
     assert len(found.problems) == 2
     assert str(broken.record_file) in found.problems[0]
     assert "schema" in found.problems[1]
@@ -82,7 +82,7 @@ def test_only_finished_runs_have_metrics_and_minus_one_is_none(make_run: MakeRun
     make_run(BASE, 2, {"AP": 99.0}, status="running")  # its process is long gone
     runs = collect(results).runs
     assert [run["state"] for run in runs] == ["done", "failed", "interrupted"]
-    assert [run.get("AP") for run in runs] == [50.0, None, None]
+    assert [run["metrics"] for run in runs] == [{"AP": 50.0}, {}, {}]
     assert list_metrics(collect(results).runs) == ["AP"]
 
 

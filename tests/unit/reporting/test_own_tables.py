@@ -9,7 +9,7 @@ import yaml
 
 from experiments.common.errors import UserError
 from experiments.reporting import build_report, collect
-from experiments.reporting.render import find_claims
+from experiments.reporting.render.claims import find_claims
 from experiments.reporting.tables.report_model import MeasuredTable, Report
 
 from .conftest import MakeRun, others

@@ -15,9 +15,15 @@ import yaml
 from scipy import stats
 
 from experiments.recipes import catalogue
-from experiments.reporting import Report, build_report, collect, render
+from experiments.reporting import Report, build_report, collect
 from experiments.reporting.render import text as report_text
-from experiments.reporting.render.latex import escape_tex, make_comment
+from experiments.reporting.render.claims import count_verdicts, find_claims
+from experiments.reporting.render.latex import (
+    escape_tex,
+    make_comment,
+    render_latex_report,
+    render_latex_table,
+)
 from experiments.reporting.render.page import render_html_page
 from experiments.reporting.tables.sections import Grid, Picture, Section
 
@@ -127,7 +133,7 @@ def test_every_published_cell_of_the_latex(measured: tuple[Report, Path], tmp_pa
     for report in (measured[0], build_report(collect(tmp_path))):
         for table, source in zip(published(report), pages_of(TABLES)):
             marks = rank_marks(source)
-            rows = latex_rows(render.render_latex_table(table))
+            rows = latex_rows(render_latex_table(table))
             for row in (row for block in source["blocks"] for row in block["rows"]):
                 own = [
                     r
@@ -186,11 +192,9 @@ def test_claims_come_first_once_each_and_with_their_controls(page: Page, measure
     assert "Table 1, Table 3, Table 4, Table 5" in text
     assert "Minus its controls: gamma = 0 +0.8 [" in text
     assert "Controls not run: random weights;" in text
-    found = render.find_claims(measured[0].tables)
-    assert render.count_verdicts(found).startswith(
-        "2 rows are compared with a baseline: 1 gain, 1 within noise."
-    )
-    assert "With 2 intervals at 95 %, 0.1 would be expected" in render.count_verdicts(found)
+    found = find_claims(measured[0].tables)
+    assert count_verdicts(found).startswith("2 rows are compared with a baseline: 1 gain, 1 within noise.")
+    assert "With 2 intervals at 95 %, 0.1 would be expected" in count_verdicts(found)
 
 
 def test_a_page_needs_nothing_but_itself_and_links_only_to_runs(page: Page, measured: tuple[Report, Path]):
@@ -236,7 +240,7 @@ def test_latex_of_any_text():
 
 def test_run_folders_stand_in_the_latex_as_comments(measured: tuple[Report, Path]):
     report, results = measured
-    text = render.render_latex_table(published(report)[0])
+    text = render_latex_table(published(report)[0])
     for run in results.glob("runs/retinanet-r50-rlo/*/seed3"):
         assert f"% {run}" in text.splitlines()
     assert text.startswith("% Needs the packages booktabs and graphicx.")
@@ -254,7 +258,7 @@ def test_pictures_are_the_files_that_were_drawn(measured: tuple[Report, Path]):
 
 
 def test_two_tables_never_share_a_file():
-    assert render.make_stems(["a b", "a-b", "A/B", "report", "c"]) == {
+    assert report_text.make_stems(["a b", "a-b", "A/B", "report", "c"]) == {
         "a b": "a-b", "a-b": "a-b-2", "A/B": "A-B-3", "report": "report-2", "c": "c",
     }  # fmt: skip
 
@@ -298,14 +302,12 @@ def test_the_latex_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mea
     report, results = measured
     odd = build_report(collect(results), ["mine"])
     (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / f"{render.make_file_name(PICTURE.name)}.png").write_bytes(PNG)
+    (tmp_path / "figures" / f"{report_text.make_file_name(PICTURE.name)}.png").write_bytes(PNG)
     for name, each in (("one", report), ("two", odd)):
-        Path(f"{name}.tex").write_text(
-            render.render_latex_report(each, made(results), [SECTION]), encoding="utf-8"
-        )
+        Path(f"{name}.tex").write_text(render_latex_report(each, made(results), [SECTION]), encoding="utf-8")
         paper = r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}"
         paper += r"\begin{document}\input{t}\end{document}"
-        Path("t.tex").write_text(render.render_latex_table(published(each)[0]), encoding="utf-8")
+        Path("t.tex").write_text(render_latex_table(published(each)[0]), encoding="utf-8")
         Path("paper.tex").write_text(paper, encoding="utf-8")
         for document in (name, "paper"):
             ran = subprocess.run(

@@ -14,7 +14,9 @@ import yaml
 from experiments.common.errors import UserError
 from experiments.recipes import catalogue
 from experiments.recipes import loading as recipes
-from experiments.reporting import build_report, collect, render
+from experiments.reporting import build_report, collect
+from experiments.reporting.render.markdown import render_markdown
+from experiments.reporting.render.records import render_csv
 from experiments.reporting.tables.report_model import MeasuredTable, Report, TableRow
 from experiments.runs.run_folder import RunFolder
 
@@ -69,7 +71,7 @@ def test_every_published_value_stands_in_its_row(results: Path):
     assert in_contexts(report) == others(report) == report.problems == []
     count = 0
     for table, (_, page) in zip(published(report), table_files()):
-        shown = cells(render.render_markdown(table, results))
+        shown = cells(render_markdown(table, results))
         for row in (row for block in page["blocks"] for row in block["rows"]):
             name = row["label"] + (r"\*" if row.get("reimplemented") else "")
             values = [f"{v:.1f}" for v in row["published"]]
@@ -111,9 +113,7 @@ def test_full_size_runs_fill_the_published_tables(make_run: MakeRun, results: Pa
     (line,) = by_id(published(report)[0])["retinanet-rlo-r50"]
     assert line.difference.value == pytest.approx(0.8)
     assert line.difference.error == pytest.approx(0.1)  # of the two seeds that both have: 0.7 and 0.9
-    (row,) = [
-        r for r in cells(render.render_markdown(published(report)[0], results)) if "**36.9 ± 0.2 (3)**" in r
-    ]
+    (row,) = [r for r in cells(render_markdown(published(report)[0], results)) if "**36.9 ± 0.2 (3)**" in r]
     assert row[2:5] == ["36.9", "**36.9 ± 0.2 (3)**", "0.0"]  # published, measured, their difference
     assert row[5:8] == ["+0.8", "+0.8 [-0.5, +2.1]", "too few seeds"]  # t of one degree of freedom: 12.706
     assert row[8] == "**56.0 ± 0.0**<br>56.3"  # AP50, the published one below
@@ -125,14 +125,14 @@ def test_tiny_runs_never_stand_beside_published_numbers(make_run: MakeRun, resul
         make_run(RLO, seed, {"AP": 53.0 + seed}, profile="tiny")
     report = made(results)
     assert all(line.group is None for table in published(report) for line in table.rows)
-    assert all("measured" not in render.render_markdown(table, results) for table in published(report))
+    assert all("measured" not in render_markdown(table, results) for table in published(report))
     for table in in_contexts(report):
         assert "profile tiny on shapes (NOT comparable with the published numbers)" in table.title
-        text = render.render_markdown(table, results)
+        text = render_markdown(table, results)
         assert "published |" not in text
         for value in {f"{v:.1f}" for line in table.rows for v in line.definition.published}:
             assert value not in " ".join(cell for row in cells(text) for cell in row[2:])
-    frame = pd.read_csv(io.StringIO(render.render_csv(report.tables)))
+    frame = pd.read_csv(io.StringIO(render_csv(report.tables)))
     as_published = frame["published_AP"].notna() | frame["published_mAP"].notna()
     own = frame["measured_AP_mean"].notna()
     assert as_published.sum() == 41
@@ -256,7 +256,7 @@ def test_csv_holds_the_numbers_themselves(make_run: MakeRun, results: Path):
         make_run(RLO, seed, {"AP": ap, "APS": ap / 2}, profile="tiny")
     make_run(BASE, 4, {"AP": 48.25, "APS": 20.0}, profile="tiny")
     report = made(results, "table3")
-    frame = pd.read_csv(io.StringIO(render.render_csv(report.tables)))
+    frame = pd.read_csv(io.StringIO(render_csv(report.tables)))
     as_published = frame[frame["context"] == "published"]
     assert as_published["published_AP"].tolist() == [36.1, 36.6, 36.3, 36.0, 36.4, 36.9]
     assert as_published["published_APL"].tolist() == [47.1, 49.0, 47.3, 46.2, 47.6, 48.5]
@@ -273,7 +273,7 @@ def test_csv_holds_the_numbers_themselves(make_run: MakeRun, results: Path):
 
 
 def test_csv_of_one_table_is_as_wide_in_every_row(results: Path):
-    rows = list(csv.reader(io.StringIO(render.render_csv(published(made(results))))))
+    rows = list(csv.reader(io.StringIO(render_csv(published(made(results))))))
     assert {len(row) for row in rows} == {len(rows[0])}
     assert len(rows) == 1 + 41
 
@@ -282,11 +282,11 @@ def test_names_cannot_break_a_page(make_run: MakeRun, results: Path):
     make_run(RLO, 0, {"AP": 50.0}, name="<script>alert(1)| x [y](z)`", sets=("weighting.gamma=0.2",))
     make_run(RLO, 0, {"AP": 36.9}, name="a|b <i>")
     report = made(results)
-    text = render.render_markdown(report.tables[-1], results)
+    text = render_markdown(report.tables[-1], results)
     header, rule, *rows = cells(text)
     assert {len(row) for row in rows} == {len(header)} == {len(rule)}
     assert rows[-1][0] == r"&lt;script&gt;alert(1)\| x \[y\](z)\`"
-    page = render.render_markdown(published(report)[0], results)
+    page = render_markdown(published(report)[0], results)
     assert {len(r) for r in cells(page)} == {14}
     for each in (text, page):
         shown = re.sub(r"`[^`]*`", "", each)  # code spans show it as it is
@@ -296,7 +296,7 @@ def test_names_cannot_break_a_page(make_run: MakeRun, results: Path):
 
 def test_links_lead_to_the_run_folders(make_run: MakeRun, results: Path, tmp_path: Path):
     make_run(RLO, 0, {"AP": 36.9}, name="with space")
-    page = render.render_markdown(published(made(results, "table1"))[0], tmp_path / "report")
+    page = render_markdown(published(made(results, "table1"))[0], tmp_path / "report")
     (link,) = re.findall(r"\]\(([^)]*)\)", page)
     assert " " not in link
     target = (tmp_path / "report" / link.replace("%20", " ")).resolve()
@@ -354,12 +354,12 @@ def test_a_table_that_the_paper_has_no_numbers_for(make_run: MakeRun, results: P
     assert [table.name for table in published(made(results))] == [*TABLES, "controls"]
     (table,) = published(made(results, "controls"))
     assert not table.has_published
-    page = render.render_markdown(table, results)
+    page = render_markdown(table, results)
     assert "published" not in page
     (row,) = [r for r in cells(page) if r[0] == "Dynamic Weight Average"]
     assert row[1:5] == ["retinanet-r50", "35.0 ± - (1)", "-1.0", "too few seeds"]
     assert row[5] == "50.0 ± -"
-    frame = pd.read_csv(io.StringIO(render.render_csv([table]))).set_index("id")
+    frame = pd.read_csv(io.StringIO(render_csv([table]))).set_index("id")
     assert frame.loc["dwa", "context"] == "full size"
     assert frame.loc["dwa", "measured_difference"] == -1.0
     assert frame.filter(like="published").isna().all(axis=None)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from experiments.common.errors import UserError
 from experiments.recipes.loading import compute_config_hash, compute_recipe_id, prepare_variants
 from experiments.reporting import report_frame
-from experiments.reporting.tables.sections import Grid, build_grid_view
+from experiments.reporting.tables.sections import Grid
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.commands import report
 from msdet_cli.console.result_tables import fit_view, print_results
@@ -334,7 +334,7 @@ def test_a_table_that_is_too_wide_wraps_its_numbers_and_not_only_its_labels(widt
     interval = "0.965 [0.543, 1.715]"
     grid = Grid(["model", *(f"to baseline {n}" for n in range(5))], [["RetinaNet", *([interval] * 5)]])
     console = Console(file=io.StringIO(), width=width)
-    console.print(fit_view(console, build_grid_view(grid)))
+    console.print(fit_view(console, grid.view))
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert any(line.startswith("Retina") for line in lines)
