@@ -74,6 +74,7 @@ def prior(
 
 def _count(recipe: Recipe, found: FoundDataset, exact: bool) -> ForegroundPrior:
     with contextlib.redirect_stdout(io.StringIO()):  # MMDetection prints on import
+        from experiments.training import components  # noqa: F401
         from experiments.training.config import foreground_prior as priors
         from experiments.training.config.builder import build_config
 
