@@ -19,6 +19,7 @@ from experiments.launching.gpus import Gpu, list_visible_gpus
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.recipes.schema import AMP_DTYPES, Recipe
 from msdet_cli.completion import complete_words
+from msdet_cli.console.output import print_note
 from msdet_cli.hints import repeat_command
 from msdet_cli.model_checks import check_models
 from msdet_cli.options import (
@@ -31,7 +32,6 @@ from msdet_cli.options import (
     SeedOpt,
     YesOpt,
     option,
-    print_note,
 )
 
 if TYPE_CHECKING:

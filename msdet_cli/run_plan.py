@@ -27,13 +27,11 @@ from experiments.launching.plan import PlannedRun
 from experiments.launching.queue import Queue, QueueItem
 from experiments.launching.run_states import read_runs
 from experiments.training.environment import SLOW_OPERATORS, has_fast_operators
-from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import format_duration, format_metrics
+from msdet_cli.console.output import confirm, make_console, print_json, print_line
 from msdet_cli.console.plan_view import describe_runs, show_plan
 from msdet_cli.console.queue_view import QueueView
-from msdet_cli.console.result_tables import make_console, print_line
 from msdet_cli.hints import make_next_command, repeat_command
-from msdet_cli.options import print_json
 from msdet_cli.run_options import RunOptions
 
 if TYPE_CHECKING:

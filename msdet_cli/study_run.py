@@ -18,7 +18,7 @@ from experiments.recipes.loading import compute_recipe_id
 from experiments.recipes.tables import Study, Table
 from experiments.reporting.stats.sequences import SequentialDifference, add_sequence
 from experiments.reporting.stats.statistics import adjust_by_holm, compute_difference
-from msdet_cli.console.result_tables import print_line
+from msdet_cli.console.output import print_line
 from msdet_cli.run_options import RunOptions
 
 

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
 from msdet_cli.completion import complete_words
-from msdet_cli.console.result_tables import fit_view, make_console, print_line
+from msdet_cli.console.output import make_console, print_json, print_line
+from msdet_cli.console.result_tables import fit_view
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -27,7 +28,6 @@ from msdet_cli.options import (
     ResultsOpt,
     argument,
     option,
-    print_json,
 )
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from experiments.common.errors import UserError
 from experiments.common.files import display_path, read_text, write_text
 from experiments.recipes import catalogue
 from experiments.recipes.yaml_format import PlainDumper, PlainLoader
-from msdet_cli.console.result_tables import print_line
+from msdet_cli.console.output import print_line
 from msdet_cli.options import RecipeArg, argument, option
 
 REFERENCES = {"extends": "recipe", "dataset": "dataset", "model": None, "init_from": None}

@@ -19,8 +19,8 @@ from experiments.data.verify import verify as verify_dataset
 from experiments.recipes.catalogue import list_pages, load_dataset
 from msdet_cli.completion import complete, complete_words
 from msdet_cli.console.dataset_view import make_plain_console, print_findings
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import DataRootOpt, JsonOpt, argument, option, print_json
+from msdet_cli.console.output import print_json, print_lines
+from msdet_cli.options import DataRootOpt, JsonOpt, argument, option
 
 app = typer.Typer(no_args_is_help=True, help="List, check, make or download data sets.")
 EXAMPLES = {"coco": "retinanet-r50-rlo", "voc": "retinanet-r50-voc-rlo"}  # data set: recipe

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import BAD_INPUT, UserError
-from msdet_cli.options import JsonOpt, print_json
+from msdet_cli.console.output import print_json
+from msdet_cli.options import JsonOpt
 
 Level = Literal["ok", "note", "problem"]
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}

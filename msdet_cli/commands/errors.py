@@ -14,8 +14,8 @@ from experiments.runs.lookup import find_runs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, argument, option, print_json
+from msdet_cli.console.output import print_json, print_lines
+from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, argument, option
 
 if TYPE_CHECKING:
     from experiments.reporting.breakdown.comparison import BreakdownGroup

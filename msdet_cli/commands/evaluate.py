@@ -15,6 +15,7 @@ from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import make_output_folder
 from msdet_cli.console.formatting import format_metrics
+from msdet_cli.console.output import print_json
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -25,7 +26,6 @@ from msdet_cli.options import (
     ResultsOpt,
     argument,
     option,
-    print_json,
 )
 from msdet_cli.run_plan import warn_of_data
 

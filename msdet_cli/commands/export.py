@@ -11,7 +11,8 @@ from experiments.runs.lookup import select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli import __version__
 from msdet_cli.console.formatting import format_size
-from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, option, print_note
+from msdet_cli.console.output import print_note
+from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, option
 
 
 def export(

@@ -12,8 +12,8 @@ from experiments.recipes import catalogue
 from experiments.recipes.tables import list_ablations, load_table
 from experiments.runs.lookup import find_results_dir
 from msdet_cli.completion import complete_words
-from msdet_cli.console.result_tables import print_line
-from msdet_cli.options import JsonOpt, argument, print_json
+from msdet_cli.console.output import print_json, print_line
+from msdet_cli.options import JsonOpt, argument
 
 KINDS = {f"{kind}s": kind for kind in catalogue.FOLDERS}
 

@@ -22,8 +22,8 @@ from experiments.runs.lookup import resolve
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import make_output_folder, name_folder_on_error
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg, argument, option, print_json
+from msdet_cli.console.output import print_json, print_lines
+from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg, argument, option
 
 if TYPE_CHECKING:
     from experiments.training.prediction import Detection

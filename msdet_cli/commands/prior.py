@@ -14,16 +14,8 @@ from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
-from msdet_cli.options import (
-    DataRootOpt,
-    DatasetOpt,
-    JsonOpt,
-    ProfileOpt,
-    RecipeArg,
-    SetOpt,
-    option,
-    print_json,
-)
+from msdet_cli.console.output import print_json
+from msdet_cli.options import DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt, option
 
 if TYPE_CHECKING:
     from experiments.training.config.foreground_prior import ForegroundPrior

@@ -16,23 +16,9 @@ from experiments.runs.lookup import find_existing_results_dir
 from msdet_cli import __version__
 from msdet_cli.completion import complete_tables, complete_words
 from msdet_cli.console.file_output import write_all
-from msdet_cli.console.result_tables import (
-    make_console,
-    print_claims,
-    print_empty,
-    print_problems,
-    print_tables,
-)
-from msdet_cli.options import (
-    DatasetsOpt,
-    JsonOpt,
-    ProfilesOpt,
-    RecipesOpt,
-    argument,
-    check_choice,
-    option,
-    print_json,
-)
+from msdet_cli.console.output import make_console, print_json
+from msdet_cli.console.result_tables import print_claims, print_empty, print_problems, print_tables
+from msdet_cli.options import DatasetsOpt, JsonOpt, ProfilesOpt, RecipesOpt, argument, check_choice, option
 
 if TYPE_CHECKING:
     from experiments.reporting import Report

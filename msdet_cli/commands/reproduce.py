@@ -14,9 +14,9 @@ from experiments.launching.table_runs import RecipeOf, list_first_recipes, list_
 from experiments.recipes.schema import Recipe
 from experiments.recipes.tables import Row, Table, load_table
 from msdet_cli.completion import complete_tables
+from msdet_cli.console.output import print_lines, print_note
 from msdet_cli.console.result_tables import print_results
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import argument, print_note
+from msdet_cli.options import argument
 from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 

@@ -17,11 +17,9 @@ from experiments.runs.removal import (
     remove_run,
 )
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import ACTIVE_STATES, format_size
-from msdet_cli.console.result_tables import make_console
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, StatesOpt, YesOpt, option, print_note
+from msdet_cli.console.output import confirm, make_console, print_lines, print_note
+from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, StatesOpt, YesOpt, option
 
 
 def rm(

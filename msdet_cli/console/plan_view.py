@@ -14,7 +14,7 @@ from experiments.launching.devices import Device, DeviceFigure, load_figures
 from experiments.launching.forecast import CPU, Forecast, Measured, forecast
 from experiments.launching.plan import PlannedRun
 from msdet_cli.console.formatting import TODO_TEXTS, format_hours, format_size
-from msdet_cli.console.text_lines import Cell, print_lines
+from msdet_cli.console.output import Cell, print_lines
 
 PENDING = ("start", "resume", "running")
 MAX_SOURCES = 5  # measured runs, or models, named below the table

@@ -16,8 +16,9 @@ from rich.text import Text
 
 from experiments.launching.queue import Queue, QueueItem
 from msdet_cli.console.formatting import QUEUE_STATES, format_duration, format_iterations, strip_section
+from msdet_cli.console.output import print_line
 from msdet_cli.console.queue_progress import QueueProgress
-from msdet_cli.console.result_tables import COLOURS, print_line
+from msdet_cli.console.result_tables import COLOURS
 from msdet_cli.console.run_view import format_status
 
 BAR_WIDTH, MIN_BAR_WIDTH = 16, 4  # characters
