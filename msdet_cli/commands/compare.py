@@ -79,7 +79,7 @@ def compare(
         )
     else:
         table = update_table(table.path, lambda: extend_study(wanted, effect, spread, options.results))
-    console = None if options.as_json else make_console()
+    console = make_console(is_quiet=options.as_json)
     study = StudyRun(table, compute_recipe_id(options.execution.changed(own)), planned, options, console)
 
     def print_tables(console: Console, code: int) -> None:

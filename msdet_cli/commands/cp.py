@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from experiments.common.errors import UserError
-from experiments.common.files import display_path, read_text, write_text
+from experiments.common.files import display_path, read_text, refusing, write_text
 from experiments.recipes import catalogue
 from experiments.recipes.yaml_format import PlainDumper, PlainLoader
 from msdet_cli.console.output import print_line
@@ -40,10 +40,8 @@ def cp(
         raise UserError(f"{file}: exists already", f"msdet cp {recipe} {file} --force")
     catalogue.read_yaml(source)  # refuse to copy an invalid file
     text = relocated(read_text(source), source.parent, target)
-    try:
+    with refusing(f"{target}: cannot be written"):
         write_text(target, text)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written: {error.strerror or error}") from None
     print_line(Console(), f"{display_path(source)} -> {target}\nnext: msdet show {target}")
 
 

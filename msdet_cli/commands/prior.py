@@ -70,7 +70,7 @@ def _count(recipe: Recipe, found: FoundDataset, exact: bool) -> ForegroundPrior:
         from experiments.training.config import foreground_prior as priors
         from experiments.training.config.builder import build_config
 
-        config = build_config(recipe, found.classes, Path(found.root), Path("results"))
+        config = build_config(recipe, found.classes, found.root, Path("results"))
     if not priors.is_guided(config):
         raise UserError(
             f"recipe {recipe.name}: the detector has no Guided Loss, so it has no prior",

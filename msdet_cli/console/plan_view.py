@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from experiments.common.errors import UserError
 from experiments.launching.devices import Device, DeviceFigure, load_figures
 from experiments.launching.forecast import CPU, Forecast, Measured, forecast
 from experiments.launching.plan import PlannedRun
 from msdet_cli.console.formatting import TODO_TEXTS, format_hours, format_size
-from msdet_cli.console.output import Cell, print_lines
+from msdet_cli.console.output import Cell, print_line, print_lines
 
 PENDING = ("start", "resume", "running")
 MAX_SOURCES = 5  # measured runs, or models, named below the table
@@ -39,7 +38,7 @@ def show_plan(console: Console, planned: Sequence[PlannedRun], on: Device | bool
     print_lines(console, header, rows, right=header[3:])
     console.print()
     for line in _summary(planned, costs, workers, unit, on):
-        console.print(Text(line), soft_wrap=True)
+        print_line(console, line)
 
 
 def _row(run: PlannedRun, cost: Forecast, has_labels: bool, has_workers: bool) -> list[Cell]:
