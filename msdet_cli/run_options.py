@@ -6,9 +6,9 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.common.errors import UserError
 from experiments.common.trackers import TRACKERS
@@ -207,14 +207,13 @@ def with_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[
     names = [f.name for f in fields(RunOptions) if f.name not in omitted]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
         def with_options(**values: Any) -> None:
             options = RunOptions(**{name: values.pop(name) for name in names})
             _ = options.execution, options.device  # what contradicts is refused before anything is read
             command(**values, options=options)
 
         parameters = [*_parameters(command, hidden=("options",)), *_parameters(RunOptions, hidden=omitted)]
-        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
-        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return with_options
 
@@ -223,9 +222,5 @@ def with_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[
 
 def _parameters(source: Callable[..., Any], hidden: tuple[str, ...]) -> list[inspect.Parameter]:
     """Return the parameters of a function or dataclass, annotations resolved, for Typer to read."""
-    hints = get_type_hints(source, include_extras=True)
-    return [
-        p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY)
-        for p in inspect.signature(source).parameters.values()
-        if p.name not in hidden
-    ]
+    resolved = inspect.signature(source, eval_str=True).parameters.values()
+    return [p.replace(kind=p.KEYWORD_ONLY) for p in resolved if p.name not in hidden]

@@ -187,13 +187,13 @@ def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None)
     from experiments.reporting.breakdown.image_drawing import sample_places
 
     places = {str(image.id): place for place, image in enumerate(truth.images)}
-    for name in (val_ids or "").split(",") if val_ids is not None else ():
-        if name.strip() not in places:
+    for name in map(str.strip, val_ids.split(",") if val_ids is not None else ()):
+        if name not in places:
+            close = did_you_mean(name, places)
             raise UserError(
-                f"--val-ids: '{name.strip()}' is not in the validation set; {did_you_mean(name.strip(), places)}",
-                "--val 6 chooses at random",
+                f"--val-ids: '{name}' is not in the validation set; {close}", "--val 6 chooses at random"
             )
-        yield places[name.strip()]
+        yield places[name]
     if val is not None:
         yield from sample_places(len(truth.images), val, seed)
 

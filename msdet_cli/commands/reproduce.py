@@ -95,17 +95,17 @@ def print_seeds_needed(console: Console, table: Table) -> None:
 
     metric = table.columns[0]
     spread = load_figures()["spread"].get(metric)
-    differences = [(row, table.published_difference(row)) for row in table.rows() if not row.reference]
-    if spread is None or not any(difference for _, difference in differences):
+    published = [(row, table.published_difference(row)) for row in table.rows() if not row.reference]
+    differences = [(row, difference) for row, difference in published if difference]
+    if spread is None or not differences:
         return
     two_seeds = Difference(0.0, error=spread["sd"], n=2)  # sd² / 2 + sd² / 2
     rows = []
     for row, difference in differences:
-        if difference:
-            needed = compute_power(two_seeds, difference)
-            seeds = max(needed.needed, MIN_SEEDS) if needed and needed.needed else f"more than {MAX_SEEDS}"
-            name = f"{row.label}, {row.backbone}" if row.backbone else row.label
-            rows.append([name, format_signed(difference), str(seeds)])
+        needed = compute_power(two_seeds, difference)
+        seeds = max(needed.needed, MIN_SEEDS) if needed and needed.needed else f"more than {MAX_SEEDS}"
+        name = f"{row.label}, {row.backbone}" if row.backbone else row.label
+        rows.append([name, format_signed(difference), str(seeds)])
     console.print()
     header = [table.name, f"published {metric}", "seeds"]
     print_lines(console, header, rows, right=header[1:])

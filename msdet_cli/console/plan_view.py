@@ -42,16 +42,12 @@ def show_plan(console: Console, planned: Sequence[PlannedRun], on: Device | bool
 
 
 def _row(run: PlannedRun, cost: Forecast, has_labels: bool, has_workers: bool) -> list[Cell]:
-    cells = [run.folder.name, run.label if has_labels else "", TODO_TEXTS[run.todo]]
+    what: list[Cell] = [run.folder.name, run.label if has_labels else "", TODO_TEXTS[run.todo]]
     if run.todo not in PENDING:
-        return [*cells, "", "", "", ""]
-    return [
-        *cells,
-        str(cost.iterations),
-        str(cost.workers) if has_workers else "",
-        "" if cost.worker_seconds is None else format_hours(cost.worker_seconds),
-        "" if cost.disk is None else format_size(cost.disk),
-    ]
+        return [*what, *[""] * 4]
+    hours = "" if cost.worker_seconds is None else format_hours(cost.worker_seconds)
+    disk = "" if cost.disk is None else format_size(cost.disk)
+    return [*what, str(cost.iterations), str(cost.workers) if has_workers else "", hours, disk]
 
 
 def _summary(
