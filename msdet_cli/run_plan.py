@@ -183,7 +183,7 @@ def _report_failures(console: Console, entries: Sequence[QueueItem]) -> None:
         for line in lines:
             _print_line(console, f"    [dim]{escape(line)}[/]")
         if lines:
-            _print_line(console, f"  log: {escape(str(entry.run.folder.log))}")
+            print_line(console, f"  log: {entry.run.folder.log}")
 
 
 def _detach(planned: Sequence[PlannedRun], options: RunOptions) -> None:
@@ -220,9 +220,9 @@ def _submit(planned: list[PlannedRun], slurm: SlurmOptions, options: RunOptions,
         rows = [{"run": s.run.folder.name, "job": s.job_id, "why_not": s.why} for s in submitted]
         print_json(rows)
     for one in submitted:
-        outcome = f"job {one.job_id}" if one.job_id else escape(one.why or "")
-        _print_line(console, f"{one.run.folder.name}: {outcome}")
-    _print_line(console, f"next: {make_next_command('runs')}")
+        outcome = f"job {one.job_id}" if one.job_id else one.why or ""
+        print_line(console, f"{one.run.folder.name}: {outcome}")
+    print_line(console, f"next: {make_next_command('runs')}")
 
 
 def warn_of_data(found: Iterable[FoundDataset]) -> None:
