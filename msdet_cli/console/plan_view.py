@@ -82,7 +82,7 @@ def _summary(
     disks = [cost.disk for cost in left if cost.disk is not None]
     if disks:
         lines.append(f"about {format_size(sum(disks))} on disk{basis}")
-    sources = list(dict.fromkeys(_source_line(cost) for cost in left if cost.source))
+    sources = list(dict.fromkeys(_source_line(cost.source, cost.likeness) for cost in left if cost.source))
     lines += sources[:MAX_SOURCES]
     if len(sources) > MAX_SOURCES:
         lines.append(f"  and {len(sources) - MAX_SOURCES} more")
@@ -100,11 +100,9 @@ def _summary(
     return lines
 
 
-def _source_line(cost: Forecast) -> str:
-    source = cost.source
-    assert source is not None
+def _source_line(source: Measured | DeviceFigure, likeness: str | None) -> str:
     if isinstance(source, Measured):
-        found = f"measured in {source.run.name} ({cost.likeness})"
+        found = f"measured in {source.run.name} ({likeness})"
     else:
         found = f"{source.basis} for {source.model}"
     rate = source.worker_seconds / source.workers
