@@ -71,7 +71,8 @@ def relocated(text: str, source: Path, target: Path) -> str:
             continue
         new = os.path.relpath(found, home)
         new = new if new.startswith(".") else f"./{new}"  # a path, never a name
-        text = text[: node.start_mark.index] + _quoted(new) + text[node.end_mark.index :]
+        quoted = yaml.dump(new, Dumper=PlainDumper, allow_unicode=True, width=10_000).splitlines()[0]
+        text = text[: node.start_mark.index] + quoted + text[node.end_mark.index :]
     return text
 
 
@@ -95,7 +96,3 @@ def _find(kind: str | None, ref: str, base: Path) -> Path | None:
         return catalogue.find(kind, ref, base)
     except UserError:
         return None
-
-
-def _quoted(path: str) -> str:
-    return yaml.dump(path, Dumper=PlainDumper, allow_unicode=True, width=10_000).splitlines()[0]

@@ -28,8 +28,6 @@ app = typer.Typer(no_args_is_help=True, help="List, check, make or download data
 EXAMPLES = {"coco": "retinanet-r50-rlo", "voc": "retinanet-r50-voc-rlo"}  # data set: recipe
 LINE_INTERVAL_S = 30  # between lines if the output is no terminal
 
-NameArg = Annotated[str, argument("NAME|FILE", "A data set or its YAML file.", complete("dataset"))]
-
 
 @app.command("ls")
 def ls(as_json: JsonOpt = False) -> None:
@@ -55,7 +53,7 @@ def ls(as_json: JsonOpt = False) -> None:
 
 @app.command("verify")
 def verify(
-    name: NameArg,
+    name: Annotated[str, argument("NAME|FILE", "A data set or its YAML file.", complete("dataset"))],
     data_root: DataRootOpt = None,
     no_images: Annotated[bool, option("--no-images", "Do not read the images.")] = False,
     as_json: JsonOpt = False,
