@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import sys
@@ -38,18 +39,14 @@ def _parted(words: Sequence[str], names: Collection[str]) -> tuple[list[str], li
     """Return the named options with their values, and all other words."""
     named: list[str] = []
     others: list[str] = []
-    has_value_next = False
-    for word in words:
-        if has_value_next:
-            named.append(word)
-            has_value_next = False
-            continue
+    rest = iter(words)
+    for word in rest:
         option, equals, _ = word.partition("=")
         if option[:2] in SHORT and not option.startswith("--"):
             equals, option = equals or option[2:], SHORT[option[:2]]
-        is_named = option in names
-        (named if is_named else others).append(word)
-        has_value_next = is_named and not equals and option not in FLAGS
+        (named if option in names else others).append(word)
+        if option in names and not equals and option not in FLAGS:
+            named += itertools.islice(rest, 1)  # its value
     return named, others
 
 

@@ -68,9 +68,9 @@ def build_mmengine_config(recipe: Recipe) -> Config:
     fingerprint = ""
     try:
         found = find_dataset(recipe.dataset, None, generate=False)
-        classes, root, fingerprint = list(found.classes), Path(found.root), found.fingerprint
+        classes, root, fingerprint = found.classes, found.root, found.fingerprint
     except UserError:  # without data: the listed classes, else the model's own
-        classes, root = list(recipe.dataset.classes), Path(recipe.dataset.root)
+        classes, root = recipe.dataset.classes, Path(recipe.dataset.root)
     with _named(recipe):
         config = build_config(recipe, classes, root, Path("results"), processes=recipe.schedule.gpus)
         set_prior(config, recipe, fingerprint, count=False)

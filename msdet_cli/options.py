@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -16,16 +14,6 @@ from msdet_cli.completion import complete, complete_runs, complete_settings, com
 
 RESULTS = Path("results")  # the default of ResultsOpt
 STATES = get_args(Status)
-
-
-def print_note(sentence: str) -> None:
-    """Print what a person should know beside the result of a command."""
-    print(f"note: {sentence}", file=sys.stderr)
-
-
-def print_json(content: Any) -> None:
-    """Print what `--json` asks for, in the one form of all commands."""
-    print(json.dumps(content, indent=2, default=str))
 
 
 def check_choice(option: str, value: str, allowed: Iterable[str]) -> str:

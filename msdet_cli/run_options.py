@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.common.errors import UserError
 from experiments.common.trackers import TRACKERS
@@ -18,7 +18,9 @@ from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu, list_visible_gpus
 from experiments.launching.plan import PlannedRun, PlanOptions, plan
 from experiments.recipes.schema import AMP_DTYPES, Recipe
+from experiments.recipes.tables import Row, Table
 from msdet_cli.completion import complete_words
+from msdet_cli.console.output import print_note
 from msdet_cli.hints import repeat_command
 from msdet_cli.model_checks import check_models
 from msdet_cli.options import (
@@ -31,7 +33,6 @@ from msdet_cli.options import (
     SeedOpt,
     YesOpt,
     option,
-    print_note,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 
 _execution = partial(option, rich_help_panel="Execution")
+_count = partial(_execution, min=1)
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,12 @@ class RunOptions:
     force: Annotated[bool, option("--force", "Delete what these runs have, and start anew.")] = False
     yes: YesOpt = False
     as_json: JsonOpt = False
-    gpus: Annotated[int | None, _execution("--gpus N", "GPUs of each run. Default: the recipe's.", min=1)] = (
-        None
-    )
+    gpus: Annotated[int | None, _count("--gpus N", "GPUs of each run. Default: the recipe's.")] = None
     gpus_per_run: Annotated[
-        int | None, _execution("--gpus-per-run M", "GPUs of each run; --gpus then caps the total.", min=1)
+        int | None, _count("--gpus-per-run M", "GPUs of each run; --gpus then caps the total.")
     ] = None
-    jobs: Annotated[
-        int | None, _execution("--jobs J", "Runs at a time. Default: one per free GPU, or 1.", min=1)
-    ] = None
-    nodes: Annotated[int, _execution("--nodes N", "Machines of each run.", min=1)] = 1
+    jobs: Annotated[int | None, _count("--jobs J", "Runs at a time. Default: one per free GPU, or 1.")] = None
+    nodes: Annotated[int, _count("--nodes N", "Machines of each run.")] = 1
     rdzv: Annotated[
         str | None, _execution("--rdzv HOST:PORT", "Rendezvous: a host all machines reach, a free port.")
     ] = None
@@ -135,17 +133,10 @@ class RunOptions:
         check_trackers(trackers)
         if self.amp is not None and self.amp not in AMP_DTYPES:
             raise UserError(f"--amp: '{self.amp}' is not allowed: {', '.join(AMP_DTYPES)}")
-        execution = Execution(
-            gpus=self.gpus,
-            gpus_per_run=self.gpus_per_run,
-            jobs=self.jobs,
-            nodes=self.nodes,
-            rdzv=self.rdzv,
-            scale_lr=self.scale_lr,
-            amp=self.amp,  # type: ignore[arg-type]
-            fast=self.fast,
-            track=tuple(trackers),
-        )
+        as_typed = {
+            f.name: getattr(self, f.name) for f in fields(Execution) if f.name not in ("track", "slurm")
+        }
+        execution = Execution(**as_typed, track=tuple(trackers))
         if self.slurm_options is not None:
             from experiments.launching.slurm.submission import resolve_execution
 
@@ -159,6 +150,10 @@ class RunOptions:
         if self.device is not None:
             return tuple(self.device.gpus)
         return () if self.slurm is not None else tuple(list_visible_gpus())
+
+    def recipe_of(self, table: Table, row: Row, weights: Sequence[float] = (1.0,)) -> Recipe:
+        """Return the recipe of a row, as the options change it. Args: as `Table.recipe_of`."""
+        return self.execution.changed(table.recipe_of(row, weights, self.profile))
 
     def plan(self, labelled: Iterable[tuple[str, Recipe]]) -> list[PlannedRun]:
         """Return the runs of the recipes with every seed. Args and Raises: as `plan` and `check_models`."""
@@ -212,14 +207,13 @@ def with_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[
     names = [f.name for f in fields(RunOptions) if f.name not in omitted]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
         def with_options(**values: Any) -> None:
             options = RunOptions(**{name: values.pop(name) for name in names})
             _ = options.execution, options.device  # what contradicts is refused before anything is read
             command(**values, options=options)
 
         parameters = [*_parameters(command, hidden=("options",)), *_parameters(RunOptions, hidden=omitted)]
-        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
-        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return with_options
 
@@ -228,9 +222,5 @@ def with_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[
 
 def _parameters(source: Callable[..., Any], hidden: tuple[str, ...]) -> list[inspect.Parameter]:
     """Return the parameters of a function or dataclass, annotations resolved, for Typer to read."""
-    hints = get_type_hints(source, include_extras=True)
-    return [
-        p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY)
-        for p in inspect.signature(source).parameters.values()
-        if p.name not in hidden
-    ]
+    resolved = inspect.signature(source, eval_str=True).parameters.values()
+    return [p.replace(kind=p.KEYWORD_ONLY) for p in resolved if p.name not in hidden]

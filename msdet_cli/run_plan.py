@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -27,13 +26,11 @@ from experiments.launching.plan import PlannedRun
 from experiments.launching.queue import Queue, QueueItem
 from experiments.launching.run_states import read_runs
 from experiments.training.environment import SLOW_OPERATORS, has_fast_operators
-from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import format_duration, format_metrics
+from msdet_cli.console.output import confirm, make_console, print_json, print_line
 from msdet_cli.console.plan_view import describe_runs, show_plan
 from msdet_cli.console.queue_view import QueueView
-from msdet_cli.console.result_tables import make_console, print_line
 from msdet_cli.hints import make_next_command, repeat_command
-from msdet_cli.options import print_json
 from msdet_cli.run_options import RunOptions
 
 if TYPE_CHECKING:
@@ -48,13 +45,11 @@ LOG_LINES = 5  # of a failed run's log, shown at the end
 @contextlib.contextmanager
 def stop_on_signals(queue: Queue) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into stop requests: the first saves checkpoints, the second kills."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: queue.stop()) for number in numbers]
-    try:
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, lambda *_: queue.stop())
+            stack.callback(signal.signal, number, before)
         yield
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)
 
 
 def run_plan(
@@ -75,7 +70,7 @@ def run_plan(
         to_json: Makes the content for `--json` from that of the runs.
         on_dry_run: Prints what belongs below the plan of a dry run.
     """
-    console = None if options.as_json else make_console()
+    console = make_console(is_quiet=options.as_json)
     dry_run, slurm = options.dry_run, options.slurm_options
     warn_of_data(run.data for run in planned)
     if options.on is None and options.local_gpus and not has_fast_operators():
@@ -93,10 +88,10 @@ def run_plan(
         if code == INTERRUPTED:
             break
     if slurm is not None and not dry_run:
-        _submit(executed, slurm, options.results, console)
+        _submit(executed, slurm, options, console)
         raise typer.Exit(DONE)
     on_gpus = None if slurm is not None else bool(options.local_gpus)  # Slurm's devices are unknown here
-    if console is None:
+    if options.as_json:
         print_json(to_json(describe_runs(executed, dry_run, options.device or on_gpus)))
     elif dry_run:
         show_plan(console, executed, options.device or on_gpus)
@@ -127,7 +122,7 @@ def print_next(console: Console, code: int, options: RunOptions, *tables: str) -
 
 def execute(
     planned: Sequence[PlannedRun],
-    console: Console | None,
+    console: Console,
     execution: Execution | None = None,
     gpus: Sequence[Gpu] = (),
 ) -> int:
@@ -153,7 +148,7 @@ def execute(
     return combine_exit_codes([entry.code or DONE for entry in queue.entries])
 
 
-def _report_entry(console: Console | None, entry: QueueItem, total: int) -> None:
+def _report_entry(console: Console, entry: QueueItem, total: int) -> None:
     """Print a line when a run ends, is retried, or is locked by another process."""
     name, message = entry.run.folder.name, escape(entry.message or "")
     hint = entry.hint and escape(entry.hint)
@@ -176,7 +171,7 @@ def _report_entry(console: Console | None, entry: QueueItem, total: int) -> None
         _print_line(console, f"[red]{name}: {kind}:[/] {message}", hint)
 
 
-def _report_failures(console: Console | None, entries: Sequence[QueueItem]) -> None:
+def _report_failures(console: Console, entries: Sequence[QueueItem]) -> None:
     """Print all failed runs with the last lines of their logs."""
     failed = [entry for entry in entries if entry.state == "failed"]
     if failed and len(entries) > 1:
@@ -188,7 +183,7 @@ def _report_failures(console: Console | None, entries: Sequence[QueueItem]) -> N
         for line in lines:
             _print_line(console, f"    [dim]{escape(line)}[/]")
         if lines:
-            _print_line(console, f"  log: {escape(str(entry.run.folder.log))}")
+            print_line(console, f"  log: {entry.run.folder.log}")
 
 
 def _detach(planned: Sequence[PlannedRun], options: RunOptions) -> None:
@@ -217,17 +212,17 @@ def _detach(planned: Sequence[PlannedRun], options: RunOptions) -> None:
     print(f"  progress: {make_next_command('runs')}\n  stop and save checkpoints: {stop}")
 
 
-def _submit(planned: list[PlannedRun], options: SlurmOptions, results: Path, console: Console | None) -> None:
+def _submit(planned: list[PlannedRun], slurm: SlurmOptions, options: RunOptions, console: Console) -> None:
     from experiments.launching.slurm.submission import submit
 
-    submitted = submit(planned, options, results, sys.argv)
-    if console is None:
+    submitted = submit(planned, slurm, options.results, sys.argv)
+    if options.as_json:
         rows = [{"run": s.run.folder.name, "job": s.job_id, "why_not": s.why} for s in submitted]
         print_json(rows)
     for one in submitted:
-        outcome = f"job {one.job_id}" if one.job_id else escape(one.why or "")
-        _print_line(console, f"{one.run.folder.name}: {outcome}")
-    _print_line(console, f"next: {make_next_command('runs')}")
+        outcome = f"job {one.job_id}" if one.job_id else one.why or ""
+        print_line(console, f"{one.run.folder.name}: {outcome}")
+    print_line(console, f"next: {make_next_command('runs')}")
 
 
 def warn_of_data(found: Iterable[FoundDataset]) -> None:
@@ -237,8 +232,7 @@ def warn_of_data(found: Iterable[FoundDataset]) -> None:
             print(f"warning: {line}", file=sys.stderr)
 
 
-def _print_line(console: Console | None, line: str, hint: str | None = None) -> None:
-    if console is not None:
-        console.print(line, soft_wrap=True, highlight=False)
-        if hint:
-            console.print(f"  {hint}", soft_wrap=True, highlight=False)
+def _print_line(console: Console, line: str, hint: str | None = None) -> None:
+    console.print(line, soft_wrap=True, highlight=False)
+    if hint:
+        console.print(f"  {hint}", soft_wrap=True, highlight=False)

@@ -18,7 +18,7 @@ from experiments.recipes.loading import compute_recipe_id
 from experiments.recipes.tables import Study, Table
 from experiments.reporting.stats.sequences import SequentialDifference, add_sequence
 from experiments.reporting.stats.statistics import adjust_by_holm, compute_difference
-from msdet_cli.console.result_tables import print_line
+from msdet_cli.console.output import print_line
 from msdet_cli.run_options import RunOptions
 
 
@@ -29,7 +29,7 @@ class StudyRun:
     Attributes:
         own_id: The recipe's identity.
         planned: The runs of all rows of the table.
-        console: None for JSON.
+        console: A quiet one for JSON.
         looks: What each look found.
     """
 
@@ -37,7 +37,7 @@ class StudyRun:
     own_id: str
     planned: Sequence[PlannedRun]
     options: RunOptions
-    console: Console | None
+    console: Console
     looks: list[dict[str, Any]] = field(default_factory=list)
     is_settled: bool = False
 
@@ -85,7 +85,9 @@ class StudyRun:
         mine = values[self.row_id]
         seeds = sorted(mine.keys() & values[self.table.row(self.row_id).baseline or ""].keys())
         for seed in sorted({run.seed for run in executed}.difference(seeds)):
-            self._print(f"seed {seed} is left out on both sides: it has no result on one of them")
+            print_line(
+                self.console, f"seed {seed} is left out on both sides: it has no result on one of them"
+            )
         for count in range(len(self.looks) + 1, len(seeds) + 1):
             values[self.row_id] = {seed: mine[seed] for seed in seeds[:count]}
             change = self._judge(values)
@@ -95,7 +97,7 @@ class StudyRun:
                  "verdict": change.verdict}
             )  # fmt: skip
             self.is_settled = change.is_settled
-            self._print(_describe(change, self.table.columns[0]))
+            print_line(self.console, _describe(change, self.table.columns[0]))
 
     def _judge(self, values: dict[str, dict[int, float]]) -> SequentialDifference:
         """Return the recipe's difference, its p-value adjusted for the other recipes of the study."""
@@ -118,10 +120,6 @@ class StudyRun:
                 if record.status == "done" and metric in record.metrics:
                     found[run.seed] = record.metrics[metric]
         return found
-
-    def _print(self, text: str) -> None:
-        if self.console is not None:
-            print_line(self.console, text)
 
     def content(self, runs: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the study for JSON."""

@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import INTERRUPTED, UserError, did_you_mean
+from experiments.common.files import refusing, write_json
 from msdet_cli.completion import complete_words
-from msdet_cli.console.result_tables import fit_view, make_console, print_line
+from msdet_cli.console.output import make_console, print_json, print_line
+from msdet_cli.console.result_tables import fit_view
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -27,7 +29,6 @@ from msdet_cli.options import (
     ResultsOpt,
     argument,
     option,
-    print_json,
 )
 
 if TYPE_CHECKING:
@@ -212,17 +213,12 @@ def _command(part: str, options: dict[str, Any]) -> str:
 
 
 def _print_result(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
-    from experiments.common.files import write_json
     from experiments.reporting.bench.results import build_bench_sections
 
     if out is not None:
-        try:
+        with refusing(f"--out: {out} cannot be written", "name another file"):
             out.parent.mkdir(parents=True, exist_ok=True)
             write_json(out, found)
-        except OSError as error:
-            raise UserError(
-                f"--out: {out} cannot be written: {error.strerror or error}", "name another file"
-            ) from None
     if as_json:
         print_json(found)
         return

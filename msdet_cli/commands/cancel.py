@@ -14,7 +14,8 @@ from experiments.launching.cancel import Cancel
 from experiments.runs.lookup import select
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import ACTIVE_STATES
-from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, RunsArg, option, print_json, print_note
+from msdet_cli.console.output import print_json, print_note
+from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, RunsArg, option
 
 WAIT_S = 120  # a full-size optimizer step on a CPU and a checkpoint take long
 POLL_INTERVAL_S = 0.2

@@ -17,9 +17,10 @@ from experiments.recipes.table_files import update_table
 from msdet_cli.commands.ablate import changes_by_options
 from msdet_cli.commands.reproduce import plan_tables
 from msdet_cli.completion import complete
-from msdet_cli.console.result_tables import make_console, print_line, print_results
+from msdet_cli.console.output import make_console, print_line, print_note
+from msdet_cli.console.result_tables import print_results
 from msdet_cli.hints import repeat_command
-from msdet_cli.options import SetOpt, argument, option, print_note
+from msdet_cli.options import SetOpt, argument, option
 from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
@@ -78,7 +79,7 @@ def compare(
         )
     else:
         table = update_table(table.path, lambda: extend_study(wanted, effect, spread, options.results))
-    console = None if options.as_json else make_console()
+    console = make_console(is_quiet=options.as_json)
     study = StudyRun(table, compute_recipe_id(options.execution.changed(own)), planned, options, console)
 
     def print_tables(console: Console, code: int) -> None:

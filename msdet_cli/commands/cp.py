@@ -11,10 +11,10 @@ import yaml
 from rich.console import Console
 
 from experiments.common.errors import UserError
-from experiments.common.files import display_path, read_text, write_text
+from experiments.common.files import display_path, read_text, refusing, write_text
 from experiments.recipes import catalogue
 from experiments.recipes.yaml_format import PlainDumper, PlainLoader
-from msdet_cli.console.result_tables import print_line
+from msdet_cli.console.output import print_line
 from msdet_cli.options import RecipeArg, argument, option
 
 REFERENCES = {"extends": "recipe", "dataset": "dataset", "model": None, "init_from": None}
@@ -40,10 +40,8 @@ def cp(
         raise UserError(f"{file}: exists already", f"msdet cp {recipe} {file} --force")
     catalogue.read_yaml(source)  # refuse to copy an invalid file
     text = relocated(read_text(source), source.parent, target)
-    try:
+    with refusing(f"{target}: cannot be written"):
         write_text(target, text)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written: {error.strerror or error}") from None
     print_line(Console(), f"{display_path(source)} -> {target}\nnext: msdet show {target}")
 
 
@@ -73,7 +71,8 @@ def relocated(text: str, source: Path, target: Path) -> str:
             continue
         new = os.path.relpath(found, home)
         new = new if new.startswith(".") else f"./{new}"  # a path, never a name
-        text = text[: node.start_mark.index] + _quoted(new) + text[node.end_mark.index :]
+        quoted = yaml.dump(new, Dumper=PlainDumper, allow_unicode=True, width=10_000).splitlines()[0]
+        text = text[: node.start_mark.index] + quoted + text[node.end_mark.index :]
     return text
 
 
@@ -97,7 +96,3 @@ def _find(kind: str | None, ref: str, base: Path) -> Path | None:
         return catalogue.find(kind, ref, base)
     except UserError:
         return None
-
-
-def _quoted(path: str) -> str:
-    return yaml.dump(path, Dumper=PlainDumper, allow_unicode=True, width=10_000).splitlines()[0]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from rich.text import Text
 
 from experiments.common.errors import BAD_INPUT, INTERRUPTED, UserError, did_you_mean
 from experiments.common.files import display_path
@@ -18,15 +20,13 @@ from experiments.data.find import make as make_dataset
 from experiments.data.verify import verify as verify_dataset
 from experiments.recipes.catalogue import list_pages, load_dataset
 from msdet_cli.completion import complete, complete_words
-from msdet_cli.console.dataset_view import make_plain_console, print_findings
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import DataRootOpt, JsonOpt, argument, option, print_json
+from msdet_cli.console.dataset_view import print_findings
+from msdet_cli.console.output import print_json, print_line, print_lines
+from msdet_cli.options import DataRootOpt, JsonOpt, argument, option
 
 app = typer.Typer(no_args_is_help=True, help="List, check, make or download data sets.")
 EXAMPLES = {"coco": "retinanet-r50-rlo", "voc": "retinanet-r50-voc-rlo"}  # data set: recipe
 LINE_INTERVAL_S = 30  # between lines if the output is no terminal
-
-NameArg = Annotated[str, argument("NAME|FILE", "A data set or its YAML file.", complete("dataset"))]
 
 
 @app.command("ls")
@@ -46,14 +46,14 @@ def ls(as_json: JsonOpt = False) -> None:
         counts = " + ".join(str(count) for count in (row["images"] or {}).values())
         folder = display_path(Path(row["root"])) if row["root"] else ""
         lines.append([row["name"], row["format"], folder, counts, row["state"]])
-    console = make_plain_console()
+    console = Console()
     print_lines(console, ["data set", "format", "folder", "images", "state"], lines)
-    console.print("to check one: msdet data verify NAME", style="dim")
+    console.print(Text("to check one: msdet data verify NAME", "dim"))
 
 
 @app.command("verify")
 def verify(
-    name: NameArg,
+    name: Annotated[str, argument("NAME|FILE", "A data set or its YAML file.", complete("dataset"))],
     data_root: DataRootOpt = None,
     no_images: Annotated[bool, option("--no-images", "Do not read the images.")] = False,
     as_json: JsonOpt = False,
@@ -67,7 +67,7 @@ def verify(
     msdet data verify coco --data-root /data/coco
     msdet data verify my-data.yaml --no-images
     """
-    console = make_plain_console(stderr=True)
+    console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading annotations", total=None)
 
@@ -78,7 +78,7 @@ def verify(
     if as_json:
         print_json(found)
     else:
-        print_findings(found, make_plain_console())
+        print_findings(found)
     if not found["usable"]:
         raise typer.Exit(BAD_INPUT)
 
@@ -104,7 +104,7 @@ def make(
         make_dataset(spec, resolve_root(spec, data_root), force=True)
     found = find_dataset(spec, data_root)
     counts = ", ".join(f"{count} {split}" for split, count in found.images.items())
-    make_plain_console().print(f"{found.root}: {counts} images, {len(found.classes)} classes", soft_wrap=True)
+    print_line(Console(), f"{found.root}: {counts} images, {len(found.classes)} classes")
 
 
 @app.command("download")
@@ -139,7 +139,7 @@ def download(
         )
     spec = load_dataset(name)
     place = resolve_root(spec, root)
-    console = make_plain_console()
+    console = Console()
     try:
         with DownloadView() as view:
             checks = download_archives(ARCHIVES[name], place, view, mirror, keep_archives)
@@ -151,15 +151,15 @@ def download(
         raise typer.Exit(INTERRUPTED) from None
     for archive, how in zip(ARCHIVES[name], checks):
         result = f"checked ({how}) and unpacked" if how else "already unpacked"
-        console.print(f"{archive.name}: {result}", soft_wrap=True)
+        print_line(console, f"{archive.name}: {result}")
     found = verify_dataset(spec, place, read_images=False)  # the archives' checksums cover the images
     if not found["usable"]:
-        print_findings(found, console)
+        print_findings(found)
         raise typer.Exit(BAD_INPUT)
     counts = ", ".join(f"{content['images']} {split}" for split, content in found["splits"].items())
-    console.print(f"{place}: {counts} images, none missing", soft_wrap=True)
+    print_line(console, f"{place}: {counts} images, none missing")
     data_root = f" --data-root {place}" if root is not None else ""
-    console.print(f"next: msdet run {EXAMPLES[name]}{data_root}", soft_wrap=True)
+    print_line(console, f"next: msdet run {EXAMPLES[name]}{data_root}")
 
 
 def _state(ref: str) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class DownloadView(Progress):
     """A progress bar with speed and ETA on a terminal, lines from time to time elsewhere."""
 
     def __init__(self) -> None:
-        console = make_plain_console(stderr=True)
+        console = Console(stderr=True)
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         super().__init__("{task.description}", *columns, console=console, disable=not console.is_terminal)
         self._next_line = 0.0
@@ -200,4 +200,4 @@ class DownloadView(Progress):
             self.say(f"{description}: {done / 1e6:.0f} MB{share}")
 
     def say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True)
+        print_line(self.console, line)

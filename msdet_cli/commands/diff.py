@@ -13,8 +13,8 @@ from experiments.common.printable import printable
 from experiments.runs.lookup import resolve
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
-from msdet_cli.console.result_tables import make_console, print_line
-from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, argument, print_json
+from msdet_cli.console.output import make_console, print_json, print_line
+from msdet_cli.options import RESULTS, JsonOpt, ResultsOpt, argument
 
 if TYPE_CHECKING:
     from experiments.reporting.run_diff import Change

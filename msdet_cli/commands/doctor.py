@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.common.errors import BAD_INPUT, UserError
-from msdet_cli.options import JsonOpt, print_json
+from msdet_cli.console.output import print_json
+from msdet_cli.options import JsonOpt
 
 Level = Literal["ok", "note", "problem"]
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -122,14 +123,13 @@ def _data() -> Iterator[Finding]:
         try:
             spec = catalogue.load_dataset(name)
             root = resolve_root(spec)
-            if spec.generate is not None and not root.is_dir():
-                yield Finding(f"data {name}", "ok", "built in, made when needed")
-                continue
-            check_place(spec, root)
+            is_made_later = spec.generate is not None and not root.is_dir()
+            if not is_made_later:
+                check_place(spec, root)
+            found = "built in, made when needed" if is_made_later else str(root)
+            yield Finding(f"data {name}", "ok", found)
         except UserError as error:
             yield Finding(f"data {name}", "note", error.message, error.hint or "")
-        else:
-            yield Finding(f"data {name}", "ok", str(root))
 
 
 def _version(package: str) -> str | None:

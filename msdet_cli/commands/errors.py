@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from experiments.common.errors import UserError
 from experiments.runs.lookup import find_runs
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, argument, option, print_json
+from msdet_cli.console.output import print_json, print_line, print_lines
+from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, argument, option
 
 if TYPE_CHECKING:
     from experiments.reporting.breakdown.comparison import BreakdownGroup
@@ -85,16 +86,16 @@ def _print(baseline: BreakdownGroup, others: list[BreakdownGroup]) -> None:
     from experiments.reporting.breakdown.breakdown_page import list_remarks
     from experiments.reporting.breakdown.comparison import build_comparison_grids
 
-    console = Console(highlight=False, markup=False)
+    console = Console()
     for made in build_comparison_grids(baseline, others):
-        console.print(made.title, style="bold")
+        console.print(Text(made.title, "bold"))
         print_lines(console, made.header, made.rows, right=made.header[made.texts :])
         console.print()
     for other in others:
         if len(others) > 1:
-            console.print(f"{other.label}:", soft_wrap=True)
+            print_line(console, f"{other.label}:")
         for text in list_remarks(baseline, other):
-            console.print(text, soft_wrap=True)
+            print_line(console, text)
 
 
 def _as_json(baseline: BreakdownGroup, others: list[BreakdownGroup]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +9,11 @@ from experiments.common.errors import UserError
 from experiments.data.find import find_dataset
 from experiments.recipes.loading import load_recipe
 from experiments.runs.lookup import resolve
-from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import make_output_folder
 from msdet_cli.console.formatting import format_metrics
+from msdet_cli.console.output import print_json
 from msdet_cli.options import (
     RESULTS,
     DataRootOpt,
@@ -25,7 +24,6 @@ from msdet_cli.options import (
     ResultsOpt,
     argument,
     option,
-    print_json,
 )
 from msdet_cli.run_plan import warn_of_data
 
@@ -56,8 +54,13 @@ def evaluate(
     resolved = load_recipe(recipe or str(run and run.recipe), profile, dataset=dataset)
     trained_in = record.dataset.get("root") if record and dataset is None else None
     data = find_dataset(resolved.dataset, data_root or (Path(trained_in) if trained_in else None))
-    if record is not None:
-        _check_classes(resolved.dataset.name, data.classes, record)
+    trained = list(record.dataset.get("classes") or ()) if record else data.classes
+    if trained != data.classes:
+        raise UserError(
+            f"data set '{resolved.dataset.name}' has {len(data.classes)} classes ({', '.join(data.classes[:3])} ...),"
+            f" the run was trained on {len(trained)} ({', '.join(trained[:3])} ...): they must be the same, in the"
+            " same order"
+        )
     data.check_resizable(resolved.image_size)
     warn_of_data([data])
     if out is not None:
@@ -81,12 +84,3 @@ def _find(what: str, results: Path) -> tuple[Path, RunFolder | None]:
         return checkpoint, run if run.record_file.exists() else None
     run = resolve(what, results)
     return run.newest_checkpoint(), run
-
-
-def _check_classes(dataset: str, classes: Sequence[str], record: Record) -> None:
-    trained = list(record.dataset.get("classes") or ())
-    if trained != list(classes):
-        raise UserError(
-            f"data set '{dataset}' has {len(classes)} classes ({', '.join(classes[:3])} ...), the run was "
-            f"trained on {len(trained)} ({', '.join(trained[:3])} ...): they must be the same, in the same order"
-        )

@@ -8,10 +8,10 @@ from typing import Annotated
 from experiments.common.errors import UserError
 from experiments.runs.export import SUFFIXES, write_bundle
 from experiments.runs.lookup import select
-from experiments.runs.run_folder import RunFolder
 from msdet_cli import __version__
 from msdet_cli.console.formatting import format_size
-from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, option, print_note
+from msdet_cli.console.output import print_note
+from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, option
 
 
 def export(
@@ -31,7 +31,16 @@ def export(
     msdet export --all -o paper.tar.gz
     tar xf paper.tar.gz && msdet report --results-dir paper
     """
-    chosen = _choose(select(runs or [], results, all_runs), all_runs)
+    chosen = []
+    for run in select(runs or [], results, all_runs):
+        try:
+            if run.state() == "running":
+                raise UserError(f"{run.name} is running", f"msdet cancel {run.name}")
+            chosen.append(run)
+        except UserError as error:  # it is running, or its record cannot be read
+            if not all_runs:
+                raise
+            print_note(f"skipped: {error.message}")
     if not chosen:
         raise UserError(f"no runs to export in {results.resolve()}", "msdet runs")
     name = chosen[0].name.replace("/", "-") if len(chosen) == 1 else "msdet-runs"
@@ -43,18 +52,3 @@ def export(
         print_note(f"not as its run wrote it: {member}")
     size = format_size(target.stat().st_size)
     print(f"{target}: {len(manifest['runs'])} runs, {len(manifest['files'])} files, {size}")
-
-
-def _choose(runs: list[RunFolder], all_runs: bool) -> list[RunFolder]:
-    """Return the runs that are not running; raise UserError for one that is named and is running or broken."""
-    chosen = []
-    for run in runs:
-        try:
-            if run.state() == "running":
-                raise UserError(f"{run.name} is running", f"msdet cancel {run.name}")
-            chosen.append(run)
-        except UserError as error:
-            if not all_runs:
-                raise
-            print_note(f"skipped: {error.message}")
-    return chosen

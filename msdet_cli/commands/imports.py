@@ -102,22 +102,17 @@ def _choose_seed(stock: StockRun, given: int | None) -> int:
 def _find_data(recipe: Recipe, stock: StockRun, given: Path | None) -> tuple[FoundDataset | None, list[str]]:
     """Return the data set, first from its training location, and what is unknown of it."""
     trained = next((Path(str(root)) for root in stock.training_data("data_root") if root), None)
-    if given is None and trained is not None and trained.exists():
-        try:
-            data, unknown = find_dataset(recipe.dataset, trained, generate=False), []
-        except UserError as error:
-            raise UserError(
-                error.message, "--dataset NAME for another data set, --data-root DIR for another folder"
-            ) from None
-    elif given is None and recipe.dataset.generate is not None:  # generated data are not what was trained on
+    is_in_place = given is None and trained is not None and trained.exists()
+    if given is None and not is_in_place and recipe.dataset.generate is not None:
+        return None, []  # generated data are not what was trained on
+    try:
+        data = find_dataset(recipe.dataset, trained if is_in_place else given, generate=False)
+    except UserError as error:
+        if is_in_place:
+            hint = "--dataset NAME for another data set, --data-root DIR for another folder"
+            raise UserError(error.message, hint) from None
+        if given is not None:
+            raise
         return None, []
-    else:
-        try:
-            data = find_dataset(recipe.dataset, given, generate=False)
-        except UserError:
-            if given is not None:
-                raise
-            return None, []
-        unknown = [f"whether the data in {data.root} are those in {trained}"]
     stock_recipe.check_classes(stock, data)
-    return data, unknown
+    return data, [] if is_in_place else [f"whether the data in {data.root} are those in {trained}"]

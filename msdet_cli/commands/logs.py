@@ -80,7 +80,7 @@ class _LogCopy:
         if self._stream is None or (self.path != self.folder.log and _has_text(self.folder.log)):
             self._open(_find_log(self.folder))
         elif self._was_replaced():
-            self._open(self.folder.log)
+            self._open(self.path)
         if self._stream is not None:
             while new := self._stream.read(BLOCK_BYTES):
                 text = self._decoder.decode(new).replace("\r\n", "\n").replace("\r", "\n")

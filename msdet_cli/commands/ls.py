@@ -12,8 +12,8 @@ from experiments.recipes import catalogue
 from experiments.recipes.tables import list_ablations, load_table
 from experiments.runs.lookup import find_results_dir
 from msdet_cli.completion import complete_words
-from msdet_cli.console.result_tables import print_line
-from msdet_cli.options import JsonOpt, argument, print_json
+from msdet_cli.console.output import print_json, print_line
+from msdet_cli.options import JsonOpt, argument
 
 KINDS = {f"{kind}s": kind for kind in catalogue.FOLDERS}
 
@@ -56,24 +56,18 @@ def _pages(kind: str) -> list[dict[str, Any]]:
     pages = catalogue.list_pages(kind)
     if kind == "table":
         pages = {**pages, **list_ablations(find_results_dir())}
-    describe = _describe_table if kind == "table" else _describe_page
-    return [{"name": name, **describe(path), "path": str(path)} for name, path in pages.items()]
+    return [{"name": name, **_describe(kind, path), "path": str(path)} for name, path in pages.items()]
 
 
-def _describe_table(path: Path) -> dict[str, Any]:
-    """Return a table's title, and its number of rows and of rows with a recipe."""
+def _describe(kind: str, path: Path) -> dict[str, Any]:
+    """Return what a page is about; of a table also its number of rows, and of rows with a recipe."""
     try:
+        if kind != "table":
+            return {"about": catalogue.read_header_comment(path).partition("\n")[0]}
         table = load_table(str(path))
-    except UserError as error:
+    except UserError as error:  # one bad file does not hide the others
         return {"about": error.message}
     rows = list(table.rows())
     recipes = sum(row.recipe is not None for row in rows)
     counts = f"{len(rows)} rows, {'all' if recipes == len(rows) else recipes} with a recipe"
     return {"about": f"{table.title} ({counts})", "rows": len(rows), "recipes": recipes}
-
-
-def _describe_page(path: Path) -> dict[str, Any]:
-    try:
-        return {"about": catalogue.read_header_comment(path).partition("\n")[0]}
-    except UserError as error:  # one bad file does not hide the others
-        return {"about": error.message}

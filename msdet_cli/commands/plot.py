@@ -13,7 +13,8 @@ from experiments.common.errors import UserError
 from experiments.runs.lookup import select
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import write_all
-from msdet_cli.options import RESULTS, ResultsOpt, argument, option, print_note
+from msdet_cli.console.output import print_note
+from msdet_cli.options import RESULTS, ResultsOpt, argument, option
 
 if TYPE_CHECKING:
     from experiments.reporting.tables.sections import Picture

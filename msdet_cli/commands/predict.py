@@ -22,8 +22,8 @@ from experiments.runs.lookup import resolve
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_runs
 from msdet_cli.console.file_output import make_output_folder, name_folder_on_error
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg, argument, option, print_json
+from msdet_cli.console.output import print_json, print_lines
+from msdet_cli.options import RESULTS, DataRootOpt, JsonOpt, ResultsOpt, RunArg, argument, option
 
 if TYPE_CHECKING:
     from experiments.training.prediction import Detection
@@ -187,13 +187,13 @@ def _places(truth: GroundTruth, val: int | None, seed: int, val_ids: str | None)
     from experiments.reporting.breakdown.image_drawing import sample_places
 
     places = {str(image.id): place for place, image in enumerate(truth.images)}
-    for name in (val_ids or "").split(",") if val_ids is not None else ():
-        if name.strip() not in places:
+    for name in map(str.strip, val_ids.split(",") if val_ids is not None else ()):
+        if name not in places:
+            close = did_you_mean(name, places)
             raise UserError(
-                f"--val-ids: '{name.strip()}' is not in the validation set; {did_you_mean(name.strip(), places)}",
-                "--val 6 chooses at random",
+                f"--val-ids: '{name}' is not in the validation set; {close}", "--val 6 chooses at random"
             )
-        yield places[name.strip()]
+        yield places[name]
     if val is not None:
         yield from sample_places(len(truth.images), val, seed)
 

@@ -14,16 +14,8 @@ from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.recipes.loading import load_recipe
 from experiments.recipes.schema import Recipe
-from msdet_cli.options import (
-    DataRootOpt,
-    DatasetOpt,
-    JsonOpt,
-    ProfileOpt,
-    RecipeArg,
-    SetOpt,
-    option,
-    print_json,
-)
+from msdet_cli.console.output import print_json
+from msdet_cli.options import DataRootOpt, DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt, option
 
 if TYPE_CHECKING:
     from experiments.training.config.foreground_prior import ForegroundPrior
@@ -74,10 +66,11 @@ def prior(
 
 def _count(recipe: Recipe, found: FoundDataset, exact: bool) -> ForegroundPrior:
     with contextlib.redirect_stdout(io.StringIO()):  # MMDetection prints on import
+        from experiments.training import components  # noqa: F401
         from experiments.training.config import foreground_prior as priors
         from experiments.training.config.builder import build_config
 
-        config = build_config(recipe, found.classes, Path(found.root), Path("results"))
+        config = build_config(recipe, found.classes, found.root, Path("results"))
     if not priors.is_guided(config):
         raise UserError(
             f"recipe {recipe.name}: the detector has no Guided Loss, so it has no prior",

@@ -9,30 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
-from rich.text import Text
 
 from experiments.common.errors import UserError
 from experiments.runs.lookup import find_existing_results_dir
 from msdet_cli import __version__
 from msdet_cli.completion import complete_tables, complete_words
 from msdet_cli.console.file_output import write_all
-from msdet_cli.console.result_tables import (
-    make_console,
-    print_claims,
-    print_empty,
-    print_problems,
-    print_tables,
-)
-from msdet_cli.options import (
-    DatasetsOpt,
-    JsonOpt,
-    ProfilesOpt,
-    RecipesOpt,
-    argument,
-    check_choice,
-    option,
-    print_json,
-)
+from msdet_cli.console.output import make_console, print_json, print_line
+from msdet_cli.console.result_tables import print_claims, print_empty, print_problems, print_tables
+from msdet_cli.options import DatasetsOpt, JsonOpt, ProfilesOpt, RecipesOpt, argument, check_choice, option
 
 if TYPE_CHECKING:
     from experiments.reporting import Report
@@ -129,7 +114,7 @@ def report(
     if form == "csv" or out is not None:  # elsewhere it is part of the page
         _print_warnings(aside, report)
         if sentence := explain_no_results(report, folders):
-            aside.print(Text(sentence), soft_wrap=True)
+            print_line(aside, sentence)
 
 
 def _sections(report: Report, folders: list[Path], with_figures: bool, aside: Console) -> list[Section]:
@@ -164,10 +149,10 @@ def _print(report: Report, made: ReportMetadata, is_whole: bool) -> None:
         print_empty(console, empty)
     _print_warnings(console, report)
     last = sentence or f"With figures, error analysis and bench: {AN_EXAMPLE}"
-    console.print(Text(last, "" if sentence else "dim"), soft_wrap=True)
+    print_line(console, last, "" if sentence else "dim")
 
 
 def _print_warnings(console: Console, report: Report) -> None:
     for text in report.missing:
-        console.print(Text(text, "yellow"), soft_wrap=True)
+        print_line(console, text, "yellow")
     print_problems(console, report.problems)

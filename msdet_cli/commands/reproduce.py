@@ -10,13 +10,12 @@ from rich.console import Console
 from experiments.common.errors import UserError
 from experiments.launching.devices import load_figures
 from experiments.launching.plan import PlannedRun
-from experiments.launching.table_runs import RecipeOf, list_first_recipes, list_later_recipes
-from experiments.recipes.schema import Recipe
-from experiments.recipes.tables import Row, Table, load_table
+from experiments.launching.table_runs import list_first_recipes, list_later_recipes
+from experiments.recipes.tables import Table, load_table
 from msdet_cli.completion import complete_tables
+from msdet_cli.console.output import print_lines, print_note
 from msdet_cli.console.result_tables import print_results
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import argument, print_note
+from msdet_cli.options import argument
 from msdet_cli.run_options import RunOptions, with_run_options
 from msdet_cli.run_plan import print_next, run_plan
 
@@ -49,7 +48,7 @@ def plan_tables(tables: Sequence[Table], options: RunOptions) -> list[PlannedRun
         for row in table.rows():
             if row.recipe is None:
                 print_note(f"{table.name}: '{row.label}' ({row.id}) has no recipe: skipped")
-    labelled = list_first_recipes(tables, _recipe_of(options))
+    labelled = list_first_recipes(tables, options.recipe_of)
     sets = {recipe.dataset.model_dump_json(): recipe.dataset.name for _, recipe in labelled}
     if options.data_root is not None and len(sets) > 1:
         raise UserError(
@@ -71,7 +70,7 @@ def run_tables(tables: dict[str, Table], planned: list[PlannedRun], options: Run
     def rounds() -> Iterator[list[PlannedRun]]:
         yield planned
         labelled, waiting = list_later_recipes(
-            list(tables.values()), _recipe_of(options), planned, options.dry_run
+            list(tables.values()), options.recipe_of, planned, options.dry_run
         )
         for sentence in waiting:
             print_note(sentence)
@@ -96,17 +95,17 @@ def print_seeds_needed(console: Console, table: Table) -> None:
 
     metric = table.columns[0]
     spread = load_figures()["spread"].get(metric)
-    differences = [(row, table.published_difference(row)) for row in table.rows() if not row.reference]
-    if spread is None or not any(difference for _, difference in differences):
+    published = [(row, table.published_difference(row)) for row in table.rows() if not row.reference]
+    differences = [(row, difference) for row, difference in published if difference]
+    if spread is None or not differences:
         return
     two_seeds = Difference(0.0, error=spread["sd"], n=2)  # sd² / 2 + sd² / 2
     rows = []
     for row, difference in differences:
-        if difference:
-            needed = compute_power(two_seeds, difference)
-            seeds = max(needed.needed, MIN_SEEDS) if needed and needed.needed else f"more than {MAX_SEEDS}"
-            name = f"{row.label}, {row.backbone}" if row.backbone else row.label
-            rows.append([name, format_signed(difference), str(seeds)])
+        needed = compute_power(two_seeds, difference)
+        seeds = max(needed.needed, MIN_SEEDS) if needed and needed.needed else f"more than {MAX_SEEDS}"
+        name = f"{row.label}, {row.backbone}" if row.backbone else row.label
+        rows.append([name, format_signed(difference), str(seeds)])
     console.print()
     header = [table.name, f"published {metric}", "seeds"]
     print_lines(console, header, rows, right=header[1:])
@@ -115,10 +114,3 @@ def print_seeds_needed(console: Console, table: Table) -> None:
         f" (sd; {spread['source']})",
         highlight=False,
     )
-
-
-def _recipe_of(options: RunOptions) -> RecipeOf:
-    def recipe_of(table: Table, row: Row, weights: Sequence[float] = (1.0,)) -> Recipe:
-        return options.execution.changed(table.recipe_of(row, weights, options.profile))
-
-    return recipe_of

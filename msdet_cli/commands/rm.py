@@ -9,19 +9,12 @@ import typer
 
 from experiments.common.errors import FAILED, UserError
 from experiments.launching.run_states import read_runs
+from experiments.runs import removal
 from experiments.runs.lookup import find_existing_results_dir, select
-from experiments.runs.removal import (
-    list_old_checkpoints,
-    measure_disk_use,
-    remove_old_checkpoints,
-    remove_run,
-)
 from experiments.runs.run_folder import RunFolder
-from msdet_cli.console.confirmation import confirm
 from msdet_cli.console.formatting import ACTIVE_STATES, format_size
-from msdet_cli.console.result_tables import make_console
-from msdet_cli.console.text_lines import print_lines
-from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, StatesOpt, YesOpt, option, print_note
+from msdet_cli.console.output import confirm, make_console, print_lines, print_note
+from msdet_cli.options import RESULTS, ResultsOpt, RunsArg, StatesOpt, YesOpt, option
 
 
 def rm(
@@ -55,18 +48,18 @@ def rm(
             raise UserError(f"run {run.name} is {state}", f"msdet cancel {run.name}")
         if state in ACTIVE_STATES:
             print_note(f"skipped: {run.name} is {state}")
-        elif paths := list_old_checkpoints(run) if checkpoints else [run.path]:
+        elif paths := removal.list_old_checkpoints(run) if checkpoints else [run.path]:
             doomed[run] = paths
     if not doomed:
         print("nothing to delete")
         return
-    sizes = {run: sum(map(measure_disk_use, paths)) for run, paths in doomed.items()}
+    sizes = {run: sum(map(removal.measure_disk_use, paths)) for run, paths in doomed.items()}
     rows = [[run.name, found.get(run, "unreadable"), format_size(sizes[run])] for run in doomed]
     print_lines(make_console(), ["run", "state", "frees"], rows, right=("frees",))
     what = f"{len(doomed)} run{'s' * (len(doomed) > 1)}, {sum(row[1] == 'done' for row in rows)} of them done"
     what = f"old checkpoints of {what}" if checkpoints else what
     confirm(f"this deletes {what}, and frees {format_size(sum(sizes.values()))}", yes)
-    freed, remove = 0, remove_old_checkpoints if checkpoints else remove_run
+    freed, remove = 0, removal.remove_old_checkpoints if checkpoints else removal.remove_run
     for run, size in sizes.items():
         try:
             remove(run)

@@ -15,7 +15,8 @@ from experiments.recipes import catalogue
 from experiments.runs.lookup import find_existing_results_dir, find_runs, iterate
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.completion import complete_words
-from msdet_cli.console.result_tables import make_console, print_line, print_problems
+from msdet_cli.console.output import make_console, print_json, print_line
+from msdet_cli.console.result_tables import print_problems
 from msdet_cli.console.run_list import ListedRun, list_runs, print_details, print_runs
 from msdet_cli.options import (
     RESULTS,
@@ -29,7 +30,6 @@ from msdet_cli.options import (
     StatesOpt,
     check_choice,
     option,
-    print_json,
 )
 
 SORT_KEYS: dict[str, Callable[[ListedRun], Any]] = {

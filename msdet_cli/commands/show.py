@@ -28,17 +28,12 @@ def show(
     msdet show retinanet-r50-rlo --config
     """
     resolved = load_recipe(recipe, profile, sets or (), dataset)
-    if config:
-        _print_page(build_mmengine_config(resolved).pretty_text, "python")
-    else:
-        _print_page(dump(resolved), "yaml")
-
-
-def _print_page(text: str, language: str) -> None:
+    text = build_mmengine_config(resolved).pretty_text if config else dump(resolved)
     console = Console()
     if console.is_terminal:
         from rich.syntax import Syntax  # takes a tenth of the command line's start
 
+        language = "python" if config else "yaml"
         console.print(Syntax(text, language, background_color="default", word_wrap=True))
     else:
         print(text, end="" if text.endswith("\n") else "\n")

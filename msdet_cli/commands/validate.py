@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from experiments.recipes.loading import compute_recipe_id, load_recipe
+from msdet_cli.console.output import print_json
 from msdet_cli.model_checks import check_model
-from msdet_cli.options import DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt, print_json
+from msdet_cli.options import DatasetOpt, JsonOpt, ProfileOpt, RecipeArg, SetOpt
 
 
 def validate(

@@ -8,13 +8,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 
-def make_plain_console(stderr: bool = False) -> Console:
-    """Return a console that prints names and paths as they are, square brackets included."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-
-
-def print_findings(found: dict[str, Any], console: Console) -> None:
+def print_findings(found: dict[str, Any]) -> None:
     """Print what `verify` found."""
+    console = Console(
+        highlight=False, markup=False, emoji=False
+    )  # names and paths as they are, with brackets
     splits = found["splits"]
     console.print(f"{found['name']} ({found['format'].upper()} format) in {found['root']}", soft_wrap=True)
     console.print(_overview(splits))

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from experiments.common.files import refusing, replacing
+from msdet_cli.console.output import print_line
 
 
 def make_output_folder(out: Path) -> None:
@@ -38,4 +38,4 @@ def write_all(files: Mapping[str, bytes], out: Path, on_stderr: bool = False) ->
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path, "wb") as stream:
                 stream.write(content)
-            console.print(Text(str(path)), soft_wrap=True)
+            print_line(console, str(path))

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from experiments.common.errors import UserError
 from experiments.launching.devices import Device, DeviceFigure, load_figures
 from experiments.launching.forecast import CPU, Forecast, Measured, forecast
 from experiments.launching.plan import PlannedRun
 from msdet_cli.console.formatting import TODO_TEXTS, format_hours, format_size
-from msdet_cli.console.text_lines import Cell, print_lines
+from msdet_cli.console.output import Cell, print_line, print_lines
 
 PENDING = ("start", "resume", "running")
 MAX_SOURCES = 5  # measured runs, or models, named below the table
@@ -39,20 +38,16 @@ def show_plan(console: Console, planned: Sequence[PlannedRun], on: Device | bool
     print_lines(console, header, rows, right=header[3:])
     console.print()
     for line in _summary(planned, costs, workers, unit, on):
-        console.print(Text(line), soft_wrap=True)
+        print_line(console, line)
 
 
 def _row(run: PlannedRun, cost: Forecast, has_labels: bool, has_workers: bool) -> list[Cell]:
-    cells = [run.folder.name, run.label if has_labels else "", TODO_TEXTS[run.todo]]
+    what: list[Cell] = [run.folder.name, run.label if has_labels else "", TODO_TEXTS[run.todo]]
     if run.todo not in PENDING:
-        return [*cells, "", "", "", ""]
-    return [
-        *cells,
-        str(cost.iterations),
-        str(cost.workers) if has_workers else "",
-        "" if cost.worker_seconds is None else format_hours(cost.worker_seconds),
-        "" if cost.disk is None else format_size(cost.disk),
-    ]
+        return [*what, *[""] * 4]
+    hours = "" if cost.worker_seconds is None else format_hours(cost.worker_seconds)
+    disk = "" if cost.disk is None else format_size(cost.disk)
+    return [*what, str(cost.iterations), str(cost.workers) if has_workers else "", hours, disk]
 
 
 def _summary(
@@ -87,7 +82,7 @@ def _summary(
     disks = [cost.disk for cost in left if cost.disk is not None]
     if disks:
         lines.append(f"about {format_size(sum(disks))} on disk{basis}")
-    sources = list(dict.fromkeys(_source_line(cost) for cost in left if cost.source))
+    sources = list(dict.fromkeys(_source_line(cost.source, cost.likeness) for cost in left if cost.source))
     lines += sources[:MAX_SOURCES]
     if len(sources) > MAX_SOURCES:
         lines.append(f"  and {len(sources) - MAX_SOURCES} more")
@@ -105,11 +100,9 @@ def _summary(
     return lines
 
 
-def _source_line(cost: Forecast) -> str:
-    source = cost.source
-    assert source is not None
+def _source_line(source: Measured | DeviceFigure, likeness: str | None) -> str:
     if isinstance(source, Measured):
-        found = f"measured in {source.run.name} ({cost.likeness})"
+        found = f"measured in {source.run.name} ({likeness})"
     else:
         found = f"{source.basis} for {source.model}"
     rate = source.worker_seconds / source.workers

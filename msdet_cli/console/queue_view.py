@@ -16,8 +16,9 @@ from rich.text import Text
 
 from experiments.launching.queue import Queue, QueueItem
 from msdet_cli.console.formatting import QUEUE_STATES, format_duration, format_iterations, strip_section
+from msdet_cli.console.output import print_line
 from msdet_cli.console.queue_progress import QueueProgress
-from msdet_cli.console.result_tables import COLOURS, print_line
+from msdet_cli.console.result_tables import COLOURS
 from msdet_cli.console.run_view import format_status
 
 BAR_WIDTH, MIN_BAR_WIDTH = 16, 4  # characters
@@ -36,13 +37,13 @@ class QueueView:
                 view.update()
 
     Args:
-        console: Where to write; None writes nothing (`--json`).
+        console: Where to write; nothing is drawn for a quiet one (`--json`).
 
     Attributes:
         note: One line below everything else.
     """
 
-    def __init__(self, console: Console | None, queue: Queue) -> None:
+    def __init__(self, console: Console, queue: Queue) -> None:
         self.console = console
         self.queue = queue
         self.note = ""
@@ -57,7 +58,7 @@ class QueueView:
         self._metric_title = " or ".join(sorted({formats[run.recipe.dataset.format] for run in runs}))
 
     def __enter__(self) -> QueueView:
-        if self.console is not None and self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
@@ -68,13 +69,13 @@ class QueueView:
 
     def update(self) -> None:
         """Show what has changed."""
-        if self.console is None:
+        if self.console.quiet:
             return
         self.progress.update()
         if self._live is not None:
             self._live.update(self.panel())
         else:
-            self._print_lines(self.console)
+            self._print_lines()
 
     def panel(self) -> RenderableType:
         """Return what a terminal shows."""
@@ -83,7 +84,6 @@ class QueueView:
         if len(entries) == 1:
             view = self.progress.views.get(0)
             return Group(*([view.panel()] if view else []), *note)
-        assert self.console is not None
         room = count = max(self.console.size.height - RESERVED_LINES, 3)
         while True:
             visible = select_rows(entries, count)
@@ -153,8 +153,8 @@ class QueueView:
             **{title: "" if rate is None else f"{rate:#.3g}" for title, rate in rates.items()},
         }
 
-    def _print_lines(self, console: Console) -> None:
-        total = len(self.queue.entries)
+    def _print_lines(self) -> None:
+        console, total = self.console, len(self.queue.entries)
         for index, entry in enumerate(self.queue.entries):
             if entry.state == "running" and index not in self._announced:
                 self._announced.add(index)

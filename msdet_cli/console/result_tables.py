@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from experiments.runs.run_flags import explain_marks
 from experiments.runs.run_folder import RunFolder
+from msdet_cli.console.output import print_line
 
 if TYPE_CHECKING:  # these import pandas
     from experiments.reporting import MeasuredTable
@@ -31,14 +31,6 @@ ALL_CLAIMS = "msdet report --format html --out report/"
 STYLES = {1: "bold", 2: "underline"}  # best and second of a block
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "interrupted": "yellow"}
 VERDICT_COLOURS = {"gain": "green", "loss": "red"}
-
-
-def make_console() -> Console:
-    """Return standard output's console, 120 characters wide where the width is unknown."""
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = 120
-    return console
 
 
 def print_results(console: Console, results: Path, names: Sequence[str], runs: Sequence[RunFolder]) -> None:
@@ -157,13 +149,13 @@ def _print_table(console: Console, table: MeasuredTable) -> None:
 def print_marks(console: Console, marks: Sequence[str]) -> None:
     """Print what the marks mean that were shown."""
     for line in explain_marks(marks):
-        console.print(Text(line, "dim"), soft_wrap=True)
+        print_line(console, line, "dim")
 
 
 def print_problems(console: Console, problems: Sequence[str]) -> None:
     """Print a line for each run or table that was left out."""
     for problem in problems:
-        console.print(Text(f"Left out: {problem}", "yellow"), soft_wrap=True)
+        print_line(console, f"Left out: {problem}", "yellow")
 
 
 def fit_view(console: Console, view: TableView, optional: Sequence[str] = ()) -> Table:
@@ -204,8 +196,3 @@ def draw_view(view: TableView, means: Sequence[str] = ()) -> Table:
                 texts.append(Text(f"{cell.value:.1f}" if is_mean else str(cell), STYLES.get(cell.rank, "")))
             grid.add_row(*texts)
     return grid
-
-
-def print_line(console: Console, text: str) -> None:
-    """Print a line as it is, however long: without markup and without breaks."""
-    console.print(Text(text), soft_wrap=True)

@@ -29,8 +29,8 @@ from msdet_cli.console.formatting import (
     format_size,
     strip_section,
 )
-from msdet_cli.console.result_tables import COLOURS, print_line, print_marks
-from msdet_cli.console.text_lines import Cell, print_lines
+from msdet_cli.console.output import Cell, print_line, print_lines
+from msdet_cli.console.result_tables import COLOURS, print_marks
 
 WIDE_CONSOLE = 100  # characters; a narrower one omits the year and, beside others, all differences but one
 MAX_DIFFERENCES = 2  # of a run, in a table

@@ -149,7 +149,7 @@ def _gaps(trace: Path, rows: pd.DataFrame) -> list[str]:
     texts = []
     for head, part in rows.groupby("head", sort=False):
         last, found = int(part["interval"].max()), part.groupby("interval").size()
-        missing = last - int((found == found.max()).sum())
+        missing = last - int(((found == found.max()) & (found.index > 0)).sum())
         if missing:
             texts.append(f"{trace}: {missing} of {last} intervals of {head} are missing or lack levels.")
     return texts

@@ -68,6 +68,7 @@ def workers(monkeypatch):
     return FakeWorker
 
 
+QUIET = Console(quiet=True)
 FEW = ["--set", "dataset.generate.train_images=4", "--set", "dataset.generate.val_images=2"]
 
 
@@ -94,7 +95,7 @@ def test_one_failure_does_not_stop_the_rest(tmp_path, workers):
 
 def test_repeated_command_skips_done_and_reports_failed_runs(tmp_path, workers):
     workers.codes = [0, NOT_FINITE]
-    executing.execute(planned(tmp_path, [0, 1]), None)
+    executing.execute(planned(tmp_path, [0, 1]), QUIET)
     again = planned(tmp_path, [0, 1])
     assert [run.todo for run in again] == ["skip", "failed"]
     before = again[1].folder.record_file.read_text()
@@ -105,23 +106,23 @@ def test_repeated_command_skips_done_and_reports_failed_runs(tmp_path, workers):
     workers.codes = [0]
     retried = planned(tmp_path, [0, 1], retry_failed=True)
     assert [run.todo for run in retried] == ["skip", "start"]
-    assert executing.execute(retried, None) == 0
+    assert executing.execute(retried, QUIET) == 0
     assert len(workers.started) == 3
 
 
 def test_force_restarts_done_runs(tmp_path, workers):
     workers.codes = [0, 0]
-    executing.execute(planned(tmp_path, [0]), None)
+    executing.execute(planned(tmp_path, [0]), QUIET)
     left = planned(tmp_path, [0])[0].folder.path / "trace.csv"
     left.write_text("of the first time")
-    assert executing.execute(planned(tmp_path, [0], force=True), None) == 0
+    assert executing.execute(planned(tmp_path, [0], force=True), QUIET) == 0
     assert not left.exists()
     assert len(workers.started) == 2
 
 
 def test_interrupted_run_decides_the_exit_code(tmp_path, workers):
     workers.codes = [NOT_FINITE, INTERRUPTED]
-    assert executing.execute(planned(tmp_path, [0, 1]), None) == INTERRUPTED
+    assert executing.execute(planned(tmp_path, [0, 1]), QUIET) == INTERRUPTED
 
 
 def msdet(monkeypatch, capsys, *words):
@@ -338,7 +339,7 @@ def test_signal_stops_the_running_run_and_starts_no_other(tmp_path, workers, mon
     workers.codes = [INTERRUPTED]
     runs = planned(tmp_path, [0, 1])
     before = signal.getsignal(signal.SIGINT)
-    assert executing.execute(runs, None) == INTERRUPTED
+    assert executing.execute(runs, QUIET) == INTERRUPTED
     assert asked == [runs[0].folder.name]
     assert len(workers.started) == 1
     assert runs[1].folder.read().attempts == []

@@ -142,6 +142,30 @@ def test_logs_of_a_slurm_job_before_training_are_its_output(monkeypatch: pytest.
     assert typed("logs", "seed0").stdout == "the run's own\n"
 
 
+def test_follow_reads_a_slurm_jobs_output_anew_when_it_is_requeued(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")  # nor can Slurm be asked
+    monkeypatch.setattr(logs, "SLURM_POLL_INTERVAL_S", 0.05)
+    Path("jobs").mkdir()
+    run = a_run("queued", slurm={"job_id": "12_3", "folder": str(Path("jobs").resolve())})
+    output = Path("jobs/12_3_0_log.err")
+    output.write_text("node fails\n")
+
+    def requeue() -> None:
+        time.sleep(0.3)
+        output.unlink()
+        output.write_text("another node\n")
+        time.sleep(0.3)
+        record = run.read()
+        record.status = "failed"
+        run.write(record)
+
+    worker = threading.Thread(target=requeue)
+    worker.start()
+    result = typed("logs", "seed0", "-f")
+    worker.join()
+    assert result.stdout == "node fails\nanother node\n"
+
+
 WORKER = """
 import signal, sys, time
 sys.path.insert(0, {root!r})

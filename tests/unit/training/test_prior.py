@@ -7,6 +7,8 @@ import json
 import os
 import random
 import statistics
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from experiments.training.config.foreground_prior import (
 )
 from experiments.training.config.keys import set_key
 from msdet_cli.app import app
+from tests.children import search_path
 from tests.unit.training.conftest import write_coco, write_voc
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip
@@ -364,3 +367,17 @@ def test_the_command_prints_what_it_counts(tmp_path: Path) -> None:
     assert "prior π               0.03226" in printed and "score threshold π · C 0.06452" in printed
     other = CliRunner().invoke(app, ["prior", "retinanet-r50", *command[2:6]])
     assert isinstance(other.exception, UserError) and "no Guided Loss" in other.exception.message
+
+
+def test_a_process_of_its_own_knows_the_data_sets(tmp_path: Path) -> None:
+    """Other tests have registered them in this one."""
+    small(tmp_path, "coco")
+    words = ["prior", "retinanet-r50-guided", "-p", "tiny", "--dataset", str(tmp_path / "coco.yaml"),
+             "--set", "image_size=[64, 64]", "--set", ANCHORS, "--json"]  # fmt: skip
+    command = [sys.executable, "-c", "from msdet_cli.main import main; main()", *words]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": search_path()}
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["prior"] == ON_PAPER.value
