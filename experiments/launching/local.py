@@ -24,7 +24,7 @@ from experiments.launching.torchrun import (
     record_cause,
 )
 from experiments.runs.record import Attempt, Launch, Record
-from experiments.runs.run_folder import RunFolder
+from experiments.runs.run_folder import LOCK_FD, RunFolder
 
 BOOT = PATHS + "from experiments.training.worker import main; sys.exit(main())"
 TAIL_BYTES = 64 * 1024
@@ -46,8 +46,9 @@ class LocalWorker:
     Args:
         folder: Of a run that `prepare` has made ready.
         environment: Added to this process's own.
-        descriptors: Open files that it keeps: the run's lock, leases. Ranks have none; torchrun, which keeps
-            them, outlives its ranks.
+        descriptors: Open files that it keeps, such as leases. Ranks have none; torchrun, which keeps them, outlives
+            its ranks.
+        lock: Descriptor of the run's lock, which it keeps, too; None where another machine leads, and holds it.
 
     Raises:
         UserError: The process cannot be started.
@@ -60,13 +61,16 @@ class LocalWorker:
         rendezvous: Rendezvous | None = None,
         environment: Mapping[str, str] | None = None,
         descriptors: Sequence[int] = (),
+        lock: int | None = None,
     ) -> None:
         launch = launch or Launch()
         self.folder = folder
         self._world_size = launch.processes * launch.nodes
-        self._is_leader = rendezvous is None or rendezvous.is_leader
+        self._is_leader = rendezvous is None or lock is not None
         self._stops = 0
         environment = {"PYTHONWARNINGS": "ignore", **os.environ, **(environment or {})}
+        if lock is not None:
+            environment[LOCK_FD], descriptors = str(lock), (lock, *descriptors)
         if launch.threads is not None:
             environment[CORES_VARIABLE] = str(launch.threads)
             environment["OMP_NUM_THREADS"] = environment.get("OMP_NUM_THREADS") or str(launch.threads)
@@ -145,7 +149,8 @@ class LocalWorker:
             return RankFailure(0, INTERRUPTED, why, hint)
         if last and last.message and last.exit_code in (None, code):  # else it is of an earlier attempt
             return RankFailure(0, code, last.message, hint)
-        return RankFailure(0, code, self.last_line() or "the worker did not start", hint)
+        said = "".join(read_last_lines(self.folder.log, 1)).removeprefix("error: ")
+        return RankFailure(0, code, said or "the worker did not start", hint)
 
     def _failure_of_ranks(self, record: Record) -> RankFailure | None:
         """Return the failure that ended the ranks, and write it into the record."""
@@ -162,10 +167,6 @@ class LocalWorker:
             record_cause(self.folder, record, attempt, cause, self._world_size)
         return cause
 
-    def last_line(self) -> str:
-        """Return the log's last line that is not blank."""
-        return next(iter(read_last_lines(self.folder.log, 1)), "").removeprefix("error: ")
-
 
 def read_last_lines(log: Path, count: int) -> list[str]:
     """Return the last lines of a log that are not blank, read from its end; none if there is no such file."""
@@ -180,9 +181,7 @@ def read_last_lines(log: Path, count: int) -> list[str]:
 
 def combine_exit_codes(codes: list[int]) -> int:
     """Return one code for several runs: 0 if all are done, 75 if one was interrupted, theirs if equal, else 1."""
-    distinct = {code for code in codes if code}
-    if not distinct:
-        return DONE
-    if INTERRUPTED in distinct:
+    failures = set(codes) - {DONE}
+    if INTERRUPTED in failures:
         return INTERRUPTED
-    return distinct.pop() if len(distinct) == 1 else FAILED
+    return FAILED if len(failures) > 1 else next(iter(failures), DONE)

@@ -30,7 +30,7 @@ from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun, claim_run, prepare
 from experiments.launching.retry_policy import RetryDecision, count_iterations_saved, decide_retry
 from experiments.launching.torchrun import Rendezvous, is_local
-from experiments.runs.run_folder import InUseError, lock_environment
+from experiments.runs.run_folder import InUseError
 
 WORKER_POLL_INTERVAL_S = 0.02
 MARK_QUEUED_S = 0.1  # of each step, for marking runs as queued
@@ -180,8 +180,7 @@ class Queue:
         """Give each free place to the first run that fits; locked ones come last."""
         now = time.monotonic()
         waiting = [e for e in self.entries if e.state == "waiting"]
-        locked = [e for e in self.entries if e.state == "locked"]
-        due = [entry for entry in locked if now - entry._checked_at > LOCK_POLL_INTERVAL_S]
+        due = [e for e in self.entries if e.state == "locked" and now - e._checked_at > LOCK_POLL_INTERVAL_S]
         too_many = math.inf  # processes for which there is no place now
         for entry in (*waiting, *due):
             if self.asked:
@@ -256,15 +255,11 @@ class Queue:
         """
         folder = entry.run.folder
         launch = folder.read().launch
-        environment, descriptors = lease.environment(), lease.descriptors
-        if lock is not None:
-            environment |= lock_environment(lock)
-            descriptors = (lock, *descriptors)
         rendezvous = None
         if self.execution.rdzv is not None:
             attempt = f"{folder.path.parent.name}-{folder.path.name}"
-            rendezvous = Rendezvous(self.execution.rdzv, attempt, is_leader=lock is not None)
-        worker = LocalWorker(folder, launch, rendezvous, environment, descriptors)
+            rendezvous = Rendezvous(self.execution.rdzv, attempt)
+        worker = LocalWorker(folder, launch, rendezvous, lease.environment(), lease.descriptors, lock)
         entry._work = ActiveRun(worker, lock, lease, count_iterations_saved(folder), claim.pop_all())
         entry.message = entry.message if entry.attempts else None  # else it says who had locked the run
         entry.state, entry.attempts = "running", entry.attempts + 1

@@ -32,12 +32,10 @@ class Rendezvous:
     Attributes:
         endpoint: HOST:PORT; torchrun on the machine with that address serves it.
         id: Of the attempt; the same on all machines.
-        is_leader: Whether this machine keeps the run's record.
     """
 
     endpoint: str
     id: str
-    is_leader: bool
 
 
 def is_local(endpoint: str) -> bool:

@@ -182,7 +182,7 @@ class InUseError(UserError):
 def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
     """Lock the run for this process and for children that inherit the descriptor.
 
-    Yields the descriptor, for `lock_environment`.
+    Yields the descriptor. A child that inherits it finds its number in the environment: LOCK_FD.
 
     Args:
         run: The run, whose folder exists.
@@ -207,11 +207,6 @@ def refuse_links(run: RunFolder) -> None:
     for path in (path for folder in folders for path in folder.iterdir()):
         if path.is_symlink():
             raise UserError(f"{path} is a link, and msdet writes through none in a run folder", f"rm {path}")
-
-
-def lock_environment(descriptor: int) -> dict[str, str]:
-    """Return the environment in which a child inherits the lock; pass the descriptor in `pass_fds`, too."""
-    return {LOCK_FD: str(descriptor)}
 
 
 def inherits_lock(run: RunFolder) -> bool:

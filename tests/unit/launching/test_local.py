@@ -149,7 +149,7 @@ def test_the_real_worker_is_ours_whatever_lies_in_the_working_directory(folder: 
     process = LocalWorker(folder)
     assert process.wait(2 * PATIENCE_S)
     assert process._process.returncode == 2
-    assert "has no record.json" in process.last_line()
+    assert "has no record.json" in local.read_last_lines(folder.log, 1)[0]
 
 
 def test_the_working_directory_comes_last_on_the_path(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
