@@ -40,7 +40,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets no other user read it
+        os.umask(mask := os.umask(0))  # it is read by setting it
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp lets no other user read it
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -108,12 +109,6 @@ def hash_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def display_path(path: Path) -> str:

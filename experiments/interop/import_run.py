@@ -7,7 +7,6 @@ import io
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.common.files import hash_file, write_text
@@ -22,51 +21,40 @@ from experiments.runs.run_folder import RunFolder
 MAX_DIFFERENCES = 5  # in a note; the record has all
 
 
-@dataclass(frozen=True)
-class MatchedTraining:
-    """A training with the recipe that it corresponds to.
-
-    Attributes:
-        data: The data set; None where it is not available.
-        unknown: One line for each thing that the work folder does not say.
-        differs: Differences from the recipe's config, one line each.
-    """
-
-    stock: StockRun
-    recipe: Recipe
-    seed: int
-    data: FoundDataset | None
-    unknown: list[str]
-    differs: list[str]
-
-
 def write_run(
     folder: RunFolder,
-    training: MatchedTraining,
+    stock: StockRun,
+    recipe: Recipe,
+    seed: int,
+    data: FoundDataset | None,
+    unknown: list[str],
+    differs: list[str],
     command: list[str],
     copy_weights: Callable[[Path, Path], None] | None = None,
 ) -> Record:
     """Write the run folder and return its record; an existing one stays until this one is whole.
 
     Args:
+        recipe: That which the training corresponds to.
+        data: The data set; None where it is not available.
+        unknown: One line for each thing that the work folder does not say.
+        differs: Differences from the recipe's config, one line each.
         command: As typed, for the record.
         copy_weights: Copies a checkpoint from one path to another; None imports no weights.
     """
-    stock, recipe, data = training.stock, training.recipe, training.data
     steps = _count_optimizer_steps(stock)
-    unknown = list(training.unknown)
     if steps is None:
-        unknown.append("the number of iterations")
+        unknown = [*unknown, "the number of iterations"]
     if data is None:
-        unknown.append("the data's content: it is not available here")
-    differs = join_differences(training.differs, MAX_DIFFERENCES)
+        unknown = [*unknown, "the data's content: it is not available here"]
+    some = join_differences(differs, MAX_DIFFERENCES)
     fingerprint = data.fingerprint if data else ""
     root = next(map(str, stock.training_data("data_root")), "")
     record = Record(
         recipe=recipe.name,
         recipe_id=recipes.compute_recipe_id(recipe),
         config_hash=recipes.compute_config_hash(recipe, fingerprint),
-        seed=training.seed,
+        seed=seed,
         profile=recipe.profile,
         status="done",
         metrics=stock.metrics,
@@ -83,13 +71,13 @@ def write_run(
             "images": data.images if data else {},
             "classes": list(data.classes) if data else [],
         },
-        notes=[f"trained with other settings than the recipe: {differs}"] if training.differs else [],
+        notes=[f"trained with other settings than the recipe: {some}"] if differs else [],
         imported={
             "source": str(stock.source.resolve()),
             "checkpoint": str(stock.checkpoint.resolve()) if stock.checkpoint else None,
             "files": {str(p.relative_to(stock.source)): hash_file(p) for p in stock.files},
             "unknown": [*unknown, "the code: no commit is recorded", "the host"],
-            "differs": training.differs,
+            "differs": differs,
         },
     )
     folder.path.parent.mkdir(parents=True, exist_ok=True)

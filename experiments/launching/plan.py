@@ -272,11 +272,10 @@ def _clear(folder: RunFolder) -> None:
 
 
 def _new_record(run: PlannedRun) -> Record:
-    digest = recipes.compute_config_hash(run.recipe, run.data.fingerprint)
     return Record(
         recipe=run.recipe.name,
         recipe_id=recipes.compute_recipe_id(run.recipe),
-        config_hash=digest,
+        config_hash=recipes.compute_config_hash(run.recipe, run.data.fingerprint),
         seed=run.seed,
         profile=run.recipe.profile,
         created=format_now(),

@@ -11,7 +11,7 @@ from experiments.common.errors import UserError
 from experiments.common.files import refusing
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.interop import stock_recipe
-from experiments.interop.import_run import MatchedTraining, write_run
+from experiments.interop.import_run import write_run
 from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes.differences import join_differences, list_differences
 from experiments.recipes.loading import compute_config_hash, load_recipe
@@ -77,8 +77,10 @@ def import_(
     config = build_mmengine_config(made.model_copy(update={"dataset": placed}))  # with the data's classes
     differs = stock_recipe.list_differences(stock.content, config.to_dict())
     with refusing(f"{folder.path} cannot be written", "--results-dir DIR"):
-        training = MatchedTraining(stock, made, chosen, data, [*unknown, *more], differs)
-        record = write_run(folder, training, ["msdet", *sys.argv[1:]], copy_weights)
+        command = ["msdet", *sys.argv[1:]]
+        record = write_run(
+            folder, stock, made, chosen, data, [*unknown, *more], differs, command, copy_weights
+        )
     other = join_differences(list_differences(made, claimed))
     print(f"{folder.path}\n  {format_metrics(record.metrics)}")
     if other:
