@@ -91,17 +91,15 @@ class Execution:
             UserError: The machine has fewer GPUs than wanted, or the workers cannot share the batch.
         """
         schedule, usable = recipe.schedule, self.most_gpus(gpus)
-        if self.workers is not None:
-            processes = self.workers
-            if usable and processes > usable and not self.slurm:
-                raise UserError(
-                    f"{processes} GPUs are wanted for a run, this machine has {usable} to use",
-                    "nvidia-smi -L",
-                )
-        else:
+        processes = self.workers
+        if processes is None:
             most = schedule.gpus if self.slurm else min(usable, schedule.gpus)
             fitting = (n for n in range(most, 0, -1) if schedule.gpus % (n * self.nodes) == 0)
             processes = next(fitting, 1)
+        elif usable and processes > usable and not self.slurm:
+            raise UserError(
+                f"{processes} GPUs are wanted for a run, this machine has {usable} to use", "nvidia-smi -L"
+            )
         return Launch(
             processes=processes,
             nodes=self.nodes,

@@ -30,9 +30,7 @@ BOOT = PATHS + "from experiments.training.worker import main; sys.exit(main())"
 TAIL_BYTES = 64 * 1024
 
 
-def build_worker_command(
-    folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None = None
-) -> list[str]:
+def build_worker_command(folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None) -> list[str]:
     """Return the command of the one worker, or of torchrun that starts this machine's ranks."""
     worker = [sys.executable, "-u", "-c", BOOT, str(folder.path)]
     if launch.processes == launch.nodes == 1:
@@ -57,13 +55,12 @@ class LocalWorker:
     def __init__(
         self,
         folder: RunFolder,
-        launch: Launch | None = None,
+        launch: Launch,
         rendezvous: Rendezvous | None = None,
         environment: Mapping[str, str] | None = None,
         descriptors: Sequence[int] = (),
         lock: int | None = None,
     ) -> None:
-        launch = launch or Launch()
         self.folder = folder
         self._world_size = launch.processes * launch.nodes
         self._is_leader = rendezvous is None or lock is not None

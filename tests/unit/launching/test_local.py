@@ -13,7 +13,7 @@ from experiments.common.errors import UserError
 from experiments.launching import local
 from experiments.launching.local import LocalWorker, combine_exit_codes
 from experiments.launching.torchrun import RankFailure
-from experiments.runs.record import Attempt, Record
+from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
 
 PATIENCE_S = 30
@@ -39,7 +39,7 @@ def a_record(status: str = "queued", **attempt: object) -> Record:
 
 def worker(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, code: str) -> LocalWorker:
     monkeypatch.setattr(local, "BOOT", f"import os, signal, sys, time\n{code}")
-    return LocalWorker(folder)
+    return LocalWorker(folder, Launch())
 
 
 def ended(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, code: str) -> LocalWorker:
@@ -130,14 +130,14 @@ def test_a_worker_gets_environment_and_open_files(
     )
     with open(tmp_path / "kept", "w") as stream:
         more = {"MORE": "said", "FD": str(stream.fileno())}
-        process = LocalWorker(folder, environment=more, descriptors=[stream.fileno()])
+        process = LocalWorker(folder, Launch(), environment=more, descriptors=[stream.fileno()])
         assert process.wait(PATIENCE_S)
         assert folder.log.read_text().split() == ["said", str(os.fstat(stream.fileno()).st_ino)]
 
 
 def test_a_folder_that_is_not_there_is_the_users_to_mend(tmp_path: Path):
     with pytest.raises(UserError, match="no worker can be started"):
-        LocalWorker(RunFolder(tmp_path / "absent"))
+        LocalWorker(RunFolder(tmp_path / "absent"), Launch())
 
 
 def test_the_real_worker_is_ours_whatever_lies_in_the_working_directory(folder: RunFolder):
@@ -146,7 +146,7 @@ def test_the_real_worker_is_ours_whatever_lies_in_the_working_directory(folder: 
     Path("experiments/__init__.py").write_text("raise SystemExit('the wrong package')")
     Path("signal.py").write_text("raise SystemExit('the wrong signal')")
     folder.record_file.unlink()
-    process = LocalWorker(folder)
+    process = LocalWorker(folder, Launch())
     assert process.wait(2 * PATIENCE_S)
     assert process._process.returncode == 2
     assert "has no record.json" in local.read_last_lines(folder.log, 1)[0]
@@ -155,7 +155,7 @@ def test_the_real_worker_is_ours_whatever_lies_in_the_working_directory(folder: 
 def test_the_working_directory_comes_last_on_the_path(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
     prologue = local.BOOT.partition("from experiments")[0].rstrip("; ")
     monkeypatch.setattr(local, "BOOT", f"{prologue}; print(sys.path[-1] == os.getcwd(), sys.path.count(''))")
-    assert LocalWorker(folder).wait(PATIENCE_S)
+    assert LocalWorker(folder, Launch()).wait(PATIENCE_S)
     assert folder.log.read_text().split() == ["True", "0"]
 
 
