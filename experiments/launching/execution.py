@@ -107,8 +107,3 @@ class Execution:
             fast=self.fast,
             track=list(self.track),
         )
-
-
-def halve(micro_batch: int) -> int | None:
-    """Return the largest divisor that is at most half as many images; None for one image."""
-    return next((n for n in range(micro_batch // 2, 0, -1) if micro_batch % n == 0), None)

@@ -15,7 +15,6 @@ from experiments.common.cache import read_stamp
 from experiments.common.errors import UserError
 from experiments.launching.devices import CPU, Device, DeviceFigure
 from experiments.launching.plan import PlannedRun
-from experiments.launching.retry_policy import count_iterations_saved
 from experiments.runs.record import Record
 from experiments.runs.run_folder import KEPT_CHECKPOINTS, RunFolder
 
@@ -105,7 +104,7 @@ def _forecast_run(run: PlannedRun, measurements: _Measurements | Device) -> Fore
         return Forecast(0, workers, 0.0, 0)
     done = 0
     if run.todo == "resume":
-        done = count_iterations_saved(run.folder)
+        done = run.folder.count_iterations_saved()
     elif run.todo == "running":
         done = int(run.folder.read_progress().get("iteration", 0))
     left = max(count_iterations(run) - done, 0)

@@ -28,7 +28,7 @@ from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease, ResourcePool
 from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun, claim_run, prepare
-from experiments.launching.retry_policy import RetryDecision, count_iterations_saved, decide_retry
+from experiments.launching.retry_policy import RetryDecision, decide_retry
 from experiments.launching.torchrun import Rendezvous, is_local
 from experiments.runs.run_folder import InUseError
 
@@ -260,7 +260,7 @@ class Queue:
             attempt = f"{folder.path.parent.name}-{folder.path.name}"
             rendezvous = Rendezvous(self.execution.rdzv, attempt)
         worker = LocalWorker(folder, launch, rendezvous, lease.environment(), lease.descriptors, lock)
-        entry._work = ActiveRun(worker, lock, lease, count_iterations_saved(folder), claim.pop_all())
+        entry._work = ActiveRun(worker, lock, lease, folder.count_iterations_saved(), claim.pop_all())
         entry.message = entry.message if entry.attempts else None  # else it says who had locked the run
         entry.state, entry.attempts = "running", entry.attempts + 1
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)
@@ -272,7 +272,7 @@ class Queue:
         try:
             if work.lock is None:
                 self._end_joined(entry, work)
-            elif self._retry_if_needed(entry, work, work.lock):
+            elif self._retry_if_needed(entry, work):
                 return
         except (UserError, OSError) as error:
             entry.end_by(error)
@@ -294,7 +294,7 @@ class Queue:
         else:
             entry.end("interrupted", INTERRUPTED, failure.message, TYPE_AGAIN)
 
-    def _retry_if_needed(self, entry: QueueItem, work: ActiveRun, lock: int) -> bool:
+    def _retry_if_needed(self, entry: QueueItem, work: ActiveRun) -> bool:
         """Start another attempt if the last one calls for it; return whether it does."""
         failure = work.worker.failure
         decision = decide_retry(entry.run.folder, failure, work.saved, entry.decisions, bool(self.asked))
@@ -305,6 +305,6 @@ class Queue:
             entry.end("interrupted", INTERRUPTED, failure.message, TYPE_AGAIN)
         else:
             entry.message, entry.hint = decision.message, decision.hint
-            self._start(entry, work.claim, lock, work.lease)
+            self._start(entry, work.claim, work.lock, work.lease)
             return True
         return False

@@ -86,6 +86,11 @@ class RunFolder:
         named = (path for path in self.checkpoints.glob("iter_*.pth") if _CHECKPOINT.fullmatch(path.name))
         return sorted(named, key=parse_iteration, reverse=True)
 
+    def count_iterations_saved(self) -> int:
+        """Return the number of optimizer steps that the newest checkpoint holds."""
+        checkpoint = self.last_checkpoint()
+        return parse_iteration(checkpoint) if checkpoint else 0
+
     def failure_of_rank(self, rank: int) -> Path:
         """Return the file in which a rank other than 0 reports its exit_code, exit_class, message and hint."""
         return self.path / f".rank{rank}.json"

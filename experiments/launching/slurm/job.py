@@ -21,7 +21,7 @@ from typing import Any
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.launching.local import LocalWorker, read_last_lines
-from experiments.launching.retry_policy import RetryDecision, count_iterations_saved, decide_retry
+from experiments.launching.retry_policy import RetryDecision, decide_retry
 from experiments.launching.torchrun import Rendezvous
 from experiments.runs.record import Record, Status
 from experiments.runs.run_folder import RunFolder, acquire_lock
@@ -99,7 +99,7 @@ class SlurmRun:
         run = RunFolder(self.folder)
         with acquire_lock(run) as lock:
             while run.read().status not in ("done", "cancelled"):
-                saved = count_iterations_saved(run)
+                saved = run.count_iterations_saved()
                 worker = self._attempt(run, lock)
                 decision = decide_retry(run, worker.failure, saved, self.before, self._is_asked())
                 self.before.append(decision)
