@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.common.locks import share_lock
 from experiments.common.printable import printable
 from experiments.common.processes import CORES_VARIABLE, PATHS, is_alive, make_launcher_environment
+from experiments.launching.leases import Lease
 from experiments.launching.torchrun import (
     RankFailure,
     Rendezvous,
@@ -43,29 +43,23 @@ class LocalWorker:
 
     Args:
         folder: Of a run that `prepare` has made ready.
-        environment: Added to this process's own.
-        descriptors: Open files that it keeps, such as leases. Ranks have none; torchrun, which keeps them, outlives
-            its ranks.
-        lock: Descriptor of the run's lock, which it keeps, too; None where another machine leads, and holds it.
+        lease: Its GPUs; without GPUs it sees what this process sees.
+        lock: Descriptor of the run's lock; None where another machine leads, and holds it. The worker keeps it and
+            the leases open. Ranks have none of them; torchrun, which keeps them, outlives its ranks.
 
     Raises:
         UserError: The process cannot be started.
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        launch: Launch,
-        rendezvous: Rendezvous | None = None,
-        environment: Mapping[str, str] | None = None,
-        descriptors: Sequence[int] = (),
-        lock: int | None = None,
+        self, folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None, lease: Lease, lock: int | None
     ) -> None:
         self.folder = folder
         self._world_size = launch.processes * launch.nodes
         self._is_leader = rendezvous is None or lock is not None
         self._stops = 0
-        environment = {"PYTHONWARNINGS": "ignore", **os.environ, **(environment or {})}
+        environment = {"PYTHONWARNINGS": "ignore", **os.environ, **lease.environment()}
+        descriptors = lease.descriptors
         if lock is not None:
             environment[LOCK_FD], descriptors = str(lock), (lock, *descriptors)
         if launch.threads is not None:
@@ -85,7 +79,7 @@ class LocalWorker:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    pass_fds=tuple(descriptors),
+                    pass_fds=descriptors,
                     env=environment,
                 )
             share_lock(folder.lock, self._process.pid)

@@ -13,15 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from experiments.common.errors import (
-    BAD_INPUT,
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    NOT_FINITE,
-    UserError,
-    find_storage_error,
-)
+from experiments.common.errors import DONE, FAILED, HOPELESS, INTERRUPTED, UserError, find_storage_error
 from experiments.common.processes import STALE_AFTER_S
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
@@ -124,19 +116,15 @@ class Queue:
     """
 
     def __init__(
-        self,
-        planned: Sequence[PlannedRun],
-        command: Sequence[str],
-        execution: Execution | None = None,
-        gpus: Sequence[Gpu] = (),
+        self, planned: Sequence[PlannedRun], command: Sequence[str], execution: Execution, gpus: Sequence[Gpu]
     ) -> None:
         self.entries = [QueueItem(run) for run in planned]
         self.command = command
-        self.execution = execution or Execution()
-        self._pool = ResourcePool(self.execution, gpus)
+        self.execution = execution
+        self._pool = ResourcePool(execution, gpus)
         self.asked = 0
         self._forwarded = 0
-        self._is_leader = self.execution.rdzv is None or is_local(self.execution.rdzv)
+        self._is_leader = execution.rdzv is None or is_local(execution.rdzv)
 
     def stop(self) -> None:
         """Ask all workers to save and end, and start no other; asked again, they end at once.
@@ -259,7 +247,7 @@ class Queue:
         if self.execution.rdzv is not None:
             attempt = f"{folder.path.parent.name}-{folder.path.name}"
             rendezvous = Rendezvous(self.execution.rdzv, attempt)
-        worker = LocalWorker(folder, launch, rendezvous, lease.environment(), lease.descriptors, lock)
+        worker = LocalWorker(folder, launch, rendezvous, lease, lock)
         entry._work = ActiveRun(worker, lock, lease, folder.count_iterations_saved(), claim.pop_all())
         entry.message = entry.message if entry.attempts else None  # else it says who had locked the run
         entry.state, entry.attempts = "running", entry.attempts + 1
@@ -288,7 +276,7 @@ class Queue:
         failure = work.worker.failure
         if failure is None:
             entry.end("done", DONE)
-        elif failure.code in (BAD_INPUT, NOT_FINITE):
+        elif failure.code in HOPELESS:
             hint = failure.hint or f"log: {entry.run.folder.log}"
             entry.end("failed", failure.code, failure.message, hint)
         else:

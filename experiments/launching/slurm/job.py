@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
+from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker, read_last_lines
 from experiments.launching.retry_policy import RetryDecision, decide_retry
 from experiments.launching.torchrun import Rendezvous
@@ -125,7 +126,7 @@ class SlurmRun:
         launch = run.read().launch
         self._attempts += 1
         rendezvous = _rendezvous(self._attempts) if launch.nodes > 1 else None
-        worker = LocalWorker(run, launch, rendezvous, lock=lock)
+        worker = LocalWorker(run, launch, rendezvous, Lease((), ()), lock)
         is_told = False
         while not worker.wait(0.2):
             if self._stop.is_set() and not is_told:  # only once: asked again, it ends without saving

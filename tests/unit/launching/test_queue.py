@@ -324,7 +324,7 @@ def test_one_image_at_a_time_is_not_halved(place: Path):
             generate=False,
         ),
     )
-    (entry,) = worked(Queue(runs, ["msdet"]))
+    (entry,) = worked(Queue(runs, ["msdet"], Execution(), []))
     assert outcome(entry) == ("failed", 4, 1)
     assert "with one image per forward pass" in (entry.message or "")
 
