@@ -80,11 +80,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def name_for_damaged(path: Path) -> Path:
     """Return `<name>.damaged`, or that with a number where it exists."""
-    aside, number = path.with_name(f"{path.name}.damaged"), 1
-    while os.path.lexists(aside):
-        number += 1
-        aside = path.with_name(f"{path.name}.damaged{number}")
-    return aside
+    numbers = itertools.chain([""], itertools.count(2))
+    names = (path.with_name(f"{path.name}.damaged{number}") for number in numbers)
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def set_aside(path: Path) -> Path:

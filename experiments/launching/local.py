@@ -16,26 +16,12 @@ from experiments.common.locks import share_lock
 from experiments.common.printable import printable
 from experiments.common.processes import CORES_VARIABLE, PATHS, is_alive, make_launcher_environment
 from experiments.launching.leases import Lease
-from experiments.launching.torchrun import (
-    RankFailure,
-    Rendezvous,
-    build_torchrun_command,
-    find_cause,
-    record_cause,
-)
+from experiments.launching.torchrun import RankFailure, Rendezvous, build_command, find_cause, record_cause
 from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import LOCK_FD, RunFolder
 
 BOOT = PATHS + "from experiments.training.worker import main; sys.exit(main())"
 TAIL_BYTES = 64 * 1024
-
-
-def build_worker_command(folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None) -> list[str]:
-    """Return the command of the one worker, or of torchrun that starts this machine's ranks."""
-    worker = [sys.executable, "-u", "-c", BOOT, str(folder.path)]
-    if launch.processes == launch.nodes == 1:
-        return worker
-    return build_torchrun_command(worker, launch, rendezvous)
 
 
 class LocalWorker:
@@ -71,10 +57,11 @@ class LocalWorker:
             if self._is_leader:
                 for stale in folder.path.glob(".rank*.json"):
                     stale.unlink(missing_ok=True)
+        worker = [sys.executable, "-u", "-c", BOOT, str(folder.path)]
         try:
             with open(folder.log, "a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    build_worker_command(folder, launch, rendezvous),
+                    build_command(worker, launch, rendezvous),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
