@@ -123,7 +123,7 @@ def print_next(console: Console, code: int, options: RunOptions, *tables: str) -
 def execute(
     planned: Sequence[PlannedRun],
     console: Console,
-    execution: Execution | None = None,
+    execution: Execution = Execution(),
     gpus: Sequence[Gpu] = (),
 ) -> int:
     """Execute the runs that are not done and return the shared exit code; a failure does not stop the rest.

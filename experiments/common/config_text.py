@@ -14,12 +14,8 @@ from experiments.common.files import display_path, read_text
 _NAMES = {"inf": math.inf, "nan": math.nan}  # as `Config.dump` writes them
 
 
-class Expression(str):
-    """The source of an expression whose value only running it would tell."""
-
-
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the assignments of a config as plain values, or `Expression` where they are not.
+    """Return the assignments of a config as plain values, or their source where only running it would tell.
 
     `Config.dump`, which writes the config into every work folder, leaves only literals and `dict(...)`.
 
@@ -61,12 +57,12 @@ def _value(node: ast.expr) -> Any:
                 return -number
         case ast.Name() if node.id in _NAMES:
             return _NAMES[node.id]
-    return Expression(ast.unparse(node))
+    return ast.unparse(node)
 
 
 def _key(node: ast.expr) -> Any:
     key = _value(node)
-    return key if key.__hash__ else Expression(ast.unparse(node))
+    return key if key.__hash__ else ast.unparse(node)
 
 
 def get_at(config: Any, path: str) -> Any:

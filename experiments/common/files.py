@@ -40,7 +40,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets no other user read it
+        os.umask(mask := os.umask(0))  # it is read by setting it
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp lets no other user read it
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -79,11 +80,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def name_for_damaged(path: Path) -> Path:
     """Return `<name>.damaged`, or that with a number where it exists."""
-    aside, number = path.with_name(f"{path.name}.damaged"), 1
-    while os.path.lexists(aside):
-        number += 1
-        aside = path.with_name(f"{path.name}.damaged{number}")
-    return aside
+    numbers = itertools.chain([""], itertools.count(2))
+    names = (path.with_name(f"{path.name}.damaged{number}") for number in numbers)
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def set_aside(path: Path) -> Path:
@@ -108,12 +107,6 @@ def hash_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def display_path(path: Path) -> str:

@@ -194,8 +194,8 @@ def _read_evaluations(scalars: list[Path], by_epoch: bool) -> dict[int, dict[str
                 continue
             if is_first and "loss" in entry:
                 begin = entry.get("epoch" if by_epoch else "step", 0)
-                kept = (step for step in evaluations if not isinstance(begin, int) or step < begin)
-                evaluations = {step: evaluations[step] for step in kept}
+                if isinstance(begin, int):
+                    evaluations = {step: kept for step, kept in evaluations.items() if step < begin}
                 is_first = False
             found = _metrics(entry)
             if found and isinstance(entry.get("step"), int):

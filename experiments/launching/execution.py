@@ -91,17 +91,15 @@ class Execution:
             UserError: The machine has fewer GPUs than wanted, or the workers cannot share the batch.
         """
         schedule, usable = recipe.schedule, self.most_gpus(gpus)
-        if self.workers is not None:
-            processes = self.workers
-            if usable and processes > usable and not self.slurm:
-                raise UserError(
-                    f"{processes} GPUs are wanted for a run, this machine has {usable} to use",
-                    "nvidia-smi -L",
-                )
-        else:
+        processes = self.workers
+        if processes is None:
             most = schedule.gpus if self.slurm else min(usable, schedule.gpus)
             fitting = (n for n in range(most, 0, -1) if schedule.gpus % (n * self.nodes) == 0)
             processes = next(fitting, 1)
+        elif usable and processes > usable and not self.slurm:
+            raise UserError(
+                f"{processes} GPUs are wanted for a run, this machine has {usable} to use", "nvidia-smi -L"
+            )
         return Launch(
             processes=processes,
             nodes=self.nodes,
@@ -109,8 +107,3 @@ class Execution:
             fast=self.fast,
             track=list(self.track),
         )
-
-
-def halve(micro_batch: int) -> int | None:
-    """Return the largest divisor that is at most half as many images; None for one image."""
-    return next((n for n in range(micro_batch // 2, 0, -1) if micro_batch % n == 0), None)

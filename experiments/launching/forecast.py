@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from experiments.common.cache import read_stamp
 from experiments.common.errors import UserError
 from experiments.launching.devices import CPU, Device, DeviceFigure
 from experiments.launching.plan import PlannedRun
-from experiments.launching.retry_policy import count_iterations_saved
 from experiments.runs.record import Record
 from experiments.runs.run_folder import KEPT_CHECKPOINTS, RunFolder
 
@@ -103,7 +104,7 @@ def _forecast_run(run: PlannedRun, measurements: _Measurements | Device) -> Fore
         return Forecast(0, workers, 0.0, 0)
     done = 0
     if run.todo == "resume":
-        done = count_iterations_saved(run.folder)
+        done = run.folder.count_iterations_saved()
     elif run.todo == "running":
         done = int(run.folder.read_progress().get("iteration", 0))
     left = max(count_iterations(run) - done, 0)
@@ -137,7 +138,8 @@ class _Measurements:
     def _find_best(
         self, folder: Path, pattern: str, conditions: tuple[str | None, ...], workers: int
     ) -> Measured | None:
-        configs = (c for c in _newest(folder.glob(pattern)) if _model_of(c) == conditions[0])
+        newest = sorted(folder.glob(pattern), key=lambda config: read_stamp(config) or [0], reverse=True)
+        configs = (config for config in newest if _model_of(config) == conditions[0])
         found = [m for config in islice(configs, MAX_CONFIGS_READ) for m in self._measured(config)]
         return max(
             (m for m in found if self.on_gpus in (None, m.device != CPU) and m.conditions == conditions),
@@ -167,16 +169,6 @@ def _model_of(config: Path) -> str | None:
     return _page_value(page, "model") if page else None
 
 
-def _newest(folders: Iterable[Path]) -> list[Path]:
-    def changed(folder: Path) -> float:
-        try:
-            return folder.stat().st_mtime
-        except OSError:
-            return 0.0
-
-    return sorted(folders, key=changed, reverse=True)
-
-
 def _page_value(page: Path, key: str) -> str | None:
     """Return the value of a key of a resolved recipe as text, without the time that reading YAML takes."""
     try:
@@ -188,8 +180,6 @@ def _page_value(page: Path, key: str) -> str | None:
 
 def _files(folder: Path) -> Iterable[tuple[Path, int]]:
     for path in folder.rglob("*"):
-        try:
+        with contextlib.suppress(OSError):  # gone in between
             if path.is_file():
                 yield path, path.stat().st_size
-        except OSError:  # gone in between
-            continue

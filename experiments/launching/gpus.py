@@ -39,10 +39,7 @@ def _restricted(found: list[Gpu], wanted: str) -> list[Gpu]:
         if word.startswith("MIG-"):
             left.append(Gpu(len(left), word, "MIG"))
             continue
-        if word.isdecimal():
-            fits = [gpu for gpu in found if str(gpu.index) == word]
-        else:
-            fits = [gpu for gpu in found if word and gpu.uuid.startswith(word)]
+        fits = [gpu for gpu in found if word and (word == str(gpu.index) or gpu.uuid.startswith(word))]
         if len(fits) != 1 or fits[0] in left:
             break
         left.append(fits[0])

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -16,28 +15,13 @@ from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
 from experiments.common.locks import share_lock
 from experiments.common.printable import printable
 from experiments.common.processes import CORES_VARIABLE, PATHS, is_alive, make_launcher_environment
-from experiments.launching.torchrun import (
-    RankFailure,
-    Rendezvous,
-    build_torchrun_command,
-    find_cause,
-    record_cause,
-)
+from experiments.launching.leases import Lease
+from experiments.launching.torchrun import RankFailure, Rendezvous, build_command, find_cause, record_cause
 from experiments.runs.record import Attempt, Launch, Record
-from experiments.runs.run_folder import RunFolder
+from experiments.runs.run_folder import LOCK_FD, RunFolder
 
 BOOT = PATHS + "from experiments.training.worker import main; sys.exit(main())"
 TAIL_BYTES = 64 * 1024
-
-
-def build_worker_command(
-    folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None = None
-) -> list[str]:
-    """Return the command of the one worker, or of torchrun that starts this machine's ranks."""
-    worker = [sys.executable, "-u", "-c", BOOT, str(folder.path)]
-    if launch.processes == launch.nodes == 1:
-        return worker
-    return build_torchrun_command(worker, launch, rendezvous)
 
 
 class LocalWorker:
@@ -45,28 +29,25 @@ class LocalWorker:
 
     Args:
         folder: Of a run that `prepare` has made ready.
-        environment: Added to this process's own.
-        descriptors: Open files that it keeps: the run's lock, leases. Ranks have none; torchrun, which keeps
-            them, outlives its ranks.
+        lease: Its GPUs; without GPUs it sees what this process sees.
+        lock: Descriptor of the run's lock; None where another machine leads, and holds it. The worker keeps it and
+            the leases open. Ranks have none of them; torchrun, which keeps them, outlives its ranks.
 
     Raises:
         UserError: The process cannot be started.
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        launch: Launch | None = None,
-        rendezvous: Rendezvous | None = None,
-        environment: Mapping[str, str] | None = None,
-        descriptors: Sequence[int] = (),
+        self, folder: RunFolder, launch: Launch, rendezvous: Rendezvous | None, lease: Lease, lock: int | None
     ) -> None:
-        launch = launch or Launch()
         self.folder = folder
         self._world_size = launch.processes * launch.nodes
-        self._is_leader = rendezvous is None or rendezvous.is_leader
+        self._is_leader = rendezvous is None or lock is not None
         self._stops = 0
-        environment = {"PYTHONWARNINGS": "ignore", **os.environ, **(environment or {})}
+        environment = {"PYTHONWARNINGS": "ignore", **os.environ, **lease.environment()}
+        descriptors = lease.descriptors
+        if lock is not None:
+            environment[LOCK_FD], descriptors = str(lock), (lock, *descriptors)
         if launch.threads is not None:
             environment[CORES_VARIABLE] = str(launch.threads)
             environment["OMP_NUM_THREADS"] = environment.get("OMP_NUM_THREADS") or str(launch.threads)
@@ -76,15 +57,16 @@ class LocalWorker:
             if self._is_leader:
                 for stale in folder.path.glob(".rank*.json"):
                     stale.unlink(missing_ok=True)
+        worker = [sys.executable, "-u", "-c", BOOT, str(folder.path)]
         try:
             with open(folder.log, "a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    build_worker_command(folder, launch, rendezvous),
+                    build_command(worker, launch, rendezvous),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    pass_fds=tuple(descriptors),
+                    pass_fds=descriptors,
                     env=environment,
                 )
             share_lock(folder.lock, self._process.pid)
@@ -145,7 +127,8 @@ class LocalWorker:
             return RankFailure(0, INTERRUPTED, why, hint)
         if last and last.message and last.exit_code in (None, code):  # else it is of an earlier attempt
             return RankFailure(0, code, last.message, hint)
-        return RankFailure(0, code, self.last_line() or "the worker did not start", hint)
+        said = "".join(read_last_lines(self.folder.log, 1)).removeprefix("error: ")
+        return RankFailure(0, code, said or "the worker did not start", hint)
 
     def _failure_of_ranks(self, record: Record) -> RankFailure | None:
         """Return the failure that ended the ranks, and write it into the record."""
@@ -162,10 +145,6 @@ class LocalWorker:
             record_cause(self.folder, record, attempt, cause, self._world_size)
         return cause
 
-    def last_line(self) -> str:
-        """Return the log's last line that is not blank."""
-        return next(iter(read_last_lines(self.folder.log, 1)), "").removeprefix("error: ")
-
 
 def read_last_lines(log: Path, count: int) -> list[str]:
     """Return the last lines of a log that are not blank, read from its end; none if there is no such file."""
@@ -180,9 +159,7 @@ def read_last_lines(log: Path, count: int) -> list[str]:
 
 def combine_exit_codes(codes: list[int]) -> int:
     """Return one code for several runs: 0 if all are done, 75 if one was interrupted, theirs if equal, else 1."""
-    distinct = {code for code in codes if code}
-    if not distinct:
-        return DONE
-    if INTERRUPTED in distinct:
+    failures = set(codes) - {DONE}
+    if INTERRUPTED in failures:
         return INTERRUPTED
-    return distinct.pop() if len(distinct) == 1 else FAILED
+    return FAILED if len(failures) > 1 else next(iter(failures), DONE)

@@ -109,16 +109,10 @@ def plan(labelled: Iterable[tuple[str, Recipe]], options: PlanOptions) -> list[P
                 own = RunFolder.of(options.results, recipe.name, digest, seed)
                 folder = _furthest(own, [RunFolder(config / own.path.name) for config in configs])
                 name = folder.path.parts[-3]
+                named = recipe if name == recipe.name else recipe.model_copy(update={"name": name})
+                todo = _todo(folder, options.retry_failed, options.force)
                 planned[digest, seed] = PlannedRun(
-                    recipe if name == recipe.name else recipe.model_copy(update={"name": name}),
-                    seed,
-                    data,
-                    folder,
-                    _todo(folder, options.retry_failed, options.force),
-                    label,
-                    options.retry_failed,
-                    options.force,
-                    launch,
+                    named, seed, data, folder, todo, label, options.retry_failed, options.force, launch
                 )
         for name in {planned[digest, seed].recipe.name for seed in options.seeds} - {recipe.name}:
             varied = f" with {label}" if label else ""
@@ -272,11 +266,10 @@ def _clear(folder: RunFolder) -> None:
 
 
 def _new_record(run: PlannedRun) -> Record:
-    digest = recipes.compute_config_hash(run.recipe, run.data.fingerprint)
     return Record(
         recipe=run.recipe.name,
         recipe_id=recipes.compute_recipe_id(run.recipe),
-        config_hash=digest,
+        config_hash=recipes.compute_config_hash(run.recipe, run.data.fingerprint),
         seed=run.seed,
         profile=run.recipe.profile,
         created=format_now(),

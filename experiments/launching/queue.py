@@ -13,24 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from experiments.common.errors import (
-    BAD_INPUT,
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    NOT_FINITE,
-    UserError,
-    find_storage_error,
-)
+from experiments.common.errors import DONE, FAILED, HOPELESS, INTERRUPTED, UserError, find_storage_error
 from experiments.common.processes import STALE_AFTER_S
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
 from experiments.launching.leases import Lease, ResourcePool
 from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlannedRun, claim_run, prepare
-from experiments.launching.retry_policy import RetryDecision, count_iterations_saved, decide_retry
+from experiments.launching.retry_policy import RetryDecision, decide_retry
 from experiments.launching.torchrun import Rendezvous, is_local
-from experiments.runs.run_folder import InUseError, lock_environment
+from experiments.runs.run_folder import InUseError
 
 WORKER_POLL_INTERVAL_S = 0.02
 MARK_QUEUED_S = 0.1  # of each step, for marking runs as queued
@@ -124,19 +116,15 @@ class Queue:
     """
 
     def __init__(
-        self,
-        planned: Sequence[PlannedRun],
-        command: Sequence[str],
-        execution: Execution | None = None,
-        gpus: Sequence[Gpu] = (),
+        self, planned: Sequence[PlannedRun], command: Sequence[str], execution: Execution, gpus: Sequence[Gpu]
     ) -> None:
         self.entries = [QueueItem(run) for run in planned]
         self.command = command
-        self.execution = execution or Execution()
-        self._pool = ResourcePool(self.execution, gpus)
+        self.execution = execution
+        self._pool = ResourcePool(execution, gpus)
         self.asked = 0
         self._forwarded = 0
-        self._is_leader = self.execution.rdzv is None or is_local(self.execution.rdzv)
+        self._is_leader = execution.rdzv is None or is_local(execution.rdzv)
 
     def stop(self) -> None:
         """Ask all workers to save and end, and start no other; asked again, they end at once.
@@ -180,8 +168,7 @@ class Queue:
         """Give each free place to the first run that fits; locked ones come last."""
         now = time.monotonic()
         waiting = [e for e in self.entries if e.state == "waiting"]
-        locked = [e for e in self.entries if e.state == "locked"]
-        due = [entry for entry in locked if now - entry._checked_at > LOCK_POLL_INTERVAL_S]
+        due = [e for e in self.entries if e.state == "locked" and now - e._checked_at > LOCK_POLL_INTERVAL_S]
         too_many = math.inf  # processes for which there is no place now
         for entry in (*waiting, *due):
             if self.asked:
@@ -256,16 +243,12 @@ class Queue:
         """
         folder = entry.run.folder
         launch = folder.read().launch
-        environment, descriptors = lease.environment(), lease.descriptors
-        if lock is not None:
-            environment |= lock_environment(lock)
-            descriptors = (lock, *descriptors)
         rendezvous = None
         if self.execution.rdzv is not None:
             attempt = f"{folder.path.parent.name}-{folder.path.name}"
-            rendezvous = Rendezvous(self.execution.rdzv, attempt, is_leader=lock is not None)
-        worker = LocalWorker(folder, launch, rendezvous, environment, descriptors)
-        entry._work = ActiveRun(worker, lock, lease, count_iterations_saved(folder), claim.pop_all())
+            rendezvous = Rendezvous(self.execution.rdzv, attempt)
+        worker = LocalWorker(folder, launch, rendezvous, lease, lock)
+        entry._work = ActiveRun(worker, lock, lease, folder.count_iterations_saved(), claim.pop_all())
         entry.message = entry.message if entry.attempts else None  # else it says who had locked the run
         entry.state, entry.attempts = "running", entry.attempts + 1
         entry.gpus = tuple(str(gpu.index) for gpu in lease.gpus)
@@ -277,7 +260,7 @@ class Queue:
         try:
             if work.lock is None:
                 self._end_joined(entry, work)
-            elif self._retry_if_needed(entry, work, work.lock):
+            elif self._retry_if_needed(entry, work):
                 return
         except (UserError, OSError) as error:
             entry.end_by(error)
@@ -293,13 +276,13 @@ class Queue:
         failure = work.worker.failure
         if failure is None:
             entry.end("done", DONE)
-        elif failure.code in (BAD_INPUT, NOT_FINITE):
+        elif failure.code in HOPELESS:
             hint = failure.hint or f"log: {entry.run.folder.log}"
             entry.end("failed", failure.code, failure.message, hint)
         else:
             entry.end("interrupted", INTERRUPTED, failure.message, TYPE_AGAIN)
 
-    def _retry_if_needed(self, entry: QueueItem, work: ActiveRun, lock: int) -> bool:
+    def _retry_if_needed(self, entry: QueueItem, work: ActiveRun) -> bool:
         """Start another attempt if the last one calls for it; return whether it does."""
         failure = work.worker.failure
         decision = decide_retry(entry.run.folder, failure, work.saved, entry.decisions, bool(self.asked))
@@ -310,6 +293,6 @@ class Queue:
             entry.end("interrupted", INTERRUPTED, failure.message, TYPE_AGAIN)
         else:
             entry.message, entry.hint = decision.message, decision.hint
-            self._start(entry, work.claim, lock, work.lease)
+            self._start(entry, work.claim, work.lock, work.lease)
             return True
         return False

@@ -7,19 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.common.errors import (
-    BAD_INPUT,
-    DONE,
-    FAILED,
-    FULL_OR_READ_ONLY,
-    INTERRUPTED,
-    NOT_FINITE,
-    OUT_OF_MEMORY,
-)
-from experiments.launching.execution import halve
+from experiments.common.errors import DONE, FAILED, FULL_OR_READ_ONLY, HOPELESS, INTERRUPTED, OUT_OF_MEMORY
 from experiments.launching.torchrun import RankFailure
 from experiments.runs.record import Record
-from experiments.runs.run_folder import RunFolder, parse_iteration
+from experiments.runs.run_folder import RunFolder
 
 MAX_RETRIES = 2  # of a failure of no known kind
 MAX_KILLS_WITHOUT_PROGRESS = 3  # in a row without a new checkpoint
@@ -43,12 +34,6 @@ class RetryDecision:
     hint: str | None = None
     should_retry: bool = False
     was_killed: bool = False
-
-
-def count_iterations_saved(folder: RunFolder) -> int:
-    """Return the number of optimizer steps that the newest checkpoint holds."""
-    checkpoint = folder.last_checkpoint()
-    return parse_iteration(checkpoint) if checkpoint else 0
 
 
 def decide_retry(
@@ -79,7 +64,7 @@ def decide_retry(
         return RetryDecision("interrupted", code, message, hint)
     if code == INTERRUPTED:
         return _decide_after_kill(folder, record, message, saved, before)
-    if code in (BAD_INPUT, NOT_FINITE) or asked:
+    if code in HOPELESS or asked:
         return RetryDecision("failed", code, message, hint)
     if code == OUT_OF_MEMORY:
         fewer = halve(record.launch.micro_batch or 1)
@@ -102,7 +87,7 @@ def _decide_after_kill(
     folder: RunFolder, record: Record, message: str, saved: int, before: Sequence[RetryDecision]
 ) -> RetryDecision:
     """Retry a run whose worker was killed, unless it was killed too often in a row without a new checkpoint."""
-    was_killed = count_iterations_saved(folder) <= saved
+    was_killed = folder.count_iterations_saved() <= saved
     kills = sum(itertools.takewhile(bool, [was_killed, *(d.was_killed for d in reversed(before))]))
     if kills < MAX_KILLS_WITHOUT_PROGRESS:
         _write(folder, record, "queued")
@@ -113,6 +98,11 @@ def _decide_after_kill(
     _write(folder, record, "failed")
     hint = f"check dmesg, then resume it with --retry-failed; log: {folder.log}"
     return RetryDecision("failed", FAILED, message, hint, was_killed=True)
+
+
+def halve(micro_batch: int) -> int | None:
+    """Return the largest divisor that is at most half as many images; None for one image."""
+    return next((n for n in range(micro_batch // 2, 0, -1) if micro_batch % n == 0), None)
 
 
 def _write(folder: RunFolder, record: Record, status: Literal["queued", "failed", "cancelled"]) -> None:

@@ -38,7 +38,7 @@ def read_runs(runs: Iterable[RunFolder]) -> tuple[list[KnownRun], list[UserError
     from experiments.launching.slurm.job import ask_states, find_status
 
     jobs = ask_states(one.record.slurm["job_id"] for one in asked if one.record.slurm)
-    answers = {one.run: find_status(one.run, one.record, jobs) for one in asked}
+    answers = {one.run: find_status(one.record, one.state, jobs) for one in asked}
     return [KnownRun(*one[:2], *answers.get(one.run, one[2:])) for one in known], errors
 
 

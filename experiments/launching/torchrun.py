@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.common.errors import BAD_INPUT, EXIT_CLASSES, FAILED, INTERRUPTED, NOT_FINITE, OUT_OF_MEMORY
@@ -32,12 +31,10 @@ class Rendezvous:
     Attributes:
         endpoint: HOST:PORT; torchrun on the machine with that address serves it.
         id: Of the attempt; the same on all machines.
-        is_leader: Whether this machine keeps the run's record.
     """
 
     endpoint: str
     id: str
-    is_leader: bool
 
 
 def is_local(endpoint: str) -> bool:
@@ -74,11 +71,13 @@ class RankFailure:
         return CAUSES.index(code), self.is_consequence, self.rank
 
 
-def build_torchrun_command(worker: Sequence[str], launch: Launch, rendezvous: Rendezvous | None) -> list[str]:
-    """Return the command that starts this machine's ranks, each by the command `worker`.
+def build_command(worker: list[str], launch: Launch, rendezvous: Rendezvous | None) -> list[str]:
+    """Return `worker`, the command of one process, or torchrun's, which starts this machine's ranks by it.
 
     Without a rendezvous there is one machine, which takes a free port.
     """
+    if launch.processes == launch.nodes == 1:
+        return worker
     if rendezvous is None:
         meeting = ["--standalone", "--local-addr=localhost"]
     else:

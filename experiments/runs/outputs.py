@@ -29,16 +29,14 @@ def has_changed_metrics(record: Record) -> bool:
     return record.digests.get(_METRICS, "") not in ("", _digest_metrics(record))
 
 
-def find_changed_files(
-    run: RunFolder, digests: Mapping[str, str], facts: FileFacts | None = None
-) -> list[str]:
+def find_changed_files(run: RunFolder, digests: Mapping[str, str], facts: FileFacts) -> list[str]:
     """Return which of metrics.csv and trace.csv are missing, or not as the finished run wrote them.
 
     Args:
         digests: The record's. Detections are not read here, for they are large; those who read them compare them.
         facts: Where the files' digests are remembered.
     """
-    changed, facts = [], facts or FileFacts()
+    changed = []
     for path in (run.metrics, run.trace):
         expected = digests.get(path.name)
         name = f"{run.name}/{path.name}:sha256"

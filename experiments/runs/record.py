@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema
 from typing_extensions import TypedDict
 
 from experiments.common.errors import UserError
@@ -20,15 +19,10 @@ Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 ProcessNumber = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class _Keys:
-    """Checks keys of a `dict[str, Any]` by those of a TypedDict; the dict keeps what else it has."""
-
-    def __init__(self, keys: type) -> None:
-        self.keys = keys
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        self.keys.__pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[attr-defined]
-        return handler.generate_schema(self.keys)
+def _keys(kind: Any) -> GetPydanticSchema:
+    """Have the keys of a `dict[str, Any]` checked by those of a TypedDict; the dict keeps what else it has."""
+    kind.__pydantic_config__ = ConfigDict(extra="allow")
+    return GetPydanticSchema(lambda source, handler: handler.generate_schema(kind))
 
 
 class _Process(TypedDict):
@@ -169,17 +163,17 @@ class Record(BaseModel, extra="forbid"):
     iterations: Count = 0
     timings: dict[str, Number] = {}
     attempts: list[Attempt] = []
-    dataset: Annotated[dict[str, Any], _Keys(_Dataset)] = {}
-    git: Annotated[dict[str, Any], _Keys(_Git)] | None = None
-    environment: Annotated[dict[str, Any], _Keys(_Environment)] = {}
-    earlier: list[Annotated[dict[str, Any], _Keys(_Earlier)]] = []
+    dataset: Annotated[dict[str, Any], _keys(_Dataset)] = {}
+    git: Annotated[dict[str, Any], _keys(_Git)] | None = None
+    environment: Annotated[dict[str, Any], _keys(_Environment)] = {}
+    earlier: list[Annotated[dict[str, Any], _keys(_Earlier)]] = []
     command: list[str] = []
     launch: Launch = Launch()
     digests: dict[str, str] = {}
     notes: list[str] = []
-    queue: Annotated[dict[str, Any], _Keys(_Process)] | None = None
-    slurm: Annotated[dict[str, Any], _Keys(_SlurmJob)] | None = None
-    imported: Annotated[dict[str, Any], _Keys(_Imported)] | None = None
+    queue: Annotated[dict[str, Any], _keys(_Process)] | None = None
+    slurm: Annotated[dict[str, Any], _keys(_SlurmJob)] | None = None
+    imported: Annotated[dict[str, Any], _keys(_Imported)] | None = None
     created: str = ""
     updated: str = ""
 

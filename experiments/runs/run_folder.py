@@ -86,6 +86,11 @@ class RunFolder:
         named = (path for path in self.checkpoints.glob("iter_*.pth") if _CHECKPOINT.fullmatch(path.name))
         return sorted(named, key=parse_iteration, reverse=True)
 
+    def count_iterations_saved(self) -> int:
+        """Return the number of optimizer steps that the newest checkpoint holds."""
+        checkpoint = self.last_checkpoint()
+        return parse_iteration(checkpoint) if checkpoint else 0
+
     def failure_of_rank(self, rank: int) -> Path:
         """Return the file in which a rank other than 0 reports its exit_code, exit_class, message and hint."""
         return self.path / f".rank{rank}.json"
@@ -182,7 +187,7 @@ class InUseError(UserError):
 def acquire_lock(run: RunFolder, patience_s: float = 30) -> Iterator[int]:
     """Lock the run for this process and for children that inherit the descriptor.
 
-    Yields the descriptor, for `lock_environment`.
+    Yields the descriptor. A child that inherits it finds its number in the environment: LOCK_FD.
 
     Args:
         run: The run, whose folder exists.
@@ -207,11 +212,6 @@ def refuse_links(run: RunFolder) -> None:
     for path in (path for folder in folders for path in folder.iterdir()):
         if path.is_symlink():
             raise UserError(f"{path} is a link, and msdet writes through none in a run folder", f"rm {path}")
-
-
-def lock_environment(descriptor: int) -> dict[str, str]:
-    """Return the environment in which a child inherits the lock; pass the descriptor in `pass_fds`, too."""
-    return {LOCK_FD: str(descriptor)}
 
 
 def inherits_lock(run: RunFolder) -> bool:

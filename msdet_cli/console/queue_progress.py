@@ -9,7 +9,6 @@ from typing import Any
 from experiments.common.errors import UserError
 from experiments.launching.forecast import count_iterations
 from experiments.launching.queue import QueueItem
-from experiments.launching.retry_policy import count_iterations_saved
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.formatting import WORKING_STATES, format_duration, format_main_metric
 from msdet_cli.console.run_view import RunView
@@ -78,7 +77,7 @@ class QueueProgress:
     def _iterations_left(self, index: int) -> int:
         if index not in self._left:
             run = self.entries[index].run
-            done = count_iterations_saved(run.folder) if run.todo == "resume" else 0
+            done = run.folder.count_iterations_saved() if run.todo == "resume" else 0
             self._left[index] = max(count_iterations(run) - done, 0)
         return self._left[index]
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from experiments.common.cache import FileFacts
 from experiments.runs.outputs import find_changed_files
 from experiments.runs.run_flags import list_marks
 from experiments.runs.run_folder import RunFolder
@@ -82,7 +83,7 @@ def test_the_record_says_what_was_done_and_with_what(trained: Trained, which: st
     assert record["command"][1:] == list(TRAINED)
     for name in ("metrics.csv", "trace.csv", "detections/val.bbox.json"):
         assert record["digests"][name] == hashlib.sha256((run.path / name).read_bytes()).hexdigest()
-    assert list_marks(run.read(), find_changed_files(run, record["digests"])) == ""
+    assert list_marks(run.read(), find_changed_files(run, record["digests"], FileFacts())) == ""
 
 
 @both

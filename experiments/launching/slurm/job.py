@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.errors import DONE, FAILED, INTERRUPTED, UserError
+from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker, read_last_lines
-from experiments.launching.retry_policy import RetryDecision, count_iterations_saved, decide_retry
+from experiments.launching.retry_policy import RetryDecision, decide_retry
 from experiments.launching.torchrun import Rendezvous
 from experiments.runs.record import Record, Status
-from experiments.runs.run_folder import RunFolder, acquire_lock, lock_environment
+from experiments.runs.run_folder import RunFolder, acquire_lock
 
 SUBMITIT_SIGNAL = signal.SIGUSR2  # what submitit listens to
 PENDING_STATES = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
@@ -87,7 +88,7 @@ class SlurmRun:
         # Slurm sends USR2 to every process of a job. Children inherit this thread's mask, so it does not kill them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {SUBMITIT_SIGNAL})
         try:
-            self._code = self._lead() if _node() == 0 else self._follow()
+            self._code = self._lead() if os.environ.get("SLURM_NODEID", "0") == "0" else self._follow()
         except UserError as error:
             print(f"error: {error.message}", file=sys.stderr)
             self._code = error.exit_code
@@ -99,8 +100,8 @@ class SlurmRun:
         run = RunFolder(self.folder)
         with acquire_lock(run) as lock:
             while run.read().status not in ("done", "cancelled"):
-                saved = count_iterations_saved(run)
-                worker = self._attempt(run, lock_environment(lock), [lock])
+                saved = run.count_iterations_saved()
+                worker = self._attempt(run, lock)
                 decision = decide_retry(run, worker.failure, saved, self.before, self._is_asked())
                 self.before.append(decision)
                 if decision.message:
@@ -117,15 +118,15 @@ class SlurmRun:
         run = RunFolder(self.folder)
         code = INTERRUPTED
         while not self._is_asked() and code != DONE and run.read().status != "done":
-            failure = self._attempt(run, {}, []).failure
+            failure = self._attempt(run, None).failure
             code = failure.code if failure else DONE
         return code
 
-    def _attempt(self, run: RunFolder, environment: dict[str, str], descriptors: list[int]) -> LocalWorker:
+    def _attempt(self, run: RunFolder, lock: int | None) -> LocalWorker:
         launch = run.read().launch
         self._attempts += 1
         rendezvous = _rendezvous(self._attempts) if launch.nodes > 1 else None
-        worker = LocalWorker(run, launch, rendezvous, environment, descriptors)
+        worker = LocalWorker(run, launch, rendezvous, Lease((), ()), lock)
         is_told = False
         while not worker.wait(0.2):
             if self._stop.is_set() and not is_told:  # only once: asked again, it ends without saving
@@ -137,18 +138,13 @@ class SlurmRun:
         return self._stop.is_set() or self._leave.is_set()
 
 
-def _node() -> int:
-    return int(os.environ.get("SLURM_NODEID", 0))
-
-
 def _rendezvous(attempt: int) -> Rendezvous:
     """Return where the nodes' torchruns meet: on a port of the first node that depends on the job."""
     from submitit import JobEnvironment
 
     job = JobEnvironment()
     number, restart = int(job.raw_job_id), os.environ.get("SLURM_RESTART_COUNT", "0")
-    endpoint = f"{job.hostnames[0]}:{20000 + number % 9000}"
-    return Rendezvous(endpoint, f"{number}-{restart}-{attempt}", is_leader=_node() == 0)
+    return Rendezvous(f"{job.hostnames[0]}:{20000 + number % 9000}", f"{number}-{restart}-{attempt}")
 
 
 def _sleep_until(event: threading.Event) -> None:
@@ -198,14 +194,14 @@ def ask_states(job_ids: Iterable[str | None]) -> dict[str, SlurmState] | None:
 
 
 def find_status(
-    run: RunFolder, record: Record, states: dict[str, SlurmState] | None
+    record: Record, status: Status, states: dict[str, SlurmState] | None
 ) -> tuple[Status, str | None]:
     """Return a run's status, and why, where Slurm has something to say about it.
 
     Args:
+        status: The run's state as its folder tells it.
         states: What `ask_states` returned for records that include this one.
     """
-    status = run.state(record)
     if not record.slurm or states is None or status in ("done", "cancelled"):
         return status, None
     job = states.get(record.slurm["job_id"])

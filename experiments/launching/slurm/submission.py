@@ -103,12 +103,11 @@ def submit(
         UserError: Slurm refuses; nothing has been changed then.
     """
     with _submission_lock(results / "slurm"):
-        jobs = {run.folder.path: _last_job(run) for run in planned}
-        states = ask_states(jobs.values()) or {}
+        jobs = [_last_job(run) for run in planned]
+        states = ask_states(jobs) or {}
         found: dict[Path, Submission] = {}
         arrays: dict[tuple[int, int], list[PlannedRun]] = {}
-        for run in planned:
-            job = jobs[run.folder.path]
+        for run, job in zip(planned, jobs):
             state = states.get(job) if job else None
             if state is not None and state.is_active:
                 why = f"in Slurm already, as job {job} ({state.state.lower()})"

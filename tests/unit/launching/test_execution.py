@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from experiments.common.errors import UserError
-from experiments.launching.execution import Execution, halve
+from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
+from experiments.launching.retry_policy import halve
 from experiments.recipes.loading import compute_recipe_id, load_recipe
 from experiments.recipes.schema import Recipe
 

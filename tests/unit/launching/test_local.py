@@ -11,12 +11,15 @@ import pytest
 
 from experiments.common.errors import UserError
 from experiments.launching import local
+from experiments.launching.gpus import Gpu
+from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker, combine_exit_codes
 from experiments.launching.torchrun import RankFailure
-from experiments.runs.record import Attempt, Record
+from experiments.runs.record import Attempt, Launch, Record
 from experiments.runs.run_folder import RunFolder
 
 PATIENCE_S = 30
+NO_GPUS = Lease((), ())
 
 
 @pytest.fixture
@@ -37,9 +40,13 @@ def a_record(status: str = "queued", **attempt: object) -> Record:
     )
 
 
+def started(folder: RunFolder, lease: Lease = NO_GPUS) -> LocalWorker:
+    return LocalWorker(folder, Launch(), None, lease, None)
+
+
 def worker(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, code: str) -> LocalWorker:
     monkeypatch.setattr(local, "BOOT", f"import os, signal, sys, time\n{code}")
-    return LocalWorker(folder)
+    return started(folder)
 
 
 def ended(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, code: str) -> LocalWorker:
@@ -122,22 +129,20 @@ def test_what_an_earlier_attempt_recorded_is_not_taken_for_this_ones(
     assert process.failure.message == "ImportError: no torch"
 
 
-def test_a_worker_gets_environment_and_open_files(
+def test_a_worker_sees_the_gpus_of_its_lease_and_keeps_that_open(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    monkeypatch.setattr(
-        local, "BOOT", "import os; print(os.environ['MORE'], os.fstat(int(os.environ['FD'])).st_ino)"
-    )
     with open(tmp_path / "kept", "w") as stream:
-        more = {"MORE": "said", "FD": str(stream.fileno())}
-        process = LocalWorker(folder, environment=more, descriptors=[stream.fileno()])
+        code = f"print(os.environ['CUDA_VISIBLE_DEVICES'], os.fstat({stream.fileno()}).st_ino)"
+        monkeypatch.setattr(local, "BOOT", f"import os; {code}")
+        process = started(folder, Lease((Gpu(1, "GPU-bb22", "H100"),), (stream.fileno(),)))
         assert process.wait(PATIENCE_S)
-        assert folder.log.read_text().split() == ["said", str(os.fstat(stream.fileno()).st_ino)]
+        assert folder.log.read_text().split() == ["GPU-bb22", str(os.fstat(stream.fileno()).st_ino)]
 
 
 def test_a_folder_that_is_not_there_is_the_users_to_mend(tmp_path: Path):
     with pytest.raises(UserError, match="no worker can be started"):
-        LocalWorker(RunFolder(tmp_path / "absent"))
+        started(RunFolder(tmp_path / "absent"))
 
 
 def test_the_real_worker_is_ours_whatever_lies_in_the_working_directory(folder: RunFolder):
@@ -146,16 +151,16 @@ def test_the_real_worker_is_ours_whatever_lies_in_the_working_directory(folder: 
     Path("experiments/__init__.py").write_text("raise SystemExit('the wrong package')")
     Path("signal.py").write_text("raise SystemExit('the wrong signal')")
     folder.record_file.unlink()
-    process = LocalWorker(folder)
+    process = started(folder)
     assert process.wait(2 * PATIENCE_S)
     assert process._process.returncode == 2
-    assert "has no record.json" in process.last_line()
+    assert "has no record.json" in local.read_last_lines(folder.log, 1)[0]
 
 
 def test_the_working_directory_comes_last_on_the_path(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
     prologue = local.BOOT.partition("from experiments")[0].rstrip("; ")
     monkeypatch.setattr(local, "BOOT", f"{prologue}; print(sys.path[-1] == os.getcwd(), sys.path.count(''))")
-    assert LocalWorker(folder).wait(PATIENCE_S)
+    assert started(folder).wait(PATIENCE_S)
     assert folder.log.read_text().split() == ["True", "0"]
 
 

@@ -324,7 +324,7 @@ def test_one_image_at_a_time_is_not_halved(place: Path):
             generate=False,
         ),
     )
-    (entry,) = worked(Queue(runs, ["msdet"]))
+    (entry,) = worked(Queue(runs, ["msdet"], Execution(), []))
     assert outcome(entry) == ("failed", 4, 1)
     assert "with one image per forward pass" in (entry.message or "")
 
@@ -405,11 +405,11 @@ def test_records_that_cannot_be_read_do_not_stop_the_others(place: Path):
 def test_a_worker_that_cannot_be_started_does_not_stop_the_others(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = local.build_worker_command
+    real = local.build_command
     monkeypatch.setattr(
         local,
-        "build_worker_command",
-        lambda run, *a: ["/nowhere"] if run.path.name == "seed0" else real(run, *a),
+        "build_command",
+        lambda worker, *a: ["/nowhere"] if worker[-1].endswith("seed0") else real(worker, *a),
     )
     queue = a_queue(place, range(2))
     assert [outcome(entry)[:2] for entry in worked(queue)] == [("failed", 2), ("done", 0)]

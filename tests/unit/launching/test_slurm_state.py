@@ -15,7 +15,6 @@ from experiments.launching.slurm.job import (
     find_status,
 )
 from experiments.runs.record import Record, Status
-from experiments.runs.run_folder import RunFolder
 
 CANCELLED = "slurmstepd-n1: error: *** STEP 7.0 ON n1 CANCELLED AT 2024-05-01T10:00:00 ***\n"
 
@@ -72,13 +71,12 @@ def test_where_slurm_does_not_answer_nothing_is_known(commands: Path) -> None:
     assert ask_states(["7"]) is None
 
 
-def a_run(folder: Path, status: Status, log: str | None = None) -> tuple[RunFolder, Record]:
-    run = RunFolder(folder / "run")
+def a_record(folder: Path, status: Status, log: str | None = None) -> Record:
     record = Record(recipe="r", recipe_id="1", config_hash="2", seed=0, status=status)
     record.slurm = {"job_id": "7", "folder": str(folder)}
     if log is not None:
         find_error_log(record.slurm).write_text(log)
-    return run, record
+    return record
 
 
 @pytest.mark.parametrize(
@@ -112,16 +110,16 @@ def a_run(folder: Path, status: Status, log: str | None = None) -> tuple[RunFold
 def test_status(
     tmp_path: Path, status: Status, job: tuple[str, str] | None, log: str | None, reads: str, why: str | None
 ) -> None:
-    run, record = a_run(tmp_path, status, log)
+    record = a_record(tmp_path, status, log)
     states = {"7": SlurmState(*job)} if job else {}
-    assert find_status(run, record, states) == (reads, why)
+    assert find_status(record, status, states) == (reads, why)
 
 
 def test_where_slurm_cannot_be_asked_the_record_counts(tmp_path: Path) -> None:
-    run, record = a_run(tmp_path, "queued")
-    assert find_status(run, record, None) == ("queued", None)
+    record = a_record(tmp_path, "queued")
+    assert find_status(record, "queued", None) == ("queued", None)
     record.slurm = None
-    assert find_status(run, record, {}) == ("queued", None)
+    assert find_status(record, "queued", {}) == ("queued", None)
 
 
 def test_cancelling(commands: Path) -> None:

@@ -19,6 +19,7 @@ from experiments.common import processes
 from experiments.common.processes import PATHS, is_alive
 from experiments.launching import local
 from experiments.launching.execution import Execution
+from experiments.launching.leases import Lease
 from experiments.launching.local import LocalWorker
 from experiments.launching.plan import PlanOptions, plan
 from experiments.launching.queue import TYPE_AGAIN, Queue
@@ -51,12 +52,13 @@ Start = Callable[[str], LocalWorker]
 
 
 @pytest.fixture
-def start(run: RunFolder) -> Iterator[Start]:
+def start(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts two ranks that follow a scenario."""
     started: list[LocalWorker] = []
 
     def starting(scenario: str) -> LocalWorker:
-        worker = LocalWorker(run, Launch(processes=2), environment={"SCENARIO": scenario})
+        monkeypatch.setenv("SCENARIO", scenario)
+        worker = LocalWorker(run, Launch(processes=2), None, Lease((), ()), None)
         started.append(worker)
         return worker
 
@@ -216,6 +218,7 @@ def queue_of(place: Path, rdzv: str) -> Queue:
         plan([("", recipe)], PlanOptions([0], place / "results", generate=False, execution=execution)),
         [],
         execution,
+        [],
     )
 
 

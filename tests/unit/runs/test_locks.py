@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runs.run_folder import InUseError, RunFolder, acquire_lock, lock_environment
+from experiments.runs.run_folder import LOCK_FD, InUseError, RunFolder, acquire_lock
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def child_inherits(run: RunFolder, lock: int) -> bool:
     command = [sys.executable, "-m", "tests.unit.runs.print_inherits_lock", str(run.path)]
-    env = {**os.environ, **lock_environment(lock)}
+    env = {**os.environ, LOCK_FD: str(lock)}
     done = subprocess.run(
         command, pass_fds=[lock], env=env, cwd=ROOT, capture_output=True, text=True, check=True
     )
