@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from experiments.common.errors import UserError
 from experiments.interop import stock_recipe
-from experiments.interop.import_run import write_run
+from experiments.interop.import_run import MatchedTraining, write_run
 from experiments.interop.stock_run import StockRun, read_stock_run
 from experiments.recipes.loading import compute_config_hash, load_recipe
 from experiments.runs.lookup import iterate
@@ -257,9 +257,9 @@ def test_a_long_log_is_read_in_time(tmp_path: Path):
 def test_an_import_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run, folder = stock(tmp_path), RunFolder(tmp_path / "runs" / "imported" / "1a2b3c4d" / "seed5")
     recipe, unknown = stock_recipe.match_recipe(load_recipe("retinanet-r50"), run)
-    training = (run, recipe, 5, None, unknown, [])
-    write_run(folder, *training, ["msdet"])
-    write_run(folder, *training, ["msdet", "again"])
+    training = MatchedTraining(run, recipe, 5, None, unknown, [])
+    write_run(folder, training, ["msdet"])
+    write_run(folder, training, ["msdet", "again"])
     assert folder.read().command == ["msdet", "again"]
     before = {path.name: path.read_bytes() for path in folder.path.iterdir()}
 
@@ -268,7 +268,7 @@ def test_an_import_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("experiments.interop.import_run.write_text", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_run(folder, *training, ["msdet"])
+        write_run(folder, training, ["msdet"])
     assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
     assert [path.name for path in folder.path.parent.iterdir()] == [folder.path.name]
 
@@ -372,11 +372,11 @@ def test_a_checkpoint_that_cannot_be_taken_leaves_the_earlier_import(tmp_path: P
     torch.save({"state_dict": {"a": torch.ones(1)}}, run.source / "epoch_12.pth")
     run.checkpoint = run.source / "epoch_12.pth"
     recipe, unknown = stock_recipe.match_recipe(load_recipe("retinanet-r50"), run)
-    training = (run, recipe, 5, None, unknown, [])
-    write_run(folder, *training, ["msdet"], copy_weights)
+    training = MatchedTraining(run, recipe, 5, None, unknown, [])
+    write_run(folder, training, ["msdet"], copy_weights)
     assert torch.load(folder.newest_checkpoint(), weights_only=True)["state_dict"]["a"] == 1
     run.checkpoint.write_bytes(b"cut short")
     with pytest.raises(UserError):
-        write_run(folder, *training, ["msdet", "again"], copy_weights)
+        write_run(folder, training, ["msdet", "again"], copy_weights)
     assert folder.read().command == ["msdet"]
     assert folder.newest_checkpoint().name == f"iter_{12 * 7330}.pth"
