@@ -53,6 +53,7 @@ def describe(recipe: Recipe | None = None) -> dict[str, Any]:
         "driver": _driver_version() if cuda else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
         "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # AVX2 and AVX512 round differently
         "cpu_threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "platform": platform.platform(),

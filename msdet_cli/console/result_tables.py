@@ -17,7 +17,7 @@ from experiments.runs.run_flags import explain_marks
 from experiments.runs.run_folder import RunFolder
 from msdet_cli.console.output import print_line
 
-if TYPE_CHECKING:  # these import pandas
+if TYPE_CHECKING:
     from experiments.reporting import MeasuredTable
     from experiments.reporting.render.claims import Claim
     from experiments.reporting.tables.sections import TableView

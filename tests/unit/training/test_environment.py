@@ -144,3 +144,9 @@ def test_what_earlier_attempts_ran_on_is_kept():
         (2, "a", "c1"),
         (3, "b", "c1"),
     ]
+
+
+def test_the_instructions_that_a_cpu_rounds_with_are_told():
+    import torch
+
+    assert f"CPU capability usage: {environment.describe()['cpu_capability']}" in torch.__config__.show()
