@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,16 @@ def listed(place: Place) -> dict[str, dict[str, Any]]:
     return {row["run"].rpartition("/")[2]: row for row in json.loads(said.stdout)}
 
 
+def hold(place: Place, seeds: int) -> list[Path]:
+    """Have the stand-ins of the first seeds wait, once they run, as long as these files are there."""
+    folder = place.folder / "hold"
+    folder.mkdir()
+    files = [folder / f"seed{seed}" for seed in range(seeds)]
+    for file in files:
+        file.touch()
+    return files
+
+
 def start_now(slurm: Slurm, job: str) -> None:
     """A job that is queued again otherwise waits a minute, so that what is left of it on its node has ended."""
     wait_until(lambda: job in slurm.jobs("PENDING"), f"job {job} in the queue again")
@@ -66,11 +77,9 @@ def test_an_array_keeps_its_cap_and_a_run_that_slurm_takes_back_goes_on(
     with_stand_in: Place, slurm: Slurm
 ) -> None:
     place = with_stand_in
+    holds = hold(place, seeds=4)
     jobs = submitted(place, "--seeds", "4", *SLURM)
     assert len({job.partition("_")[0] for job in jobs}) == 1 and len(set(jobs)) == 4
-    holds = [run.path / "hold" for run in place.runs()]
-    for hold in holds:
-        hold.touch()
     at_once: list[int] = []
 
     def running() -> list[str]:
@@ -82,8 +91,8 @@ def test_an_array_keeps_its_cap_and_a_run_that_slurm_takes_back_goes_on(
     assert [row["state"] for row in listed(place).values()] == ["running", "running", "queued", "queued"]
     again = place.msdet(*RUN, "--seeds", "4", *SLURM)
     assert again.stdout.count("in Slurm already") == 4, again.stdout + again.stderr
-    for hold in holds[:3]:
-        hold.unlink()
+    for held in holds[:3]:
+        held.unlink()
     run = place.runs()[3]
     wait_until(lambda: running() == [jobs[3]] and run.read().status == "running", "the last of them, alone")
 
@@ -102,9 +111,9 @@ def test_an_array_keeps_its_cap_and_a_run_that_slurm_takes_back_goes_on(
 
 def test_cancelled_jobs_show_as_cancelled(with_stand_in: Place, slurm: Slurm) -> None:
     place = with_stand_in
+    hold(place, seeds=1)
     at_work, waiting = submitted(place, "--seeds", "2", "--slurm", "time=10m,max=1")
     run = place.runs()[0]
-    (run.path / "hold").touch()
     wait_until(lambda: run.read().status == "running", "a worker")
     slurm("scancel", waiting)
     slurm("scancel", at_work)

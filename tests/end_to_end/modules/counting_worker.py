@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 from experiments.common.processes import process_started
 from experiments.runs.record import Attempt, format_now
@@ -23,7 +24,7 @@ done = int(saved.read_text()) if saved.exists() else 0
 record.attempts[-1].first_iteration = done
 while done < 20 and not asked and time.monotonic() < began + 120:
     time.sleep(0.1)
-    done += done < 5 or not (run.path / "hold").exists()
+    done += done < 5 or not (Path("hold") / run.path.name).exists()
 saved.write_text(str(done))
 record.status = "done" if done == 20 else "interrupted"
 record.attempts[-1].last_iteration = done
