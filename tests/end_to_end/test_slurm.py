@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from experiments.runs.run_folder import RunFolder
+from tests.children import search_path
 
 from .broken_off import assert_same, result
 from .conftest import MODULES, Place, small, wait_until
@@ -39,7 +40,7 @@ def cluster(place: Place, slurm: Slurm) -> Place:
 @pytest.fixture
 def with_stand_in(cluster: Place) -> Place:
     """Where jobs start a short script in the place of the worker."""
-    return replace(cluster, extra={**cluster.extra, "PYTHONPATH": str(MODULES)})
+    return replace(cluster, extra={**cluster.extra, "PYTHONPATH": search_path(MODULES)})
 
 
 def submitted(place: Place, *words: str) -> list[str]:
