@@ -40,7 +40,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.umask(mask := os.umask(0))  # it is read by setting it
+        mask = os.umask(0)  # it is read by setting it
+        os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # mkstemp lets no other user read it
         os.replace(temporary, path)
     except BaseException:

@@ -208,7 +208,10 @@ def _check_boxes(found: Inspection, split: Split) -> None:
 
 
 def _describe(spec: DatasetSpec, image: Image, box: Box, size: tuple[int, int] | None) -> str:
-    """Return where a box stands in its file, its class and its corners, with the image's `size` if given."""
+    """Return where a box stands in its file, its class and its corners, with the image's `size` if given.
+
+    An empty box has its width and height instead.
+    """
     label = f"annotation {box.number}" if spec.format == "coco" else f"object {box.number} of {image.id}"
     _, _, width, height = box.xywh
     if width <= 0 or height <= 0:

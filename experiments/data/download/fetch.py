@@ -62,7 +62,9 @@ class PartialDownload:
         """Append chunks, each written before the next is asked for; report the size after each."""
         done = self.size
         progress(done)
-        with open(self.path, "ab", buffering=0) as stream:
+        with contextlib.ExitStack() as stack:
+            with self._writing():
+                stream = stack.enter_context(open(self.path, "ab", buffering=0))
             for chunk in chunks:
                 with self._writing():
                     stream.write(chunk)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from experiments.common.errors import UserError
+from experiments.common.files import refusing
 from experiments.data.download.archives import Archive
 
 CHUNK_BYTES = 1 << 20
@@ -34,15 +35,16 @@ def unpack(path: Path, archive: Archive, root: Path, progress: Progress) -> None
 
     Raises:
         DamagedError: It cannot be read to its end; nothing is unpacked.
-        UserError: A member would land outside `root` or is no plain file (nothing is unpacked), or an existing file
-            differs in size from the archive's.
+        UserError: A member would land outside `root` or is no plain file (nothing is unpacked), an existing file
+            differs in size from the archive's, or the disk is full.
     """
     staging = root / f".unpacking-{archive.name}"
     shutil.rmtree(staging, ignore_errors=True)  # of a command that was killed
     try:
-        with zipfile.ZipFile(path) if path.suffix == ".zip" else tarfile.open(path) as bundle:
-            _write(bundle, archive, staging, progress)
-        differing = move_new_files(staging, root)
+        with refusing(f"{root} cannot be written", "free some space, then repeat the command"):
+            with zipfile.ZipFile(path) if path.suffix == ".zip" else tarfile.open(path) as bundle:
+                _write(bundle, archive, staging, progress)
+            differing = move_new_files(staging, root)
     except DAMAGE as error:
         raise DamagedError(str(error) or type(error).__name__) from None
     finally:

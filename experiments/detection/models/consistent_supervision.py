@@ -4,15 +4,14 @@ Source: Guo et al., AugFPN (CVPR 2020, https://arxiv.org/abs/1912.05384), Sectio
 them up, the maps of neighbouring levels have learnt nothing in common; a head that all of them share, and that sees
 every RoI on every map, makes their semantics alike.
 
-What the detector computes anyway is kept by methods that stand in for its own as long as one call of `loss`, so that
-neck and heads stay as they are and inference knows nothing of it.
+What the detector computes anyway is looked at through hooks that live as long as one call of `loss`, so that neck and
+heads stay as they are and inference knows nothing of it.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -38,21 +37,30 @@ ROI_ALIGN = dict(type="RoIAlign", output_size=7, sampling_ratio=2)
 
 
 @contextmanager
-def keep_results(owners: Sequence[Any], method: str) -> Iterator[list[Any]]:
-    """Yield a list that gets what a method of these objects returns inside the block, call by call."""
-    results: list[Any] = []
+def keep_outputs(modules: Iterable[nn.Module]) -> Iterator[list[Any]]:
+    """Yield a list that gets what the modules return inside the block, call by call."""
+    outputs: list[Any] = []
+    with ExitStack() as stack:
+        for module in modules:
+            handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
+            stack.enter_context(handle)
+        yield outputs
 
-    def keeping(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+
+@contextmanager
+def keep_results(owner: Any, method: str) -> Iterator[list[Any]]:
+    """Yield such a list for a method of an object that is no module, and so has no hooks."""
+    original, results = getattr(owner, method), []
+
+    def keeping(*args: Any, **kwargs: Any) -> Any:
         results.append(original(*args, **kwargs))
         return results[-1]
 
-    for owner in owners:
-        setattr(owner, method, functools.partial(keeping, getattr(owner, method)))
+    setattr(owner, method, keeping)
     try:
         yield results
     finally:
-        for owner in owners:
-            delattr(owner, method)
+        delattr(owner, method)
 
 
 class ConsistentSupervision:
@@ -110,7 +118,7 @@ class ConsistentSupervision:
         """Return the detector's losses and the two of the auxiliary head, scalars."""
         if self.aux_head is None:
             return super().loss(batch_inputs, batch_data_samples)
-        with keep_results(self.neck.lateral_convs, "forward") as laterals, self.watched() as kept:
+        with keep_outputs(self.neck.lateral_convs) as laterals, self.watched() as kept:
             losses = super().loss(batch_inputs, batch_data_samples)
         return {**losses, **self.auxiliary_losses(laterals, self.sampled_rois(kept, batch_data_samples))}
 
@@ -176,7 +184,7 @@ class OneStageSupervision(ConsistentSupervision):
         return [s if isinstance(s, int) else s[0] for s in strides]
 
     def watched(self) -> AbstractContextManager[list[Any]]:
-        return keep_results([self.bbox_head], "forward")
+        return keep_outputs([self.bbox_head])
 
     @torch.no_grad()
     def sampled_rois(self, kept: list[Any], data_samples: Sequence[Any]) -> list[Any]:
@@ -204,7 +212,7 @@ class TwoStageSupervision(ConsistentSupervision):
         return list(self.roi_head.bbox_roi_extractor.featmap_strides)
 
     def watched(self) -> AbstractContextManager[list[Any]]:
-        return keep_results([self.roi_head.bbox_sampler], "sample")
+        return keep_results(self.roi_head.bbox_sampler, "sample")
 
     def sampled_rois(self, kept: list[Any], data_samples: Sequence[Any]) -> list[Any]:
         return kept

@@ -29,7 +29,7 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments.common.errors import INTERRUPTED, UserError
-from experiments.data.download import archives, fetch
+from experiments.data.download import archives, fetch, unpack
 from experiments.data.download import official_sets as downloading
 from experiments.data.download.archives import ARCHIVES, Archive
 from experiments.data.find import find_dataset
@@ -367,6 +367,24 @@ def test_a_disk_that_fills_up_interrupts(one, server, tmp_path, monkeypatch):
     error = fails(one, tmp_path / "set", server)
     assert "part.zip.part cannot be written: No space left" in error.message
     assert error.exit_code == INTERRUPTED
+
+
+@pytest.mark.parametrize("fails_at", ["part.zip.part", "unpacking-part.zip"])
+def test_a_disk_that_fills_up_later_interrupts_too(fails_at, one, server, tmp_path, monkeypatch):
+    """Opening fails as on a disk that filled up since: of the archive, and of a file that is unpacked from it."""
+    real = open
+
+    def fail(path: Any, mode: str = "r", *given: Any, **named: Any) -> Any:
+        if fails_at in str(path) and mode != "r" and "r" not in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, mode, *given, **named)
+
+    for module in (fetch, unpack):
+        monkeypatch.setattr(module, "open", fail, raising=False)
+    error = fails(one, tmp_path / "set", server)
+    assert "cannot be written: No space left" in error.message and "free some space" in error.hint
+    assert error.exit_code == INTERRUPTED
+    assert not list((tmp_path / "set").glob(".unpacking*"))
 
 
 def test_space_is_counted_one_archive_after_another(tmp_path, monkeypatch):
