@@ -53,7 +53,7 @@ class Traces:
     @cached_property
     def probabilities(self) -> list[str]:
         """Those of POLICY that have a value somewhere."""
-        return [column for column in POLICY if self.levels[column].notna().any()]
+        return [column for column in POLICY if self.intervals[column].notna().any()]
 
     @property
     def level_names(self) -> list[str]:
@@ -109,7 +109,7 @@ def read_rows(path: Path, needed: Sequence[str], problems: list[str]) -> pd.Data
         return None
     rows = pd.DataFrame([cells for cells in lines if len(cells) == len(header)], columns=header, dtype=str)
     for column in {"interval", "iteration"} & set(header):
-        rows = rows.drop(rows.index[~rows[column].str.isdecimal()])
+        rows = rows[rows[column].str.fullmatch(r"0*[1-9][0-9]*")]  # both count from 1
     for column in rows.columns.difference(TEXTS):
         rows[column] = pd.to_numeric(rows[column], errors="coerce")
     rows = rows.replace("", None).dropna(subset=needed)
@@ -149,7 +149,7 @@ def _gaps(trace: Path, rows: pd.DataFrame) -> list[str]:
     texts = []
     for head, part in rows.groupby("head", sort=False):
         last, found = int(part["interval"].max()), part.groupby("interval").size()
-        missing = last - int(((found == found.max()) & (found.index > 0)).sum())
+        missing = last - int((found == found.max()).sum())
         if missing:
             texts.append(f"{trace}: {missing} of {last} intervals of {head} are missing or lack levels.")
     return texts

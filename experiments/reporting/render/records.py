@@ -163,7 +163,8 @@ def _control(control: Control) -> Record:
 def _group(group: Group) -> Record:
     record: Record = {state: group.states.get(state, 0) for state in STATES}
     for name, found in group.metrics.items():
-        record |= {f"measured_{name}_{part}": _plain(value) for part, value in vars(found).items()}
+        parts = {"mean": _plain(found.mean), "sd": _plain(found.sd), "n": found.n}
+        record |= {f"measured_{name}_{part}": value for part, value in parts.items()}
     return record | {
         "seeds": " ".join(str(seed) for seed in sorted(run["seed"] for run in group.runs)),
         "run_as": group.execution,

@@ -89,7 +89,7 @@ class Group:
         return sorted(self.runs, key=lambda run: run["seed"])
 
     def counts(self, without: str = "") -> str:
-        """Return `2 done, 1 failed`; `without` a state only those of the others, mostly empty."""
+        """Return `2 done, 1 failed`, leaving out the state `without`; empty where no other state is left."""
         return ", ".join(f"{n} {state}" for state, n in self.states.items() if state != without)
 
     def remark(self) -> str:

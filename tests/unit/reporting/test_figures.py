@@ -147,6 +147,17 @@ def test_more_intervals_than_a_column_can_show_are_averaged(tmp_path):
     np.testing.assert_allclose(x, np.arange(50, 10001, 50))
 
 
+def test_intervals_below_one_are_broken_lines(tmp_path):
+    run = write_trace(tmp_path / "seed0", 2, losses(1))
+    text = (run / "trace.csv").read_text()
+    (run / "trace.csv").write_text(text.replace("\n1,", "\n0,"))
+    whole = trace_files.read([run])
+    assert whole.problems[0].endswith("2 lines cannot be used (cut short or broken).")
+    assert set(whole.levels["interval"]) == {2}
+    (run / "trace.csv").write_text(text.replace("\n1,", "\n0,").replace("\n2,", "\n0,"))
+    assert trace_files.read([run]).levels.empty
+
+
 def test_traces_that_are_missing_broken_or_not_whole_are_told_of(tmp_path):
     good = write_trace(tmp_path / "seed0", 3, losses(1))
     torn = write_trace(tmp_path / "seed1", 3, losses(2))
@@ -210,6 +221,7 @@ def test_ten_rows_of_every_so_manieth_action_where_there_are_more(tmp_path):
     traces = trace_files.read(runs * 6)
     cells = policy.build_action_cells(traces, cycle)
     assert cells.shape == (10, 333)
+    assert "(of one interval in 3)" in policy._describe_actions(traces)
     assert all(cycle[int(cell)] == actions[3 * (n + 1) - 1] for n, cell in enumerate(cells[0]))
 
 
