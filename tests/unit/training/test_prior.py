@@ -21,6 +21,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from typer.testing import CliRunner
 
+from experiments.common import cache
 from experiments.common.errors import UserError
 from experiments.data.find import FoundDataset, find_dataset
 from experiments.recipes.loading import load_recipe
@@ -199,6 +200,7 @@ def test_a_worker_that_is_asked_to_stop_does_not_count_on(
 
 def sampled(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(prior_module, "SAMPLE_IMAGES", size)
+    monkeypatch.setattr(cache, "_MIN_AGE_S", -60.0)  # else what follows from files made just now is not remembered
 
 
 @pytest.mark.slow
