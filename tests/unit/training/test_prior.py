@@ -200,7 +200,7 @@ def test_a_worker_that_is_asked_to_stop_does_not_count_on(
 
 def sampled(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(prior_module, "SAMPLE_IMAGES", size)
-    monkeypatch.setattr(cache, "_MIN_AGE_S", -60.0)  # else what follows from files made just now is not remembered
+    monkeypatch.setattr(cache, "_MIN_AGE_S", -60.0)  # else new files leave nothing in the cache
 
 
 @pytest.mark.slow
