@@ -109,7 +109,8 @@ def read_rows(path: Path, needed: Sequence[str], problems: list[str]) -> pd.Data
         return None
     rows = pd.DataFrame([cells for cells in lines if len(cells) == len(header)], columns=header, dtype=str)
     for column in {"interval", "iteration"} & set(header):
-        rows = rows[rows[column].str.fullmatch(r"0*[1-9][0-9]*")]  # both count from 1
+        is_whole = rows[column].str.fullmatch(r"0*[1-9][0-9]*")  # both count from 1
+        rows = rows.drop(rows.index[~is_whole])
     for column in rows.columns.difference(TEXTS):
         rows[column] = pd.to_numeric(rows[column], errors="coerce")
     rows = rows.replace("", None).dropna(subset=needed)
