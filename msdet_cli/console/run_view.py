@@ -69,7 +69,8 @@ class RunView:
 def format_status(progress: dict[str, Any], with_weights: bool = True) -> str:
     """Return one line: phase, iteration, ETA, loss, learning rate, and level weights if wanted."""
     if progress["phase"] == "evaluate":
-        return f"evaluating, batch {progress.get('batch', 0)} of {progress.get('batches', '?')}"
+        batch, batches = progress.get("batch", 0), progress.get("batches", "?")
+        return "computing metrics" if batch == batches else f"evaluating, batch {batch} of {batches}"
     parts = [
         f"epoch {min(progress['epoch'], progress['epochs'])}/{progress['epochs']}",
         f"iteration {progress['iteration']}/{progress['total']}",

@@ -58,13 +58,14 @@ class ProgressHook(Hook):
         self._write_evaluation(runner, 0)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
-        if time.monotonic() - self._last_write >= self.every_s:
-            self._write_evaluation(runner, batch_idx + 1)
+        self._write_evaluation(runner, batch_idx + 1)
 
     def _write_evaluation(self, runner: Runner, batch: int) -> None:
+        """Write the progress of an evaluation; the last batch always, for computing the metrics takes long."""
         if runner.rank == 0 and hasattr(self, "_run"):  # `msdet eval` has no training to tell of
             total = len(runner.val_loop.dataloader)
-            self._write(runner, "evaluate", runner.iter, batch=batch, batches=total)
+            if batch in (0, total) or time.monotonic() - self._last_write >= self.every_s:
+                self._write(runner, "evaluate", runner.iter, batch=batch, batches=total)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if runner.rank == 0 and metrics and hasattr(self, "_run"):

@@ -217,6 +217,7 @@ def test_status_line_names_phase_iteration_loss_and_weights():
     )
     assert "weights" not in format_status(PROGRESS, with_weights=False)
     assert format_status({"phase": "evaluate", "batch": 3, "batches": 19}) == "evaluating, batch 3 of 19"
+    assert format_status({"phase": "evaluate", "batch": 19, "batches": 19}) == "computing metrics"
     assert [format_duration(s) for s in (None, 9, 75, 3725)] == ["", "0:09", "1:15", "1:02:05"]
 
 
