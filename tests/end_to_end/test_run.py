@@ -52,6 +52,7 @@ def test_the_run_folder_holds_what_the_design_promises(trained: Trained, which: 
     assert len(list(run.checkpoints.iterdir())) <= 2
     progress = json.loads(run.progress.read_text())
     assert (progress["iteration"], progress["total"]) == (ITERATIONS, ITERATIONS)
+    assert progress["phase"] == "evaluate" and progress["batch"] == progress["batches"] > 1
     (evaluation,) = rows(run.metrics)
     assert evaluation["iteration"] == str(ITERATIONS)
     assert {name: float(evaluation[name]) for name in COCO_NAMES} == run.read().metrics
