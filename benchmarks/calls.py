@@ -88,7 +88,7 @@ def _cases() -> dict[str, dict[str, Callable[[], object]]]:
     features = torch.randn(1, 256, 100, 100, generator=torch.Generator().manual_seed(SEED))
     rois = torch.nn.functional.pad(_boxes(512)[0].clamp(max=800), (1, 0))
     bins = torch.ones(512, 256, 7, 7)
-    settings = RoISettings(7, 7, spatial_scale=1 / 8, sampling_ratio=0, aligned=True)
+    settings = RoISettings((7, 7), spatial_scale=1 / 8, sampling_ratio=0, aligned=True)
     cases: dict[str, dict[str, Callable[[], object]]] = {
         "pytorch": {
             "nms_1000_boxes": lambda: kernels.nms(*few, IOU_THRESHOLD, 0),

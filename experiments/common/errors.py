@@ -15,7 +15,7 @@ BAD_INPUT = 2
 NOT_FINITE = 3
 OUT_OF_MEMORY = 4
 INTERRUPTED = 75
-HOPELESS = (BAD_INPUT, NOT_FINITE)  # another attempt would end the same way
+NOT_RETRIED = (BAD_INPUT, NOT_FINITE)  # another attempt would end the same way
 
 EXIT_CLASSES = {
     DONE: "done", FAILED: "failed", BAD_INPUT: "bad input", NOT_FINITE: "not finite",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from experiments.common.errors import DONE, FAILED, HOPELESS, INTERRUPTED, UserError, find_storage_error
+from experiments.common.errors import DONE, FAILED, INTERRUPTED, NOT_RETRIED, UserError, find_storage_error
 from experiments.common.processes import STALE_AFTER_S
 from experiments.launching.execution import Execution
 from experiments.launching.gpus import Gpu
@@ -276,7 +276,7 @@ class Queue:
         failure = work.worker.failure
         if failure is None:
             entry.end("done", DONE)
-        elif failure.code in HOPELESS:
+        elif failure.code in NOT_RETRIED:
             hint = failure.hint or f"log: {entry.run.folder.log}"
             entry.end("failed", failure.code, failure.message, hint)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.common.errors import DONE, FAILED, FULL_OR_READ_ONLY, HOPELESS, INTERRUPTED, OUT_OF_MEMORY
+from experiments.common.errors import DONE, FAILED, FULL_OR_READ_ONLY, INTERRUPTED, NOT_RETRIED, OUT_OF_MEMORY
 from experiments.launching.torchrun import RankFailure
 from experiments.runs.record import Record
 from experiments.runs.run_folder import RunFolder
@@ -64,7 +64,7 @@ def decide_retry(
         return RetryDecision("interrupted", code, message, hint)
     if code == INTERRUPTED:
         return _decide_after_kill(folder, record, message, saved, before)
-    if code in HOPELESS or asked:
+    if code in NOT_RETRIED or asked:
         return RetryDecision("failed", code, message, hint)
     if code == OUT_OF_MEMORY:
         fewer = halve(record.launch.micro_batch or 1)

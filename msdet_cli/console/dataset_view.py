@@ -10,9 +10,8 @@ from rich.table import Column, Table
 
 def print_findings(found: dict[str, Any]) -> None:
     """Print what `verify` found."""
-    console = Console(
-        highlight=False, markup=False, emoji=False
-    )  # names and paths as they are, with brackets
+    # Names and paths are printed as they are, square brackets included.
+    console = Console(highlight=False, markup=False, emoji=False)
     splits = found["splits"]
     console.print(f"{found['name']} ({found['format'].upper()} format) in {found['root']}", soft_wrap=True)
     console.print(_overview(splits))

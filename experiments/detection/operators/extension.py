@@ -29,28 +29,33 @@ EXTENSION = "mmcv._ext"
 OUTSIDE = 1e6  # pixels: no image is there
 
 
-def install() -> None:
+def install() -> str:
     """Provide ``mmcv._ext`` unless a compiled one exists; again and again is harmless.
+
+    Returns:
+        'compiled' (nothing was done), 'torchvision' or 'pytorch', see `find_backend`.
 
     Warns:
         RuntimeWarning: parts of MMDetection that were imported before go without operators.
     """
-    if EXTENSION in sys.modules or _is_compiled():
-        return
-    # These import mmcv.ops under `except ImportError`, and would keep a None.
-    early = [name for name in ("mmdet.structures", "mmdet.models") if name in sys.modules]
-    if early:
-        warnings.warn(
-            f"{' and '.join(early)} was imported before operators.install(): the operators "
-            "it looked for stay missing there. Call install() first.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    module = FallbackModule(EXTENSION, "Operators of experiments.detection.operators.")
-    # mmcv and mmengine look for a spec with a loader.
-    module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, importlib.abc.Loader(), origin=__file__)
-    vars(module).update(OPERATORS)
-    sys.modules[EXTENSION] = module
+    if _is_compiled():
+        return "compiled"
+    if EXTENSION not in sys.modules:
+        # These import mmcv.ops under `except ImportError`, and would keep a None.
+        early = [name for name in ("mmdet.structures", "mmdet.models") if name in sys.modules]
+        if early:
+            warnings.warn(
+                f"{' and '.join(early)} was imported before operators.install(): the operators "
+                "it looked for stay missing there. Call install() first.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        module = FallbackModule(EXTENSION, "Operators of experiments.detection.operators.")
+        # mmcv and mmengine look for a spec with a loader.
+        module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, importlib.abc.Loader(), origin=__file__)
+        vars(module).update(OPERATORS)
+        sys.modules[EXTENSION] = module
+    return find_backend()
 
 
 def find_backend(device_type: str = "cpu") -> str:
@@ -116,14 +121,25 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def roi_align_forward(
-    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **sampling: Any
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
 ) -> None:
     """Write RoIAlign to `output` (R, C, height, width), and for maxima to `argmax_y`, `argmax_x`.
 
-    `sampling` are the fields of `RoISettings`.
+    `pool_mode` is 0 for the maximum and 1 for the average; the rest as in
+    `roi_align_kernels.roi_align_average`.
     """
-    settings = RoISettings(**sampling)
-    if settings.pool_mode == 0:
+    settings = RoISettings((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
+    if pool_mode == 0:
         results = roi_align_kernels.roi_align_max(input, rois, settings)
         for target, result in zip((output, argmax_y, argmax_x), results, strict=True):
             target.copy_(result)
@@ -134,29 +150,38 @@ def roi_align_forward(
         return
     input = promote_to_float32(input)
     roi_align_kernels.compute_extent(rois, input.dtype, settings)  # raises for negative sizes, as mmcv does
-    bins = (settings.spatial_scale, *settings.pooled)
-    samples = (settings.sampling_ratio, settings.aligned)
-    output.copy_(torchvision.roi_align(input, _readable(rois.to(input)), *bins, *samples))
+    bins = (spatial_scale, aligned_height, aligned_width)
+    output.copy_(torchvision.roi_align(input, _readable(rois.to(input)), *bins, sampling_ratio, aligned))
 
 
 def roi_align_backward(
-    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, **sampling: Any
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
 ) -> None:
     """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W)."""
-    settings = RoISettings(**sampling)
+    settings = RoISettings((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
     shape = grad_input.shape
     torchvision = find_torchvision_operators(grad_output.device.type)
-    if settings.pool_mode == 0:
+    if pool_mode == 0:
         grad = roi_align_kernels.roi_align_max_backward(grad_output, rois, argmax_y, argmax_x, shape)
     elif torchvision is None or torch.are_deterministic_algorithms_enabled():
         # On a GPU torchvision adds in an order that changes, and then refuses to.
         grad = roi_align_kernels.roi_align_average_backward(grad_output, rois, shape, settings)
     else:
         grad_output = promote_to_float32(grad_output)
-        bins = (settings.spatial_scale, *settings.pooled)
-        samples = (settings.sampling_ratio, settings.aligned)
-        readable = _readable(rois.to(grad_output))
-        grad = torchvision._roi_align_backward(grad_output, readable, *bins, *shape, *samples)
+        bins = (spatial_scale, aligned_height, aligned_width)
+        grad = torchvision._roi_align_backward(
+            grad_output, _readable(rois.to(grad_output)), *bins, *shape, sampling_ratio, aligned
+        )
     grad_input += grad.to(grad_input)
 
 
@@ -175,7 +200,11 @@ def _readable(rois: Tensor) -> Tensor:
 # `importlib.import_module('mmcv._ext')` only, and asks for each by name when it is imported.
 
 
-NO_COMPILER = "none (operators of msdet)"  # in mmcv's environment report, in place of a name
+def _no_compiler() -> str:
+    """Return what mmcv's environment report prints instead of a compiler's name."""
+    return "none (operators of msdet)"
+
+
 OPERATORS: dict[str, Callable] = {
     "nms": nms,
     "softnms": kernels.softnms,
@@ -183,8 +212,8 @@ OPERATORS: dict[str, Callable] = {
     "roi_align_backward": roi_align_backward,
     "sigmoid_focal_loss_forward": kernels.sigmoid_focal_loss,
     "sigmoid_focal_loss_backward": kernels.sigmoid_focal_loss_backward,
-    "get_compiler_version": lambda: NO_COMPILER,
-    "get_compiling_cuda_version": lambda: NO_COMPILER,
+    "get_compiler_version": _no_compiler,
+    "get_compiling_cuda_version": _no_compiler,
 }
 
 

@@ -15,19 +15,12 @@ BAG_ENTRIES = 2**20  # (pixel, weight) pairs held at once, about 30 MB
 
 
 class RoISettings(NamedTuple):
-    """How RoIs are sampled, by the names of mmcv's operator; see `mmcv.ops.RoIAlign`."""
+    """How RoIs are sampled; see `mmcv.ops.RoIAlign`."""
 
-    aligned_height: int  # bins per RoI: rows
-    aligned_width: int  # and columns
+    pooled: tuple[int, int]  # bins per RoI: rows, columns
     spatial_scale: float  # cells of the feature map per pixel of the image
     sampling_ratio: int  # samples per bin and axis; 0: one per started cell of the bin
     aligned: bool  # shift by half a cell; if not, RoIs are at least one cell large
-    pool_mode: int = 1  # of the samples of a bin 0: the maximum; 1: the average
-
-    @property
-    def pooled(self) -> tuple[int, int]:
-        """Return the bins per RoI: rows, columns."""
-        return self.aligned_height, self.aligned_width
 
 
 def roi_align_average(input: Tensor, rois: Tensor, settings: RoISettings) -> Tensor:

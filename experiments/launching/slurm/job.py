@@ -126,8 +126,8 @@ class SlurmRun:
         launch = run.read().launch
         self._attempts += 1
         rendezvous = _rendezvous(self._attempts) if launch.nodes > 1 else None
-        everything = Lease((), ())  # this process sees no GPUs but those that Slurm gave it
-        worker = LocalWorker(run, launch, rendezvous, everything, lock)
+        no_lease = Lease((), ())  # Slurm has reserved the GPUs, and shows this process no others
+        worker = LocalWorker(run, launch, rendezvous, no_lease, lock)
         is_told = False
         while not worker.wait(0.2):
             if self._stop.is_set() and not is_told:  # only once: asked again, it ends without saving

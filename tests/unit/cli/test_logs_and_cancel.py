@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def typed(*words: str, code: int = 0):
     return result
 
 
+def follow_while(work: Callable[[], None], *words: str):
+    """What `msdet logs -f` prints while somebody else works on the run."""
+    worker = threading.Thread(target=work)
+    worker.start()
+    result = typed("logs", "seed0", "-f", *words)
+    worker.join()
+    return result
+
+
 def refusal(*words: str) -> UserError:
     with pytest.raises(UserError) as caught:
         CliRunner().invoke(app, words, catch_exceptions=False)
@@ -100,10 +110,7 @@ def test_follow_copies_new_lines_and_prints_the_result():
         record.status, record.metrics, record.timings = "done", {"AP": 41.26}, {"total_s": 75.0}
         run.write(record)
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    result = typed("logs", "seed0", "-f", "-n", "1")
-    worker.join()
+    result = follow_while(work, "-n", "1")
     assert result.stdout == "two\ndrüei\n"
     assert result.stderr.splitlines()[-1] == "r50/aaaa1111/seed0: done in 1:15: AP 41.3"
 
@@ -122,10 +129,7 @@ def test_follow_switches_to_the_log_of_a_restarted_run():
         record.attempts[-1].message = "loss became NaN"
         run.write(record)
 
-    worker = threading.Thread(target=anew)
-    worker.start()
-    result = typed("logs", "seed0", "--follow")
-    worker.join()
+    result = follow_while(anew)
     assert result.stdout == "old\nnew\n"
     assert result.stderr.splitlines()[-1] == "r50/aaaa1111/seed0: failed: loss became NaN"
 
@@ -159,10 +163,7 @@ def test_follow_reads_a_slurm_jobs_output_anew_when_it_is_requeued(monkeypatch: 
         record.status = "failed"
         run.write(record)
 
-    worker = threading.Thread(target=requeue)
-    worker.start()
-    result = typed("logs", "seed0", "-f")
-    worker.join()
+    result = follow_while(requeue)
     assert result.stdout == "node fails\nanother node\n"
 
 

@@ -289,8 +289,10 @@ def run_forward(input, rois, settings, mode):
     """The operator as mmcv calls it: fills output and positions."""
     shape = (len(rois), input.shape[1], *settings.pooled)
     output, at_y, at_x = (input.new_zeros(shape) for _ in range(3))
-    settings = settings._replace(pool_mode=int(mode == "avg"))
-    operators.roi_align_forward(input, rois, output, at_y, at_x, **settings._asdict())
+    (height, width), *rest = settings
+    operators.roi_align_forward(
+        input, rois, output, at_y, at_x, height, width, *rest[:2], int(mode == "avg"), rest[2]
+    )
     return output, at_y, at_x
 
 
@@ -298,7 +300,7 @@ def run_forward(input, rois, settings, mode):
 @pytest.mark.parametrize("mode", ["avg", "max"])
 @pytest.mark.parametrize("ratio", [0, 1, 2, 3])
 def test_roi_align_equals_the_loop(ratio, mode, aligned):
-    input, settings = features(2, 2, 5, 6), RoISettings(2, 3, 0.25, ratio, aligned)
+    input, settings = features(2, 2, 5, 6), RoISettings((2, 3), 0.25, ratio, aligned)
     rois = ROIS if aligned else torch.cat([ROIS, NEGATIVE])
     results = run_forward(input, rois, settings, mode)
     expected = roi_align_loop(input, rois, (2, 3), 0.25, ratio, aligned, mode)
@@ -311,13 +313,13 @@ def test_roi_align_equals_the_loop(ratio, mode, aligned):
 def test_roi_align_of_a_roi_with_more_samples_than_cells(pooled):
     input = features(1, 2, 5, 6)
     rois = torch.tensor([[0, -60.0, -50.0, 90.0, 70.0], [0, 1.0, -90.0, 4.0, 90.0]]).double()
-    result, *_ = run_forward(input, rois, RoISettings(*pooled, 1.0, 0, True), "avg")
+    result, *_ = run_forward(input, rois, RoISettings(pooled, 1.0, 0, True), "avg")
     expected, *_ = roi_align_loop(input, rois, pooled, 1.0, 0, True, "avg")
     torch.testing.assert_close(result, expected)
 
 
 def test_roi_align_in_chunks_equals_all_at_once(monkeypatch):
-    input, settings = features(2, 3, 5, 6), RoISettings(2, 3, 0.25, 0, True)
+    input, settings = features(2, 3, 5, 6), RoISettings((2, 3), 0.25, 0, True)
     whole = roi_align_kernels.roi_align_average(input, ROIS, settings)
     gradient = roi_align_kernels.roi_align_average_backward(whole, ROIS, input.shape, settings)
     monkeypatch.setattr(roi_align_kernels, "BAG_ENTRIES", 1)
@@ -366,13 +368,13 @@ def test_roi_align_gradient(ops, ratio, mode, aligned):
 def test_roi_align_of_a_negative_size_is_an_error_when_aligned():
     for mode in ("avg", "max"):
         with pytest.raises(RuntimeError, match="negative"):
-            run_forward(features(1, 1, 5, 6), NEGATIVE, RoISettings(2, 2, 0.25, 2, True), mode)
+            run_forward(features(1, 1, 5, 6), NEGATIVE, RoISettings((2, 2), 0.25, 2, True), mode)
 
 
 def test_roi_align_of_undefined_rois_is_zero_without_aligned():
     rois = torch.tensor([[0, float("nan"), 1.0, 3.0, 4.0]])
     for ratio in (0, 2):
-        settings = RoISettings(2, 2, 0.25, ratio, False)
+        settings = RoISettings((2, 2), 0.25, ratio, False)
         assert not run_forward(features(1, 1, 5, 6).float(), rois, settings, "avg")[0].any()
 
 
@@ -472,8 +474,7 @@ package.__path__ = ["experiments/detection"]
 sys.modules[package.__name__] = package
 from experiments.detection.operators import extension as operators
 assert not {"mmdet", "mmcv"} & {name.split(".")[0] for name in sys.modules}, "imported too early"
-operators.install()
-operators.install()
+assert operators.install() == operators.install() == operators.find_backend()
 module = sys.modules["mmcv._ext"]
 assert importlib.util.find_spec("mmcv._ext") is module.__spec__ is not None
 import mmcv._ext, torch
@@ -499,8 +500,7 @@ assert out.shape == (2, 2, 7, 7) and torch.allclose(out[0], torch.tensor(1.)), o
 def test_install_leaves_a_loaded_compiled_extension_alone(monkeypatch):
     compiled = types.ModuleType("mmcv._ext")
     monkeypatch.setitem(sys.modules, "mmcv._ext", compiled)
-    operators.install()
-    assert operators.find_backend() == "compiled"
+    assert operators.install() == operators.find_backend() == "compiled"
     assert sys.modules["mmcv._ext"] is compiled
 
 
@@ -511,8 +511,7 @@ def test_install_leaves_a_compiled_extension_on_disk_alone(monkeypatch, tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("mmcv", "mmcv._ext"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    operators.install()
-    assert operators.find_backend() == "compiled"
+    assert operators.install() == operators.find_backend() == "compiled"
     assert "mmcv._ext" not in sys.modules
 
 
@@ -572,23 +571,23 @@ def test_torchvision_is_asked_where_it_is_equal(torchvision):
     threshold = torch.tensor(0.6, dtype=torch.float32).item()
     assert torchvision.calls == [("nms", torch.float32, torch.float32, threshold)]
     torchvision.calls.clear()
-    input, settings = features(2, 2, 5, 6).half(), RoISettings(2, 3, 0.25, 0, True)
+    input, settings = features(2, 2, 5, 6).half(), RoISettings((2, 3), 0.25, 0, True)
     output, at_y, at_x = run_forward(input, ROIS, settings, "avg")
     assert (output == 7).all()
     gradient = torch.zeros_like(input)
-    operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, **settings._asdict())
+    operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, 2, 3, 0.25, 0, 1, True)
     assert (gradient == 7).all()
     half = (torch.float32, torch.float32, 0.25, 0, True)
     assert torchvision.calls == [("roi_align", *half), ("backward", *half)]
 
 
 def test_deterministic_algorithms_have_a_gradient_that_torchvision_lacks(torchvision):
-    input, settings = features(2, 2, 5, 6), RoISettings(2, 3, 0.25, 2, True)
+    input, settings = features(2, 2, 5, 6), RoISettings((2, 3), 0.25, 2, True)
     output, at_y, at_x = run_forward(input, ROIS, settings, "avg")
     gradient = torch.zeros_like(input)
     torch.use_deterministic_algorithms(True)
     try:
-        operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, **settings._asdict())
+        operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, 2, 3, 0.25, 2, 1, True)
     finally:
         torch.use_deterministic_algorithms(False)
     expected = roi_align_kernels.roi_align_average_backward(output, ROIS, input.shape, settings)
@@ -599,12 +598,11 @@ def test_deterministic_algorithms_have_a_gradient_that_torchvision_lacks(torchvi
 def test_torchvision_is_not_asked_for_what_it_lacks(torchvision):
     boxes, scores = random_boxes(50)
     assert operators.nms(boxes, scores, 0.5, 1).tolist() == nms_loop(boxes, scores, 0.5, 1)
-    input, settings = features(2, 2, 5, 6), RoISettings(2, 3, 0.25, 2, True)
+    input, settings = features(2, 2, 5, 6), RoISettings((2, 3), 0.25, 2, True)
     output, at_y, at_x = run_forward(input, ROIS, settings, "max")
     torch.testing.assert_close(output, roi_align_kernels.roi_align_max(input, ROIS, settings)[0])
     gradient = torch.zeros_like(input)
-    settings = settings._replace(pool_mode=0)
-    operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, **settings._asdict())
+    operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, 2, 3, 0.25, 2, 0, True)
     assert torchvision.calls == []
     with pytest.raises(RuntimeError, match="negative"):
         run_forward(input, NEGATIVE, settings, "avg")
@@ -643,10 +641,10 @@ def test_real_torchvision_equals_plain_pytorch():
         )
     input = features(2, 2, 5, 6)
     for ratio, aligned in itertools.product((0, 1, 2), (True, False)):
-        settings = RoISettings(2, 3, 0.25, ratio, aligned)
+        settings = RoISettings((2, 3), 0.25, ratio, aligned)
         output, at_y, at_x = run_forward(input, ROIS, settings, "avg")
         torch.testing.assert_close(output, roi_align_kernels.roi_align_average(input, ROIS, settings))
         gradient = torch.zeros_like(input)
-        operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, **settings._asdict())
+        operators.roi_align_backward(output, ROIS, at_y, at_x, gradient, 2, 3, 0.25, ratio, 1, aligned)
         expected = roi_align_kernels.roi_align_average_backward(output, ROIS, input.shape, settings)
         torch.testing.assert_close(gradient, expected)
